@@ -1,0 +1,58 @@
+//! The container runtime interface: everything that the kubelet knows of a pod runtime.
+//!
+//! The kubelet speaks to a [`PodRuntime`]; `coracle-sandbox` implements it with wasmtime, and
+//! [`fake::FakeRuntime`] implements it without running anything, for tests of everything above it.
+//! The shapes follow Kubernetes' CRI (`runtime.v1`), reduced to what a wasm runtime can mean, and
+//! know no Kubernetes kinds: the kubelet translates.
+//!
+//! ```text
+//! run_pod_sandbox ─▶ create + start_container … ─▶ stop_container … ─▶ stop_pod_sandbox
+//!       │                       │
+//!  address, hosts,        one instance per run; every change of state is announced
+//!  pod files              on the channel of `subscribe`
+//! ```
+
+pub mod fake;
+mod types;
+
+pub use types::*;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::broadcast;
+
+/// Runs pods. All methods may be called at once from several tasks; calls about one container
+/// must not overlap.
+#[async_trait]
+pub trait PodRuntime: Send + Sync + 'static {
+    /// Makes the pod's network namespace and files. The sandbox outlives its containers' restarts
+    /// and keeps its address until [`stop_pod_sandbox`](Self::stop_pod_sandbox).
+    async fn run_pod_sandbox(&self, config: PodSandboxConfig) -> Result<(), RuntimeError>;
+
+    /// Drops every container at once, then the network namespace. Stopping a sandbox that is not
+    /// there succeeds.
+    async fn stop_pod_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError>;
+
+    /// Makes an image present according to `policy` and compiles it. Progress is announced as
+    /// [`RuntimeEvent::ImageProgress`].
+    async fn ensure_image(&self, request: ImageRequest) -> Result<ImageRef, ImageError>;
+
+    /// Starts one run of a container. Fails when the container is running.
+    async fn start_container(&self, config: ContainerConfig) -> Result<(), RuntimeError>;
+
+    /// Ends a container: listeners stop accepting, requests in flight finish, then the instance is
+    /// dropped, at the latest after `grace`. Returns when it has ended; its
+    /// [`ContainerStatus`] says how. Stopping a container that is not running succeeds.
+    async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), RuntimeError>;
+
+    /// All sandboxes and, of each container, the latest run.
+    async fn list(&self) -> Vec<SandboxStatus>;
+
+    /// Changes of state from now on. A receiver that lags must call [`list`](Self::list).
+    fn subscribe(&self) -> broadcast::Receiver<RuntimeEvent>;
+
+    /// Opens a TCP connection into the sandbox's namespace, as `localhost` of the pod
+    /// (port-forward, probes).
+    async fn connect(&self, id: &SandboxId, port: u16) -> Result<BoxedStream, RuntimeError>;
+}
