@@ -1,1 +1,15 @@
-//! coracle-api
+//! The kinds of the Kubernetes API: schema facts, defaults, validation, printed columns.
+//!
+//! Everything that the API server knows of one kind lives here, as tables and pure functions over a
+//! dynamic [`Object`]; the server's handlers are generic. Adding a built-in kind is one file and one
+//! line in [`kinds`]. Nothing here does I/O, waits, or reads a clock.
+
+pub mod field_errors;
+pub mod kinds;
+pub mod object;
+pub mod strategy;
+
+pub use field_errors::{FieldError, FieldErrors};
+pub use kinds::{Registry, Resource};
+pub use object::{At, Object};
+pub use strategy::Strategy;

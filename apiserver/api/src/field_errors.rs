@@ -1,0 +1,178 @@
+//! Validation findings, worded and coded as upstream's `field.ErrorList`.
+
+use serde_json::Value;
+
+use crate::object::{At, Object};
+
+/// What is wrong with a field; the `reason` of a Status cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorType {
+    /// `FieldValueRequired`.
+    Required,
+    /// `FieldValueInvalid`.
+    Invalid,
+    /// `FieldValueNotSupported`.
+    NotSupported,
+    /// `FieldValueForbidden`.
+    Forbidden,
+    /// `FieldValueDuplicate`.
+    Duplicate,
+    /// `FieldValueTooLong`.
+    TooLong,
+    /// `FieldValueTooMany`.
+    TooMany,
+    /// `FieldValueTypeInvalid`.
+    TypeInvalid,
+    /// `FieldValueNotFound`.
+    NotFound,
+    /// `InternalError`.
+    Internal,
+}
+
+impl ErrorType {
+    /// The machine-readable reason.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Required => "FieldValueRequired",
+            Self::Invalid => "FieldValueInvalid",
+            Self::NotSupported => "FieldValueNotSupported",
+            Self::Forbidden => "FieldValueForbidden",
+            Self::Duplicate => "FieldValueDuplicate",
+            Self::TooLong => "FieldValueTooLong",
+            Self::TooMany => "FieldValueTooMany",
+            Self::TypeInvalid => "FieldValueTypeInvalid",
+            Self::NotFound => "FieldValueNotFound",
+            Self::Internal => "InternalError",
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Required => "Required value",
+            Self::Invalid | Self::TypeInvalid => "Invalid value",
+            Self::NotSupported => "Unsupported value",
+            Self::Forbidden => "Forbidden",
+            Self::Duplicate => "Duplicate value",
+            Self::TooLong => "Too long",
+            Self::TooMany => "Too many",
+            Self::NotFound => "Not found",
+            Self::Internal => "Internal error",
+        }
+    }
+}
+
+/// One finding.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FieldError {
+    /// What is wrong.
+    pub kind: ErrorType,
+    /// Where: `spec.containers[0].name`.
+    pub field: String,
+    /// The offending value, when the message shows one.
+    pub value: Option<Value>,
+    /// The rest of the message.
+    pub detail: String,
+}
+
+impl FieldError {
+    /// The message of the cause: `Invalid value: -1: must be greater than or equal to 0`.
+    pub fn body(&self) -> String {
+        let shown = match (self.kind, &self.value) {
+            (ErrorType::Required | ErrorType::Forbidden | ErrorType::TooLong | ErrorType::Internal, _)
+            | (_, None) => self.kind.text().to_owned(),
+            (_, Some(value)) => format!("{}: {}", self.kind.text(), go_value(value)),
+        };
+        if self.detail.is_empty() { shown } else { format!("{shown}: {}", self.detail) }
+    }
+}
+
+impl std::fmt::Display for FieldError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.field, self.body())
+    }
+}
+
+/// A value as Go's `%#v`-like formatting in `field.Error` prints it.
+fn go_value(value: &Value) -> String {
+    match value {
+        Value::String(text) => format!("{text:?}"),
+        Value::Null => "null".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// The findings of one validation, in the order in which they were made.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FieldErrors {
+    errors: Vec<FieldError>,
+}
+
+impl FieldErrors {
+    /// Whether nothing was found.
+    pub fn is_empty(&self) -> bool {
+        self.errors.is_empty()
+    }
+
+    /// The findings.
+    pub fn iter(&self) -> impl Iterator<Item = &FieldError> {
+        self.errors.iter()
+    }
+
+    /// Number of findings.
+    pub fn len(&self) -> usize {
+        self.errors.len()
+    }
+
+    /// Adds a finding.
+    pub fn push(&mut self, kind: ErrorType, field: &str, value: Option<Value>, detail: impl Into<String>) {
+        self.errors.push(FieldError { kind, field: field.to_owned(), value, detail: detail.into() });
+    }
+
+    /// The value is missing.
+    pub fn required(&mut self, at: &At<'_>, detail: impl Into<String>) {
+        self.push(ErrorType::Required, at.path(), None, detail);
+    }
+
+    /// The value is not acceptable.
+    pub fn invalid(&mut self, at: &At<'_>, detail: impl Into<String>) {
+        let value = at.value().cloned().unwrap_or(Value::Null);
+        self.push(ErrorType::Invalid, at.path(), Some(value), detail);
+    }
+
+    /// The value may not be set.
+    pub fn forbidden(&mut self, at: &At<'_>, detail: impl Into<String>) {
+        self.push(ErrorType::Forbidden, at.path(), None, detail);
+    }
+
+    /// The value occurs twice.
+    pub fn duplicate(&mut self, at: &At<'_>) {
+        self.push(ErrorType::Duplicate, at.path(), at.value().cloned(), "");
+    }
+
+    /// The value is none of `supported`.
+    pub fn not_supported(&mut self, at: &At<'_>, supported: &[&str]) {
+        let value = at.value().cloned().unwrap_or_else(|| Value::from(""));
+        let mut sorted = supported.to_vec();
+        sorted.sort_unstable();
+        let list = sorted.iter().map(|s| format!("{s:?}")).collect::<Vec<_>>().join(", ");
+        self.push(ErrorType::NotSupported, at.path(), Some(value), format!("supported values: {list}"));
+    }
+
+    /// Applies `check` to every key of the map at `at`; a message it returns is an invalid value.
+    pub fn each_key(&mut self, at: At<'_>, check: impl Fn(&str) -> Vec<String>) {
+        for (key, entry) in at.entries() {
+            for message in check(key) {
+                self.push(ErrorType::Invalid, entry.path(), Some(Value::from(key)), message);
+            }
+        }
+    }
+
+    /// Reports each of the dotted `fields` that differs between the two objects.
+    pub fn unchanged(&mut self, new: &Object, old: &Object, fields: &[&str]) {
+        for field in fields {
+            if new.at(field).value() != old.at(field).value() {
+                self.invalid(&new.at(field), "field is immutable");
+            }
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The table of built-in kinds, and what a descriptor of one says.
+
+use coracle_clock::Timestamp;
+use serde_json::Value;
+
+use crate::{Object, Strategy};
+
+/// One served resource: everything that the generic handlers, discovery, tables and selectors need.
+pub struct Resource {
+    /// API group; empty for the core group.
+    pub group: &'static str,
+    /// Version, such as `v1`.
+    pub version: &'static str,
+    /// Kind, such as `Deployment`.
+    pub kind: &'static str,
+    /// Plural name in paths, such as `deployments`.
+    pub plural: &'static str,
+    /// Singular name, such as `deployment`.
+    pub singular: &'static str,
+    /// Names that kubectl accepts besides.
+    pub short_names: &'static [&'static str],
+    /// Categories such as `all`.
+    pub categories: &'static [&'static str],
+    /// Whether objects live in namespaces.
+    pub namespaced: bool,
+    /// What may be done with it.
+    pub verbs: &'static [&'static str],
+    /// Paths below an object.
+    pub subresources: &'static [Subresource],
+    /// Printed columns; `Strategy::cells` fills them.
+    pub columns: &'static [Column],
+    /// Which names are legal.
+    pub name_rule: NameRule,
+    /// Whether `metadata.generation` counts changes of everything but metadata and status.
+    pub generation: bool,
+    /// Whether a PUT or a patch of an absent object creates it.
+    pub create_on_update: bool,
+    /// Whether an update without resourceVersion is accepted.
+    pub unconditional_update: bool,
+    /// The group, version and kind stored and served as one storage (events, autoscaling): the
+    /// plural and group whose keys hold the objects.
+    pub storage: Storage,
+    /// The kind's rules.
+    pub strategy: &'static dyn Strategy,
+}
+
+/// Where the objects of a resource are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// Under the resource's own group and plural.
+    Own,
+    /// Under those of another served resource, whose version is the stored one (`group`, `plural`).
+    SharedWith(&'static str, &'static str),
+    /// Nowhere: reviews, metrics.
+    None,
+}
+
+/// The verbs that every stored kind has, in discovery's order.
+pub const ALL_VERBS: &[&str] =
+    &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
+/// A path below an object, such as `status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subresource {
+    /// Its path segment.
+    pub name: &'static str,
+    /// Group, version and kind of its body, when they differ from the parent's.
+    pub kind: Option<(&'static str, &'static str, &'static str)>,
+    /// What may be done with it.
+    pub verbs: &'static [&'static str],
+}
+
+/// The verbs and shape of `status`, the same for every kind that has it.
+pub const STATUS: Subresource =
+    Subresource { name: "status", kind: None, verbs: &["get", "patch", "update"] };
+
+/// The verbs and shape of `scale`.
+pub const SCALE: Subresource = Subresource {
+    name: "scale",
+    kind: Some(("autoscaling", "v1", "Scale")),
+    verbs: &["get", "patch", "update"],
+};
+
+/// A column of the table form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Heading.
+    pub name: &'static str,
+    /// OpenAPI type of the cells: `string`, `integer`, …
+    pub kind: &'static str,
+    /// OpenAPI format: `name` for the object's name, else mostly empty.
+    pub format: &'static str,
+    /// What it means.
+    pub description: &'static str,
+    /// 0 is always shown, 1 with `-o wide`.
+    pub priority: i32,
+}
+
+/// Which names a kind accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameRule {
+    /// RFC 1123 subdomain, up to 253 characters.
+    Subdomain,
+    /// RFC 1123 label, up to 63 characters.
+    Label,
+    /// RFC 1035 label (Services before 1.34's relaxed rule), up to 63 characters.
+    Label1035,
+    /// Anything that can stand in a path segment (RBAC).
+    PathSegment,
+}
+
+impl Resource {
+    /// `group/version`, or the version alone for the core group.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    /// `plural.group`, or the plural alone for the core group: how messages name it.
+    pub fn qualified(&self) -> String {
+        if self.group.is_empty() {
+            self.plural.to_owned()
+        } else {
+            format!("{}.{}", self.plural, self.group)
+        }
+    }
+
+    /// The subresource of that name.
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|subresource| subresource.name == name)
+    }
+
+    /// The prefix of its keys in the store: `/registry/<group or core>/<plural>/`.
+    pub fn prefix(&self) -> String {
+        let (group, plural) = match self.storage {
+            Storage::SharedWith(group, plural) => (group, plural),
+            _ => (self.group, self.plural),
+        };
+        format!("/registry/{}/{plural}/", if group.is_empty() { "core" } else { group })
+    }
+}
+
+/// All served resources.
+pub struct Registry {
+    resources: Vec<&'static Resource>,
+}
+
+impl Registry {
+    /// The built-in kinds.
+    pub fn builtin() -> Self {
+        Self { resources: RESOURCES.to_vec() }
+    }
+
+    /// Every resource, in discovery's order.
+    pub fn iter(&self) -> impl Iterator<Item = &'static Resource> + '_ {
+        self.resources.iter().copied()
+    }
+
+    /// By the segments of a path.
+    pub fn by_plural(&self, group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
+        self.iter().find(|r| r.group == group && r.version == version && r.plural == plural)
+    }
+
+    /// By the type of an object.
+    pub fn by_kind(&self, group: &str, version: &str, kind: &str) -> Option<&'static Resource> {
+        self.iter().find(|r| r.group == group && r.version == version && r.kind == kind)
+    }
+}
+
+/// One line per served resource; everything else follows from its descriptor.
+static RESOURCES: &[&Resource] = &[];
+
+/// The age of an object as kubectl prints it (`5s`, `3m20s`, `2d`), or `<unknown>`.
+pub fn age(object: &Object, now: Timestamp) -> Value {
+    let created = object.metadata("creationTimestamp").parse::<Timestamp>();
+    match created {
+        Ok(created) => Value::from(human_duration(
+            now.as_second() - created.as_second(),
+        )),
+        Err(_) => Value::from("<unknown>"),
+    }
+}
+
+/// A duration in seconds as kubectl prints it (`k8s.io/apimachinery/pkg/util/duration`).
+pub fn human_duration(seconds: i64) -> String {
+    let (minutes, hours) = (seconds / 60, seconds / 3600);
+    match seconds {
+        ..-1 => "<invalid>".to_owned(),
+        -1..0 => "0s".to_owned(),
+        0..120 => format!("{seconds}s"),
+        120..600 if seconds % 60 != 0 => format!("{minutes}m{}s", seconds % 60),
+        120..10_800 => format!("{minutes}m"),
+        10_800..28_800 if minutes % 60 != 0 => format!("{hours}h{}m", minutes % 60),
+        10_800..172_800 => format!("{hours}h"),
+        172_800..691_200 if hours % 24 != 0 => format!("{}d{}h", hours / 24, hours % 24),
+        172_800..63_072_000 => format!("{}d", hours / 24),
+        63_072_000..252_288_000 if hours / 24 % 365 != 0 => {
+            format!("{}y{}d", hours / 24 / 365, hours / 24 % 365)
+        }
+        _ => format!("{}y", hours / 24 / 365),
+    }
+}

@@ -1,0 +1,276 @@
+//! The one dynamic, order-keeping value that the request pipeline carries.
+
+use serde_json::{Map, Value};
+
+/// An API object as decoded: a JSON object that keeps its key order.
+///
+/// Unknown fields and explicit zeros survive, which is why no typed struct is ever on the write
+/// path. Reads go through [`Object::at`], whose result knows its own field path.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Object {
+    root: Map<String, Value>,
+}
+
+impl Object {
+    /// Wraps a decoded JSON object.
+    pub fn new(root: Map<String, Value>) -> Self {
+        Self { root }
+    }
+
+    /// Wraps `value` when it is a JSON object.
+    pub fn from_value(value: Value) -> Option<Self> {
+        match value {
+            Value::Object(root) => Some(Self { root }),
+            _ => None,
+        }
+    }
+
+    /// The whole object.
+    pub fn root(&self) -> &Map<String, Value> {
+        &self.root
+    }
+
+    /// The whole object, to change.
+    pub fn root_mut(&mut self) -> &mut Map<String, Value> {
+        &mut self.root
+    }
+
+    /// The object as a JSON value.
+    pub fn into_value(self) -> Value {
+        Value::Object(self.root)
+    }
+
+    /// The value at a dotted path such as `spec.template.metadata`; absent values read as empty.
+    /// Keys that contain dots are reached with [`At::key`].
+    pub fn at<'a>(&'a self, path: &str) -> At<'a> {
+        let mut segments = path.split('.');
+        let first = segments.next().unwrap_or_default();
+        let start = At { value: self.root.get(first), path: first.to_owned() };
+        segments.fold(start, |at, segment| at.key(segment))
+    }
+
+    /// `metadata.name`, or empty.
+    pub fn name(&self) -> &str {
+        self.metadata("name")
+    }
+
+    /// `metadata.namespace`, or empty.
+    pub fn namespace(&self) -> &str {
+        self.metadata("namespace")
+    }
+
+    /// `metadata.uid`, or empty.
+    pub fn uid(&self) -> &str {
+        self.metadata("uid")
+    }
+
+    /// `metadata.resourceVersion`, or empty.
+    pub fn resource_version(&self) -> &str {
+        self.metadata("resourceVersion")
+    }
+
+    /// Whether `metadata.deletionTimestamp` is set.
+    pub fn is_terminating(&self) -> bool {
+        self.at("metadata.deletionTimestamp").exists()
+    }
+
+    /// A string field of `metadata`, or empty.
+    pub fn metadata(&self, field: &str) -> &str {
+        self.root.get("metadata").and_then(|m| m.get(field)).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// `metadata`, made when it is absent or not an object.
+    pub fn metadata_mut(&mut self) -> &mut Map<String, Value> {
+        self.map_mut("metadata")
+    }
+
+    /// The JSON object at a dotted path, made (with every parent) when it is absent or not an object.
+    pub fn map_mut(&mut self, path: &str) -> &mut Map<String, Value> {
+        let mut map = &mut self.root;
+        for segment in path.split('.') {
+            let slot = map.entry(segment).or_insert(Value::Null);
+            if !slot.is_object() {
+                *slot = Value::Object(Map::new());
+            }
+            map = slot.as_object_mut().expect("made an object above");
+        }
+        map
+    }
+
+    /// The value at a dotted path, if every step is there.
+    pub fn get_mut(&mut self, path: &str) -> Option<&mut Value> {
+        let mut segments = path.split('.');
+        let mut value = self.root.get_mut(segments.next()?)?;
+        for segment in segments {
+            value = value.get_mut(segment)?;
+        }
+        Some(value)
+    }
+
+    /// Sets the value at a dotted path, making parents.
+    pub fn set(&mut self, path: &str, value: impl Into<Value>) {
+        match path.rsplit_once('.') {
+            Some((parent, last)) => self.map_mut(parent).insert(last.to_owned(), value.into()),
+            None => self.root.insert(path.to_owned(), value.into()),
+        };
+    }
+
+    /// Sets the value at a dotted path when nothing (or null) is there.
+    pub fn set_default(&mut self, path: &str, value: impl Into<Value>) {
+        if !self.at(path).exists() {
+            self.set(path, value);
+        }
+    }
+
+    /// Removes the value at a dotted path, keeping the order of what remains.
+    pub fn remove(&mut self, path: &str) -> Option<Value> {
+        match path.rsplit_once('.') {
+            Some((parent, last)) => self.get_mut(parent)?.as_object_mut()?.shift_remove(last),
+            None => self.root.shift_remove(path),
+        }
+    }
+}
+
+/// A place in an [`Object`]: the value there, if any, and its field path.
+#[derive(Clone, Debug)]
+pub struct At<'a> {
+    value: Option<&'a Value>,
+    path: String,
+}
+
+impl<'a> At<'a> {
+    /// A place outside any [`Object`], for values that are validated by themselves.
+    pub fn root(value: &'a Value, path: impl Into<String>) -> Self {
+        Self { value: Some(value), path: path.into() }
+    }
+
+    /// The value; null counts as absent.
+    pub fn value(&self) -> Option<&'a Value> {
+        self.value.filter(|value| !value.is_null())
+    }
+
+    /// The field path in upstream's notation: `spec.containers[0].name`, `metadata.labels[a.b/c]`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Whether there is a value other than null.
+    pub fn exists(&self) -> bool {
+        self.value().is_some()
+    }
+
+    /// Whether there is no value, or one that Go would call empty (`""`, `0`, `false`, `[]`, `{}`).
+    pub fn is_empty(&self) -> bool {
+        match self.value() {
+            None => true,
+            Some(Value::String(text)) => text.is_empty(),
+            Some(Value::Array(items)) => items.is_empty(),
+            Some(Value::Object(map)) => map.is_empty(),
+            Some(Value::Bool(flag)) => !flag,
+            Some(Value::Number(number)) => number.as_f64() == Some(0.0),
+            Some(Value::Null) => true,
+        }
+    }
+
+    /// The field `name` of the object here, with a dotted path.
+    pub fn key(&self, name: &str) -> At<'a> {
+        let path = if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) };
+        At { value: self.value.and_then(|value| value.get(name)), path }
+    }
+
+    /// A dotted path below this place.
+    pub fn at(&self, path: &str) -> At<'a> {
+        path.split('.').fold(self.clone(), |at, segment| at.key(segment))
+    }
+
+    /// The entry `key` of the map here; its path reads `labels[key]`.
+    pub fn entry(&self, key: &str) -> At<'a> {
+        At { value: self.value.and_then(|value| value.get(key)), path: format!("{}[{key}]", self.path) }
+    }
+
+    /// The item at `index` of the list here.
+    pub fn index(&self, index: usize) -> At<'a> {
+        At { value: self.value.and_then(|value| value.get(index)), path: format!("{}[{index}]", self.path) }
+    }
+
+    /// The items of the list here; none when it is not a list.
+    pub fn items(&self) -> impl Iterator<Item = At<'a>> + '_ {
+        let items = self.value.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        items.iter().enumerate().map(|(index, item)| At {
+            value: Some(item),
+            path: format!("{}[{index}]", self.path),
+        })
+    }
+
+    /// The entries of the map here; none when it is not a map. Paths read `labels[key]`.
+    pub fn entries(&self) -> impl Iterator<Item = (&'a str, At<'a>)> + '_ {
+        self.value.and_then(Value::as_object).into_iter().flatten().map(|(key, value)| {
+            (key.as_str(), At { value: Some(value), path: format!("{}[{key}]", self.path) })
+        })
+    }
+
+    /// Number of items or entries.
+    pub fn len(&self) -> usize {
+        match self.value {
+            Some(Value::Array(items)) => items.len(),
+            Some(Value::Object(map)) => map.len(),
+            _ => 0,
+        }
+    }
+
+    /// The string here.
+    pub fn as_str(&self) -> Option<&'a str> {
+        self.value.and_then(Value::as_str)
+    }
+
+    /// The string here, or empty.
+    pub fn str(&self) -> &'a str {
+        self.as_str().unwrap_or_default()
+    }
+
+    /// The whole number here.
+    pub fn as_i64(&self) -> Option<i64> {
+        self.value.and_then(Value::as_i64)
+    }
+
+    /// The boolean here.
+    pub fn as_bool(&self) -> Option<bool> {
+        self.value.and_then(Value::as_bool)
+    }
+
+    /// Whether the value is `true`.
+    pub fn is_true(&self) -> bool {
+        self.as_bool() == Some(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn object() -> Object {
+        let value = json!({"metadata": {"name": "a", "labels": {"x.y/z": "1"}}, "spec": {"ports": [{"port": 80}]}});
+        Object::from_value(value).expect("an object")
+    }
+
+    #[test]
+    fn paths_read_as_upstream_writes_them() {
+        let object = object();
+        let ports = object.at("spec.ports");
+        let port = ports.items().next().expect("one port").key("port");
+        assert_eq!((port.path(), port.as_i64()), ("spec.ports[0].port", Some(80)));
+        let labels = object.at("metadata.labels");
+        assert_eq!(labels.entry("x.y/z").path(), "metadata.labels[x.y/z]");
+    }
+
+    #[test]
+    fn setting_makes_parents_and_removing_keeps_order() {
+        let mut object = object();
+        object.set("status.phase", "Pending");
+        object.set_default("status.phase", "Running");
+        assert_eq!(object.at("status.phase").str(), "Pending");
+        object.remove("metadata");
+        assert_eq!(object.root().keys().collect::<Vec<_>>(), ["spec", "status"]);
+    }
+}

@@ -1,0 +1,65 @@
+//! What one kind adds to the generic request pipeline.
+//!
+//! ```text
+//! create: decode ▶ schema defaults ▶ default ▶ prepare_for_create ▶ validate ▶ (admission, allocation) ▶ store
+//! update: decode ▶ schema defaults ▶ default ▶ prepare_for_update ▶ validate + validate_update ▶ store
+//! status: decode ▶ schema defaults ▶ default ▶ prepare_for_status_update ▶ validate_status_update ▶ store
+//! ```
+//!
+//! The order and the meaning of the steps follow `k8s.io/apiserver/pkg/registry/rest`.
+
+use coracle_clock::Timestamp;
+use serde_json::Value;
+
+use crate::{FieldErrors, Object};
+
+/// The rules of one kind. Every method has a default that fits a kind without rules.
+///
+/// Generic rules are not repeated here: names, labels, annotations, owner references, finalizers,
+/// immutable metadata, `metadata.generation` and the split of `spec` and `status` are the
+/// pipeline's, driven by the [`Resource`](crate::Resource) descriptor.
+pub trait Strategy: Send + Sync + 'static {
+    /// Fills in the values that the schema table cannot express, such as those that depend on
+    /// another field. Runs on every decode of a write, after the schema's own defaults.
+    fn default(&self, _object: &mut Object) {}
+
+    /// Clears what a client may not set and sets what a new object starts with.
+    fn prepare_for_create(&self, _new: &mut Object) {}
+
+    /// Restores what an update may not change silently.
+    fn prepare_for_update(&self, _new: &mut Object, _old: &Object) {}
+
+    /// Restores what an update of the status subresource may not touch; the pipeline has already
+    /// put back everything but `status` and the writable metadata.
+    fn prepare_for_status_update(&self, _new: &mut Object, _old: &Object) {}
+
+    /// Reports what is wrong with an object by itself.
+    fn validate(&self, _new: &Object, _errors: &mut FieldErrors) {}
+
+    /// Reports what is wrong with a change; [`validate`](Self::validate) has run on `new` before.
+    fn validate_update(&self, _new: &Object, _old: &Object, _errors: &mut FieldErrors) {}
+
+    /// Reports what is wrong with a change of the status subresource.
+    fn validate_status_update(&self, _new: &Object, _old: &Object, _errors: &mut FieldErrors) {}
+
+    /// Texts for `Warning` headers about an accepted object.
+    fn warnings(&self, _new: &Object, _old: Option<&Object>) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Fields that field selectors may name, besides `metadata.name` and `metadata.namespace`.
+    fn selectable_fields(&self, _object: &Object) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
+    /// The cells of a table row, in the order of the descriptor's columns. `now` is for ages.
+    fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
+        vec![Value::from(object.name()), crate::kinds::age(object, now)]
+    }
+
+    /// The grace period in seconds of a deletion, when the kind is deleted gracefully.
+    /// `requested` is what the client asked for. `None` deletes at once.
+    fn grace_period_seconds(&self, _object: &Object, _requested: Option<i64>) -> Option<i64> {
+        None
+    }
+}
