@@ -3,7 +3,7 @@
 use coracle_clock::Timestamp;
 use serde_json::Value;
 
-use crate::{Object, Strategy};
+use crate::{Object, Strategy, apps, coordination, core, discovery};
 
 /// One served resource: everything that the generic handlers, discovery, tables and selectors need.
 pub struct Resource {
@@ -56,8 +56,16 @@ pub enum Storage {
 }
 
 /// The verbs that every stored kind has, in discovery's order.
-pub const ALL_VERBS: &[&str] =
-    &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+pub const ALL_VERBS: &[&str] = &[
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+];
 
 /// A path below an object, such as `status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,14 +79,38 @@ pub struct Subresource {
 }
 
 /// The verbs and shape of `status`, the same for every kind that has it.
-pub const STATUS: Subresource =
-    Subresource { name: "status", kind: None, verbs: &["get", "patch", "update"] };
+pub const STATUS: Subresource = Subresource {
+    name: "status",
+    kind: None,
+    verbs: &["get", "patch", "update"],
+};
 
 /// The verbs and shape of `scale`.
 pub const SCALE: Subresource = Subresource {
     name: "scale",
     kind: Some(("autoscaling", "v1", "Scale")),
     verbs: &["get", "patch", "update"],
+};
+
+/// The verbs and shape of a Pod's `binding`, which puts it on a node.
+pub const BINDING: Subresource = Subresource {
+    name: "binding",
+    kind: Some(("", "v1", "Binding")),
+    verbs: &["create"],
+};
+
+/// The verbs and shape of a Namespace's `finalize`, the only way to change `spec.finalizers`.
+pub const FINALIZE: Subresource = Subresource {
+    name: "finalize",
+    kind: None,
+    verbs: &["update"],
+};
+
+/// The verbs and shape of a Pod's `log`.
+pub const LOG: Subresource = Subresource {
+    name: "log",
+    kind: None,
+    verbs: &["get"],
 };
 
 /// A column of the table form.
@@ -95,6 +127,63 @@ pub struct Column {
     /// 0 is always shown, 1 with `-o wide`.
     pub priority: i32,
 }
+
+impl Column {
+    /// A column of text that is always shown.
+    pub const fn string(name: &'static str, description: &'static str) -> Self {
+        Self {
+            name,
+            kind: "string",
+            format: "",
+            description,
+            priority: 0,
+        }
+    }
+
+    /// A column of whole numbers that is always shown.
+    pub const fn integer(name: &'static str, description: &'static str) -> Self {
+        Self {
+            name,
+            kind: "integer",
+            format: "",
+            description,
+            priority: 0,
+        }
+    }
+
+    /// A column of text that `-o wide` shows.
+    pub const fn wide(name: &'static str, description: &'static str) -> Self {
+        Self {
+            name,
+            kind: "string",
+            format: "",
+            description,
+            priority: 1,
+        }
+    }
+}
+
+/// The column of names that nearly every kind begins with.
+pub const NAME: Column = Column {
+    name: "Name",
+    kind: "string",
+    format: "name",
+    description: "Name must be unique within a namespace. Is required when creating resources, although some \
+                  resources may allow a client to request the generation of an appropriate name automatically. \
+                  Name is primarily intended for creation idempotence and configuration definition. Cannot be \
+                  updated. More info: \
+                  https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names",
+    priority: 0,
+};
+
+/// The column of ages, filled by [`age`].
+pub const AGE: Column = Column::string(
+    "Age",
+    "CreationTimestamp is a timestamp representing the server time when this object was created. It is not \
+     guaranteed to be set in happens-before order across separate operations. Clients may not set this value. \
+     It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. \
+     More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata",
+);
 
 /// Which names a kind accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +219,9 @@ impl Resource {
 
     /// The subresource of that name.
     pub fn subresource(&self, name: &str) -> Option<&Subresource> {
-        self.subresources.iter().find(|subresource| subresource.name == name)
+        self.subresources
+            .iter()
+            .find(|subresource| subresource.name == name)
     }
 
     /// The prefix of its keys in the store: `/registry/<group or core>/<plural>/`.
@@ -139,7 +230,10 @@ impl Resource {
             Storage::SharedWith(group, plural) => (group, plural),
             _ => (self.group, self.plural),
         };
-        format!("/registry/{}/{plural}/", if group.is_empty() { "core" } else { group })
+        format!(
+            "/registry/{}/{plural}/",
+            if group.is_empty() { "core" } else { group }
+        )
     }
 }
 
@@ -151,7 +245,9 @@ pub struct Registry {
 impl Registry {
     /// The built-in kinds.
     pub fn builtin() -> Self {
-        Self { resources: RESOURCES.to_vec() }
+        Self {
+            resources: RESOURCES.to_vec(),
+        }
     }
 
     /// Every resource, in discovery's order.
@@ -161,25 +257,39 @@ impl Registry {
 
     /// By the segments of a path.
     pub fn by_plural(&self, group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
-        self.iter().find(|r| r.group == group && r.version == version && r.plural == plural)
+        self.iter()
+            .find(|r| r.group == group && r.version == version && r.plural == plural)
     }
 
     /// By the type of an object.
     pub fn by_kind(&self, group: &str, version: &str, kind: &str) -> Option<&'static Resource> {
-        self.iter().find(|r| r.group == group && r.version == version && r.kind == kind)
+        self.iter()
+            .find(|r| r.group == group && r.version == version && r.kind == kind)
     }
 }
 
 /// One line per served resource; everything else follows from its descriptor.
-static RESOURCES: &[&Resource] = &[];
+static RESOURCES: &[&Resource] = &[
+    &core::v1::config_map::RESOURCE,
+    &core::v1::endpoints::RESOURCE,
+    &core::v1::event::RESOURCE,
+    &core::v1::namespace::RESOURCE,
+    &core::v1::node::RESOURCE,
+    &core::v1::pod::RESOURCE,
+    &core::v1::secret::RESOURCE,
+    &core::v1::service::RESOURCE,
+    &core::v1::service_account::RESOURCE,
+    &apps::v1::deployment::RESOURCE,
+    &apps::v1::replica_set::RESOURCE,
+    &coordination::v1::lease::RESOURCE,
+    &discovery::v1::endpoint_slice::RESOURCE,
+];
 
 /// The age of an object as kubectl prints it (`5s`, `3m20s`, `2d`), or `<unknown>`.
 pub fn age(object: &Object, now: Timestamp) -> Value {
     let created = object.metadata("creationTimestamp").parse::<Timestamp>();
     match created {
-        Ok(created) => Value::from(human_duration(
-            now.as_second() - created.as_second(),
-        )),
+        Ok(created) => Value::from(human_duration(now.as_second() - created.as_second())),
         Err(_) => Value::from("<unknown>"),
     }
 }

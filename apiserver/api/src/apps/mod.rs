@@ -1,0 +1,3 @@
+//! The API group of `apps`.
+
+pub mod v1;

@@ -1,0 +1,3 @@
+//! The API group of `coordination`.
+
+pub mod v1;

@@ -1,0 +1,3 @@
+//! The API group of `core`.
+
+pub mod v1;

@@ -1,0 +1,3 @@
+//! The API group of `discovery`.
+
+pub mod v1;
