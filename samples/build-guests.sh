@@ -1,0 +1,107 @@
+#!/bin/sh
+# Rebuilds the guests of samples/ and tests/guests/ and puts the .wasm files and their SHA256SUMS beside the sources.
+# Running the samples and the tests does not need it: the results are committed.
+#
+#   samples/build-guests.sh            build, check, print sizes
+#   samples/build-guests.sh --check    only compare the committed files with SHA256SUMS
+#
+# It takes the toolchain that is there:
+#   - Rust by rustup with `rustup target add wasm32-wasip1`; or else
+#   - Debian's: rustc-web rust-web-src libstd-rust-web-dev wasi-libc lld-22, with any cargo, and with the
+#     wasm-component-ld of a Rust by rustup.
+# Components are built for wasm32-wasip1 too; wasm-component-ld makes components of them.
+#
+# GUESTS_TARGET_DIR: where cargo builds; a temporary folder that is removed afterwards when it is not set.
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(dirname "$here")
+target=wasm32-wasip1
+outputs="samples/guestbook/wasm samples/hello-http/wasm tests/guests/wasm"
+
+fail() { echo "build-guests: $*" >&2; exit 1; }
+
+check() {
+    for output in $outputs; do
+        (cd "$root/$output" && sha256sum --quiet --check SHA256SUMS) || fail "$output is not what SHA256SUMS says"
+    done
+    echo "all guests are what SHA256SUMS says"
+}
+
+if [ "${1-}" = --check ]; then check; exit; fi
+[ $# -eq 0 ] || fail "unknown argument $1"
+
+# Which toolchain: flags for every crate, flags for linking commands and libraries.
+host=$(rustc -vV | sed -n 's/^host: //p')
+component_ld=$(rustc --print sysroot)/lib/rustlib/$host/bin/wasm-component-ld
+[ -x "$component_ld" ] || component_ld=$(command -v wasm-component-ld) || fail "there is no wasm-component-ld; install Rust by rustup, or cargo install wasm-component-ld"
+
+if [ -d "$(rustc --print sysroot)/lib/rustlib/$target/lib" ]; then
+    rustc=rustc
+    flags="" build_std="" module="" command="" library="" component="-Clinker=$component_ld"
+elif [ -d "$(/usr/bin/rustc --print sysroot 2>/dev/null)/lib/rustlib/src/rust/library" ]; then
+    rustc=/usr/bin/rustc
+    wasm_ld=$(ls /usr/bin/wasm-ld-* /usr/bin/wasm-ld 2>/dev/null | sort -V | tail -n 1)
+    [ -n "$wasm_ld" ] || fail "there is no wasm-ld; install Debian's lld"
+    libc=$(dirname "$(find /usr/lib /usr/share -name crt1-command.o 2>/dev/null | head -n 1)")
+    [ -f "$libc/libc.a" ] || fail "there is no libc for WebAssembly; install Debian's wasi-libc"
+    export RUSTC_BOOTSTRAP=1
+    flags="-Lnative=$libc -Clink-self-contained=no" build_std="-Zbuild-std=std,panic_abort"
+    module="-Clinker=$wasm_ld" command="-Clink-arg=$libc/crt1-command.o" library="-Clink-arg=$libc/crt1-reactor.o"
+    component="-Clinker=$component_ld -Clink-arg=--wasm-ld-path=$wasm_ld"
+else
+    fail "there is no standard library for $target; run: rustup target add $target"
+fi
+
+if [ -z "${GUESTS_TARGET_DIR-}" ]; then
+    GUESTS_TARGET_DIR=$(mktemp -d)
+    trap 'rm -rf "$GUESTS_TARGET_DIR"' EXIT
+fi
+export RUSTC="$rustc" CARGO_TARGET_DIR="$GUESTS_TARGET_DIR"
+# No path of this machine gets into the files.
+sources=$("$rustc" --print sysroot)/lib/rustlib/src/rust
+export CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS="$flags --remap-path-prefix=$root=coracle --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo --remap-path-prefix=$sources=rust --remap-path-prefix=$GUESTS_TARGET_DIR=target"
+echo "building with $("$rustc" -V)"
+
+# build FOLDER PACKAGE KIND FILE OUTPUT: KIND is module, command (a component with a main function) or library (a
+# component with other exports); FILE is what cargo calls the result, OUTPUT its place here.
+build() {
+    case $3 in
+        module) link="$module $command" ;;
+        command) link="$component $command" ;;
+        library) link="$component $library" ;;
+    esac
+    # shellcheck disable=SC2086 # the flags are meant to be split
+    (cd "$root/$1" && cargo rustc --quiet --locked --release --target $target $build_std -p "$2" -- $link)
+    mkdir -p "$root/$(dirname "$5")"
+    cp "$GUESTS_TARGET_DIR/$target/release/$4.wasm" "$root/$5"
+    # The first eight bytes say what it is: version 1 is a module, version 13 in layer 1 is a component.
+    header=$(od -An -tx1 -N8 "$root/$5" | tr -d ' ')
+    case $3:$header in
+        module:0061736d01000000 | command:0061736d0d000100 | library:0061736d0d000100) ;;
+        *) fail "$5 is not a $3: it begins with $header" ;;
+    esac
+    if grep -a -q -e "$HOME/" -e "$root/" "$root/$5"; then fail "$5 names a path of this machine"; fi
+    printf '%8d  %s\n' "$(wc -c < "$root/$5")" "$5"
+}
+
+book=samples/guestbook/wasm
+build samples guestbook-frontend library frontend $book/frontend.wasm
+build samples guestbook-api command api $book/api.wasm
+build samples guestbook-store module store $book/store.wasm
+build samples guestbook-seed command seed $book/seed.wasm
+build samples hello-http library hello_http samples/hello-http/wasm/hello-http.wasm
+
+guests=tests/guests/wasm
+if [ -f "$root/tests/guests/Cargo.toml" ]; then
+build tests/guests diagnose module diagnose $guests/diagnose.wasm
+build tests/guests diagnose command diagnose $guests/diagnose-component.wasm
+build tests/guests echo-inherited module echo-inherited $guests/echo-inherited.wasm
+build tests/guests sockets command sockets $guests/sockets.wasm
+build tests/guests http-echo library http_echo $guests/http-echo.wasm
+fi
+
+for output in $outputs; do
+    [ -d "$root/$output" ] || continue
+    (cd "$root/$output" && sha256sum -- *.wasm > SHA256SUMS)
+done
