@@ -1,0 +1,533 @@
+//! The node's switch: finds who answers at an address, and joins the two ends.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use coracle_clock::Clock;
+use ipnet::IpNet;
+use parking_lot::RwLock;
+
+use crate::account::{Account, Limits, PodAccount, SocketSlot};
+use crate::egress::EgressPolicy;
+use crate::error::NetError;
+use crate::host::HostSocket;
+use crate::listener::{Backlog, Refusal};
+use crate::names::{NoNames, Resolver};
+use crate::namespace::{BoundPort, NamespaceConfig, NetworkNamespace, source_address};
+use crate::ports::EPHEMERAL;
+use crate::route::{
+    AllowAll, ConnectionPolicy, NoRemoteNodes, NoServices, Protocol, RemoteNodes, Route,
+    ServiceRouter, StreamHandler, Verdict,
+};
+use crate::socket::canonical;
+use crate::stream::{Carrier, TcpStream};
+
+/// Sockets that the node itself may have in the pod network (probes, proxies, the API server).
+const NODE_SOCKETS: usize = 65_536;
+
+/// What a fabric is made of.
+pub struct FabricConfig {
+    /// The node's own address in the pod network.
+    pub node_address: IpAddr,
+    /// Addresses of the cluster's pods. What nobody holds there is unreachable, never the outside.
+    pub pod_ranges: Vec<IpNet>,
+    /// Addresses of Services. What no Service has there is unreachable, never the outside.
+    pub service_ranges: Vec<IpNet>,
+    /// What pods may dial outside.
+    pub egress: EgressPolicy,
+    /// How long a connect may take.
+    pub connect_timeout: Duration,
+}
+
+impl FabricConfig {
+    /// A node with the given address, no cluster, the default egress policy and 30 s to connect.
+    pub fn new(node_address: IpAddr) -> Self {
+        Self {
+            node_address,
+            pod_ranges: Vec::new(),
+            service_ranges: Vec::new(),
+            egress: EgressPolicy::default(),
+            connect_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Routes between the pods of a node, Services, handlers of this process, and the outside.
+pub struct Fabric {
+    config: FabricConfig,
+    clock: Clock,
+    namespaces: RwLock<HashMap<IpAddr, Arc<NetworkNamespace>>>,
+    handlers: RwLock<HashMap<SocketAddr, Arc<dyn StreamHandler>>>,
+    router: RwLock<Arc<dyn ServiceRouter>>,
+    resolver: RwLock<Arc<dyn Resolver>>,
+    policy: RwLock<Arc<dyn ConnectionPolicy>>,
+    remote: RwLock<Arc<dyn RemoteNodes>>,
+    node: Arc<Account>,
+    next_node_port: AtomicU16,
+}
+
+/// Who opens a connection: a pod, or without a namespace the node.
+pub(crate) struct Caller {
+    pub(crate) address: IpAddr,
+    pub(crate) namespace: Option<Arc<NetworkNamespace>>,
+}
+
+/// Who answers at an address.
+#[derive(Clone)]
+pub(crate) enum Target {
+    Pod(Arc<NetworkNamespace>),
+    Handler(Arc<dyn StreamHandler>),
+    Remote(Arc<dyn RemoteNodes>),
+    Outside,
+}
+
+/// Why one endpoint did not take a connection.
+enum Miss {
+    Error(NetError),
+    Full(Arc<Backlog>),
+}
+
+impl From<NetError> for Miss {
+    fn from(error: NetError) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl Fabric {
+    /// A switch without pods, Services and names.
+    pub fn new(config: FabricConfig, clock: Clock) -> Arc<Self> {
+        let limits = Limits {
+            sockets: NODE_SOCKETS,
+            ..Limits::default()
+        };
+        Arc::new(Self {
+            node: Account::new(PodAccount::new(limits), clock.clone()),
+            config,
+            clock,
+            namespaces: RwLock::default(),
+            handlers: RwLock::default(),
+            router: RwLock::new(Arc::new(NoServices)),
+            resolver: RwLock::new(Arc::new(NoNames)),
+            policy: RwLock::new(Arc::new(AllowAll)),
+            remote: RwLock::new(Arc::new(NoRemoteNodes)),
+            next_node_port: AtomicU16::new(0),
+        })
+    }
+
+    /// The node's own address in the pod network.
+    pub fn node_address(&self) -> IpAddr {
+        self.config.node_address
+    }
+
+    /// Sets who knows the Services.
+    pub fn set_router(&self, router: Arc<dyn ServiceRouter>) {
+        *self.router.write() = router;
+    }
+
+    /// Sets who knows the names.
+    pub fn set_resolver(&self, resolver: Arc<dyn Resolver>) {
+        *self.resolver.write() = resolver;
+    }
+
+    /// Sets who decides which connections may be.
+    pub fn set_policy(&self, policy: Arc<dyn ConnectionPolicy>) {
+        *self.policy.write() = policy;
+    }
+
+    /// Sets who reaches the pods of other nodes.
+    pub fn set_remote_nodes(&self, remote: Arc<dyn RemoteNodes>) {
+        *self.remote.write() = remote;
+    }
+
+    /// Makes the namespace of a pod; fails while its address is held by another.
+    pub fn create_namespace(
+        self: &Arc<Self>,
+        config: NamespaceConfig,
+    ) -> Result<Arc<NetworkNamespace>, NetError> {
+        let address = config.address;
+        if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
+            return Err(NetError::InvalidArgument("a pod needs a unicast address"));
+        }
+        let mut namespaces = self.namespaces.write();
+        if address == self.config.node_address || namespaces.contains_key(&address) {
+            return Err(NetError::AddressInUse(SocketAddr::new(address, 0)));
+        }
+        let namespace = NetworkNamespace::new(config, self);
+        namespaces.insert(address, namespace.clone());
+        Ok(namespace)
+    }
+
+    /// The local namespace that holds `address`.
+    pub fn namespace(&self, address: IpAddr) -> Option<Arc<NetworkNamespace>> {
+        self.namespaces.read().get(&address).cloned()
+    }
+
+    /// Serves connections to `address` (usually a port of the node) inside this process, until
+    /// [`remove_handler`](Self::remove_handler); an earlier handler is replaced.
+    pub fn set_handler(&self, address: SocketAddr, handler: Arc<dyn StreamHandler>) {
+        self.handlers.write().insert(address, handler);
+    }
+
+    /// Refuses connections to a handler's address again.
+    pub fn remove_handler(&self, address: SocketAddr) {
+        self.handlers.write().remove(&address);
+    }
+
+    /// Opens a connection from the node into the pod network: to a pod, a Service or a handler.
+    pub async fn dial(&self, to: SocketAddr) -> Result<TcpStream, NetError> {
+        let to = canonical(to);
+        let caller = Caller {
+            address: self.config.node_address,
+            namespace: None,
+        };
+        self.connect(&caller, self.node.take_slot()?, None, to)
+            .await
+    }
+
+    /// Hands a connection that the host accepted to the first of `endpoints` that takes it. The
+    /// pod reads and writes the host's socket itself and sees `peer`. When none takes it, the
+    /// connection is reset.
+    pub async fn deliver(
+        &self,
+        stream: tokio::net::TcpStream,
+        peer: SocketAddr,
+        endpoints: &[SocketAddr],
+    ) -> Result<(), NetError> {
+        let peer = canonical(peer);
+        let caller = Caller {
+            address: self.config.node_address,
+            namespace: None,
+        };
+        let mut carrier = Carrier::Host(HostSocket::new(stream));
+        let work = async {
+            loop {
+                let mut error = None;
+                let mut full = None;
+                for endpoint in endpoints {
+                    let endpoint = canonical(*endpoint);
+                    let back = match self.hand_over(&caller, carrier, peer, endpoint).await {
+                        Ok(()) => return Ok(()),
+                        Err((Miss::Full(backlog), back)) => {
+                            full.get_or_insert(backlog);
+                            back
+                        }
+                        Err((Miss::Error(failure), back)) => {
+                            error = Some(failure);
+                            back
+                        }
+                    };
+                    carrier = back;
+                }
+                match (full, error) {
+                    (Some(backlog), _) => std::future::poll_fn(|cx| backlog.poll_room(cx)).await,
+                    (None, error) => {
+                        if let Carrier::Host(socket) = &carrier {
+                            socket.reset();
+                        }
+                        let nobody = NetError::ConnectionRefused(peer);
+                        return Err(error.unwrap_or(nobody));
+                    }
+                }
+            }
+        };
+        let to = endpoints.first().copied().unwrap_or(peer);
+        tokio::time::timeout(self.config.connect_timeout, work)
+            .await
+            .unwrap_or(Err(NetError::TimedOut(to)))
+    }
+
+    /// Gives one endpoint the carrier, or the carrier back.
+    async fn hand_over(
+        &self,
+        caller: &Caller,
+        carrier: Carrier,
+        peer: SocketAddr,
+        endpoint: SocketAddr,
+    ) -> Result<(), (Miss, Carrier)> {
+        let target = match self.target(caller, endpoint) {
+            Ok(target) => target,
+            Err(error) => return Err((error.into(), carrier)),
+        };
+        match target {
+            Target::Pod(namespace) => {
+                if let Err(error) = self.may_accept(peer.ip(), endpoint, Protocol::Tcp) {
+                    return Err((error.into(), carrier));
+                }
+                offer(&namespace, carrier, endpoint, peer)
+            }
+            Target::Handler(handler) => match self.node.take_slot() {
+                Ok(slot) => {
+                    handler.handle(TcpStream::new(carrier, endpoint, peer, slot, None));
+                    Ok(())
+                }
+                Err(error) => Err((error.into(), carrier)),
+            },
+            Target::Remote(_) | Target::Outside => {
+                let (slot, own) = match (self.node.take_slot(), self.node.take_slot()) {
+                    (Ok(slot), Ok(own)) => (slot, own),
+                    (Err(error), _) | (_, Err(error)) => return Err((error.into(), carrier)),
+                };
+                let from = self.node_source();
+                match self.open(caller, &slot, from, endpoint, &target).await {
+                    Ok(far) => {
+                        let mut far = TcpStream::new(far, from, endpoint, slot, None);
+                        let mut near = TcpStream::new(carrier, endpoint, peer, own, None);
+                        tokio::spawn(async move {
+                            // An error ends the connection on both sides, which is all to be done.
+                            let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                        });
+                        Ok(())
+                    }
+                    Err(miss) => Err((miss, carrier)),
+                }
+            }
+        }
+    }
+
+    /// Opens a connection for a pod or the node.
+    pub(crate) async fn connect(
+        &self,
+        caller: &Caller,
+        slot: SocketSlot,
+        port: Option<BoundPort>,
+        to: SocketAddr,
+    ) -> Result<TcpStream, NetError> {
+        let from = match &port {
+            Some(port) => source_address(port.address(), caller.address, to)?,
+            None => self.node_source(),
+        };
+        let routes = self.routes(caller, to, Protocol::Tcp)?;
+        let work = async {
+            loop {
+                let mut error = NetError::ConnectionRefused(to);
+                let mut full = None;
+                for (endpoint, target) in &routes {
+                    match self.open(caller, &slot, from, *endpoint, target).await {
+                        Ok(carrier) => return Ok(carrier),
+                        Err(Miss::Full(backlog)) => drop(full.get_or_insert(backlog).clone()),
+                        Err(Miss::Error(failure)) => error = failure,
+                    }
+                }
+                match full {
+                    Some(backlog) => std::future::poll_fn(|cx| backlog.poll_room(cx)).await,
+                    None => return Err(error),
+                }
+            }
+        };
+        let carrier = tokio::time::timeout(self.config.connect_timeout, work)
+            .await
+            .unwrap_or(Err(NetError::TimedOut(to)))?;
+        Ok(TcpStream::new(carrier, from, to, slot, port))
+    }
+
+    /// Tries one endpoint; gives the caller's end.
+    async fn open(
+        &self,
+        caller: &Caller,
+        slot: &SocketSlot,
+        from: SocketAddr,
+        to: SocketAddr,
+        target: &Target,
+    ) -> Result<Carrier, Miss> {
+        if caller.namespace.is_some() {
+            self.may_connect(caller.address, to, Protocol::Tcp)?;
+        }
+        match target {
+            Target::Pod(namespace) => {
+                if caller.namespace.is_some() && !is_same(caller, namespace) {
+                    self.may_accept(from.ip(), to, Protocol::Tcp)?;
+                }
+                let (near, far) =
+                    Carrier::pair_of(slot.account.pod.clone(), namespace.account().clone());
+                offer(namespace, far, to, from).map_err(|(miss, _)| miss)?;
+                Ok(near)
+            }
+            Target::Handler(handler) => Ok(self.hand_pair(handler.as_ref(), slot, from, to)?),
+            Target::Remote(remote) => {
+                let handler = remote.open(from, to).await?;
+                Ok(self.hand_pair(handler.as_ref(), slot, from, to)?)
+            }
+            Target::Outside => {
+                let stream = tokio::net::TcpStream::connect(to)
+                    .await
+                    .map_err(|error| NetError::from_host(&error, to))?;
+                Ok(Carrier::Host(HostSocket::new(stream)))
+            }
+        }
+    }
+
+    /// Gives a handler one end of a connection in memory, and returns the other.
+    fn hand_pair(
+        &self,
+        handler: &dyn StreamHandler,
+        slot: &SocketSlot,
+        from: SocketAddr,
+        to: SocketAddr,
+    ) -> Result<Carrier, NetError> {
+        let node = self.node.take_slot()?;
+        let (near, far) = Carrier::pair(slot, &node);
+        handler.handle(TcpStream::new(far, to, from, node, None));
+        Ok(near)
+    }
+
+    /// The endpoints that a connect to `to` may end at, in order; at least one.
+    pub(crate) fn routes(
+        &self,
+        caller: &Caller,
+        to: SocketAddr,
+        protocol: Protocol,
+    ) -> Result<Vec<(SocketAddr, Target)>, NetError> {
+        if to.ip().is_loopback()
+            && let Some(own) = &caller.namespace
+        {
+            return Ok(vec![(to, Target::Pod(own.clone()))]);
+        }
+        if let Some(target) = self.inside(to) {
+            return Ok(vec![(to, target)]);
+        }
+        let router = self.router.read().clone();
+        match router.route(caller.address, to, protocol) {
+            Route::NotAService => Ok(vec![(to, self.target(caller, to)?)]),
+            Route::Refuse => Err(NetError::ConnectionRefused(to)),
+            Route::Endpoints(endpoints) => {
+                let mut routes = Vec::with_capacity(endpoints.len());
+                let mut failure = NetError::ConnectionRefused(to);
+                for endpoint in endpoints.into_iter().map(canonical) {
+                    match self.target(caller, endpoint) {
+                        Ok(target) => routes.push((endpoint, target)),
+                        Err(error) => failure = error,
+                    }
+                }
+                if routes.is_empty() {
+                    Err(failure)
+                } else {
+                    Ok(routes)
+                }
+            }
+        }
+    }
+
+    /// Who answers at an address that is not a Service's. A Service's endpoints may have been
+    /// written by anyone, so loopback and the host are closed to them like to any other dial.
+    fn target(&self, caller: &Caller, to: SocketAddr) -> Result<Target, NetError> {
+        if let Some(target) = self.inside(to) {
+            return Ok(target);
+        }
+        let ip = to.ip();
+        let remote = self.remote.read().clone();
+        if remote.reaches(ip) {
+            return Ok(Target::Remote(remote));
+        }
+        if ip == self.config.node_address {
+            return Err(NetError::ConnectionRefused(to));
+        }
+        let mut ranges = self
+            .config
+            .pod_ranges
+            .iter()
+            .chain(&self.config.service_ranges);
+        if ranges.any(|range| range.contains(&ip)) {
+            return Err(NetError::HostUnreachable(to));
+        }
+        let exempt = caller
+            .namespace
+            .as_ref()
+            .map_or(&[][..], |namespace| namespace.exempt());
+        self.config.egress.check(ip, exempt)?;
+        Ok(Target::Outside)
+    }
+
+    /// Pods and handlers of this node.
+    fn inside(&self, to: SocketAddr) -> Option<Target> {
+        if let Some(namespace) = self.namespaces.read().get(&to.ip()) {
+            return Some(Target::Pod(namespace.clone()));
+        }
+        self.handlers.read().get(&to).cloned().map(Target::Handler)
+    }
+
+    pub(crate) fn may_connect(
+        &self,
+        from: IpAddr,
+        to: SocketAddr,
+        protocol: Protocol,
+    ) -> Result<(), NetError> {
+        let verdict = self.policy.read().on_connect(from, to, protocol);
+        judge(verdict, to)
+    }
+
+    pub(crate) fn may_accept(
+        &self,
+        from: IpAddr,
+        to: SocketAddr,
+        protocol: Protocol,
+    ) -> Result<(), NetError> {
+        let verdict = self.policy.read().on_accept(from, to, protocol);
+        judge(verdict, to)
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    pub(crate) fn resolver(&self) -> Arc<dyn Resolver> {
+        self.resolver.read().clone()
+    }
+
+    /// Frees the address of a namespace, unless another one holds it by now.
+    pub(crate) fn remove(&self, namespace: &Arc<NetworkNamespace>) {
+        let mut namespaces = self.namespaces.write();
+        let address = namespace.address();
+        if namespaces
+            .get(&address)
+            .is_some_and(|held| Arc::ptr_eq(held, namespace))
+        {
+            namespaces.remove(&address);
+        }
+    }
+
+    /// An address for a connection that the node opens. Nothing ever connects to it, so ports may
+    /// repeat.
+    fn node_source(&self) -> SocketAddr {
+        let offset = self.next_node_port.fetch_add(1, Ordering::Relaxed);
+        let range = EPHEMERAL.end() - EPHEMERAL.start() + 1;
+        SocketAddr::new(self.config.node_address, EPHEMERAL.start() + offset % range)
+    }
+}
+
+/// Whether the caller is the pod itself, whose own connections no policy concerns.
+pub(crate) fn is_same(caller: &Caller, namespace: &Arc<NetworkNamespace>) -> bool {
+    caller
+        .namespace
+        .as_ref()
+        .is_some_and(|own| Arc::ptr_eq(own, namespace))
+}
+
+fn judge(verdict: Verdict, to: SocketAddr) -> Result<(), NetError> {
+    match verdict {
+        Verdict::Allow => Ok(()),
+        Verdict::Deny { reason } => Err(NetError::Denied {
+            address: to.ip(),
+            reason,
+        }),
+    }
+}
+
+fn offer(
+    namespace: &NetworkNamespace,
+    carrier: Carrier,
+    local: SocketAddr,
+    peer: SocketAddr,
+) -> Result<(), (Miss, Carrier)> {
+    let Some(backlog) = namespace.backlog(local) else {
+        return Err((NetError::ConnectionRefused(local).into(), carrier));
+    };
+    backlog
+        .offer(carrier, local, peer)
+        .map_err(|(refusal, carrier)| match refusal {
+            Refusal::Refused => (NetError::ConnectionRefused(local).into(), carrier),
+            Refusal::Full => (Miss::Full(backlog.clone()), carrier),
+        })
+}

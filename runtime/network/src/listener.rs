@@ -1,0 +1,193 @@
+//! A listening socket and its queue of connections that wait to be accepted.
+//!
+//! ```text
+//! open ──stop──▶ stopped   connects are refused; accept waits for ever (a pod that terminates)
+//!   └───close──▶ closed    connects are refused; accept fails
+//! ```
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use parking_lot::Mutex;
+
+use crate::account::{Account, SocketSlot};
+use crate::error::NetError;
+use crate::namespace::BoundPort;
+use crate::stream::{Carrier, TcpStream};
+use crate::wakers::Wakers;
+
+/// The most connections that may wait to be accepted, whatever the guest asks for.
+const MAX_BACKLOG: usize = 4096;
+
+/// Why a connection could not be queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Nobody accepts here any more, or the pod has no socket left.
+    Refused,
+    /// As many connections wait as may; there may be room later.
+    Full,
+}
+
+/// The part of a listener that connecting sockets find in the port table.
+pub(crate) struct Backlog {
+    pub(crate) account: Arc<Account>,
+    limit: usize,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<TcpStream>,
+    mode: Mode,
+    acceptors: Wakers,
+    connectors: Wakers,
+}
+
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Mode {
+    #[default]
+    Open,
+    Stopped,
+    Closed,
+}
+
+impl Backlog {
+    pub(crate) fn new(account: Arc<Account>, limit: usize) -> Arc<Self> {
+        Arc::new(Self {
+            account,
+            limit: limit.clamp(1, MAX_BACKLOG),
+            queue: Mutex::default(),
+        })
+    }
+
+    /// Queues the accepting end of a connection. Gives the carrier back when it is refused.
+    pub(crate) fn offer(
+        &self,
+        carrier: Carrier,
+        local: SocketAddr,
+        peer: SocketAddr,
+    ) -> Result<(), (Refusal, Carrier)> {
+        let mut queue = self.queue.lock();
+        if queue.mode != Mode::Open {
+            return Err((Refusal::Refused, carrier));
+        }
+        if queue.waiting.len() >= self.limit {
+            return Err((Refusal::Full, carrier));
+        }
+        let Ok(slot) = self.account.take_slot() else {
+            return Err((Refusal::Refused, carrier));
+        };
+        queue
+            .waiting
+            .push_back(TcpStream::new(carrier, local, peer, slot, None));
+        let acceptors = queue.acceptors.take();
+        drop(queue);
+        acceptors.wake();
+        Ok(())
+    }
+
+    /// Ready when another [`offer`](Self::offer) makes sense.
+    pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut queue = self.queue.lock();
+        if queue.mode != Mode::Open || queue.waiting.len() < self.limit {
+            return Poll::Ready(());
+        }
+        queue.connectors.park(cx.waker());
+        Poll::Pending
+    }
+
+    pub(crate) fn stop(&self) {
+        self.end(Mode::Stopped);
+    }
+
+    pub(crate) fn close(&self) {
+        self.end(Mode::Closed);
+    }
+
+    fn end(&self, mode: Mode) {
+        let mut queue = self.queue.lock();
+        if queue.mode != Mode::Closed {
+            queue.mode = mode;
+        }
+        let waiting = std::mem::take(&mut queue.waiting);
+        let (acceptors, connectors) = (queue.acceptors.take(), queue.connectors.take());
+        drop(queue);
+        for stream in waiting {
+            stream.reset();
+        }
+        acceptors.wake();
+        connectors.wake();
+    }
+}
+
+/// A listening TCP socket. Dropping it frees its address and resets what waits to be accepted.
+pub struct TcpListener {
+    backlog: Arc<Backlog>,
+    port: BoundPort,
+    _slot: SocketSlot,
+}
+
+impl TcpListener {
+    pub(crate) fn new(backlog: Arc<Backlog>, port: BoundPort, slot: SocketSlot) -> Self {
+        Self {
+            backlog,
+            port,
+            _slot: slot,
+        }
+    }
+
+    /// The address that was bound, with its port.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.port.address()
+    }
+
+    /// Takes the connection that has waited longest.
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Result<TcpStream, NetError>> {
+        let mut queue = self.backlog.queue.lock();
+        if let Some(stream) = queue.waiting.pop_front() {
+            let connectors = queue.connectors.take();
+            drop(queue);
+            connectors.wake();
+            return Poll::Ready(Ok(stream));
+        }
+        if queue.mode == Mode::Closed {
+            return Poll::Ready(Err(NetError::Closed));
+        }
+        queue.acceptors.park(cx.waker());
+        Poll::Pending
+    }
+
+    /// Ready when [`poll_accept`](Self::poll_accept) would be. Exact: never ready in vain.
+    pub fn poll_acceptable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut queue = self.backlog.queue.lock();
+        if !queue.waiting.is_empty() || queue.mode == Mode::Closed {
+            return Poll::Ready(());
+        }
+        queue.acceptors.park(cx.waker());
+        Poll::Pending
+    }
+
+    /// Waits for a connection.
+    pub async fn accept(&self) -> Result<TcpStream, NetError> {
+        std::future::poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    /// Stops accepting for good: waiting connections are reset, further ones refused.
+    pub fn close(&self) {
+        self.backlog.close();
+    }
+}
+
+impl Drop for TcpListener {
+    fn drop(&mut self) {
+        self.backlog.close();
+    }
+}
+
+impl std::fmt::Debug for TcpListener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TcpListener({})", self.local_addr())
+    }
+}

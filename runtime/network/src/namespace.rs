@@ -1,0 +1,461 @@
+//! A pod's network namespace: the value that a pause container stands for elsewhere.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::account::{Account, Limits, PodAccount, SocketSlot, Traffic};
+use crate::error::{NetError, ResolveError};
+use crate::fabric::{Caller, Fabric};
+use crate::listener::{Backlog, TcpListener};
+use crate::names::{DnsConfig, Hosts, NamespaceView, normalise};
+use crate::ports::PortTable;
+use crate::route::Protocol;
+use crate::socket::TcpSocket;
+use crate::stream::TcpStream;
+use crate::udp::{Inbox, UdpSocket};
+
+/// What a namespace is made of.
+#[derive(Clone, Debug)]
+pub struct NamespaceConfig {
+    /// `namespace/name` of the pod, for messages and for the resolver.
+    pub pod: String,
+    /// The pod's address, which the caller allocated.
+    pub address: IpAddr,
+    /// The name that the pod knows itself by.
+    pub hostname: String,
+    /// Further lines of the hosts file. Outside addresses named here may be dialled even if they
+    /// are link-local or the host's own.
+    pub host_aliases: Vec<(IpAddr, Vec<String>)>,
+    /// How names are looked up.
+    pub dns: DnsConfig,
+    /// Bounds of the pod's sockets.
+    pub limits: Limits,
+}
+
+impl NamespaceConfig {
+    /// A namespace with nothing but an address and a name.
+    pub fn new(pod: impl Into<String>, address: IpAddr, hostname: impl Into<String>) -> Self {
+        Self {
+            pod: pod.into(),
+            address,
+            hostname: hostname.into(),
+            host_aliases: Vec::new(),
+            dns: DnsConfig::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// One pod's addresses, ports and names. Made by [`Fabric::create_namespace`] before the first
+/// container; it outlives restarts of containers and ends with [`close`](Self::close).
+pub struct NetworkNamespace {
+    pod: String,
+    address: IpAddr,
+    hosts: Hosts,
+    exempt: Vec<IpAddr>,
+    dns: DnsConfig,
+    fabric: Weak<Fabric>,
+    tcp: Mutex<PortTable<Holder>>,
+    udp: Mutex<PortTable<Arc<Inbox>>>,
+    account: Arc<PodAccount>,
+    /// Pays for connections that the node opens into the pod's loopback.
+    own: Arc<Account>,
+    closed: AtomicBool,
+}
+
+/// Who holds a TCP port.
+enum Holder {
+    /// A bound socket that does not listen, or an outgoing connection.
+    Bound,
+    Listening(Arc<Backlog>),
+}
+
+impl NetworkNamespace {
+    pub(crate) fn new(config: NamespaceConfig, fabric: &Arc<Fabric>) -> Arc<Self> {
+        let account = PodAccount::new(config.limits);
+        let clock = fabric.clock();
+        let exempt = config
+            .host_aliases
+            .iter()
+            .map(|(ip, _)| ip.to_canonical())
+            .collect();
+        Arc::new(Self {
+            pod: config.pod,
+            address: config.address,
+            hosts: Hosts::new(config.address, config.hostname, config.host_aliases),
+            exempt,
+            dns: config.dns,
+            fabric: Arc::downgrade(fabric),
+            tcp: Mutex::new(PortTable::new(clock.random_u64())),
+            udp: Mutex::new(PortTable::new(clock.random_u64())),
+            own: Account::new(account.clone(), clock.clone()),
+            account,
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// `namespace/name` of the pod.
+    pub fn pod(&self) -> &str {
+        &self.pod
+    }
+
+    /// The pod's address.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// How names are looked up.
+    pub fn dns(&self) -> &DnsConfig {
+        &self.dns
+    }
+
+    /// The text of `/etc/hosts`.
+    pub fn hosts_file(&self) -> String {
+        self.hosts.text()
+    }
+
+    /// The text of `/etc/resolv.conf`.
+    pub fn resolv_conf(&self) -> String {
+        self.dns.resolv_conf()
+    }
+
+    /// Traffic since the namespace was made.
+    pub fn traffic(&self) -> Traffic {
+        self.account.traffic()
+    }
+
+    /// Sockets that the pod has, connections waiting to be accepted included.
+    pub fn sockets(&self) -> usize {
+        self.account.sockets()
+    }
+
+    /// Bytes that arrived and were not read: what the pod's sockets cost the node.
+    pub fn buffered_bytes(&self) -> usize {
+        self.account.buffered()
+    }
+
+    /// Addresses that are listened on, in order.
+    pub fn listening(&self) -> Vec<SocketAddr> {
+        let table = self.tcp.lock();
+        let listening = table
+            .iter()
+            .filter(|(_, held)| matches!(held, Holder::Listening(_)));
+        let mut addresses: Vec<_> = listening.map(|(address, _)| address).collect();
+        addresses.sort();
+        addresses
+    }
+
+    /// Whether a connect to `port` of the pod's address would find a listener.
+    pub fn is_listening(&self, port: u16) -> bool {
+        self.backlog(SocketAddr::new(self.address, port)).is_some()
+    }
+
+    /// A view for one container: its sockets are counted together, and can be stopped together.
+    pub fn scope(self: &Arc<Self>) -> SocketScope {
+        let clock = self.own_clock();
+        SocketScope {
+            account: clock.map_or_else(
+                || self.own.clone(),
+                |clock| Account::new(self.account.clone(), clock),
+            ),
+            listeners: Arc::default(),
+            namespace: self.clone(),
+        }
+    }
+
+    /// Connects to `port` as a process of the pod would connect to `localhost`; listeners on the
+    /// pod's address are found too.
+    pub async fn dial_loopback(self: &Arc<Self>, port: u16) -> Result<TcpStream, NetError> {
+        let loopback = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
+        let to = match self.backlog(loopback) {
+            Some(_) => loopback,
+            None => SocketAddr::new(self.address, port),
+        };
+        TcpSocket::new(self.scope(), self.own.take_slot()?)
+            .connect(to)
+            .await
+    }
+
+    /// The addresses of `name`: an address, the hosts file, or what the resolver says to the
+    /// candidates that the search suffixes give.
+    pub async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, ResolveError> {
+        if let Ok(address) = name.parse::<IpAddr>() {
+            return Ok(vec![address]);
+        }
+        let name = normalise(name)?;
+        let known = self.hosts.lookup(&name);
+        if !known.is_empty() {
+            return Ok(known);
+        }
+        let Some(fabric) = self.fabric.upgrade() else {
+            return Err(ResolveError::Failed(name));
+        };
+        let resolver = fabric.resolver();
+        let view = NamespaceView {
+            pod: &self.pod,
+            address: self.address,
+            dns: &self.dns,
+        };
+        let mut failure = ResolveError::NotFound(name.clone());
+        for candidate in self.dns.candidates(&name) {
+            match resolver.lookup(view, &candidate).await {
+                Ok(addresses) if !addresses.is_empty() => return Ok(addresses),
+                Ok(_) | Err(ResolveError::NotFound(_)) => {}
+                // As in resolv.conf(5), a server that fails does not end the search, but the
+                // failure shows if nothing else is found.
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    /// Ends the namespace: its address is free, its listeners are closed, no socket can be made.
+    /// Connections end when their holders drop them.
+    pub fn close(self: &Arc<Self>) {
+        self.closed.store(true, Ordering::Release);
+        if let Some(fabric) = self.fabric.upgrade() {
+            fabric.remove(self);
+        }
+        let backlogs: Vec<_> = {
+            let table = self.tcp.lock();
+            let listening = table.iter().filter_map(|(_, held)| match held {
+                Holder::Listening(backlog) => Some(backlog.clone()),
+                Holder::Bound => None,
+            });
+            listening.collect()
+        };
+        for backlog in backlogs {
+            backlog.close();
+        }
+    }
+
+    pub(crate) fn fabric(&self) -> Result<Arc<Fabric>, NetError> {
+        self.check_open()?;
+        self.fabric.upgrade().ok_or(NetError::Closed)
+    }
+
+    /// This pod as the one who opens a connection.
+    pub(crate) fn caller(self: &Arc<Self>) -> Caller {
+        Caller {
+            address: self.address,
+            namespace: Some(self.clone()),
+        }
+    }
+
+    pub(crate) fn exempt(&self) -> &[IpAddr] {
+        &self.exempt
+    }
+
+    pub(crate) fn account(&self) -> &Arc<PodAccount> {
+        &self.account
+    }
+
+    /// The listener that a connect to `to` finds.
+    pub(crate) fn backlog(&self, to: SocketAddr) -> Option<Arc<Backlog>> {
+        match self.tcp.lock().find(to)? {
+            Holder::Listening(backlog) => Some(backlog.clone()),
+            Holder::Bound => None,
+        }
+    }
+
+    /// The socket that a datagram for `to` is for.
+    pub(crate) fn inbox(&self, to: SocketAddr) -> Option<Arc<Inbox>> {
+        self.udp.lock().find(to).cloned()
+    }
+
+    pub(crate) fn bind_tcp(self: &Arc<Self>, address: SocketAddr) -> Result<BoundPort, NetError> {
+        self.check_bindable(address)?;
+        let address = self.tcp.lock().claim(address, Holder::Bound)?;
+        Ok(BoundPort {
+            namespace: self.clone(),
+            protocol: Protocol::Tcp,
+            address,
+        })
+    }
+
+    pub(crate) fn bind_udp(
+        self: &Arc<Self>,
+        address: SocketAddr,
+    ) -> Result<(BoundPort, Arc<Inbox>), NetError> {
+        self.check_bindable(address)?;
+        let inbox = Inbox::new(self.account.clone());
+        let address = self.udp.lock().claim(address, inbox.clone())?;
+        Ok((
+            BoundPort {
+                namespace: self.clone(),
+                protocol: Protocol::Udp,
+                address,
+            },
+            inbox,
+        ))
+    }
+
+    fn check_bindable(&self, address: SocketAddr) -> Result<(), NetError> {
+        self.check_open()?;
+        let ip = address.ip();
+        let own = ip == self.address || (ip.is_ipv4() && (ip.is_unspecified() || ip.is_loopback()));
+        if own {
+            Ok(())
+        } else {
+            Err(NetError::AddressNotBindable(address))
+        }
+    }
+
+    fn check_open(&self) -> Result<(), NetError> {
+        if self.closed.load(Ordering::Acquire) {
+            Err(NetError::Closed)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn own_clock(&self) -> Option<coracle_clock::Clock> {
+        self.fabric.upgrade().map(|fabric| fabric.clock().clone())
+    }
+}
+
+impl std::fmt::Debug for NetworkNamespace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "NetworkNamespace({} {})", self.pod, self.address)
+    }
+}
+
+/// One container's door to its pod's namespace. Clones are the same scope.
+#[derive(Clone)]
+pub struct SocketScope {
+    namespace: Arc<NetworkNamespace>,
+    account: Arc<Account>,
+    listeners: Arc<Mutex<Vec<Weak<Backlog>>>>,
+}
+
+impl SocketScope {
+    /// The pod's namespace.
+    pub fn namespace(&self) -> &Arc<NetworkNamespace> {
+        &self.namespace
+    }
+
+    /// A new TCP socket, or [`NetError::SocketLimit`].
+    pub fn tcp_socket(&self) -> Result<TcpSocket, NetError> {
+        self.namespace.check_open()?;
+        Ok(TcpSocket::new(self.clone(), self.account.take_slot()?))
+    }
+
+    /// A new TCP socket that listens on `address`.
+    pub fn listen_tcp(&self, address: SocketAddr, backlog: usize) -> Result<TcpListener, NetError> {
+        let mut socket = self.tcp_socket()?;
+        socket.bind(address)?;
+        socket.listen(backlog)
+    }
+
+    /// A new TCP connection to `to`.
+    pub async fn connect_tcp(&self, to: SocketAddr) -> Result<TcpStream, NetError> {
+        self.tcp_socket()?.connect(to).await
+    }
+
+    /// A new UDP socket bound to `address`.
+    pub fn bind_udp(&self, address: SocketAddr) -> Result<UdpSocket, NetError> {
+        let slot = self.account.take_slot()?;
+        let (port, inbox) = self.namespace.bind_udp(address)?;
+        Ok(UdpSocket::new(self.namespace.clone(), slot, port, inbox))
+    }
+
+    /// The addresses of `name`; see [`NetworkNamespace::lookup`].
+    pub async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, ResolveError> {
+        self.namespace.lookup(name).await
+    }
+
+    /// Connections of this container that are open, accepted or not.
+    pub fn open_connections(&self) -> usize {
+        self.account.connections()
+    }
+
+    /// Time since a byte was last moved on a socket of this container.
+    pub fn idle_for(&self) -> Duration {
+        self.account.idle_for()
+    }
+
+    /// Refuses new connections from now on and resets those that wait to be accepted; a guest in
+    /// `accept` goes on waiting. The first step of termination.
+    pub fn stop_listening(&self) {
+        let listeners = std::mem::take(&mut *self.listeners.lock());
+        for listener in listeners.iter().filter_map(Weak::upgrade) {
+            listener.stop();
+        }
+    }
+
+    pub(crate) fn listen(
+        &self,
+        port: BoundPort,
+        slot: SocketSlot,
+        backlog: usize,
+    ) -> Result<TcpListener, NetError> {
+        let backlog = Backlog::new(self.account.clone(), backlog);
+        {
+            let mut table = self.namespace.tcp.lock();
+            let holder = table
+                .get_mut(port.address)
+                .expect("a bound port is in the table");
+            *holder = Holder::Listening(backlog.clone());
+        }
+        let mut listeners = self.listeners.lock();
+        listeners.retain(|listener| listener.strong_count() > 0);
+        listeners.push(Arc::downgrade(&backlog));
+        Ok(TcpListener::new(backlog, port, slot))
+    }
+}
+
+/// An address held in a port table; given back when dropped.
+pub(crate) struct BoundPort {
+    namespace: Arc<NetworkNamespace>,
+    protocol: Protocol,
+    address: SocketAddr,
+}
+
+impl BoundPort {
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for BoundPort {
+    fn drop(&mut self) {
+        match self.protocol {
+            Protocol::Tcp => self.namespace.tcp.lock().release(self.address),
+            Protocol::Udp => self.namespace.udp.lock().release(self.address),
+        }
+    }
+}
+
+/// The address that the other side sees of a socket bound to `bound` when it talks to `to`.
+pub(crate) fn source_address(
+    bound: SocketAddr,
+    own: IpAddr,
+    to: SocketAddr,
+) -> Result<SocketAddr, NetError> {
+    let ip = match bound.ip() {
+        ip if ip.is_unspecified() && to.ip().is_loopback() => to.ip(),
+        ip if ip.is_unspecified() => own,
+        ip if ip.is_loopback() && !(to.ip().is_loopback() || to.ip() == own) => {
+            return Err(NetError::HostUnreachable(to));
+        }
+        ip => ip,
+    };
+    Ok(SocketAddr::new(ip, bound.port()))
+}
+
+/// A message to a UDP socket of the pod; lost when nobody is there or its queue is full.
+pub(crate) fn deliver_datagram(
+    namespace: &NetworkNamespace,
+    from: SocketAddr,
+    to: SocketAddr,
+    data: Bytes,
+) {
+    if let Some(inbox) = namespace.inbox(to) {
+        inbox.deliver(data, from);
+    }
+}

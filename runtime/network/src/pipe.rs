@@ -1,0 +1,385 @@
+//! One direction of a connection in memory: a bounded queue of byte chunks.
+//!
+//! ```text
+//! open ──finish──▶ ended     the reader gets what is queued, then the end
+//!   ├────reset───▶ reset     the reader gets what is queued, then an error; writes fail
+//!   ├─close_read─▶ unread    the reader has gone: writes fail
+//!   └─shut_read──▶ ignoring  the reader stopped listening: writes succeed and are thrown away
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use tokio::io::ReadBuf;
+
+use crate::account::PodAccount;
+use crate::error::NetError;
+use crate::wakers::Wakers;
+
+/// Smaller writes are joined while the reader lags, so that a queue of single bytes does not cost
+/// a hundred times its length.
+const JOIN_BELOW: usize = 1024;
+
+pub(crate) struct Pipe {
+    state: Mutex<State>,
+    /// The reader's pod, which pays for what is queued.
+    reader: Arc<PodAccount>,
+}
+
+#[derive(Default)]
+struct State {
+    chunks: VecDeque<Bytes>,
+    /// Small writes that came after `chunks`.
+    tail: BytesMut,
+    len: usize,
+    end: End,
+    reading: Reading,
+    readers: Wakers,
+    writers: Wakers,
+}
+
+#[derive(Clone, Copy, Default, PartialEq)]
+enum End {
+    #[default]
+    Open,
+    Finished,
+    Reset,
+}
+
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Reading {
+    #[default]
+    Yes,
+    Ignoring,
+    Gone,
+}
+
+impl State {
+    /// Bytes in order; at most `max`, at least one unless empty.
+    fn pop(&mut self, max: usize) -> Bytes {
+        let mut front = match self.chunks.pop_front() {
+            Some(front) => front,
+            None => std::mem::take(&mut self.tail).freeze(),
+        };
+        let out = if front.len() > max {
+            let out = front.split_to(max);
+            self.chunks.push_front(front);
+            out
+        } else {
+            front
+        };
+        self.len -= out.len();
+        out
+    }
+
+    /// What a reader finds when nothing is queued.
+    fn at_end(&self) -> Option<Result<(), NetError>> {
+        match (self.reading, self.end) {
+            (Reading::Yes, End::Open) => None,
+            (Reading::Yes, End::Reset) => Some(Err(NetError::ConnectionReset)),
+            _ => Some(Ok(())),
+        }
+    }
+}
+
+impl Pipe {
+    pub(crate) fn new(reader: Arc<PodAccount>) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::default(),
+            reader,
+        })
+    }
+
+    /// The next bytes, at most `max`; empty at the end.
+    pub(crate) fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        max: usize,
+    ) -> Poll<Result<Bytes, NetError>> {
+        let mut state = self.state.lock();
+        if state.len == 0 {
+            return match state.at_end() {
+                Some(end) => Poll::Ready(end.map(|()| Bytes::new())),
+                None => {
+                    state.readers.park(cx.waker());
+                    Poll::Pending
+                }
+            };
+        }
+        let out = state.pop(max);
+        self.after_read(state, out.len());
+        Poll::Ready(Ok(out))
+    }
+
+    /// Copies as much as there is into `buffer`; nothing at the end.
+    pub(crate) fn poll_read_into(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<Result<(), NetError>> {
+        let mut state = self.state.lock();
+        if state.len == 0 {
+            return match state.at_end() {
+                Some(end) => Poll::Ready(end),
+                None => {
+                    state.readers.park(cx.waker());
+                    Poll::Pending
+                }
+            };
+        }
+        let before = state.len;
+        while buffer.remaining() > 0 && state.len > 0 {
+            buffer.put_slice(&state.pop(buffer.remaining()));
+        }
+        let read = before - state.len;
+        self.after_read(state, read);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready when a read would not wait.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        if state.len > 0 || state.at_end().is_some() {
+            return Poll::Ready(());
+        }
+        state.readers.park(cx.waker());
+        Poll::Pending
+    }
+
+    /// How many bytes a write may bring, never 0.
+    pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<Result<usize, NetError>> {
+        let mut state = self.state.lock();
+        if let Err(error) = writable(&state) {
+            return Poll::Ready(Err(error));
+        }
+        let capacity = self.reader.stream_capacity();
+        if state.len >= capacity {
+            state.writers.park(cx.waker());
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(capacity - state.len))
+    }
+
+    /// Queues as much of `bytes` as there is room for; says how much that was.
+    pub(crate) fn push(&self, mut bytes: Bytes) -> Result<usize, NetError> {
+        let mut state = self.state.lock();
+        writable(&state)?;
+        if state.reading == Reading::Ignoring {
+            return Ok(bytes.len());
+        }
+        let room = self.reader.stream_capacity().saturating_sub(state.len);
+        bytes.truncate(room);
+        let taken = bytes.len();
+        if taken == 0 {
+            return Ok(0);
+        }
+        if taken < JOIN_BELOW && state.len > 0 {
+            state.tail.extend_from_slice(&bytes);
+        } else {
+            if !state.tail.is_empty() {
+                let tail = std::mem::take(&mut state.tail).freeze();
+                state.chunks.push_back(tail);
+            }
+            state.chunks.push_back(bytes);
+        }
+        state.len += taken;
+        self.reader.charge(taken);
+        let readers = state.readers.take();
+        drop(state);
+        readers.wake();
+        Ok(taken)
+    }
+
+    /// No more will be written.
+    pub(crate) fn finish(&self) {
+        self.end(End::Finished);
+    }
+
+    /// The writer has gone without having read all that was sent to it.
+    pub(crate) fn reset(&self) {
+        self.end(End::Reset);
+    }
+
+    fn end(&self, end: End) {
+        let mut state = self.state.lock();
+        if state.end == End::Reset || state.end == end {
+            return;
+        }
+        state.end = end;
+        let (readers, writers) = (state.readers.take(), state.writers.take());
+        drop(state);
+        readers.wake();
+        writers.wake();
+    }
+
+    /// The reader wants no more bytes but keeps the connection.
+    pub(crate) fn shut_read(&self) {
+        self.stop_reading(Reading::Ignoring);
+    }
+
+    /// The reader has gone; true when it left bytes unread.
+    pub(crate) fn close_read(&self) -> bool {
+        self.stop_reading(Reading::Gone)
+    }
+
+    fn stop_reading(&self, how: Reading) -> bool {
+        let mut state = self.state.lock();
+        if state.reading != Reading::Gone {
+            state.reading = how;
+        }
+        let unread = std::mem::take(&mut state.len);
+        state.chunks = VecDeque::new();
+        state.tail = BytesMut::new();
+        self.reader.release(unread);
+        let (readers, writers) = (state.readers.take(), state.writers.take());
+        drop(state);
+        readers.wake();
+        writers.wake();
+        unread > 0
+    }
+
+    /// Gives room back. Writers wait until half the queue is free, lest they be woken for every
+    /// few bytes.
+    fn after_read(&self, mut state: parking_lot::MutexGuard<'_, State>, read: usize) {
+        self.reader.release(read);
+        if state.writers.is_empty() || state.len * 2 > self.reader.stream_capacity() {
+            return;
+        }
+        let writers = state.writers.take();
+        drop(state);
+        writers.wake();
+    }
+}
+
+fn writable(state: &State) -> Result<(), NetError> {
+    if state.end == End::Open && state.reading != Reading::Gone {
+        Ok(())
+    } else {
+        Err(NetError::BrokenPipe)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::task::Waker;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::account::Limits;
+
+    fn pipe(stream_buffer: usize) -> Arc<Pipe> {
+        Pipe::new(PodAccount::new(Limits {
+            stream_buffer,
+            ..Limits::default()
+        }))
+    }
+
+    fn context() -> Context<'static> {
+        Context::from_waker(Waker::noop())
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Write(usize),
+        Read(usize),
+        ReadInto(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (1usize..5000).prop_map(Step::Write),
+            (1usize..5000).prop_map(Step::Read),
+            (1usize..5000).prop_map(Step::ReadInto),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_queue_is_a_bounded_sequence_of_bytes(steps in prop::collection::vec(step(), 1..80)) {
+            const CAPACITY: usize = 8192;
+            let pipe = pipe(CAPACITY);
+            let mut model = VecDeque::new();
+            let mut next = 0u8;
+            for step in steps {
+                match step {
+                    Step::Write(n) => {
+                        let data: Vec<u8> = (0..n).map(|i| next.wrapping_add(i as u8)).collect();
+                        let room = CAPACITY - model.len();
+                        prop_assert_eq!(pipe.poll_writable(&mut context()).is_ready(), room > 0);
+                        let taken = pipe.push(Bytes::copy_from_slice(&data)).unwrap();
+                        prop_assert_eq!(taken, n.min(room));
+                        model.extend(&data[..taken]);
+                        next = next.wrapping_add(taken as u8);
+                    }
+                    Step::Read(n) => match pipe.poll_read(&mut context(), n) {
+                        Poll::Ready(bytes) => {
+                            let bytes = bytes.unwrap();
+                            prop_assert!(!bytes.is_empty() && bytes.len() <= n);
+                            let expected: Vec<u8> = model.drain(..bytes.len()).collect();
+                            prop_assert_eq!(&bytes[..], &expected[..]);
+                        }
+                        Poll::Pending => prop_assert!(model.is_empty()),
+                    },
+                    Step::ReadInto(n) => {
+                        let mut space = vec![0; n];
+                        let mut buffer = ReadBuf::new(&mut space);
+                        match pipe.poll_read_into(&mut context(), &mut buffer) {
+                            Poll::Ready(result) => {
+                                result.unwrap();
+                                prop_assert_eq!(buffer.filled().len(), n.min(model.len()));
+                                let expected: Vec<u8> =
+                                    model.drain(..buffer.filled().len()).collect();
+                                prop_assert_eq!(buffer.filled(), &expected[..]);
+                            }
+                            Poll::Pending => prop_assert!(model.is_empty()),
+                        }
+                    }
+                }
+                prop_assert_eq!(pipe.reader.buffered(), model.len());
+            }
+            pipe.close_read();
+            prop_assert_eq!(pipe.reader.buffered(), 0);
+        }
+    }
+
+    #[test]
+    fn a_pod_past_its_budget_keeps_a_little_room_per_connection() {
+        let pod = PodAccount::new(Limits {
+            buffered_bytes: 10_000,
+            ..Limits::default()
+        });
+        let (first, second) = (Pipe::new(pod.clone()), Pipe::new(pod.clone()));
+        assert_eq!(first.push(Bytes::from(vec![0; 20_000])), Ok(20_000));
+        assert_eq!(
+            second.push(Bytes::from(vec![0; 20_000])),
+            Ok(Limits::MIN_STREAM_BUFFER)
+        );
+        assert!(second.poll_writable(&mut context()).is_pending());
+        assert!(first.close_read());
+        assert_eq!(second.push(Bytes::from(vec![0; 20_000])), Ok(20_000));
+    }
+
+    #[test]
+    fn queued_bytes_are_read_before_a_reset_shows() {
+        let pipe = pipe(100);
+        pipe.push(Bytes::from_static(b"last words")).unwrap();
+        pipe.reset();
+        let Poll::Ready(Ok(bytes)) = pipe.poll_read(&mut context(), 100) else {
+            panic!("bytes")
+        };
+        assert_eq!(&bytes[..], b"last words");
+        assert_eq!(
+            pipe.poll_read(&mut context(), 100),
+            Poll::Ready(Err(NetError::ConnectionReset))
+        );
+        assert_eq!(
+            pipe.push(Bytes::from_static(b"x")),
+            Err(NetError::BrokenPipe)
+        );
+    }
+}

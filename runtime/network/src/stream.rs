@@ -1,0 +1,335 @@
+//! A connection as its holder sees it: bytes in both directions, wherever the other end is.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::account::SocketSlot;
+use crate::error::NetError;
+use crate::host::HostSocket;
+use crate::namespace::BoundPort;
+use crate::pipe::Pipe;
+
+/// What carries the bytes.
+pub(crate) enum Carrier {
+    Memory {
+        incoming: Arc<Pipe>,
+        outgoing: Arc<Pipe>,
+    },
+    Host(HostSocket),
+}
+
+impl Carrier {
+    /// The two ends of a connection in memory: of the one who connects and of the one who accepts.
+    /// Each end's pod pays for what waits to be read there.
+    pub(crate) fn pair(client: &SocketSlot, server: &SocketSlot) -> (Self, Self) {
+        Self::pair_of(client.account.pod.clone(), server.account.pod.clone())
+    }
+
+    pub(crate) fn pair_of(
+        client: Arc<crate::account::PodAccount>,
+        server: Arc<crate::account::PodAccount>,
+    ) -> (Self, Self) {
+        let (to_client, to_server) = (Pipe::new(client), Pipe::new(server));
+        (
+            Self::Memory {
+                incoming: to_client.clone(),
+                outgoing: to_server.clone(),
+            },
+            Self::Memory {
+                incoming: to_server,
+                outgoing: to_client,
+            },
+        )
+    }
+}
+
+/// One end of an established TCP connection.
+///
+/// Clones are handles of the same end, as file descriptors made by `dup` are: the connection
+/// closes when the last one is dropped, with a reset if bytes were left unread, else in order.
+/// All methods may be used from several tasks; every waiting task is woken.
+#[derive(Clone)]
+pub struct TcpStream(Arc<End>);
+
+struct End {
+    carrier: Carrier,
+    local: SocketAddr,
+    peer: SocketAddr,
+    slot: SocketSlot,
+    /// The port of an outgoing connection, held as long as the connection.
+    _port: Option<BoundPort>,
+}
+
+impl TcpStream {
+    pub(crate) fn new(
+        carrier: Carrier,
+        local: SocketAddr,
+        peer: SocketAddr,
+        slot: SocketSlot,
+        port: Option<BoundPort>,
+    ) -> Self {
+        Self(Arc::new(End {
+            carrier,
+            local,
+            peer,
+            slot: slot.connected(),
+            _port: port,
+        }))
+    }
+
+    /// The address of this end.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.0.local
+    }
+
+    /// The address of the other end: for the one who connected the address that was dialled (a
+    /// Service's, if it was), for the one who accepted the real address of the peer.
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.0.peer
+    }
+
+    /// The next bytes, at least 1 and at most `max` (which must not be 0); empty at the end.
+    pub fn poll_read_bytes(
+        &self,
+        cx: &mut Context<'_>,
+        max: usize,
+    ) -> Poll<Result<Bytes, NetError>> {
+        let bytes = ready!(match &self.0.carrier {
+            Carrier::Memory { incoming, .. } => incoming.poll_read(cx, max),
+            Carrier::Host(socket) => socket.poll_read(cx, max),
+        })?;
+        self.count_in(bytes.len());
+        Poll::Ready(Ok(bytes))
+    }
+
+    /// Waits for bytes; see [`poll_read_bytes`](Self::poll_read_bytes).
+    pub async fn read_bytes(&self, max: usize) -> Result<Bytes, NetError> {
+        std::future::poll_fn(|cx| self.poll_read_bytes(cx, max)).await
+    }
+
+    /// Ready when a read would not wait: bytes, the end or an error. Exact: never ready in vain.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match &self.0.carrier {
+            Carrier::Memory { incoming, .. } => incoming.poll_readable(cx),
+            Carrier::Host(socket) => socket.poll_readable(cx),
+        }
+    }
+
+    /// Ready with the number of bytes, never 0, that [`push`](Self::push) will take whole; or with
+    /// the error that it would give.
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<Result<usize, NetError>> {
+        match &self.0.carrier {
+            Carrier::Memory { outgoing, .. } => outgoing.poll_writable(cx),
+            Carrier::Host(socket) => socket.poll_writable(cx),
+        }
+    }
+
+    /// Sends the first part of `bytes` that there is room for, without waiting, and says how long
+    /// it was; 0 means full.
+    pub fn push(&self, bytes: Bytes) -> Result<usize, NetError> {
+        let sent = match &self.0.carrier {
+            Carrier::Memory { outgoing, .. } => outgoing.push(bytes),
+            Carrier::Host(socket) => socket.push(bytes),
+        }?;
+        if sent > 0 {
+            self.0.slot.account.moved_out(sent);
+        }
+        Ok(sent)
+    }
+
+    /// Sends all of `bytes`, waiting for room as often as needed.
+    pub async fn write_bytes(&self, mut bytes: Bytes) -> Result<(), NetError> {
+        while !bytes.is_empty() {
+            std::future::poll_fn(|cx| self.poll_writable(cx)).await?;
+            let sent = self.push(bytes.clone())?;
+            bytes = bytes.split_off(sent);
+        }
+        Ok(())
+    }
+
+    /// Ends the outgoing direction; the peer reads what was sent, then the end.
+    pub fn shutdown_write(&self) {
+        match &self.0.carrier {
+            Carrier::Memory { outgoing, .. } => outgoing.finish(),
+            Carrier::Host(socket) => socket.finish(),
+        }
+    }
+
+    /// Ends the incoming direction for this end only: reads give the end, and what the peer still
+    /// sends is thrown away.
+    pub fn shutdown_read(&self) {
+        match &self.0.carrier {
+            Carrier::Memory { incoming, .. } => incoming.shut_read(),
+            Carrier::Host(socket) => socket.shut_read(),
+        }
+    }
+
+    /// Ends both directions at once; the peer gets `ConnectionReset`.
+    pub fn reset(&self) {
+        match &self.0.carrier {
+            Carrier::Memory { incoming, outgoing } => {
+                outgoing.reset();
+                incoming.close_read();
+            }
+            Carrier::Host(socket) => socket.reset(),
+        }
+    }
+
+    /// Splits into a half that reads and one that writes. Dropping the writing half ends the
+    /// outgoing direction; the connection closes when both have gone.
+    pub fn into_split(self) -> (ReadHalf, WriteHalf) {
+        (ReadHalf(self.clone()), WriteHalf(self))
+    }
+
+    fn count_in(&self, bytes: usize) {
+        if bytes > 0 {
+            self.0.slot.account.moved_in(bytes);
+        }
+    }
+
+    fn poll_read_into(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if buffer.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        ready!(match &self.0.carrier {
+            Carrier::Memory { incoming, .. } => incoming.poll_read_into(cx, buffer),
+            Carrier::Host(socket) => socket.poll_read_into(cx, buffer),
+        })?;
+        self.count_in(buffer.filled().len() - before);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write_from(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        if data.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        loop {
+            let room = ready!(self.poll_writable(cx))?;
+            let part = &data[..data.len().min(room)];
+            let sent = self.push(Bytes::copy_from_slice(part))?;
+            // 0 if another handle was quicker: wait again.
+            if sent > 0 {
+                return Poll::Ready(Ok(sent));
+            }
+        }
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        match &self.carrier {
+            Carrier::Memory { incoming, outgoing } => {
+                if incoming.close_read() {
+                    outgoing.reset();
+                } else {
+                    outgoing.finish();
+                }
+            }
+            // The system does the same when the descriptor closes.
+            Carrier::Host(_) => {}
+        }
+    }
+}
+
+impl std::fmt::Debug for TcpStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TcpStream({} - {})", self.0.local, self.0.peer)
+    }
+}
+
+impl AsyncRead for TcpStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.poll_read_into(cx, buffer)
+    }
+}
+
+impl AsyncWrite for TcpStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_from(cx, data)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shutdown_write();
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The reading half of a connection.
+#[derive(Debug)]
+pub struct ReadHalf(TcpStream);
+
+/// The writing half of a connection; dropping it ends the outgoing direction.
+#[derive(Debug)]
+pub struct WriteHalf(TcpStream);
+
+impl ReadHalf {
+    /// The connection that this is half of.
+    pub fn stream(&self) -> &TcpStream {
+        &self.0
+    }
+}
+
+impl WriteHalf {
+    /// The connection that this is half of.
+    pub fn stream(&self) -> &TcpStream {
+        &self.0
+    }
+}
+
+impl Drop for WriteHalf {
+    fn drop(&mut self) {
+        self.0.shutdown_write();
+    }
+}
+
+impl AsyncRead for ReadHalf {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.0.poll_read_into(cx, buffer)
+    }
+}
+
+impl AsyncWrite for WriteHalf {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.0.poll_write_from(cx, data)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.shutdown_write();
+        Poll::Ready(Ok(()))
+    }
+}

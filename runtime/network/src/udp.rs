@@ -1,0 +1,360 @@
+//! UDP as message queues: bounded, and lossy past the bound.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+
+use crate::account::{PodAccount, SocketSlot};
+use crate::error::NetError;
+use crate::fabric::{Target, is_same};
+use crate::namespace::{BoundPort, NetworkNamespace, deliver_datagram, source_address};
+use crate::route::Protocol;
+use crate::socket::canonical;
+use crate::wakers::Wakers;
+
+/// The longest message that fits into a UDP datagram over IPv4.
+pub const MAX_DATAGRAM: usize = 65_507;
+
+/// Bytes waiting on one socket; more are lost.
+const QUEUE_BYTES: usize = 512 * 1024;
+/// Peers that a socket remembers: Services that it talks to, and addresses outside.
+const FLOWS: usize = 256;
+/// A Service keeps the endpoint that it was given while messages go there at least this often.
+const FLOW_LIFE: Duration = Duration::from_secs(60);
+
+/// Errors in a row after which a host socket is taken for broken.
+const RECEIVE_ERRORS: usize = 64;
+
+/// A message and where it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    /// Its bytes.
+    pub data: Bytes,
+    /// The sender; a Service's address if the socket sent to that Service.
+    pub from: SocketAddr,
+}
+
+/// The receiving side of a socket, as the port table holds it.
+pub(crate) struct Inbox {
+    queue: Mutex<Queue>,
+    account: Arc<PodAccount>,
+}
+
+#[derive(Default)]
+struct Queue {
+    messages: VecDeque<Datagram>,
+    bytes: usize,
+    readers: Wakers,
+}
+
+impl Inbox {
+    pub(crate) fn new(account: Arc<PodAccount>) -> Arc<Self> {
+        Arc::new(Self {
+            queue: Mutex::default(),
+            account,
+        })
+    }
+
+    /// Queues a message, or loses it when the queue is full.
+    pub(crate) fn deliver(&self, data: Bytes, from: SocketAddr) {
+        let limits = &self.account.limits;
+        let mut queue = self.queue.lock();
+        let full = queue.messages.len() >= limits.datagrams
+            || queue.bytes + data.len() > QUEUE_BYTES
+            || self.account.buffered() >= limits.buffered_bytes;
+        if full {
+            self.account.count_dropped();
+            return;
+        }
+        queue.bytes += data.len();
+        self.account.charge(data.len());
+        queue.messages.push_back(Datagram { data, from });
+        let readers = queue.readers.take();
+        drop(queue);
+        readers.wake();
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.account.release(self.queue.get_mut().bytes);
+    }
+}
+
+/// A bound UDP socket. Clones are handles of the same socket.
+#[derive(Clone)]
+pub struct UdpSocket(Arc<End>);
+
+struct End {
+    namespace: Arc<NetworkNamespace>,
+    slot: SocketSlot,
+    port: BoundPort,
+    inbox: Arc<Inbox>,
+    flows: Mutex<Flows>,
+    outside: Mutex<Outside>,
+}
+
+/// Which endpoint stands for which Service, so that replies come from the address that was
+/// written to.
+#[derive(Default)]
+struct Flows {
+    by_service: HashMap<SocketAddr, Flow>,
+    by_endpoint: HashMap<SocketAddr, SocketAddr>,
+}
+
+struct Flow {
+    endpoint: SocketAddr,
+    last_used: Duration,
+}
+
+/// Host sockets for the outside, one per address family, made when first needed.
+#[derive(Default)]
+struct Outside {
+    v4: Option<HostUdp>,
+    v6: Option<HostUdp>,
+}
+
+struct HostUdp {
+    socket: Arc<tokio::net::UdpSocket>,
+    /// Only those who were written to may write back.
+    peers: Arc<Mutex<HashSet<SocketAddr>>>,
+    receiver: AbortHandle,
+}
+
+impl Drop for HostUdp {
+    fn drop(&mut self) {
+        self.receiver.abort();
+    }
+}
+
+impl UdpSocket {
+    pub(crate) fn new(
+        namespace: Arc<NetworkNamespace>,
+        slot: SocketSlot,
+        port: BoundPort,
+        inbox: Arc<Inbox>,
+    ) -> Self {
+        Self(Arc::new(End {
+            namespace,
+            slot,
+            port,
+            inbox,
+            flows: Mutex::default(),
+            outside: Mutex::default(),
+        }))
+    }
+
+    /// The address that was bound, with its port.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.0.port.address()
+    }
+
+    /// Sends one message without waiting. As with any UDP, success does not mean arrival.
+    pub fn send_to(&self, data: Bytes, to: SocketAddr) -> Result<(), NetError> {
+        let to = canonical(to);
+        if to.port() == 0 || to.ip().is_unspecified() {
+            return Err(NetError::InvalidArgument(
+                "the remote address is incomplete",
+            ));
+        }
+        if data.len() > MAX_DATAGRAM {
+            return Err(NetError::DatagramTooLarge(data.len()));
+        }
+        let end = &self.0;
+        let fabric = end.namespace.fabric()?;
+        let caller = end.namespace.caller();
+        let from = source_address(end.port.address(), caller.address, to)?;
+        let routes = fabric.routes(&caller, to, Protocol::Udp)?;
+        let now = fabric.clock().monotonic();
+        let choices: Vec<SocketAddr> = routes.iter().map(|(address, _)| *address).collect();
+        let endpoint = end.flows.lock().choose(to, &choices, now);
+        let (_, target) = routes
+            .into_iter()
+            .find(|(address, _)| *address == endpoint)
+            .expect("the choice is one of the routes");
+        fabric.may_connect(caller.address, endpoint, Protocol::Udp)?;
+        let length = data.len();
+        match target {
+            Target::Pod(namespace) => {
+                if !is_same(&caller, &namespace) {
+                    fabric.may_accept(from.ip(), endpoint, Protocol::Udp)?;
+                }
+                deliver_datagram(&namespace, from, endpoint, data);
+            }
+            Target::Outside => self.send_outside(&data, endpoint)?,
+            Target::Handler(_) | Target::Remote(_) => {
+                return Err(NetError::HostUnreachable(to));
+            }
+        }
+        end.slot.account.moved_out(length);
+        Ok(())
+    }
+
+    /// Takes the oldest message.
+    pub fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<Datagram> {
+        let mut queue = self.0.inbox.queue.lock();
+        let Some(mut message) = queue.messages.pop_front() else {
+            queue.readers.park(cx.waker());
+            return Poll::Pending;
+        };
+        queue.bytes -= message.data.len();
+        drop(queue);
+        self.0.inbox.account.release(message.data.len());
+        self.0.slot.account.moved_in(message.data.len());
+        if let Some(service) = self.0.flows.lock().by_endpoint.get(&message.from) {
+            message.from = *service;
+        }
+        Poll::Ready(message)
+    }
+
+    /// Ready when a message waits. Exact: never ready in vain.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut queue = self.0.inbox.queue.lock();
+        if queue.messages.is_empty() {
+            queue.readers.park(cx.waker());
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
+    /// Waits for a message.
+    pub async fn recv(&self) -> Datagram {
+        std::future::poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    fn send_outside(&self, data: &[u8], to: SocketAddr) -> Result<(), NetError> {
+        let mut outside = self.0.outside.lock();
+        let place = if to.is_ipv4() {
+            &mut outside.v4
+        } else {
+            &mut outside.v6
+        };
+        if place.is_none() {
+            *place = Some(HostUdp::open(to, &self.0.inbox)?);
+        }
+        let host = place.as_ref().expect("opened just now");
+        {
+            let mut peers = host.peers.lock();
+            if peers.len() >= FLOWS && !peers.contains(&to) {
+                peers.clear();
+            }
+            peers.insert(to);
+        }
+        match host.socket.try_send_to(data, to) {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                self.0.inbox.account.count_dropped();
+                Ok(())
+            }
+            Err(error) => Err(NetError::from_host(&error, to)),
+        }
+    }
+}
+
+impl std::fmt::Debug for UdpSocket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "UdpSocket({})", self.local_addr())
+    }
+}
+
+impl HostUdp {
+    /// Opens a host socket whose messages go to `inbox`.
+    fn open(to: SocketAddr, inbox: &Arc<Inbox>) -> Result<Self, NetError> {
+        let runtime = Handle::try_current()
+            .map_err(|_| NetError::InvalidState("sending needs a tokio runtime"))?;
+        let any: IpAddr = match to {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = std::net::UdpSocket::bind(SocketAddr::new(any, 0))
+            .and_then(|socket| {
+                socket.set_nonblocking(true)?;
+                tokio::net::UdpSocket::from_std(socket)
+            })
+            .map_err(|error| NetError::from_host(&error, to))?;
+        let socket = Arc::new(socket);
+        let peers: Arc<Mutex<HashSet<SocketAddr>>> = Arc::default();
+        let task = runtime.spawn(receive(
+            socket.clone(),
+            peers.clone(),
+            Arc::downgrade(inbox),
+        ));
+        Ok(Self {
+            socket,
+            peers,
+            receiver: task.abort_handle(),
+        })
+    }
+}
+
+/// Brings messages from the outside in until the socket goes.
+async fn receive(
+    socket: Arc<tokio::net::UdpSocket>,
+    peers: Arc<Mutex<HashSet<SocketAddr>>>,
+    inbox: std::sync::Weak<Inbox>,
+) {
+    let mut buffer = vec![0; MAX_DATAGRAM];
+    let mut errors = 0;
+    while errors < RECEIVE_ERRORS {
+        // Most errors are those of earlier sends (unreachable ports): UDP goes on.
+        let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
+            errors += 1;
+            continue;
+        };
+        errors = 0;
+        if !peers.lock().contains(&from) {
+            continue;
+        }
+        let Some(inbox) = inbox.upgrade() else { return };
+        inbox.deliver(Bytes::copy_from_slice(&buffer[..length]), from);
+    }
+}
+
+impl Flows {
+    /// The endpoint for a message to `to`: the one of the flow, while it lasts, else the first.
+    fn choose(&mut self, to: SocketAddr, choices: &[SocketAddr], now: Duration) -> SocketAddr {
+        let first = choices[0];
+        if choices.len() == 1 && first == to {
+            return first;
+        }
+        if let Some(flow) = self.by_service.get_mut(&to)
+            && choices.contains(&flow.endpoint)
+            && now.saturating_sub(flow.last_used) < FLOW_LIFE
+        {
+            flow.last_used = now;
+            return flow.endpoint;
+        }
+        self.forget(to);
+        if self.by_service.len() >= FLOWS
+            && let Some(oldest) = self
+                .by_service
+                .iter()
+                .min_by_key(|(_, flow)| flow.last_used)
+                .map(|(to, _)| *to)
+        {
+            self.forget(oldest);
+        }
+        self.by_service.insert(
+            to,
+            Flow {
+                endpoint: first,
+                last_used: now,
+            },
+        );
+        self.by_endpoint.insert(first, to);
+        first
+    }
+
+    fn forget(&mut self, service: SocketAddr) {
+        if let Some(flow) = self.by_service.remove(&service) {
+            self.by_endpoint.remove(&flow.endpoint);
+        }
+    }
+}
