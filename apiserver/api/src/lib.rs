@@ -11,6 +11,8 @@ pub mod discovery;
 pub mod field_errors;
 pub mod kinds;
 pub mod object;
+pub mod quantity;
+pub mod schema;
 pub mod strategy;
 
 pub use field_errors::{FieldError, FieldErrors};

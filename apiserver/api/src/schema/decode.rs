@@ -1,0 +1,444 @@
+//! Decoding: what comes out is what Go would write after reading the same bytes into the kind's struct.
+//!
+//! Unknown fields are dropped and reported, duplicates reported, null is the same as absent, zeros of fields that Go
+//! holds by value go away where Go omits them and appear where it doesn't, quantities and times are written in their
+//! canonical form, and fields stand in Go's order. Errors use upstream's words, since users read them.
+
+use std::fmt::{self, Write as _};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use serde_json::{Map, Value};
+
+use super::{
+    scan::{self, Tree},
+    table::{FieldSchema, SchemaKind, SchemaRef},
+    time, yaml,
+};
+use crate::quantity::Quantity;
+
+/// How many unknown and duplicate fields are reported at most.
+const MAX_STRICT_ERRORS: usize = 100;
+
+/// A decoded object and what strict decoding would have refused.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decoded {
+    /// The object as its struct would be written.
+    pub value: Value,
+    /// Unknown and duplicate fields, in the order in which they were met.
+    pub strict: Vec<StrictError>,
+}
+
+impl Decoded {
+    /// Upstream's words for all that strict decoding refuses; `None` if there is nothing.
+    pub fn strict_message(&self) -> Option<String> {
+        let errors: Vec<_> = self.strict.iter().map(ToString::to_string).collect();
+        (!errors.is_empty()).then(|| format!("strict decoding error: {}", errors.join(", ")))
+    }
+}
+
+/// A field that strict decoding refuses; displayed as upstream warns of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StrictError {
+    /// The schema has no such field.
+    UnknownField(String),
+    /// The field came twice.
+    DuplicateField(String),
+    /// A duplicate key in YAML, in the words of the YAML reader.
+    Yaml(String),
+}
+
+impl fmt::Display for StrictError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StrictError::UnknownField(path) => write!(f, "unknown field \"{path}\""),
+            StrictError::DuplicateField(path) => write!(f, "duplicate field \"{path}\""),
+            StrictError::Yaml(message) => f.write_str(message),
+        }
+    }
+}
+
+/// Why bytes are no object of the kind; displayed in upstream's words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The bytes aren't JSON.
+    #[error("{0}")]
+    Syntax(String),
+    /// The bytes aren't YAML.
+    #[error("{0}")]
+    Yaml(String),
+    /// A value has the wrong type.
+    #[error("{0}")]
+    Type(String),
+}
+
+/// Reads JSON of any shape: syntax errors in Go's words, the last of duplicate keys wins.
+pub fn parse_json(bytes: &[u8]) -> Result<Value, DecodeError> {
+    Ok(scan::scan(bytes).map_err(DecodeError::Syntax)?.into_value())
+}
+
+/// Decodes a JSON body by its schema.
+pub fn decode_json(bytes: &[u8], schema: &SchemaRef) -> Result<Decoded, DecodeError> {
+    decode_tree(scan::scan(bytes).map_err(DecodeError::Syntax)?, schema)
+}
+
+/// Decodes a YAML body by its schema; duplicate keys are reported as in JSON.
+pub fn decode_yaml(bytes: &[u8], schema: &SchemaRef) -> Result<Decoded, DecodeError> {
+    decode_tree(yaml::read(bytes).map_err(DecodeError::Yaml)?, schema)
+}
+
+/// Decodes a value again, for example after a patch.
+pub fn decode_value(value: Value, schema: &SchemaRef) -> Result<Decoded, DecodeError> {
+    let tree = Tree::from_value(value, 1).ok_or_else(|| {
+        DecodeError::Type(format!(
+            "the object nests deeper than {} levels",
+            scan::MAX_DEPTH
+        ))
+    })?;
+    decode_tree(tree, schema)
+}
+
+fn decode_tree(tree: Tree, schema: &SchemaRef) -> Result<Decoded, DecodeError> {
+    let mut decoder = Decoder {
+        path: Vec::new(),
+        mismatch: None,
+        strict: Vec::new(),
+    };
+    let value = decoder.value(tree, schema).map_err(DecodeError::Type)?;
+    match decoder.mismatch {
+        Some(mismatch) => Err(DecodeError::Type(mismatch)),
+        None => Ok(Decoded {
+            value: value.unwrap_or_else(|| zero(schema)),
+            strict: decoder.strict,
+        }),
+    }
+}
+
+/// What Go writes for an empty value of this type.
+pub(super) fn zero(schema: &SchemaRef) -> Value {
+    match schema.kind() {
+        SchemaKind::String | SchemaKind::Duration => Value::String(String::new()),
+        SchemaKind::Bool => Value::Bool(false),
+        SchemaKind::Int32 | SchemaKind::Int64 | SchemaKind::Double | SchemaKind::IntOrString => {
+            Value::from(0)
+        }
+        SchemaKind::Quantity => Value::from("0"),
+        SchemaKind::Struct => {
+            let mut map = Map::new();
+            for field in schema.fields() {
+                if let Some(value) = when_absent(&field) {
+                    map.insert(field.name().to_owned(), value);
+                }
+            }
+            Value::Object(map)
+        }
+        _ => Value::Null,
+    }
+}
+
+/// What Go writes for a field that nobody set.
+fn when_absent(field: &FieldSchema) -> Option<Value> {
+    match (field.is_always_written(), field.is_value()) {
+        (false, _) => None,
+        (true, true) => Some(zero(&field.schema())),
+        (true, false) => Some(Value::Null),
+    }
+}
+
+/// Whether Go's `omitempty` leaves this value out.
+fn is_empty(value: &Value, field: &FieldSchema) -> bool {
+    match value {
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty() && field.schema().kind() == SchemaKind::Map,
+        Value::String(text) => text.is_empty() && field.is_value(),
+        Value::Bool(value) => !value && field.is_value(),
+        Value::Number(number) => {
+            number.as_f64() == Some(0.0)
+                && field.is_value()
+                && field.schema().kind() != SchemaKind::IntOrString
+        }
+        Value::Null => true,
+    }
+}
+
+enum Step {
+    Field(String),
+    Embedded(String),
+    Key(String),
+    Index(usize),
+}
+
+struct Decoder {
+    path: Vec<(Step, Option<String>)>,
+    /// The first value of a wrong type; decoding goes on after it, as in Go.
+    mismatch: Option<String>,
+    strict: Vec<StrictError>,
+}
+
+impl Decoder {
+    /// `None` stands for null and for what has been reported; an error ends decoding at once.
+    fn value(&mut self, tree: Tree, schema: &SchemaRef) -> Result<Option<Value>, String> {
+        if tree == Tree::Null {
+            return Ok(None);
+        }
+        Ok(match (schema.kind(), tree) {
+            (SchemaKind::Struct, Tree::Map(entries)) => Some(self.structure(entries, schema)?),
+            (SchemaKind::Map, Tree::Map(entries)) => Some(self.map(entries, schema)?),
+            (SchemaKind::List, Tree::List(items)) => Some(self.list(items, schema)?),
+            (SchemaKind::Json, tree) => {
+                self.duplicates(&tree);
+                Some(tree.into_value())
+            }
+            (SchemaKind::RawExtension | SchemaKind::FieldsV1, tree) => Some(tree.into_value()),
+            (SchemaKind::String, Tree::String(text)) => Some(Value::String(text)),
+            (SchemaKind::Bool, Tree::Bool(value)) => Some(Value::Bool(value)),
+            (SchemaKind::Int32, Tree::Number(text)) => match text.parse::<i32>() {
+                Ok(value) => Some(value.into()),
+                Err(_) => self.mismatched(&format!("number {text}"), "int32"),
+            },
+            (SchemaKind::Int64, Tree::Number(text)) => match text.parse::<i64>() {
+                Ok(value) => Some(value.into()),
+                Err(_) => self.mismatched(&format!("number {text}"), "int64"),
+            },
+            (SchemaKind::Double, Tree::Number(text)) => match scan::number(&text) {
+                Some(value) => Some(value.into()),
+                None => self.mismatched(&format!("number {text}"), "float64"),
+            },
+            (SchemaKind::IntOrString, Tree::Number(text)) => match text.parse::<i32>() {
+                Ok(value) => Some(value.into()),
+                Err(_) => self.mismatched(&format!("number {text}"), "int32"),
+            },
+            (SchemaKind::IntOrString, Tree::String(text)) => Some(Value::String(text)),
+            (SchemaKind::IntOrString, tree) => self.mismatched(tree.go_word(), "int32"),
+            (SchemaKind::Quantity, Tree::String(text) | Tree::Number(text)) => {
+                let quantity: Quantity = text.trim().parse().map_err(|error| format!("{error}"))?;
+                Some(Value::String(quantity.to_string()))
+            }
+            (SchemaKind::Quantity, _) => {
+                return Err(crate::quantity::ParseQuantityError::FORMAT.into());
+            }
+            (SchemaKind::Bytes, Tree::String(text)) => Some(Value::String(base64(&text)?)),
+            (SchemaKind::Time, Tree::String(text)) => Some(Value::String(time::seconds(&text)?)),
+            (SchemaKind::MicroTime, Tree::String(text)) => {
+                Some(Value::String(time::micros(&text)?))
+            }
+            (SchemaKind::Duration, Tree::String(text)) => Some(Value::String(text)),
+            (SchemaKind::Time | SchemaKind::MicroTime | SchemaKind::Duration, tree) => {
+                return Err(format!(
+                    "json: cannot unmarshal {} into Go value of type string",
+                    tree.go_word()
+                ));
+            }
+            (_, tree) => self.mismatched(tree.go_word(), &go_type(schema)),
+        })
+    }
+
+    fn structure(
+        &mut self,
+        entries: Vec<(String, Tree)>,
+        schema: &SchemaRef,
+    ) -> Result<Value, String> {
+        let mut found: Vec<Option<Value>> = vec![None; schema.fields().count()];
+        let mut seen = vec![false; found.len()];
+        let mut unknown = Vec::new();
+        for (name, tree) in entries {
+            let Some(field) = schema.field(&name) else {
+                if schema.preserves_unknown() {
+                    unknown.push((name, tree.into_value()));
+                } else {
+                    self.report(StrictError::UnknownField(self.strict_path(Some(&name))));
+                }
+                continue;
+            };
+            if std::mem::replace(&mut seen[field.index()], true) {
+                self.report(StrictError::DuplicateField(self.strict_path(Some(&name))));
+            }
+            let before = self.path.len();
+            let owner = schema.type_name().map(str::to_owned);
+            for embedded in field
+                .inside()
+                .into_iter()
+                .flat_map(|structs| structs.split('.'))
+            {
+                self.path.push((Step::Embedded(embedded.to_owned()), None));
+            }
+            self.path.push((Step::Field(name), owner));
+            found[field.index()] = self.value(tree, &field.schema())?;
+            self.path.truncate(before);
+        }
+        let mut map = Map::with_capacity(found.len());
+        for (field, value) in schema.fields().zip(found) {
+            let value = match value {
+                Some(value) if field.is_always_written() || !is_empty(&value, &field) => {
+                    Some(value)
+                }
+                _ => when_absent(&field),
+            };
+            if let Some(value) = value {
+                map.insert(field.name().to_owned(), value);
+            }
+        }
+        map.extend(unknown);
+        Ok(Value::Object(map))
+    }
+
+    fn map(&mut self, entries: Vec<(String, Tree)>, schema: &SchemaRef) -> Result<Value, String> {
+        let elem = schema.elem().unwrap_or_else(SchemaRef::any);
+        let mut map = Map::with_capacity(entries.len());
+        for (key, tree) in entries {
+            if map.contains_key(&key) {
+                self.report(StrictError::DuplicateField(self.strict_path(Some(&key))));
+            }
+            self.path.push((Step::Key(key.clone()), None));
+            let value = self.value(tree, &elem)?;
+            self.path.pop();
+            map.insert(key, value.unwrap_or_else(|| zero(&elem)));
+        }
+        Ok(Value::Object(map))
+    }
+
+    fn list(&mut self, items: Vec<Tree>, schema: &SchemaRef) -> Result<Value, String> {
+        let elem = schema.elem().unwrap_or_else(SchemaRef::any);
+        let mut list = Vec::with_capacity(items.len());
+        for (index, tree) in items.into_iter().enumerate() {
+            self.path.push((Step::Index(index), None));
+            let value = self.value(tree, &elem)?;
+            self.path.pop();
+            list.push(value.unwrap_or_else(|| zero(&elem)));
+        }
+        Ok(Value::Array(list))
+    }
+
+    /// Reports duplicate keys below a place without schema.
+    fn duplicates(&mut self, tree: &Tree) {
+        match tree {
+            Tree::List(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    self.path.push((Step::Index(index), None));
+                    self.duplicates(item);
+                    self.path.pop();
+                }
+            }
+            Tree::Map(entries) => {
+                let mut seen = std::collections::HashSet::with_capacity(entries.len());
+                for (key, value) in entries {
+                    if !seen.insert(key) {
+                        self.report(StrictError::DuplicateField(self.strict_path(Some(key))));
+                    }
+                    self.path.push((Step::Key(key.clone()), None));
+                    self.duplicates(value);
+                    self.path.pop();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn report(&mut self, error: StrictError) {
+        if self.strict.len() < MAX_STRICT_ERRORS && !self.strict.contains(&error) {
+            self.strict.push(error);
+        }
+    }
+
+    fn mismatched(&mut self, found: &str, wanted: &str) -> Option<Value> {
+        if self.mismatch.is_none() {
+            let owner = self
+                .path
+                .iter()
+                .rev()
+                .find_map(|(_, owner)| owner.as_deref());
+            let into = match owner {
+                Some(owner) => format!("struct field {owner}.{}", self.go_path()),
+                None => "value".to_owned(),
+            };
+            self.mismatch = Some(format!(
+                "json: cannot unmarshal {found} into Go {into} of type {wanted}"
+            ));
+        }
+        None
+    }
+
+    /// The path as Go says it: fields and embedded structs, neither indices nor keys.
+    fn go_path(&self) -> String {
+        let names = self.path.iter().filter_map(|(step, _)| match step {
+            Step::Field(name) | Step::Embedded(name) => Some(name.as_str()),
+            Step::Key(_) | Step::Index(_) => None,
+        });
+        names.collect::<Vec<_>>().join(".")
+    }
+
+    /// The path as strict errors say it: `spec.containers[0].image`.
+    fn strict_path(&self, last: Option<&str>) -> String {
+        let mut path = String::new();
+        for (step, _) in &self.path {
+            match step {
+                Step::Field(name) | Step::Key(name) => push_name(&mut path, name),
+                Step::Index(index) => write!(path, "[{index}]").expect("writing to a string works"),
+                Step::Embedded(_) => {}
+            }
+        }
+        if let Some(name) = last {
+            push_name(&mut path, name);
+        }
+        path
+    }
+}
+
+fn push_name(path: &mut String, name: &str) {
+    if !path.is_empty() {
+        path.push('.');
+    }
+    path.push_str(name);
+}
+
+/// The name of the Go type that holds values of this schema.
+fn go_type(schema: &SchemaRef) -> String {
+    if let Some(name) = schema.go_name() {
+        return name.to_owned();
+    }
+    let elem = || {
+        schema
+            .elem()
+            .map_or_else(String::new, |elem| go_type(&elem))
+    };
+    match schema.kind() {
+        SchemaKind::String => "string".into(),
+        SchemaKind::Bool => "bool".into(),
+        SchemaKind::Int32 => "int32".into(),
+        SchemaKind::Int64 => "int64".into(),
+        SchemaKind::Double => "float64".into(),
+        SchemaKind::Bytes => "[]uint8".into(),
+        SchemaKind::Quantity => "resource.Quantity".into(),
+        SchemaKind::List => format!("[]{}", elem()),
+        SchemaKind::Map
+            if schema
+                .elem()
+                .is_some_and(|elem| elem.kind() == SchemaKind::Quantity) =>
+        {
+            "v1.ResourceList".into()
+        }
+        SchemaKind::Map => format!("map[string]{}", elem()),
+        _ => {
+            let mut parts = schema.definition_name().unwrap_or_default().rsplit('.');
+            let name = parts.next().unwrap_or_default();
+            format!("{}.{name}", parts.next().unwrap_or_default())
+        }
+    }
+}
+
+/// Bytes in canonical base64; Go ignores line breaks inside.
+fn base64(text: &str) -> Result<String, String> {
+    let text: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
+    match BASE64.decode(&text) {
+        Ok(bytes) => Ok(BASE64.encode(bytes)),
+        Err(error) => {
+            let at = match error {
+                base64::DecodeError::InvalidByte(at, _)
+                | base64::DecodeError::InvalidLastSymbol(at, _) => at,
+                base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => {
+                    text.len()
+                }
+            };
+            Err(format!("illegal base64 data at input byte {at}"))
+        }
+    }
+}

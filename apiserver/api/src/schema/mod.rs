@@ -1,0 +1,35 @@
+//! Schema facts: what fields a kind has, of which types, and how lists and maps of it merge.
+//!
+//! One generated table ([`SchemaTable::builtin`]) holds the facts of every built-in definition; a custom resource
+//! brings a table of its own, made with [`TableBuilder`]. Both are read through [`SchemaRef`], a cheap handle on one
+//! place in a schema, so whoever walks an object (decoding, patches, defaults, protobuf, OpenAPI) need not know where
+//! the schema came from.
+//!
+//! ```text
+//! schema/v1_36.txt ──parse──▶ SchemaTable ◀──TableBuilder── a CustomResourceDefinition
+//!                                  ▲
+//!                   SchemaRef ─────┘ field("spec") ▶ field("containers") ▶ elem()
+//! ```
+//!
+//! There are no descriptions here, and no validation beyond types.
+
+mod builder;
+mod decode;
+mod parse;
+mod scan;
+mod table;
+mod time;
+mod yaml;
+
+pub use builder::{DefinitionId, FieldFacts, TableBuilder, TypeFacts, TypeId};
+pub use decode::{
+    DecodeError, Decoded, StrictError, decode_json, decode_value, decode_yaml, parse_json,
+};
+pub use parse::TableError;
+pub use table::{
+    FieldSchema, GroupVersionKind, ListType, MapType, PatchStrategy, SchemaKind, SchemaRef,
+    SchemaTable,
+};
+
+#[cfg(test)]
+mod tests;

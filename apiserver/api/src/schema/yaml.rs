@@ -1,0 +1,120 @@
+//! Reads YAML into the tree that JSON is read into, duplicate keys included.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::{DuplicateKeyPolicy, Options};
+
+use super::scan::{self, MAX_DEPTH, Tree};
+
+/// Reads one YAML document; an empty one is null.
+pub(super) fn read(bytes: &[u8]) -> Result<Tree, String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "yaml: invalid UTF-8".to_owned())?;
+    let options: Options = serde_saphyr::options! {
+        // Go's YAML reads as version 1.1 does: 0777 is octal.
+        legacy_octal_numbers: true,
+        duplicate_keys: DuplicateKeyPolicy::LastWins,
+        with_snippet: false,
+    };
+    let tree: Option<Tree> = serde_saphyr::from_str_with_options(text, options)
+        .map_err(|error| format!("error converting YAML to JSON: yaml: {error}"))?;
+    let tree = tree.unwrap_or(Tree::Null);
+    if too_deep(&tree, 1) {
+        return Err(format!(
+            "error converting YAML to JSON: yaml: the document nests deeper than {MAX_DEPTH} levels"
+        ));
+    }
+    Ok(tree)
+}
+
+fn too_deep(tree: &Tree, depth: usize) -> bool {
+    match tree {
+        Tree::List(items) => {
+            depth > MAX_DEPTH || items.iter().any(|item| too_deep(item, depth + 1))
+        }
+        Tree::Map(entries) => {
+            depth > MAX_DEPTH || entries.iter().any(|(_, value)| too_deep(value, depth + 1))
+        }
+        _ => false,
+    }
+}
+
+impl<'de> Deserialize<'de> for Tree {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Tree, D::Error> {
+        deserializer.deserialize_any(TreeVisitor)
+    }
+}
+
+struct TreeVisitor;
+
+impl<'de> Visitor<'de> for TreeVisitor {
+    type Value = Tree;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Tree, E> {
+        Ok(Tree::Null)
+    }
+
+    fn visit_none<E: Error>(self) -> Result<Tree, E> {
+        Ok(Tree::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Tree, D::Error> {
+        Tree::deserialize(deserializer)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Tree, E> {
+        Ok(Tree::Bool(value))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Tree, E> {
+        Ok(Tree::Number(value.to_string()))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Tree, E> {
+        Ok(Tree::Number(value.to_string()))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Tree, E> {
+        let text = if value.fract() == 0.0 && value.abs() < 1e15 {
+            format!("{value:.0}")
+        } else {
+            value.to_string()
+        };
+        match scan::number(&text) {
+            Some(_) => Ok(Tree::Number(text)),
+            None => Err(E::custom("a number that JSON cannot hold")),
+        }
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Tree, E> {
+        Ok(Tree::String(value.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Tree, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = access.next_element()? {
+            items.push(item);
+        }
+        Ok(Tree::List(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Tree, A::Error> {
+        let mut entries = Vec::new();
+        while let Some((key, value)) = access.next_entry::<Tree, Tree>()? {
+            let key = match key {
+                Tree::String(text) | Tree::Number(text) => text,
+                Tree::Bool(value) => value.to_string(),
+                Tree::Null => "null".to_owned(),
+                Tree::List(_) | Tree::Map(_) => {
+                    return Err(A::Error::custom("a key must be a scalar"));
+                }
+            };
+            entries.push((key, value));
+        }
+        Ok(Tree::Map(entries))
+    }
+}
