@@ -1,1 +1,8 @@
-//! coracle-kubelet
+//! Makes the pods that are bound to this node real, and reports how they are.
+//!
+//! The kubelet watches pods through `coracle-client`, asks a pod runtime (`coracle-cri`) for
+//! sandboxes, images and containers, and writes pod statuses back. It decides in [`step`], which is
+//! pure; everything else carries decisions out. It never talks to a controller, to the scheduler or
+//! to the store, and it does not know which runtime it drives.
+
+pub mod step;

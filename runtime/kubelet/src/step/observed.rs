@@ -1,0 +1,263 @@
+//! What the kubelet knows of one pod: the part of its state that is not in the API object.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use coracle_clock::Timestamp;
+use coracle_cri::{ImageError, ImageRef};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+
+use super::Backoff;
+
+/// Delays between attempts to get an image (upstream: 10 s doubling to 5 min, like restarts).
+fn image_retry(attempts: u32) -> Duration {
+    let mut backoff = Backoff::default();
+    (0..attempts.clamp(1, 8)).fold(Duration::ZERO, |_, _| backoff.after_failure())
+}
+
+/// Everything that was seen of one pod on this node.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observed {
+    /// The pod's network namespace and files.
+    pub sandbox: SandboxState,
+    /// The address that was allocated for the pod; kept through restarts of the node.
+    pub address: Option<IpAddr>,
+    /// By name; containers that were never touched are absent.
+    pub containers: BTreeMap<String, ContainerRecord>,
+    /// The node was started anew while the pod ran.
+    pub node_restarted: bool,
+}
+
+/// Where the sandbox is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum SandboxState {
+    /// Not asked for, or gone.
+    #[default]
+    Absent,
+    /// Being made.
+    Starting,
+    /// Containers can start.
+    Ready,
+    /// Being dropped.
+    Stopping,
+    /// Could not be made.
+    Failed {
+        /// Why, for the container states and an Event.
+        message: String,
+        /// When to try again.
+        retry_at: Timestamp,
+    },
+}
+
+/// One container of the pod.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ContainerRecord {
+    /// Number of the latest run, from 0.
+    pub restart_count: u32,
+    /// The image for the next run.
+    pub image: ImageState,
+    /// The latest run.
+    pub run: Run,
+    /// How the run before the latest ended (`lastState`).
+    pub last_exit: Option<Exit>,
+    /// The image of the latest run.
+    pub image_ref: Option<ImageRef>,
+    /// The next run starts no earlier.
+    pub start_at: Option<Timestamp>,
+    /// What the next delay will be.
+    pub backoff: Backoff,
+}
+
+/// Where an image is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum ImageState {
+    /// Not asked for since the last run.
+    #[default]
+    Absent,
+    /// On its way.
+    Pulling,
+    /// Can start.
+    Ready(ImageRef),
+    /// Was refused.
+    Failed {
+        /// `ErrImagePull` and others.
+        reason: String,
+        /// What was wrong and what to do.
+        message: String,
+        /// Attempts in a row.
+        attempts: u32,
+        /// When to ask again.
+        retry_at: Timestamp,
+    },
+}
+
+/// One run of a container.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Run {
+    /// No run yet.
+    #[default]
+    Never,
+    /// The runtime was asked for it.
+    Starting,
+    /// It runs.
+    Running {
+        /// Since when.
+        started_at: Timestamp,
+        /// Whether it accepts work.
+        serving: bool,
+    },
+    /// It was asked to end.
+    Stopping {
+        /// Since when it runs.
+        started_at: Timestamp,
+    },
+    /// It ended.
+    Exited(Exit),
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Exit {
+    /// Exit code as a shell would show it.
+    pub exit_code: i32,
+    /// `Completed`, `Error`, `OOMKilled`, …
+    pub reason: String,
+    /// Termination message.
+    pub message: String,
+    /// Start of the run.
+    pub started_at: Timestamp,
+    /// End of the run.
+    pub finished_at: Timestamp,
+}
+
+impl Observed {
+    /// The record of a container; a fresh one when it was never touched.
+    pub fn container(&self, name: &str) -> &ContainerRecord {
+        static FRESH: std::sync::LazyLock<ContainerRecord> = std::sync::LazyLock::new(Default::default);
+        self.containers.get(name).unwrap_or(&FRESH)
+    }
+
+    /// The record of a container, to change.
+    pub fn container_mut(&mut self, name: &str) -> &mut ContainerRecord {
+        self.containers.entry(name.to_owned()).or_default()
+    }
+
+    /// Whether any run has begun and not ended.
+    pub fn is_anything_running(&self) -> bool {
+        self.containers
+            .values()
+            .any(|c| matches!(c.run, Run::Starting | Run::Running { .. } | Run::Stopping { .. }))
+    }
+
+    /// What is known of a pod that ran before this process started: the address to keep, and of
+    /// each container how often it ran and that its last run was cut off (or how it had ended).
+    pub fn recover(pod: &Pod, now: Timestamp) -> Self {
+        let mut observed = Self::default();
+        let Some(status) = pod.status.as_ref() else { return observed };
+        observed.address = status.pod_ip.as_deref().and_then(|ip| ip.parse().ok());
+        let known =
+            status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+        for container in known {
+            if let Some(record) = ContainerRecord::recover(container, now) {
+                observed.node_restarted |= matches!(&record.run, Run::Exited(e) if e.reason == NODE_RESTARTED);
+                observed.containers.insert(container.name.clone(), record);
+            }
+        }
+        observed
+    }
+}
+
+/// The reason of a run that ended because the node did.
+pub(super) const NODE_RESTARTED: &str = "NodeRestarted";
+
+impl ContainerRecord {
+    fn recover(status: &ContainerStatus, now: Timestamp) -> Option<Self> {
+        let state = status.state.as_ref()?;
+        let last_exit = status.last_state.as_ref().and_then(|s| s.terminated.as_ref()).map(Exit::from_api);
+        let run = if let Some(running) = &state.running {
+            let started_at = running.started_at.as_ref().map_or(now, |time| time.0);
+            Run::Exited(Exit {
+                exit_code: 137,
+                reason: NODE_RESTARTED.into(),
+                message: "the node was restarted while the container ran".into(),
+                started_at,
+                finished_at: now,
+            })
+        } else if let Some(terminated) = &state.terminated {
+            Run::Exited(Exit::from_api(terminated))
+        } else if let Some(exit) = &last_exit {
+            Run::Exited(exit.clone())
+        } else {
+            return None;
+        };
+        let image_ref = status.image_id.rsplit_once('@').map_or(status.image_id.as_str(), |(_, digest)| digest);
+        Some(Self {
+            restart_count: u32::try_from(status.restart_count).unwrap_or(0),
+            run,
+            last_exit,
+            image_ref: image_ref.starts_with("sha256:").then(|| ImageRef {
+                image: status.image.clone(),
+                digest: image_ref.to_owned(),
+                size: 0,
+            }),
+            ..Self::default()
+        })
+    }
+
+    /// Notes that the runtime announced the start of a run.
+    pub fn started(&mut self, started_at: Timestamp, serving: bool) {
+        self.run = Run::Running { started_at, serving };
+    }
+
+    /// Notes the end of a run, and from when the next one may start.
+    pub fn exited(&mut self, exit: Exit) {
+        let ran_for = Duration::try_from(exit.finished_at - exit.started_at).unwrap_or_default();
+        let delay = self.backoff.after_run(ran_for);
+        self.start_at = (!delay.is_zero()).then(|| exit.finished_at + delay);
+        self.image = ImageState::Absent;
+        self.run = Run::Exited(exit);
+    }
+
+    /// Notes that the runtime was asked for another run.
+    pub fn starting(&mut self, restart_count: u32) {
+        if let Run::Exited(exit) = &self.run {
+            self.last_exit = Some(exit.clone());
+        }
+        if let ImageState::Ready(image) = &self.image {
+            self.image_ref = Some(image.clone());
+        }
+        self.restart_count = restart_count;
+        self.start_at = None;
+        self.run = Run::Starting;
+    }
+
+    /// Notes that an image was refused.
+    pub fn image_failed(&mut self, error: &ImageError, now: Timestamp) {
+        let attempts = match &self.image {
+            ImageState::Failed { attempts, .. } => attempts + 1,
+            _ => 1,
+        };
+        self.image = ImageState::Failed {
+            reason: error.reason().to_owned(),
+            message: error.to_string(),
+            attempts,
+            retry_at: now + image_retry(attempts),
+        };
+    }
+}
+
+impl Exit {
+    fn from_api(state: &k8s_openapi::api::core::v1::ContainerStateTerminated) -> Self {
+        let time = |t: &Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>| {
+            t.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0)
+        };
+        Self {
+            exit_code: state.exit_code,
+            reason: state.reason.clone().unwrap_or_default(),
+            message: state.message.clone().unwrap_or_default(),
+            started_at: time(&state.started_at),
+            finished_at: time(&state.finished_at),
+        }
+    }
+}

@@ -1,0 +1,235 @@
+use std::time::Duration;
+
+use coracle_cri::{ImageError, ImageRef};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::*;
+
+fn start() -> Timestamp {
+    Timestamp::from_second(1_893_456_000).expect("in range")
+}
+
+fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+fn pod(policy: &str) -> Pod {
+    let container = |name: &str| Container { name: name.into(), image: Some("a".into()), ..Container::default() };
+    let mut pod = Pod::default();
+    pod.metadata.name = Some("web".into());
+    pod.metadata.namespace = Some("default".into());
+    pod.metadata.uid = Some("u".into());
+    pod.spec = Some(PodSpec {
+        restart_policy: Some(policy.into()),
+        containers: vec![container("app")],
+        ..PodSpec::default()
+    });
+    pod
+}
+
+/// A pod and what is known of it, driven by hand.
+struct World {
+    pod: Pod,
+    observed: Observed,
+    now: Timestamp,
+}
+
+impl World {
+    fn new(pod: Pod) -> Self {
+        Self { pod, observed: Observed::default(), now: start() }
+    }
+
+    fn running(policy: &str) -> Self {
+        let mut world = Self::new(pod(policy));
+        world.settle();
+        world.observed.container_mut("app").started(world.now, true);
+        world
+    }
+
+    fn step(&self) -> Step {
+        step(&self.pod, &self.observed, self.now)
+    }
+
+    /// Carries out every action at once until nothing but time or a guest can change anything.
+    fn settle(&mut self) {
+        for _ in 0..20 {
+            let actions = self.step().actions;
+            if actions.is_empty() || actions == [Action::Forget] {
+                return;
+            }
+            actions.into_iter().for_each(|action| self.carry_out(action));
+        }
+        panic!("the pod does not settle: {:?}", self.observed);
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        let image = ImageRef { image: "a".into(), digest: "sha256:0".into(), size: 1 };
+        match action {
+            Action::RunSandbox => self.observed.sandbox = SandboxState::Ready,
+            Action::EnsureImage { container } => {
+                self.observed.container_mut(&container).image = ImageState::Ready(image);
+            }
+            Action::StartContainer { container, restart_count } => {
+                self.observed.container_mut(&container).starting(restart_count);
+            }
+            Action::StopContainer { container, .. } => self.exit(&container, 143),
+            Action::StopSandbox => self.observed.sandbox = SandboxState::Absent,
+            Action::Forget => {}
+        }
+    }
+
+    fn exit(&mut self, container: &str, exit_code: i32) {
+        let exit = Exit {
+            exit_code,
+            reason: if exit_code == 0 { "Completed" } else { "Error" }.into(),
+            message: String::new(),
+            started_at: self.now,
+            finished_at: self.now,
+        };
+        self.observed.container_mut(container).exited(exit);
+    }
+
+    fn phase(&mut self) -> String {
+        let status = status(&self.pod, &self.observed, "10.240.0.1", self.now);
+        self.pod.status = Some(status.clone());
+        status.phase.expect("a phase")
+    }
+
+    fn waiting_reason(&mut self) -> Option<String> {
+        self.phase();
+        let statuses = self.pod.status.as_ref()?.container_statuses.as_ref()?;
+        statuses[0].state.as_ref()?.waiting.as_ref()?.reason.clone()
+    }
+
+    fn condition(&self, kind: &str) -> String {
+        let conditions = self.pod.status.as_ref().and_then(|s| s.conditions.as_ref()).expect("reported");
+        conditions.iter().find(|c| c.type_ == kind).expect("the condition").status.clone()
+    }
+}
+
+#[test]
+fn a_pod_becomes_running_and_ready() {
+    let mut world = World::new(pod("Always"));
+    assert_eq!(world.phase(), "Pending");
+    assert_eq!(world.waiting_reason().as_deref(), Some("ContainerCreating"));
+    world.settle();
+    world.observed.container_mut("app").started(world.now, false);
+    assert_eq!((world.phase().as_str(), world.condition("Ready").as_str()), ("Running", "False"));
+    world.observed.container_mut("app").started(world.now, true);
+    assert_eq!((world.phase().as_str(), world.condition("Ready").as_str()), ("Running", "True"));
+    assert_eq!(world.step(), Step::default());
+}
+
+#[test]
+fn restarts_wait_longer_each_time() {
+    let mut world = World::running("Always");
+    let mut waits = Vec::new();
+    for _ in 0..4 {
+        world.exit("app", 1);
+        if let Some(wake) = world.step().wake_at {
+            assert_eq!(world.waiting_reason().as_deref(), Some("CrashLoopBackOff"));
+            waits.push(wake.as_second() - world.now.as_second());
+            world.now = wake;
+        }
+        world.settle();
+        world.observed.container_mut("app").started(world.now, true);
+    }
+    assert_eq!(waits, [10, 20, 40]);
+    assert_eq!(world.observed.container("app").restart_count, 4);
+    assert_eq!(world.phase(), "Running");
+}
+
+#[test]
+fn policies_decide_what_an_exit_means() {
+    for (policy, code, phase, is_over) in [
+        ("Always", 0, "Running", false),
+        ("OnFailure", 0, "Succeeded", true),
+        ("OnFailure", 1, "Running", false),
+        ("Never", 0, "Succeeded", true),
+        ("Never", 7, "Failed", true),
+    ] {
+        let mut world = World::running(policy);
+        world.exit("app", code);
+        assert_eq!(world.phase(), phase, "{policy} {code}");
+        world.settle();
+        assert_eq!(world.observed.sandbox == SandboxState::Absent, is_over, "{policy} {code}");
+    }
+}
+
+#[test]
+fn a_phase_that_is_over_stays_over() {
+    let mut world = World::running("Never");
+    world.exit("app", 0);
+    assert_eq!(world.phase(), "Succeeded");
+    world.observed = Observed::recover(&world.pod, world.now);
+    assert_eq!(world.phase(), "Succeeded");
+    assert!(!world.step().actions.iter().any(|a| matches!(a, Action::StartContainer { .. })));
+}
+
+#[test]
+fn init_containers_run_one_after_the_other_before_the_others() {
+    let mut pod = pod("Always");
+    let spec = pod.spec.as_mut().expect("a spec");
+    let init = |name: &str| Container { name: name.into(), ..Container::default() };
+    spec.init_containers = Some(vec![init("one"), init("two")]);
+    let mut world = World::new(pod);
+    world.settle();
+    assert_eq!(world.observed.container("two").run, Run::Never);
+    assert_eq!(world.waiting_reason().as_deref(), Some("PodInitializing"));
+    for name in ["one", "two"] {
+        world.observed.container_mut(name).started(world.now, true);
+        world.exit(name, 0);
+        world.settle();
+    }
+    assert_eq!(world.observed.container("app").run, Run::Starting);
+    assert_eq!((world.phase().as_str(), world.condition("Initialized").as_str()), ("Pending", "True"));
+}
+
+#[test]
+fn an_image_that_cannot_be_had_is_asked_for_again_later() {
+    let mut world = World::new(pod("Always"));
+    world.observed.sandbox = SandboxState::Ready;
+    let refused = ImageError::Pull("no such file".into());
+    let now = world.now;
+    world.observed.container_mut("app").image_failed(&refused, now);
+    assert_eq!(world.waiting_reason().as_deref(), Some("ErrImagePull"));
+    let wake = world.step().wake_at.expect("a moment");
+    assert_eq!(wake, now + seconds(10));
+    world.now = wake;
+    assert_eq!(world.step().actions, [Action::EnsureImage { container: "app".into() }]);
+    world.observed.container_mut("app").image_failed(&refused, wake);
+    assert_eq!(world.waiting_reason().as_deref(), Some("ImagePullBackOff"));
+    assert_eq!(world.step().wake_at, Some(wake + seconds(20)));
+}
+
+#[test]
+fn a_deleted_pod_is_stopped_within_its_grace_and_forgotten() {
+    let mut world = World::running("Always");
+    world.pod.metadata.deletion_timestamp = Some(Time(world.now));
+    world.pod.metadata.deletion_grace_period_seconds = Some(5);
+    let stop = Action::StopContainer { container: "app".into(), grace: seconds(5) };
+    assert_eq!(world.step().actions, [stop]);
+    world.settle();
+    assert_eq!(world.step().actions, [Action::Forget]);
+    assert_eq!(world.phase(), "Failed");
+}
+
+#[test]
+fn a_restarted_node_starts_what_ran_and_fails_what_never_restarts() {
+    for (policy, phase) in [("Always", "Running"), ("Never", "Failed")] {
+        let mut world = World::running(policy);
+        world.observed.address = Some([10, 240, 0, 7].into());
+        world.phase();
+        world.observed = Observed::recover(&world.pod, world.now + seconds(3));
+        world.now += seconds(3);
+        assert_eq!(world.phase(), phase, "{policy}");
+        let status = world.pod.status.clone().expect("reported");
+        assert_eq!(status.pod_ip.as_deref(), Some("10.240.0.7"));
+        assert_eq!(status.reason.as_deref(), (policy == "Never").then_some("NodeRestarted"));
+        world.settle();
+        let record = world.observed.container("app");
+        assert_eq!(record.restart_count, u32::from(policy == "Always"));
+        assert_eq!(record.run == Run::Starting, policy == "Always", "no back-off after a restart");
+    }
+}
