@@ -1,0 +1,262 @@
+//! The cluster's own certificate authority, and the certificates of the server and its first user.
+//!
+//! ```text
+//! pki/ca.{crt,key} ──signs──▶ pki/apiserver.{crt,key}   the server, for every name that reaches it
+//!                        └──▶ pki/admin.{crt,key}       CN kubernetes-admin, O system:masters
+//! ```
+//!
+//! Everything is kept between runs; a certificate is made anew when it is missing, names other
+//! addresses than are asked for, or has less than [`RENEW_BEFORE`] of its life left.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use coracle_clock::{Clock, Timestamp};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SerialNumber,
+};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use crate::files;
+
+/// Life of the authority.
+const CA_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
+/// Life of a certificate that the authority signs.
+const LEAF_LIFE: Duration = Duration::from_secs(365 * 86_400);
+/// A certificate with less life left than this is made anew at start.
+pub const RENEW_BEFORE: Duration = Duration::from_secs(30 * 86_400);
+
+/// A certificate and its key in PEM form.
+#[derive(Clone)]
+pub struct Credential {
+    /// The certificate.
+    pub certificate: String,
+    /// Its private key.
+    pub key: String,
+}
+
+/// The files below `pki/`, all present and valid.
+pub struct Pki {
+    /// The authority's certificate in PEM form.
+    pub ca: String,
+    /// The API server's certificate and key.
+    pub server: Credential,
+    /// The first user's certificate and key.
+    pub admin: Credential,
+}
+
+impl Pki {
+    /// Loads `folder`, making what is missing or due; `names` are the DNS names and addresses that
+    /// the server answers for.
+    pub fn ensure(folder: &Path, names: &[String], clock: &Clock) -> Result<Self> {
+        files::make_private_folder(folder)?;
+        let folder = Folder { path: folder.to_owned(), clock: clock.clone() };
+        let authority = folder.authority()?;
+        let server = folder.leaf(&authority, "apiserver", Leaf::server(names))?;
+        let admin = folder.leaf(&authority, "admin", Leaf::client("kubernetes-admin", "system:masters"))?;
+        Ok(Self { ca: authority.certificate, server, admin })
+    }
+
+    /// The TLS configuration of the API server: its certificate, and client certificates of this
+    /// authority welcome but not required (tokens are another way in).
+    pub fn server_config(&self) -> Result<rustls::ServerConfig> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(parse_certificate(&self.ca)?)?;
+        let verifier = rustls::server::WebPkiClientVerifier::builder(roots.into())
+            .allow_unauthenticated()
+            .build()
+            .context("failed to build the verifier of client certificates")?;
+        let key = PrivateKeyDer::from_pem_slice(self.server.key.as_bytes())
+            .map_err(|error| anyhow!("failed to read the API server's key: {error}"))?;
+        let mut config = rustls::ServerConfig::builder()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(vec![parse_certificate(&self.server.certificate)?], key)?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(config)
+    }
+}
+
+fn parse_certificate(pem: &str) -> Result<CertificateDer<'static>> {
+    CertificateDer::from_pem_slice(pem.as_bytes())
+        .map_err(|error| anyhow!("failed to read a certificate: {error}"))
+}
+
+/// What a certificate says besides its key.
+struct Leaf {
+    common_name: String,
+    organization: Option<String>,
+    names: Vec<String>,
+    usage: ExtendedKeyUsagePurpose,
+}
+
+impl Leaf {
+    fn server(names: &[String]) -> Self {
+        Self {
+            common_name: "kube-apiserver".into(),
+            organization: None,
+            names: names.to_vec(),
+            usage: ExtendedKeyUsagePurpose::ServerAuth,
+        }
+    }
+
+    fn client(user: &str, group: &str) -> Self {
+        Self {
+            common_name: user.into(),
+            organization: Some(group.into()),
+            names: Vec::new(),
+            usage: ExtendedKeyUsagePurpose::ClientAuth,
+        }
+    }
+}
+
+struct Folder {
+    path: PathBuf,
+    clock: Clock,
+}
+
+impl Folder {
+    fn authority(&self) -> Result<Credential> {
+        if let Some(found) = self.load("ca")? {
+            return Ok(found);
+        }
+        let key = KeyPair::generate().context("failed to generate the authority's key")?;
+        let mut params = self.params(CA_LIFE);
+        params.distinguished_name.push(DnType::CommonName, "coracle-ca");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let certificate = params.self_signed(&key).context("failed to sign the authority")?;
+        self.save("ca", Credential { certificate: certificate.pem(), key: key.serialize_pem() })
+    }
+
+    fn leaf(&self, authority: &Credential, name: &str, leaf: Leaf) -> Result<Credential> {
+        if let Some(found) = self.load(name)?
+            && self.is_good(&found.certificate, &authority.certificate, &leaf)
+        {
+            return Ok(found);
+        }
+        let ca_key = KeyPair::from_pem(&authority.key).context("failed to read the authority's key")?;
+        let issuer = Issuer::from_ca_cert_pem(&authority.certificate, ca_key)
+            .context("failed to read the authority's certificate")?;
+        let key = KeyPair::generate().with_context(|| format!("failed to generate the key of {name}"))?;
+        let mut params = self.params(LEAF_LIFE);
+        params.subject_alt_names = CertificateParams::new(leaf.names)?.subject_alt_names;
+        params.distinguished_name.push(DnType::CommonName, leaf.common_name);
+        if let Some(organization) = leaf.organization {
+            params.distinguished_name.push(DnType::OrganizationName, organization);
+        }
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+        params.extended_key_usages = vec![leaf.usage];
+        let certificate = params.signed_by(&key, &issuer).with_context(|| format!("failed to sign {name}"))?;
+        self.save(name, Credential { certificate: certificate.pem(), key: key.serialize_pem() })
+    }
+
+    fn params(&self, life: Duration) -> CertificateParams {
+        let now = self.clock.now();
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        // A minute back, so that a peer whose clock is a little late accepts it.
+        params.not_before = offset(now - Duration::from_secs(60));
+        params.not_after = offset(now + life);
+        let mut serial = [0; 16];
+        self.clock.random_bytes(&mut serial);
+        serial[0] &= 0x7f;
+        params.serial_number = Some(SerialNumber::from_slice(&serial));
+        params
+    }
+
+    /// Whether a certificate is of this authority, lives long enough and names exactly what is asked.
+    fn is_good(&self, pem: &str, ca_pem: &str, leaf: &Leaf) -> bool {
+        let (Ok(der), Ok(ca)) = (parse_certificate(pem), parse_certificate(ca_pem)) else { return false };
+        let (Ok((_, certificate)), Ok((_, ca))) =
+            (X509Certificate::from_der(&der), X509Certificate::from_der(&ca))
+        else {
+            return false;
+        };
+        let due = (self.clock.now() + RENEW_BEFORE).as_second();
+        let mut named = subject_names(&certificate);
+        let mut wanted = leaf.names.clone();
+        named.sort();
+        wanted.sort();
+        certificate.validity().not_after.timestamp() > due
+            && certificate.verify_signature(Some(ca.public_key())).is_ok()
+            && named == wanted
+    }
+
+    fn load(&self, name: &str) -> Result<Option<Credential>> {
+        let read = |extension: &str| -> Result<Option<String>> {
+            let path = self.path.join(format!("{name}.{extension}"));
+            match fs::read_to_string(&path) {
+                Ok(text) => Ok(Some(text)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error).with_context(|| format!("failed to read {}", path.display())),
+            }
+        };
+        Ok(match (read("crt")?, read("key")?) {
+            (Some(certificate), Some(key)) => Some(Credential { certificate, key }),
+            _ => None,
+        })
+    }
+
+    /// The key goes first: a certificate without its key is made anew, never the other way round.
+    fn save(&self, name: &str, credential: Credential) -> Result<Credential> {
+        files::write_secret(&self.path.join(format!("{name}.key")), credential.key.as_bytes())?;
+        files::write_public(&self.path.join(format!("{name}.crt")), credential.certificate.as_bytes())?;
+        Ok(credential)
+    }
+}
+
+fn offset(at: Timestamp) -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp(at.as_second()).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
+
+fn subject_names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let Ok(Some(extension)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let text = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(octets) => match *octets {
+            [a, b, c, d] => Some(IpAddr::from([*a, *b, *c, *d]).to_string()),
+            _ => <[u8; 16]>::try_from(*octets).ok().map(|octets| IpAddr::from(octets).to_string()),
+        },
+        _ => None,
+    };
+    extension.value.general_names.iter().filter_map(text).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(more: &[&str]) -> Vec<String> {
+        ["localhost", "127.0.0.1"].iter().chain(more).map(|s| (*s).to_owned()).collect()
+    }
+
+    #[tokio::test]
+    async fn certificates_are_kept_until_their_names_change() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let clock = Clock::fake(1);
+        let first = Pki::ensure(folder.path(), &names(&[]), &clock).expect("made");
+        let again = Pki::ensure(folder.path(), &names(&[]), &clock).expect("loaded");
+        assert_eq!(first.server.certificate, again.server.certificate);
+        let moved = Pki::ensure(folder.path(), &names(&["10.0.0.1"]), &clock).expect("made anew");
+        assert_ne!(first.server.certificate, moved.server.certificate);
+        assert_eq!((first.ca, first.admin.certificate), (moved.ca, moved.admin.certificate));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_certificate_near_its_end_is_renewed() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let clock = Clock::fake(1);
+        let first = Pki::ensure(folder.path(), &names(&[]), &clock).expect("made");
+        clock.sleep(LEAF_LIFE - RENEW_BEFORE + Duration::from_secs(60)).await;
+        let later = Pki::ensure(folder.path(), &names(&[]), &clock).expect("renewed");
+        assert_ne!(first.admin.certificate, later.admin.certificate);
+        assert_eq!(first.ca, later.ca);
+    }
+}
