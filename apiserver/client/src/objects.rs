@@ -1,0 +1,331 @@
+//! Typed requests under one component's name.
+
+use kube::api::{
+    DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions,
+    PropagationPolicy,
+};
+use kube::core::{ObjectList, Request};
+use kube::{Client, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::error::Error;
+use crate::key::{Kind, ObjectKey};
+
+/// Which object a write means; anything else of the same name answers with a conflict.
+#[derive(Clone, Debug, Default)]
+pub struct Precondition {
+    /// The object must still be this one.
+    pub uid: Option<String>,
+    /// Nobody may have written it since this version.
+    pub resource_version: Option<String>,
+}
+
+impl Precondition {
+    /// The same object, whatever was written since.
+    pub fn uid_of<K: Resource>(object: &K) -> Self {
+        Self {
+            uid: object.meta().uid.clone(),
+            resource_version: None,
+        }
+    }
+
+    /// The same object, unchanged.
+    pub fn unchanged<K: Resource>(object: &K) -> Self {
+        Self {
+            uid: object.meta().uid.clone(),
+            resource_version: object.meta().resource_version.clone(),
+        }
+    }
+
+    /// Adds the precondition to a merge patch's metadata, where the server checks it.
+    fn merge_into(&self, patch: &mut Value) {
+        let Some(patch) = patch.as_object_mut() else {
+            return;
+        };
+        let metadata = patch.entry("metadata").or_insert_with(|| json!({}));
+        for (field, value) in [
+            ("uid", &self.uid),
+            ("resourceVersion", &self.resource_version),
+        ] {
+            if let (Some(metadata), Some(value)) = (metadata.as_object_mut(), value) {
+                metadata.insert(field.to_owned(), json!(value));
+            }
+        }
+    }
+}
+
+/// What becomes of an object's dependents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeletePropagation {
+    /// The kind's default.
+    Default,
+    /// Dependents are deleted after their owner.
+    Background,
+    /// Dependents are deleted before their owner.
+    Foreground,
+    /// Dependents stay.
+    Orphan,
+}
+
+/// Reads and writes single objects of any kind under one component's name; cheap to clone.
+///
+/// Requests are tried once. [`Error::is_conflict`] means that the caller should look again.
+#[derive(Clone)]
+pub struct ObjectClient {
+    client: Client,
+}
+
+impl ObjectClient {
+    /// Requests made by `client`.
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// The object as the server has it now; `None` if it does not exist.
+    pub async fn get<K: Kind>(&self, key: &ObjectKey) -> Result<Option<K>, Error> {
+        let call = Call::new::<K>("get", key);
+        let answer = call
+            .send(
+                &self.client,
+                call.request.get(&key.name, &GetParams::default()),
+            )
+            .await;
+        optional(answer)
+    }
+
+    /// Every object of the kind as the server has it now, of one namespace or of all.
+    pub async fn list<K: Kind>(
+        &self,
+        namespace: Option<&str>,
+        params: &ListParams,
+    ) -> Result<ObjectList<K>, Error> {
+        let key = ObjectKey::new(namespace.unwrap_or_default(), "");
+        let call = Call::new::<K>("list", &key);
+        call.send(&self.client, call.request.list(params)).await
+    }
+
+    /// Creates `object` and answers it as stored.
+    pub async fn create<K: Kind>(&self, object: &K) -> Result<K, Error> {
+        let key = ObjectKey::of(object);
+        let call = Call::new::<K>("create", &key);
+        let body = call.encode(object)?;
+        call.send(
+            &self.client,
+            call.request.create(&PostParams::default(), body),
+        )
+        .await
+    }
+
+    /// Replaces the object; its resourceVersion, if set, is a precondition.
+    pub async fn replace<K: Kind>(&self, object: &K) -> Result<K, Error> {
+        let key = ObjectKey::of(object);
+        let call = Call::new::<K>("update", &key);
+        let body = call.encode(object)?;
+        call.send(
+            &self.client,
+            call.request
+                .replace(&key.name, &PostParams::default(), body),
+        )
+        .await
+    }
+
+    /// Applies a JSON merge patch.
+    pub async fn patch<K: Kind>(
+        &self,
+        key: &ObjectKey,
+        when: &Precondition,
+        mut patch: Value,
+    ) -> Result<K, Error> {
+        when.merge_into(&mut patch);
+        let call = Call::new::<K>("patch", key);
+        let params = PatchParams::default();
+        call.send(
+            &self.client,
+            call.request.patch(&key.name, &params, &Patch::Merge(patch)),
+        )
+        .await
+    }
+
+    /// Applies a strategic merge patch, which edits lists by their merge keys.
+    pub async fn strategic_patch<K: Kind>(
+        &self,
+        key: &ObjectKey,
+        when: &Precondition,
+        mut patch: Value,
+    ) -> Result<K, Error> {
+        when.merge_into(&mut patch);
+        let call = Call::new::<K>("patch", key);
+        let params = PatchParams::default();
+        call.send(
+            &self.client,
+            call.request
+                .patch(&key.name, &params, &Patch::Strategic(patch)),
+        )
+        .await
+    }
+
+    /// Applies a JSON merge patch to the `status` subresource; `patch` holds `{"status": {…}}`.
+    pub async fn patch_status<K: Kind>(
+        &self,
+        key: &ObjectKey,
+        when: &Precondition,
+        patch: Value,
+    ) -> Result<K, Error> {
+        self.patch_subresource(key, "status", when, patch).await
+    }
+
+    /// Applies a JSON merge patch to a subresource.
+    pub async fn patch_subresource<K: Kind>(
+        &self,
+        key: &ObjectKey,
+        subresource: &str,
+        when: &Precondition,
+        mut patch: Value,
+    ) -> Result<K, Error> {
+        when.merge_into(&mut patch);
+        let call = Call::new::<K>("patch", key);
+        let params = PatchParams::default();
+        let request =
+            call.request
+                .patch_subresource(subresource, &key.name, &params, &Patch::Merge(patch));
+        call.send(&self.client, request).await
+    }
+
+    /// Replaces a subresource, such as a Namespace's `finalize`.
+    pub async fn replace_subresource<K: Kind>(
+        &self,
+        object: &K,
+        subresource: &str,
+    ) -> Result<K, Error> {
+        let key = ObjectKey::of(object);
+        let call = Call::new::<K>("update", &key);
+        let body = call.encode(object)?;
+        let params = PostParams::default();
+        call.send(
+            &self.client,
+            call.request
+                .replace_subresource(subresource, &key.name, &params, body),
+        )
+        .await
+    }
+
+    /// Posts `body` to a subresource of the `K` named by `key`, such as a Pod's `binding`.
+    pub async fn create_subresource<K: Kind>(
+        &self,
+        key: &ObjectKey,
+        subresource: &str,
+        body: &impl Serialize,
+    ) -> Result<(), Error> {
+        let call = Call::new::<K>("create", key);
+        let body = call.encode(body)?;
+        let params = PostParams::default();
+        let request = call
+            .request
+            .create_subresource(subresource, &key.name, &params, body);
+        call.send::<Value>(&self.client, request).await.map(|_| ())
+    }
+
+    /// Deletes the object, if it is the one that `when` means. An object that is gone already is
+    /// no failure.
+    pub async fn delete<K: Kind>(
+        &self,
+        key: &ObjectKey,
+        when: &Precondition,
+        propagation: DeletePropagation,
+        grace_period_seconds: Option<u32>,
+    ) -> Result<(), Error> {
+        let call = Call::new::<K>("delete", key);
+        let params = delete_params(when, propagation, grace_period_seconds);
+        optional(
+            call.send::<Value>(&self.client, call.request.delete(&key.name, &params))
+                .await,
+        )
+        .map(|_| ())
+    }
+
+    /// The kube client underneath, for requests that this type does not offer.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+}
+
+/// The parameters of a deletion.
+pub(crate) fn delete_params(
+    when: &Precondition,
+    propagation: DeletePropagation,
+    grace_period_seconds: Option<u32>,
+) -> DeleteParams {
+    let preconditions =
+        (when.uid.is_some() || when.resource_version.is_some()).then(|| Preconditions {
+            uid: when.uid.clone(),
+            resource_version: when.resource_version.clone(),
+        });
+    let propagation_policy = match propagation {
+        DeletePropagation::Default => None,
+        DeletePropagation::Background => Some(PropagationPolicy::Background),
+        DeletePropagation::Foreground => Some(PropagationPolicy::Foreground),
+        DeletePropagation::Orphan => Some(PropagationPolicy::Orphan),
+    };
+    DeleteParams {
+        dry_run: false,
+        grace_period_seconds,
+        propagation_policy,
+        preconditions,
+    }
+}
+
+/// One request with the words that name it in an error.
+struct Call<'a> {
+    verb: &'static str,
+    kind: String,
+    key: &'a ObjectKey,
+    request: Request,
+}
+
+impl<'a> Call<'a> {
+    fn new<K: Kind>(verb: &'static str, key: &'a ObjectKey) -> Self {
+        Self {
+            verb,
+            kind: K::kind(&()).to_lowercase(),
+            key,
+            request: Request::new(K::url_path(&(), key.namespace_option())),
+        }
+    }
+
+    fn encode(&self, body: &impl Serialize) -> Result<Vec<u8>, Error> {
+        serde_json::to_vec(body).map_err(|source| Error::Encode {
+            object: self.object(),
+            source,
+        })
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        client: &Client,
+        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+    ) -> Result<T, Error> {
+        let answer = match request {
+            Ok(request) => client.request(request).await,
+            Err(error) => Err(kube::Error::BuildRequest(error)),
+        };
+        answer.map_err(|source| Error::Request {
+            verb: self.verb,
+            object: self.object(),
+            source: Box::new(source),
+        })
+    }
+
+    fn object(&self) -> String {
+        format!("{} {}", self.kind, self.key)
+    }
+}
+
+fn optional<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
+    match answer {
+        Ok(object) => Ok(Some(object)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
