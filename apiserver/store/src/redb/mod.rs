@@ -1,0 +1,421 @@
+//! The store on disk: revisions on top of redb.
+//!
+//! One thread writes ([`writer`]), any number of readers read snapshots ([`history`]), and
+//! [`layout`] says how it all lies in the file.
+
+mod history;
+mod layout;
+mod writer;
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use coracle_clock::{Clock, Timestamp};
+use futures::future::BoxFuture;
+use parking_lot::{Mutex, RwLock};
+use redb::{
+    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, StorageError,
+};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use self::history::Snapshot;
+use self::layout::{CLUSTER_ID, COMPACTED, LOG, META, MIGRATIONS, Schema, meta_number, migrate};
+use self::writer::{Command, Work, Writer};
+use crate::Store;
+use crate::error::{Error, OpenError};
+use crate::types::{Event, KeyValue, Op, Page, Precondition, Revision};
+use crate::watch::{History, Hub, WatchStream};
+
+/// How much of the file redb keeps in memory. Reads are rare (the server has its watch cache), so
+/// this mostly holds what the next writes touch.
+const CACHE_BYTES: usize = 16 * 1024 * 1024;
+
+/// The most commands that wait for the writer.
+const MAX_WAITING: usize = 4 * 1024;
+
+/// The most bytes that wait for the writer.
+const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
+
+/// A store in one file.
+///
+/// Dropping it waits for the accepted writes and gives the file free.
+pub struct RedbStore {
+    shared: Arc<Shared>,
+    clock: Clock,
+    cluster_id: String,
+    /// `None` once the store is closed.
+    commands: Mutex<Option<mpsc::Sender<Command>>>,
+    room: Arc<Semaphore>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the store, its writer and its watches share.
+struct Shared {
+    /// Locked for reading by everyone who uses it, for writing by [`RedbStore::shrink`].
+    database: RwLock<Database>,
+    hub: Arc<Hub>,
+    compacted: AtomicU64,
+}
+
+impl RedbStore {
+    /// Opens the store in the file at `path`; makes it, and its folder, if there is none. `clock`
+    /// tells when keys expire. Blocks.
+    pub fn open(path: impl AsRef<Path>, clock: Clock) -> Result<Self, OpenError> {
+        let path = path.as_ref();
+        let file = open_file(path).map_err(|source| OpenError::File {
+            path: path.to_owned(),
+            source,
+        })?;
+        let database = builder()
+            .create_file(file)
+            .map_err(|error| open_error(path, error))?;
+        Self::start(database, path, clock)
+    }
+
+    /// Opens a store on storage of the caller's making: tests of disk faults do.
+    pub fn open_with_backend(
+        backend: impl StorageBackend,
+        clock: Clock,
+    ) -> Result<Self, OpenError> {
+        let path = Path::new("(custom storage)");
+        let database = builder()
+            .create_with_backend(backend)
+            .map_err(|error| open_error(path, error))?;
+        Self::start(database, path, clock)
+    }
+
+    fn start(database: Database, path: &Path, clock: Clock) -> Result<Self, OpenError> {
+        let header =
+            Header::prepare(&database, &clock).map_err(|error| database_error(path, error))?;
+        if let Schema::Newer(found) = header.schema {
+            let supported = MIGRATIONS.len() as u64;
+            return Err(OpenError::NewerSchema {
+                path: path.to_owned(),
+                found,
+                supported,
+            });
+        }
+        let shared = Arc::new(Shared {
+            database: RwLock::new(database),
+            hub: Arc::new(Hub::new(header.current)),
+            compacted: AtomicU64::new(header.compacted.0),
+        });
+        let (commands, waiting) = mpsc::channel(MAX_WAITING);
+        let writer = Writer::new(shared.clone(), waiting);
+        let writer = thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || writer.run())
+            .map_err(|source| OpenError::File {
+                path: path.to_owned(),
+                source,
+            })?;
+        Ok(Self {
+            shared,
+            clock,
+            cluster_id: header.cluster_id,
+            commands: Mutex::new(Some(commands)),
+            room: Arc::new(Semaphore::new(MAX_WAITING_BYTES)),
+            writer: Mutex::new(Some(writer)),
+        })
+    }
+
+    /// Gives the file's unused space back to the disk. Reads and writes wait meanwhile: for a time
+    /// of little use, after a large compaction.
+    pub async fn shrink(&self) -> Result<(), Error> {
+        let shared = self.shared.clone();
+        blocking(move || Ok(shared.database.write().compact().map(drop)?)).await
+    }
+
+    async fn command(&self, work: Work, size: usize) -> Result<u64, Error> {
+        let room = u32::try_from(size)
+            .ok()
+            .and_then(|size| self.room.clone().try_acquire_many_owned(size).ok());
+        let room = room.ok_or(Error::Full {
+            what: "bytes of writes",
+        })?;
+        let (reply, answer) = oneshot::channel();
+        {
+            let commands = self.commands.lock();
+            let commands = commands.as_ref().ok_or(Error::Closed)?;
+            commands
+                .try_send(Command { work, reply, room })
+                .map_err(|error| match error {
+                    mpsc::error::TrySendError::Full(_) => Error::Full { what: "writes" },
+                    mpsc::error::TrySendError::Closed(_) => Error::Closed,
+                })?;
+        }
+        answer.await.unwrap_or(Err(Error::Closed))
+    }
+}
+
+#[async_trait]
+impl Store for RedbStore {
+    async fn range(
+        &self,
+        prefix: &[u8],
+        at: Option<Revision>,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        let shared = self.shared.clone();
+        let (prefix, after) = (prefix.to_vec(), after.map(<[u8]>::to_vec));
+        blocking(move || {
+            shared.read(|snapshot| snapshot.range(&prefix, at, after.as_deref(), limit))
+        })
+        .await
+    }
+
+    async fn get(&self, key: &[u8]) -> Result<Option<KeyValue>, Error> {
+        let (shared, key) = (self.shared.clone(), key.to_vec());
+        blocking(move || shared.read(|snapshot| snapshot.get(&key))).await
+    }
+
+    async fn write(
+        &self,
+        op: Op,
+        precondition: Precondition,
+        ttl: Option<Duration>,
+    ) -> Result<Revision, Error> {
+        op.check_size()?;
+        let expires_at = ttl.map(|ttl| {
+            let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+            milliseconds(self.clock.now()).saturating_add(ttl)
+        });
+        let size = op.size();
+        self.command(
+            Work::Write {
+                op,
+                precondition,
+                expires_at,
+            },
+            size,
+        )
+        .await
+        .map(Revision)
+    }
+
+    async fn watch(&self, from: Revision) -> Result<WatchStream, Error> {
+        let (compacted, current) = (self.compacted_revision(), self.current_revision());
+        if from < compacted {
+            return Err(Error::Compacted {
+                requested: from,
+                compacted,
+                current,
+            });
+        }
+        if from > current {
+            return Err(Error::FutureRevision {
+                requested: from,
+                current,
+            });
+        }
+        let history = Arc::downgrade(&self.shared) as Weak<dyn History>;
+        Ok(WatchStream::new(self.shared.hub.clone(), history, from))
+    }
+
+    fn current_revision(&self) -> Revision {
+        self.shared.hub.published()
+    }
+
+    fn compacted_revision(&self) -> Revision {
+        self.shared.compacted()
+    }
+
+    fn cluster_id(&self) -> &str {
+        &self.cluster_id
+    }
+
+    async fn compact(&self, up_to: Revision) -> Result<(), Error> {
+        self.command(Work::Compact { up_to }, 0).await.map(drop)
+    }
+
+    async fn expire(&self, now: Timestamp) -> Result<usize, Error> {
+        self.command(
+            Work::Expire {
+                now: milliseconds(now),
+            },
+            0,
+        )
+        .await
+        .map(|count| count as usize)
+    }
+
+    async fn close(&self) {
+        drop(self.commands.lock().take());
+        let writer = self.writer.lock().take();
+        if let Some(writer) = writer {
+            // A panic of the writer has been reported by its thread; its queue is gone either way.
+            let _ = blocking(move || Ok(drop(writer.join()))).await;
+        }
+        self.shared.hub.close(Error::Closed);
+    }
+}
+
+impl Drop for RedbStore {
+    fn drop(&mut self) {
+        drop(self.commands.lock().take());
+        if let Some(writer) = self.writer.lock().take() {
+            drop(writer.join());
+        }
+        self.shared.hub.close(Error::Closed);
+    }
+}
+
+impl Shared {
+    fn read<T>(&self, read: impl FnOnce(&Snapshot) -> Result<T, Error>) -> Result<T, Error> {
+        // Before the snapshot is taken, so that it holds at least this revision.
+        let current = self.hub.published();
+        let database = self.database.read();
+        read(&Snapshot {
+            transaction: database.begin_read()?,
+            current,
+        })
+    }
+
+    fn compacted(&self) -> Revision {
+        Revision(self.compacted.load(Ordering::Acquire))
+    }
+
+    fn set_compacted(&self, revision: Revision) {
+        self.compacted.store(revision.0, Ordering::Release);
+    }
+}
+
+impl History for Shared {
+    fn events_after(
+        self: Arc<Self>,
+        position: Revision,
+    ) -> BoxFuture<'static, Result<Vec<Event>, Error>> {
+        Box::pin(blocking(move || {
+            self.read(|snapshot| snapshot.events_after(position))
+        }))
+    }
+}
+
+/// What a store finds out about its file as it opens it.
+struct Header {
+    schema: Schema,
+    cluster_id: String,
+    current: Revision,
+    compacted: Revision,
+}
+
+impl Header {
+    /// Brings the schema up to date and reads what the store needs to know, in one transaction.
+    fn prepare(database: &Database, clock: &Clock) -> Result<Self, Error> {
+        let mut transaction = database.begin_write()?;
+        transaction.set_quick_repair(true);
+        let schema = migrate(&transaction, MIGRATIONS)?;
+        if schema != Schema::Current {
+            transaction.abort()?;
+            return Ok(Self {
+                schema,
+                cluster_id: String::new(),
+                current: Revision::FIRST,
+                compacted: Revision::FIRST,
+            });
+        }
+        let header = {
+            let mut meta = transaction.open_table(META)?;
+            let known = meta
+                .get(CLUSTER_ID)?
+                .map(|id| String::from_utf8_lossy(id.value()).into_owned());
+            let cluster_id = known.unwrap_or_else(|| clock.uuid());
+            meta.insert(CLUSTER_ID, cluster_id.as_bytes())?;
+            let compacted = meta_number(&meta, COMPACTED)?.max(Revision::FIRST.0);
+            let last = transaction
+                .open_table(LOG)?
+                .last()?
+                .map_or(0, |(revision, _)| revision.value());
+            Self {
+                schema,
+                cluster_id,
+                current: Revision(last.max(compacted)),
+                compacted: Revision(compacted),
+            }
+        };
+        transaction.commit()?;
+        Ok(header)
+    }
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
+/// Opens the data file, which holds secrets: only its owner may read it.
+fn open_file(path: &Path) -> io::Result<File> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder {
+        fs::create_dir_all(folder)?;
+    }
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(path)?;
+    // A new file outlives a power cut only if its folder is on disk as well.
+    #[cfg(unix)]
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+    Ok(file)
+}
+
+fn open_error(path: &Path, error: DatabaseError) -> OpenError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => OpenError::InUse {
+            path: path.to_owned(),
+        },
+        DatabaseError::Storage(StorageError::Io(source))
+            if source.kind() != io::ErrorKind::InvalidData =>
+        {
+            OpenError::File {
+                path: path.to_owned(),
+                source,
+            }
+        }
+        other => database_error(path, other.into()),
+    }
+}
+
+fn database_error(path: &Path, source: Error) -> OpenError {
+    use redb::Error as Cause;
+    let path = path.to_owned();
+    let damaged = match &source {
+        Error::Storage { source } => matches!(
+            **source,
+            Cause::Corrupted(_)
+                | Cause::Io(_)
+                | Cause::UpgradeRequired(_)
+                | Cause::TableTypeMismatch { .. }
+                | Cause::TableIsMultimap(_)
+        ),
+        _ => false,
+    };
+    match damaged {
+        true => OpenError::Damaged { path, source },
+        false => OpenError::Database { path, source },
+    }
+}
+
+fn milliseconds(time: Timestamp) -> u64 {
+    u64::try_from(time.as_millisecond()).unwrap_or(0)
+}
+
+/// Runs what waits for the disk away from the tasks.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or(Err(Error::Closed))
+}

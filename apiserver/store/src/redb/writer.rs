@@ -1,0 +1,389 @@
+//! The one writer: a thread that commits in groups.
+//!
+//! ```text
+//!  write() ─┐                      ┌──────────────────── one turn ─────────────────────┐
+//!  write() ─┼─▶ bounded queue ──▶  │ take what waits (≤ 256 commands, ≤ 8 MiB)         │
+//!  expire() ┤   full: refused      │   │                                               │
+//!  compact()┘                      │   ▼ each in turn, seeing those before it          │
+//!                                  │ precondition ──no──▶ outcome: refused             │
+//!                                  │   │ yes                                           │
+//!                                  │   ▼                                               │
+//!                                  │ next revision, rows written, event noted          │
+//!                                  │   ▼                                               │
+//!                                  │ a slice of a compaction under way                 │
+//!                                  │   ▼                                               │
+//!                                  │ commit (durable) ──failed──▶ all get the error,   │
+//!                                  │   │                          no turns any more    │
+//!                                  │   ▼                                               │
+//!                                  │ publish the events, then answer                   │
+//!                                  └───────────────────────────────────────────────────┘
+//! ```
+//!
+//! While a commit waits for the disk the next group gathers, so groups grow with the load and a
+//! single writer never waits for company.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use redb::{Durability, ReadableTable, Table, WriteTransaction};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use super::Shared;
+use super::history::{Found, find};
+use super::layout::{COMPACTED, EXPIRIES, LOG, META, Record, VERSIONS, meta_number};
+use crate::error::Error;
+use crate::types::{EXPIRE_BATCH, Event, EventKind, KeyValue, Op, Precondition, Revision};
+
+/// The most commands of one commit.
+const MAX_GROUP: usize = 256;
+
+/// A group is complete once it has this many bytes.
+const MAX_GROUP_BYTES: usize = 8 * 1024 * 1024;
+
+/// How many revisions of a compaction ride on one commit.
+const COMPACTION_SLICE: usize = 1024;
+
+/// What the writer is asked to do, and where the answer goes.
+pub(super) struct Command {
+    pub(super) work: Work,
+    pub(super) reply: oneshot::Sender<Result<u64, Error>>,
+    /// Keeps the bytes of `work` counted while they wait.
+    pub(super) room: OwnedSemaphorePermit,
+}
+
+/// Answered with a number each: the revision written, how many keys expired, the revision compacted.
+pub(super) enum Work {
+    Write {
+        op: Op,
+        precondition: Precondition,
+        expires_at: Option<u64>,
+    },
+    Expire {
+        now: u64,
+    },
+    Compact {
+        up_to: Revision,
+    },
+}
+
+/// The state of the writer's thread.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    commands: mpsc::Receiver<Command>,
+    /// Compactions under way, and who waits for them.
+    compactions: Vec<(Revision, oneshot::Sender<Result<u64, Error>>)>,
+    /// Why there are no turns any more.
+    failed: Option<Error>,
+}
+
+impl Writer {
+    pub(super) fn new(shared: Arc<Shared>, commands: mpsc::Receiver<Command>) -> Self {
+        Self {
+            shared,
+            commands,
+            compactions: Vec::new(),
+            failed: None,
+        }
+    }
+
+    /// Serves until the queue is closed and empty.
+    pub(super) fn run(mut self) {
+        while let Some(group) = self.next_group() {
+            match &self.failed {
+                Some(error) => answer_all(group, error),
+                None => self.turn(group),
+            }
+        }
+        self.shared.hub.close(Error::Closed);
+    }
+
+    fn next_group(&mut self) -> Option<Vec<Command>> {
+        let first = if self.compactions.is_empty() {
+            Some(self.commands.blocking_recv()?)
+        } else {
+            self.commands.try_recv().ok()
+        };
+        let mut group = Vec::from_iter(first);
+        let mut bytes = 0;
+        while group.len() < MAX_GROUP && bytes < MAX_GROUP_BYTES {
+            let Ok(command) = self.commands.try_recv() else {
+                break;
+            };
+            bytes += command.room.num_permits();
+            group.push(command);
+        }
+        Some(group)
+    }
+
+    fn turn(&mut self, group: Vec<Command>) {
+        let goal = self.compaction_goal(&group);
+        match self.commit(&group, goal) {
+            Ok(done) => {
+                self.shared.hub.publish(&done.events);
+                self.shared.set_compacted(done.compacted);
+                for (command, outcome) in group.into_iter().zip(done.outcomes) {
+                    match command.work {
+                        Work::Compact { up_to } if outcome.is_ok() => {
+                            self.compactions.push((up_to, command.reply))
+                        }
+                        _ => drop(command.reply.send(outcome)),
+                    }
+                }
+                for (_, reply) in self
+                    .compactions
+                    .extract_if(.., |(up_to, _)| *up_to <= done.compacted)
+                {
+                    drop(reply.send(Ok(done.compacted.0)));
+                }
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the store can't write any more"
+                );
+                self.shared.hub.close(error.clone());
+                answer_all(group, &error);
+                for (_, reply) in self.compactions.drain(..) {
+                    drop(reply.send(Err(error.clone())));
+                }
+                self.failed = Some(error);
+            }
+        }
+    }
+
+    /// How far the compactions under way want to get.
+    fn compaction_goal(&self, group: &[Command]) -> Option<Revision> {
+        let current = self.shared.hub.published();
+        let asked = group.iter().filter_map(|command| match command.work {
+            Work::Compact { up_to } if up_to <= current => Some(up_to),
+            _ => None,
+        });
+        self.compactions
+            .iter()
+            .map(|(up_to, _)| *up_to)
+            .chain(asked)
+            .max()
+    }
+
+    /// Carries out a group in one transaction. An error means that nothing of it can be relied on.
+    fn commit(&self, group: &[Command], goal: Option<Revision>) -> Result<Done, Error> {
+        let mut transaction = self.shared.database.read().begin_write()?;
+        transaction.set_durability(Durability::Immediate)?;
+        transaction.set_quick_repair(true);
+        let done = self.carry_out(&transaction, group, goal)?;
+        if done.events.is_empty() && done.compacted == self.shared.compacted() {
+            transaction.abort()?;
+        } else {
+            transaction.commit()?;
+        }
+        Ok(done)
+    }
+
+    fn carry_out(
+        &self,
+        transaction: &WriteTransaction,
+        group: &[Command],
+        goal: Option<Revision>,
+    ) -> Result<Done, Error> {
+        let mut turn = Turn::open(transaction, self.shared.hub.published())?;
+        let mut outcomes = Vec::with_capacity(group.len());
+        for command in group {
+            match turn.carry_out(&command.work) {
+                Err(error) if error.is_fatal() => return Err(error),
+                outcome => outcomes.push(outcome),
+            }
+        }
+        let compacted = self.shared.compacted();
+        let compacted = match goal {
+            Some(goal) if goal > compacted => turn.compact(goal)?,
+            _ => compacted,
+        };
+        Ok(Done {
+            outcomes,
+            events: turn.events,
+            compacted,
+        })
+    }
+}
+
+/// What a committed group did.
+struct Done {
+    outcomes: Vec<Result<u64, Error>>,
+    events: Vec<Event>,
+    compacted: Revision,
+}
+
+fn answer_all(group: Vec<Command>, error: &Error) {
+    for command in group {
+        drop(command.reply.send(Err(error.clone())));
+    }
+}
+
+/// The tables of one transaction, and what has been done to them so far.
+struct Turn<'txn> {
+    versions: Table<'txn, (&'static [u8], u64), &'static [u8]>,
+    log: Table<'txn, u64, &'static [u8]>,
+    expiries: Table<'txn, (u64, &'static [u8]), ()>,
+    meta: Table<'txn, &'static str, &'static [u8]>,
+    revision: Revision,
+    events: Vec<Event>,
+}
+
+impl<'txn> Turn<'txn> {
+    fn open(transaction: &'txn WriteTransaction, revision: Revision) -> Result<Self, Error> {
+        Ok(Self {
+            versions: transaction.open_table(VERSIONS)?,
+            log: transaction.open_table(LOG)?,
+            expiries: transaction.open_table(EXPIRIES)?,
+            meta: transaction.open_table(META)?,
+            revision,
+            events: Vec::new(),
+        })
+    }
+
+    /// Any error but a fatal one leaves the tables as they were.
+    fn carry_out(&mut self, work: &Work) -> Result<u64, Error> {
+        match work {
+            Work::Write {
+                op,
+                precondition,
+                expires_at,
+            } => {
+                let found = find(&self.versions, op.key(), Revision(u64::MAX))?;
+                precondition.check(op, found.as_ref().and_then(|found| found.live.as_ref()))?;
+                self.write(op, found, *expires_at)
+            }
+            Work::Expire { now } => self.expire(*now),
+            Work::Compact { up_to } if *up_to > self.revision => Err(Error::FutureRevision {
+                requested: *up_to,
+                current: self.revision,
+            }),
+            Work::Compact { up_to } => Ok(up_to.0),
+        }
+    }
+
+    /// Writes the rows of a change whose precondition holds.
+    fn write(
+        &mut self,
+        op: &Op,
+        found: Option<Found>,
+        expires_at: Option<u64>,
+    ) -> Result<u64, Error> {
+        let revision = self.revision.next();
+        let (key, value) = match op {
+            Op::Put { key, value } => (key, Some(value)),
+            Op::Delete { key } => (key, None),
+        };
+        let old_expiry = found.as_ref().and_then(|found| found.expires_at);
+        let current = found.and_then(|found| found.live);
+        let create_revision = current
+            .as_ref()
+            .map_or(revision, |current| current.create_revision);
+        let record = Record {
+            create_revision,
+            previous: current.as_ref().map(|current| current.mod_revision),
+            expires_at: expires_at.filter(|_| value.is_some()),
+            value: value.map(|value| &value[..]),
+        };
+
+        record.encode(
+            self.versions
+                .insert_reserve((&key[..], revision.0), record.encoded_len())?
+                .as_mut(),
+        );
+        self.log.insert(revision.0, &key[..])?;
+        if let Some(time) = old_expiry {
+            self.expiries.remove((time, &key[..]))?;
+        }
+        if let Some(time) = record.expires_at {
+            self.expiries.insert((time, &key[..]), ())?;
+        }
+
+        let previous = current.as_ref().map(KeyValue::version);
+        let kind = match value {
+            Some(value) => EventKind::Put {
+                value: value.clone(),
+                create_revision,
+                previous,
+            },
+            None => EventKind::Delete {
+                last: previous.expect("only a key that is there is deleted"),
+            },
+        };
+        self.events.push(Event {
+            key: key.clone(),
+            revision,
+            kind,
+        });
+        self.revision = revision;
+        Ok(revision.0)
+    }
+
+    fn expire(&mut self, now: u64) -> Result<u64, Error> {
+        let mut due: Vec<(u64, Bytes)> = Vec::new();
+        for entry in self
+            .expiries
+            .range(..(now.saturating_add(1), &[][..]))?
+            .take(EXPIRE_BATCH)
+        {
+            let (id, _) = entry?;
+            let (time, key) = id.value();
+            due.push((time, Bytes::copy_from_slice(key)));
+        }
+        let mut expired = 0;
+        for (time, key) in due {
+            match find(&self.versions, &key, Revision(u64::MAX)) {
+                Ok(Some(found)) if found.live.is_some() => {
+                    self.write(&Op::Delete { key }, Some(found), None)?;
+                    expired += 1;
+                }
+                Err(error) if error.is_fatal() => return Err(error),
+                // Only damage leads here; it must not hold up the expiry of other keys.
+                _ => {
+                    tracing::warn!(key = %key.escape_ascii(), "a key that should expire can't be read");
+                    self.expiries.remove((time, &key[..]))?;
+                }
+            }
+        }
+        Ok(expired)
+    }
+
+    /// Forgets a slice of the history, and returns how far that got.
+    fn compact(&mut self, goal: Revision) -> Result<Revision, Error> {
+        let from = meta_number(&self.meta, COMPACTED)? + 1;
+        let mut slice: Vec<(u64, Bytes)> = Vec::new();
+        for entry in self.log.range(from..=goal.0)?.take(COMPACTION_SLICE) {
+            let (revision, key) = entry?;
+            slice.push((revision.value(), Bytes::copy_from_slice(key.value())));
+        }
+        for (revision, key) in &slice {
+            // A write makes the record before it unreachable; a deletion is of no use itself. What
+            // can't be read stays, and reports its damage to whoever reads it.
+            let (previous, deleted) = self.references(key, *revision)?.unwrap_or((None, false));
+            if let Some(previous) = previous {
+                self.versions.remove((&key[..], previous.0))?;
+            }
+            if deleted {
+                self.versions.remove((&key[..], *revision))?;
+            }
+            self.log.remove(*revision)?;
+        }
+        let reached = slice.last().map_or(goal.0, |(revision, _)| *revision);
+        self.meta
+            .insert(COMPACTED, reached.to_le_bytes().as_slice())?;
+        Ok(Revision(reached))
+    }
+
+    /// The record that this one replaced, and whether this one is a deletion.
+    fn references(
+        &self,
+        key: &[u8],
+        revision: u64,
+    ) -> Result<Option<(Option<Revision>, bool)>, Error> {
+        let Some(bytes) = self.versions.get((key, revision))? else {
+            return Ok(None);
+        };
+        let record = Record::decode(bytes.value()).ok();
+        Ok(record.map(|record| (record.previous, record.value.is_none())))
+    }
+}
