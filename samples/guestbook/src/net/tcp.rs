@@ -87,6 +87,11 @@ impl TcpStream {
         })
     }
 
+    /// This end.
+    pub fn local(&self) -> io::Result<SocketAddr> {
+        self.socket.local_address().map(from_wasi).map_err(error)
+    }
+
     /// Who is at the other end.
     pub fn peer(&self) -> io::Result<SocketAddr> {
         self.socket.remote_address().map(from_wasi).map_err(error)
@@ -115,10 +120,15 @@ impl TcpStream {
         self.room().await.map(drop)
     }
 
+    /// Says that nothing more will be written; reading goes on.
+    pub fn end_output(&self) -> io::Result<()> {
+        self.socket.shutdown(ShutdownType::Send).map_err(error)
+    }
+
     /// Says that nothing more will be written, and lets go of the connection.
     pub fn finish(self) {
         // The other side may have gone already.
-        let _ = self.socket.shutdown(ShutdownType::Send);
+        let _ = self.end_output();
     }
 
     /// Waits until at least one byte may be written.
