@@ -78,11 +78,21 @@ impl FieldError {
     /// The message of the cause: `Invalid value: -1: must be greater than or equal to 0`.
     pub fn body(&self) -> String {
         let shown = match (self.kind, &self.value) {
-            (ErrorType::Required | ErrorType::Forbidden | ErrorType::TooLong | ErrorType::Internal, _)
+            (
+                ErrorType::Required
+                | ErrorType::Forbidden
+                | ErrorType::TooLong
+                | ErrorType::Internal,
+                _,
+            )
             | (_, None) => self.kind.text().to_owned(),
             (_, Some(value)) => format!("{}: {}", self.kind.text(), go_value(value)),
         };
-        if self.detail.is_empty() { shown } else { format!("{shown}: {}", self.detail) }
+        if self.detail.is_empty() {
+            shown
+        } else {
+            format!("{shown}: {}", self.detail)
+        }
     }
 }
 
@@ -124,8 +134,19 @@ impl FieldErrors {
     }
 
     /// Adds a finding.
-    pub fn push(&mut self, kind: ErrorType, field: &str, value: Option<Value>, detail: impl Into<String>) {
-        self.errors.push(FieldError { kind, field: field.to_owned(), value, detail: detail.into() });
+    pub fn push(
+        &mut self,
+        kind: ErrorType,
+        field: &str,
+        value: Option<Value>,
+        detail: impl Into<String>,
+    ) {
+        self.errors.push(FieldError {
+            kind,
+            field: field.to_owned(),
+            value,
+            detail: detail.into(),
+        });
     }
 
     /// The value is missing.
@@ -149,21 +170,67 @@ impl FieldErrors {
         self.push(ErrorType::Duplicate, at.path(), at.value().cloned(), "");
     }
 
-    /// The value is none of `supported`.
+    /// What the value names is not there.
+    pub fn not_found(&mut self, at: &At<'_>) {
+        let value = at.value().cloned().unwrap_or_else(|| Value::from(""));
+        self.push(ErrorType::NotFound, at.path(), Some(value), "");
+    }
+
+    /// There are more than `most` items.
+    pub fn too_many(&mut self, at: &At<'_>, most: usize) {
+        let detail = format!("must have at most {most} items");
+        self.push(ErrorType::TooMany, at.path(), Some(Value::from(at.len())), detail);
+    }
+
+    /// The value has more than `most` bytes.
+    pub fn too_long(&mut self, at: &At<'_>, most: usize) {
+        self.push(ErrorType::TooLong, at.path(), None, format!("may not be more than {most} bytes"));
+    }
+
+    /// Reports a text that is none of `supported`; an absent one counts as empty.
+    pub fn one_of(&mut self, at: &At<'_>, supported: &[&str]) {
+        if !supported.contains(&at.str()) {
+            self.not_supported(at, supported);
+        }
+    }
+
+    /// Applies `check` to the text here; a message it returns is an invalid value.
+    pub fn text(&mut self, at: &At<'_>, check: impl Fn(&str) -> Vec<String>) {
+        for message in check(at.str()) {
+            self.push(ErrorType::Invalid, at.path(), Some(Value::from(at.str())), message);
+        }
+    }
+
+    /// The value is none of `supported`, which are listed in this order (upstream mostly sorts them).
     pub fn not_supported(&mut self, at: &At<'_>, supported: &[&str]) {
         let value = at.value().cloned().unwrap_or_else(|| Value::from(""));
-        let mut sorted = supported.to_vec();
-        sorted.sort_unstable();
-        let list = sorted.iter().map(|s| format!("{s:?}")).collect::<Vec<_>>().join(", ");
-        self.push(ErrorType::NotSupported, at.path(), Some(value), format!("supported values: {list}"));
+        let list: Vec<String> = supported.iter().map(|text| format!("{text:?}")).collect();
+        self.push(
+            ErrorType::NotSupported,
+            at.path(),
+            Some(value),
+            format!("supported values: {}", list.join(", ")),
+        );
     }
 
     /// Applies `check` to every key of the map at `at`; a message it returns is an invalid value.
     pub fn each_key(&mut self, at: At<'_>, check: impl Fn(&str) -> Vec<String>) {
         for (key, entry) in at.entries() {
             for message in check(key) {
-                self.push(ErrorType::Invalid, entry.path(), Some(Value::from(key)), message);
+                self.push(
+                    ErrorType::Invalid,
+                    entry.path(),
+                    Some(Value::from(key)),
+                    message,
+                );
             }
+        }
+    }
+
+    /// Reports a value that differs from the old one.
+    pub fn immutable(&mut self, new: &At<'_>, old: &At<'_>) {
+        if new.value() != old.value() {
+            self.invalid(new, "field is immutable");
         }
     }
 

@@ -3,7 +3,7 @@
 use coracle_clock::Timestamp;
 use serde_json::Value;
 
-use crate::{Object, Strategy, apps, coordination, core, discovery};
+use crate::{At, Object, Strategy, apps, coordination, core, discovery};
 
 /// One served resource: everything that the generic handlers, discovery, tables and selectors need.
 pub struct Resource {
@@ -287,11 +287,48 @@ static RESOURCES: &[&Resource] = &[
 
 /// The age of an object as kubectl prints it (`5s`, `3m20s`, `2d`), or `<unknown>`.
 pub fn age(object: &Object, now: Timestamp) -> Value {
-    let created = object.metadata("creationTimestamp").parse::<Timestamp>();
-    match created {
-        Ok(created) => Value::from(human_duration(now.as_second() - created.as_second())),
-        Err(_) => Value::from("<unknown>"),
+    since_text(object.metadata("creationTimestamp"), now)
+}
+
+/// How long ago a written time was, or `<unknown>`.
+pub fn since_text(time: &str, now: Timestamp) -> Value {
+    Value::from(time.parse().map_or_else(|_| "<unknown>".to_owned(), |time| since(time, now)))
+}
+
+/// How long ago a time was.
+pub fn since(time: Timestamp, now: Timestamp) -> String {
+    human_duration(now.as_second() - time.as_second())
+}
+
+/// A label selector on one line, as columns show it: `app=web,tier in (a,b)`; `<none>` when empty.
+pub fn selector_text(selector: &At<'_>) -> String {
+    let mut parts: Vec<(String, String)> = Vec::new();
+    for (key, value) in selector.key("matchLabels").entries() {
+        parts.push((key.to_owned(), format!("{key}={}", value.str())));
     }
+    for requirement in selector.key("matchExpressions").items() {
+        let key = requirement.key("key").str();
+        let mut values: Vec<&str> = requirement.key("values").items().filter_map(|v| v.as_str()).collect();
+        values.sort_unstable();
+        let values = values.join(",");
+        let text = match requirement.key("operator").str() {
+            "In" => format!("{key} in ({values})"),
+            "NotIn" => format!("{key} notin ({values})"),
+            "Exists" => key.to_owned(),
+            _ => format!("!{key}"),
+        };
+        parts.push((key.to_owned(), text));
+    }
+    parts.sort_by(|a, b| a.0.cmp(&b.0));
+    let texts: Vec<String> = parts.into_iter().map(|(_, text)| text).collect();
+    if texts.is_empty() { "<none>".to_owned() } else { texts.join(",") }
+}
+
+/// A map of labels on one line: `a=b,c=d`, sorted; `<none>` when empty.
+pub fn labels_text(labels: &At<'_>) -> String {
+    let mut parts: Vec<String> = labels.entries().map(|(key, value)| format!("{key}={}", value.str())).collect();
+    parts.sort_unstable();
+    if parts.is_empty() { "<none>".to_owned() } else { parts.join(",") }
 }
 
 /// A duration in seconds as kubectl prints it (`k8s.io/apimachinery/pkg/util/duration`).

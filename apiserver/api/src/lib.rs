@@ -14,6 +14,7 @@ pub mod object;
 pub mod quantity;
 pub mod schema;
 pub mod strategy;
+pub mod validation;
 
 pub use field_errors::{FieldError, FieldErrors};
 pub use kinds::{Registry, Resource};

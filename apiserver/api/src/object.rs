@@ -45,7 +45,10 @@ impl Object {
     pub fn at<'a>(&'a self, path: &str) -> At<'a> {
         let mut segments = path.split('.');
         let first = segments.next().unwrap_or_default();
-        let start = At { value: self.root.get(first), path: first.to_owned() };
+        let start = At {
+            value: self.root.get(first),
+            path: first.to_owned(),
+        };
         segments.fold(start, |at, segment| at.key(segment))
     }
 
@@ -76,7 +79,11 @@ impl Object {
 
     /// A string field of `metadata`, or empty.
     pub fn metadata(&self, field: &str) -> &str {
-        self.root.get("metadata").and_then(|m| m.get(field)).and_then(Value::as_str).unwrap_or_default()
+        self.root
+            .get("metadata")
+            .and_then(|m| m.get(field))
+            .and_then(Value::as_str)
+            .unwrap_or_default()
     }
 
     /// `metadata`, made when it is absent or not an object.
@@ -141,7 +148,15 @@ pub struct At<'a> {
 impl<'a> At<'a> {
     /// A place outside any [`Object`], for values that are validated by themselves.
     pub fn root(value: &'a Value, path: impl Into<String>) -> Self {
-        Self { value: Some(value), path: path.into() }
+        Self {
+            value: Some(value),
+            path: path.into(),
+        }
+    }
+
+    /// A place that may be empty, under a path of the caller's choice.
+    pub fn maybe(value: Option<&'a Value>, path: impl Into<String>) -> Self {
+        Self { value, path: path.into() }
     }
 
     /// The value; null counts as absent.
@@ -174,28 +189,45 @@ impl<'a> At<'a> {
 
     /// The field `name` of the object here, with a dotted path.
     pub fn key(&self, name: &str) -> At<'a> {
-        let path = if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) };
-        At { value: self.value.and_then(|value| value.get(name)), path }
+        let path = if self.path.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}.{name}", self.path)
+        };
+        At {
+            value: self.value.and_then(|value| value.get(name)),
+            path,
+        }
     }
 
     /// A dotted path below this place.
     pub fn at(&self, path: &str) -> At<'a> {
-        path.split('.').fold(self.clone(), |at, segment| at.key(segment))
+        path.split('.')
+            .fold(self.clone(), |at, segment| at.key(segment))
     }
 
     /// The entry `key` of the map here; its path reads `labels[key]`.
     pub fn entry(&self, key: &str) -> At<'a> {
-        At { value: self.value.and_then(|value| value.get(key)), path: format!("{}[{key}]", self.path) }
+        At {
+            value: self.value.and_then(|value| value.get(key)),
+            path: format!("{}[{key}]", self.path),
+        }
     }
 
     /// The item at `index` of the list here.
     pub fn index(&self, index: usize) -> At<'a> {
-        At { value: self.value.and_then(|value| value.get(index)), path: format!("{}[{index}]", self.path) }
+        At {
+            value: self.value.and_then(|value| value.get(index)),
+            path: format!("{}[{index}]", self.path),
+        }
     }
 
     /// The items of the list here; none when it is not a list.
     pub fn items(&self) -> impl Iterator<Item = At<'a>> + '_ {
-        let items = self.value.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let items = self
+            .value
+            .and_then(Value::as_array)
+            .map_or(&[][..], Vec::as_slice);
         items.iter().enumerate().map(|(index, item)| At {
             value: Some(item),
             path: format!("{}[{index}]", self.path),
@@ -204,9 +236,19 @@ impl<'a> At<'a> {
 
     /// The entries of the map here; none when it is not a map. Paths read `labels[key]`.
     pub fn entries(&self) -> impl Iterator<Item = (&'a str, At<'a>)> + '_ {
-        self.value.and_then(Value::as_object).into_iter().flatten().map(|(key, value)| {
-            (key.as_str(), At { value: Some(value), path: format!("{}[{key}]", self.path) })
-        })
+        self.value
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+            .map(|(key, value)| {
+                (
+                    key.as_str(),
+                    At {
+                        value: Some(value),
+                        path: format!("{}[{key}]", self.path),
+                    },
+                )
+            })
     }
 
     /// Number of items or entries.
@@ -244,6 +286,38 @@ impl<'a> At<'a> {
     }
 }
 
+/// Inserts a text when none, null or an empty one is there.
+pub fn default_text(map: &mut Map<String, Value>, field: &str, text: &str) {
+    match map.get(field) {
+        None | Some(Value::Null) => {}
+        Some(Value::String(given)) if given.is_empty() => {}
+        Some(_) => return,
+    }
+    map.insert(field.to_owned(), Value::from(text));
+}
+
+/// Inserts a number when none, null or zero is there.
+pub fn default_int(map: &mut Map<String, Value>, field: &str, number: i64) {
+    if map.get(field).is_none_or(|given| given.is_null() || given.as_i64() == Some(0)) {
+        map.insert(field.to_owned(), Value::from(number));
+    }
+}
+
+/// Inserts a value when none or null is there.
+pub fn default_value(map: &mut Map<String, Value>, field: &str, value: impl FnOnce() -> Value) {
+    if map.get(field).is_none_or(Value::is_null) {
+        map.insert(field.to_owned(), value());
+    }
+}
+
+/// Calls `change` with every object in the list `field`.
+pub fn each_object(map: &mut Map<String, Value>, field: &str, mut change: impl FnMut(&mut Map<String, Value>)) {
+    let items = map.get_mut(field).and_then(Value::as_array_mut);
+    for item in items.into_iter().flatten().filter_map(Value::as_object_mut) {
+        change(item);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -259,7 +333,10 @@ mod tests {
         let object = object();
         let ports = object.at("spec.ports");
         let port = ports.items().next().expect("one port").key("port");
-        assert_eq!((port.path(), port.as_i64()), ("spec.ports[0].port", Some(80)));
+        assert_eq!(
+            (port.path(), port.as_i64()),
+            ("spec.ports[0].port", Some(80))
+        );
         let labels = object.at("metadata.labels");
         assert_eq!(labels.entry("x.y/z").path(), "metadata.labels[x.y/z]");
     }

@@ -1,7 +1,15 @@
 //! Pod: containers that run together on one node.
 
+use coracle_clock::Timestamp;
+use serde_json::{Value, json};
+
+use super::pod_spec::{defaults, qos, update, validation};
 use crate::kinds::{AGE, ALL_VERBS, BINDING, Column, LOG, NAME, NameRule, STATUS, Storage};
-use crate::{Resource, Strategy};
+use crate::object::default_text;
+use crate::validation::address;
+use crate::{FieldErrors, Object, Resource, Strategy};
+
+mod table;
 
 /// What the pipeline knows of pods.
 pub static RESOURCE: Resource = Resource {
@@ -27,7 +35,129 @@ pub static RESOURCE: Resource = Resource {
 /// Pod: containers that run together on one node.
 pub struct Pod;
 
-impl Strategy for Pod {}
+impl Strategy for Pod {
+    fn default(&self, object: &mut Object) {
+        let spec = object.map_mut("spec");
+        defaults::pod_spec(spec);
+        defaults::pod(spec);
+        default_text(object.map_mut("status"), "phase", "Pending");
+    }
+
+    fn prepare_for_create(&self, new: &mut Object) {
+        let qos = qos::class(&new.at("spec"));
+        let gated = new.at("spec.schedulingGates").len() > 0;
+        new.set("status", json!({"phase": "Pending", "qosClass": qos}));
+        if gated {
+            let condition = json!({
+                "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+                "lastProbeTime": null, "lastTransitionTime": null,
+                "message": "Scheduling is blocked due to non-empty scheduling gates",
+            });
+            new.set("status.conditions", json!([condition]));
+        }
+    }
+
+    fn prepare_for_status_update(&self, new: &mut Object, old: &Object) {
+        // A deletion's deadline is not the status writer's to change.
+        for field in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+            let path = format!("metadata.{field}");
+            match old.at(&path).value() {
+                Some(value) => new.set(&path, value.clone()),
+                None => drop(new.remove(&path)),
+            }
+        }
+        if let Some(qos) = old.at("status.qosClass").as_str() {
+            new.set_default("status.qosClass", qos);
+        }
+    }
+
+    fn validate(&self, new: &Object, errors: &mut FieldErrors) {
+        validation::pod_spec(&new.at("spec"), true, errors);
+        let name = new.at("spec.nodeName");
+        if !name.str().is_empty() && new.at("spec.schedulingGates").len() > 0 && new.resource_version().is_empty() {
+            errors.forbidden(&name, "cannot be set until all schedulingGates have been cleared");
+        }
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, errors: &mut FieldErrors) {
+        update::pod(new, old, errors);
+    }
+
+    fn validate_status_update(&self, new: &Object, old: &Object, errors: &mut FieldErrors) {
+        errors.immutable(&new.at("status.qosClass"), &old.at("status.qosClass"));
+        for list in ["podIPs", "hostIPs"] {
+            for address in new.at("status").key(list).items() {
+                address::ip(&address.key("ip"), errors);
+            }
+        }
+        let policy = old.at("spec.restartPolicy");
+        for (list, containers) in [("containerStatuses", "containers"), ("initContainerStatuses", "initContainers")] {
+            no_resurrection(new, old, list, containers, policy.str(), errors);
+        }
+    }
+
+    fn selectable_fields(&self, object: &Object) -> Vec<(&'static str, String)> {
+        let text = |path: &str| object.at(path).str().to_owned();
+        let address = object.at("status.podIPs").index(0).key("ip").str().to_owned();
+        let host_network = object.at("spec.hostNetwork").is_true();
+        vec![
+            ("spec.nodeName", text("spec.nodeName")),
+            ("spec.restartPolicy", text("spec.restartPolicy")),
+            ("spec.schedulerName", text("spec.schedulerName")),
+            ("spec.serviceAccountName", text("spec.serviceAccountName")),
+            ("spec.hostNetwork", host_network.to_string()),
+            ("status.phase", text("status.phase")),
+            ("status.podIP", address),
+            ("status.nominatedNodeName", text("status.nominatedNodeName")),
+        ]
+    }
+
+    fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
+        table::cells(object, now)
+    }
+
+    fn grace_period_seconds(&self, object: &Object, requested: Option<i64>) -> Option<i64> {
+        let own = object.at("spec.terminationGracePeriodSeconds").as_i64();
+        let ended = ["Succeeded", "Failed"].contains(&object.at("status.phase").str());
+        if ended || object.at("spec.nodeName").str().is_empty() {
+            return Some(0);
+        }
+        match requested.or(own).unwrap_or(0) {
+            // Negative periods were once accepted; they mean the shortest one.
+            ..0 => Some(1),
+            seconds => Some(seconds),
+        }
+    }
+}
+
+/// A container that has ended for good doesn't run again.
+fn no_resurrection(
+    new: &Object,
+    old: &Object,
+    list: &str,
+    containers: &str,
+    policy: &str,
+    errors: &mut FieldErrors,
+) {
+    if policy == "Always" || old.at("status").key(list).len() == 0 {
+        return;
+    }
+    let specs = old.at("spec").key(containers);
+    for was in old.at("status").key(list).items() {
+        let terminated = was.at("state.terminated");
+        let name = was.key("name");
+        let sidecar = specs.items().any(|c| c.key("name").str() == name.str() && c.key("restartPolicy").exists());
+        let failed = terminated.key("exitCode").as_i64().unwrap_or(0) != 0;
+        if !terminated.exists() || sidecar || (policy == "OnFailure" && failed) {
+            continue;
+        }
+        for now in new.at("status").key(list).items().filter(|now| now.key("name").str() == name.str()) {
+            if !now.at("state.terminated").exists() {
+                errors.forbidden(&now.key("state"), "may not be transitioned to non-terminated state");
+            }
+        }
+    }
+}
 
 static COLUMNS: &[Column] = &[
     NAME,

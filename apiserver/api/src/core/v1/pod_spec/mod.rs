@@ -1,0 +1,10 @@
+//! The spec of a pod: rules that Pods share with every kind that carries a template of Pods.
+
+pub mod containers;
+pub mod defaults;
+pub mod qos;
+pub mod scheduling;
+pub mod security;
+pub mod update;
+pub mod validation;
+pub mod volumes;

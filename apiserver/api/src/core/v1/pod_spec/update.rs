@@ -1,0 +1,135 @@
+//! What an update of a Pod's spec may change: `ValidatePodUpdate`.
+
+use serde_json::{Map, Value};
+
+use crate::field_errors::ErrorType;
+use crate::{At, FieldErrors, Object};
+
+const MAY_CHANGE: &str = "pod updates may not change fields other than `spec.containers[*].image`,\
+                          `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only \
+                          additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set \
+                          to 1 if it was previously negative)";
+
+/// Reports each change of a Pod's spec that is not allowed.
+pub fn pod(new: &Object, old: &Object, errors: &mut FieldErrors) {
+    let (new_spec, old_spec) = (new.at("spec"), old.at("spec"));
+    let before = errors.len();
+    for list in ["containers", "initContainers"] {
+        let (now, was) = (new_spec.key(list), old_spec.key(list));
+        if now.len() != was.len() {
+            let detail = "pod updates may not add or remove containers";
+            errors.forbidden(&now, detail);
+        }
+    }
+    if errors.len() > before {
+        return;
+    }
+    let (now, was) = (new_spec.key("activeDeadlineSeconds"), old_spec.key("activeDeadlineSeconds"));
+    match (now.as_i64(), was.as_i64()) {
+        (None, Some(_)) => {
+            errors.push(ErrorType::Invalid, now.path(), Some(Value::Null), "must not update from a positive integer to nil value");
+        }
+        (Some(now_seconds), Some(was_seconds)) if now_seconds > was_seconds => {
+            errors.invalid(&now, format!("must be less than or equal to previous value {was_seconds}"));
+        }
+        _ => {}
+    }
+    tolerations(&new_spec.key("tolerations"), &old_spec.key("tolerations"), errors);
+    let gated = old_spec.key("schedulingGates").len() > 0;
+    gates(&new_spec.key("schedulingGates"), &old_spec.key("schedulingGates"), errors);
+    if gated {
+        node_selector(&new_spec.key("nodeSelector"), &old_spec.key("nodeSelector"), errors);
+        node_affinity(&new_spec, &old_spec, errors);
+    }
+    if new_spec.value().map(|spec| settled(spec, gated)) != old_spec.value().map(|spec| settled(spec, gated)) {
+        errors.forbidden(&new_spec, MAY_CHANGE);
+    }
+}
+
+/// The spec without what may change.
+fn settled(spec: &Value, gated: bool) -> Value {
+    let mut spec = spec.as_object().cloned().unwrap_or_default();
+    for field in ["activeDeadlineSeconds", "tolerations", "schedulingGates"] {
+        spec.shift_remove(field);
+    }
+    if gated {
+        spec.shift_remove("nodeSelector");
+        forget_required_node_affinity(&mut spec);
+    }
+    if spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64).is_some_and(|seconds| seconds <= 1) {
+        spec.insert("terminationGracePeriodSeconds".to_owned(), Value::from(1));
+    }
+    for list in ["containers", "initContainers"] {
+        crate::object::each_object(&mut spec, list, |container| {
+            container.shift_remove("image");
+        });
+    }
+    Value::Object(spec)
+}
+
+fn forget_required_node_affinity(spec: &mut Map<String, Value>) {
+    let Some(affinity) = spec.get_mut("affinity").and_then(Value::as_object_mut) else {
+        return;
+    };
+    if let Some(node) = affinity.get_mut("nodeAffinity").and_then(Value::as_object_mut) {
+        node.shift_remove("requiredDuringSchedulingIgnoredDuringExecution");
+        if node.is_empty() {
+            affinity.shift_remove("nodeAffinity");
+        }
+    }
+    if affinity.is_empty() {
+        spec.shift_remove("affinity");
+    }
+}
+
+/// Tolerations may be added; of those that are there only the seconds may change.
+fn tolerations(new: &At<'_>, old: &At<'_>, errors: &mut FieldErrors) {
+    let without_seconds = |toleration: &At<'_>| {
+        let mut map = toleration.value().and_then(Value::as_object).cloned().unwrap_or_default();
+        map.shift_remove("tolerationSeconds");
+        map
+    };
+    let kept = old.items().all(|was| new.items().any(|now| without_seconds(&now) == without_seconds(&was)));
+    if !kept {
+        errors.forbidden(new, "existing toleration can not be modified except its tolerationSeconds");
+    }
+}
+
+fn gates(new: &At<'_>, old: &At<'_>, errors: &mut FieldErrors) {
+    for gate in new.items() {
+        let name = gate.key("name");
+        if !old.items().any(|was| was.key("name").str() == name.str()) {
+            let detail = format!("only deletion is allowed, but found new scheduling gate '{}'", name.str());
+            errors.forbidden(&name, detail);
+        }
+    }
+}
+
+fn node_selector(new: &At<'_>, old: &At<'_>, errors: &mut FieldErrors) {
+    for (key, was) in old.entries() {
+        let now = new.entry(key);
+        if now.as_str() != was.as_str() {
+            errors.invalid(new, format!("only additions are allowed to spec.nodeSelector (key {key} was changed or removed)"));
+        }
+    }
+}
+
+/// While a pod is gated its node affinity may only become narrower.
+fn node_affinity(new: &At<'_>, old: &At<'_>, errors: &mut FieldErrors) {
+    let path = "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms";
+    let (now, was) = (new.at(path), old.at(path));
+    if was.len() == 0 {
+        return;
+    }
+    if now.len() != was.len() {
+        return errors.invalid(&now, "no additions/deletions to non-empty NodeSelectorTerms list are allowed");
+    }
+    for (now, was) in now.items().zip(was.items()) {
+        let contains = |list: &str| {
+            was.key(list).items().all(|was| now.key(list).items().any(|now| now.value() == was.value()))
+        };
+        if !contains("matchExpressions") || !contains("matchFields") {
+            errors.invalid(&now, "only additions are allowed (no mutations or deletions)");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! IP addresses, address ranges and host names.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::{At, FieldErrors};
+
+/// An address as upstream's strict parser takes it: no leading zeros, no IPv4 in IPv6, no zone.
+pub fn parse_ip(text: &str) -> Option<IpAddr> {
+    match text.parse().ok()? {
+        IpAddr::V6(address) if address.to_ipv4_mapped().is_some() => None,
+        address => Some(address),
+    }
+}
+
+/// Reports a value that is not an IP address.
+pub fn ip(at: &At<'_>, errors: &mut FieldErrors) {
+    if parse_ip(at.str()).is_some() {
+        return;
+    }
+    let octets: Vec<&str> = at.str().split('.').collect();
+    let decimal = octets.len() == 4 && octets.iter().all(|octet| octet.parse::<u8>().is_ok());
+    if decimal {
+        errors.invalid(at, "must not have leading 0s");
+    } else if at.str().parse::<Ipv6Addr>().is_ok() {
+        errors.invalid(at, "must not be an IPv4-mapped IPv6 address");
+    } else {
+        errors.invalid(at, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+    }
+}
+
+/// An address and the number of its leading bits that count.
+pub fn parse_cidr(text: &str) -> Option<(IpAddr, u8)> {
+    let (address, bits) = text.split_once('/')?;
+    let address = parse_ip(address)?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    let plain = bits.len() <= 3 && !bits.is_empty() && bits.bytes().all(|b| b.is_ascii_digit());
+    let bits: u8 = bits.parse().ok().filter(|bits| plain && *bits <= most)?;
+    Some((address, bits))
+}
+
+/// Reports a value that is not an address range.
+pub fn cidr(at: &At<'_>, errors: &mut FieldErrors) {
+    if parse_cidr(at.str()).is_none() {
+        errors.invalid(at, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
+    }
+}
+
+/// Reports an address that is unspecified, loopback, link-local or link-local multicast.
+pub fn non_special_ip(at: &At<'_>, errors: &mut FieldErrors) {
+    let Some(address) = parse_ip(at.str()) else {
+        return ip(at, errors);
+    };
+    let (link_local, link_local_multicast) = match address {
+        IpAddr::V4(v4) => (v4.is_link_local(), is_local_multicast_v4(v4)),
+        IpAddr::V6(v6) => (v6.is_unicast_link_local(), is_local_multicast_v6(v6)),
+    };
+    if address.is_unspecified() {
+        errors.invalid(at, format!("may not be unspecified ({address})"));
+    }
+    if address.is_loopback() {
+        errors.invalid(at, "may not be in the loopback range (127.0.0.0/8, ::1/128)");
+    }
+    if link_local {
+        errors.invalid(at, "may not be in the link-local range (169.254.0.0/16, fe80::/10)");
+    }
+    if link_local_multicast {
+        errors.invalid(at, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)");
+    }
+}
+
+fn is_local_multicast_v4(address: Ipv4Addr) -> bool {
+    address.octets()[..3] == [224, 0, 0]
+}
+
+fn is_local_multicast_v6(address: Ipv6Addr) -> bool {
+    address.segments()[0] & 0xff0f == 0xff02
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_canonical_addresses_and_ranges_are_taken() {
+        assert!(parse_ip("10.0.0.1").is_some() && parse_ip("::1").is_some());
+        assert!(parse_ip("010.0.0.1").is_none() && parse_ip("::ffff:1.2.3.4").is_none());
+        assert!(parse_cidr("10.0.0.0/8").is_some() && parse_cidr("::/128").is_some());
+        assert!(parse_cidr("10.0.0.0/33").is_none() && parse_cidr("10.0.0.0").is_none());
+    }
+}
