@@ -1,6 +1,8 @@
 //! The tests of the store: one contract for all backends, and what only the one on disk promises.
 
 mod contract;
+mod model;
+mod power_cut;
 
 use coracle_store::{Error, Event, EventKind, Store, WatchItem, WatchStream};
 

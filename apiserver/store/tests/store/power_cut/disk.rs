@@ -1,0 +1,173 @@
+//! A disk in memory that keeps, over a power cut, what was synced and a random part of the rest.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use coracle_clock::Clock;
+use redb::StorageBackend;
+
+/// The unit in which an unsynced write survives or doesn't.
+const SECTOR: usize = 512;
+
+/// A handle on a disk; clones are handles on the same one.
+#[derive(Clone)]
+pub(super) struct Disk {
+    state: Arc<Mutex<State>>,
+    clock: Clock,
+}
+
+struct State {
+    /// What a cut can't take.
+    synced: Vec<u8>,
+    /// What was done since, in order.
+    unsynced: Vec<Change>,
+    /// What readers see: `synced` with all of `unsynced`.
+    seen: Vec<u8>,
+    /// How many more changes there will be power for.
+    power: u64,
+    off: bool,
+}
+
+enum Change {
+    Write { offset: usize, data: Vec<u8> },
+    SetLen(usize),
+}
+
+impl Disk {
+    /// An empty disk with power.
+    pub(super) fn new(clock: Clock) -> Self {
+        let state = State {
+            synced: vec![],
+            unsynced: vec![],
+            seen: vec![],
+            power: u64::MAX,
+            off: false,
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            clock,
+        }
+    }
+
+    /// Gives power for that many further changes.
+    pub(super) fn power_on(&self, changes: u64) {
+        let mut state = self.lock();
+        state.power = changes;
+        state.off = false;
+    }
+
+    /// Whether the power has gone.
+    pub(super) fn is_off(&self) -> bool {
+        self.lock().off
+    }
+
+    /// Cuts the power, if it isn't gone already: what wasn't synced survives in part. The disk stays
+    /// off until [`Disk::power_on`].
+    pub(super) fn cut(&self) {
+        let mut state = self.lock();
+        state.off = true;
+        let kept_of_ten = [0, 3, 5, 8, 10][self.clock.random_below(5) as usize];
+        for change in std::mem::take(&mut state.unsynced) {
+            match change {
+                Change::Write { offset, data } => {
+                    for (number, sector) in data.chunks(SECTOR).enumerate() {
+                        if self.clock.random_below(10) < kept_of_ten {
+                            write(&mut state.synced, offset + number * SECTOR, sector);
+                        }
+                    }
+                }
+                Change::SetLen(len) if self.clock.random_below(10) < kept_of_ten => {
+                    state.synced.resize(len, 0)
+                }
+                Change::SetLen(_) => {}
+            }
+        }
+        state.seen = state.synced.clone();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder panics")
+    }
+}
+
+impl State {
+    fn check(&self) -> io::Result<()> {
+        if self.off {
+            Err(io::Error::other("the power is off"))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Uses power for a change, and fails if that was the last of it.
+    fn use_power(&mut self) -> io::Result<()> {
+        self.check()?;
+        self.off = self.power == 0;
+        self.power = self.power.saturating_sub(1);
+        self.check()
+    }
+
+    fn change(&mut self, change: Change) -> io::Result<()> {
+        self.check()?;
+        match &change {
+            Change::Write { offset, data } => write(&mut self.seen, *offset, data),
+            Change::SetLen(len) => self.seen.resize(*len, 0),
+        }
+        // The change that the cut falls into may survive in part like those before it.
+        self.unsynced.push(change);
+        self.use_power()
+    }
+}
+
+fn write(bytes: &mut Vec<u8>, offset: usize, data: &[u8]) {
+    let end = offset + data.len();
+    if bytes.len() < end {
+        bytes.resize(end, 0);
+    }
+    bytes[offset..end].copy_from_slice(data);
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        let state = self.lock();
+        state.check()?;
+        Ok(state.seen.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let state = self.lock();
+        state.check()?;
+        let start = offset as usize;
+        let bytes = state
+            .seen
+            .get(start..start + out.len())
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        out.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.lock().change(Change::SetLen(len as usize))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut state = self.lock();
+        state.use_power()?;
+        state.unsynced.clear();
+        state.synced = state.seen.clone();
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.lock().change(Change::Write {
+            offset: offset as usize,
+            data: data.to_vec(),
+        })
+    }
+}
+
+impl std::fmt::Debug for Disk {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Disk").finish_non_exhaustive()
+    }
+}
