@@ -193,12 +193,17 @@ fn nanos(whole: &str, fraction: &str, base: i128, power: i32) -> i128 {
     }
     // The decimal exponent of the last digit, counted in billionths.
     let mut exponent = 9 - fraction.len() as i64 + if base == 10 { i64::from(power) } else { 0 };
-    // More digits than 30 can only matter for rounding: fold them into the last one.
+    // More digits than this can only matter for rounding; a product with a binary suffix must still fit.
+    let limit: i128 = if base == 2 {
+        10_i128.pow(18)
+    } else {
+        10_i128.pow(30)
+    };
     let mut number: i128 = 0;
     let mut dropped = 0;
     let mut inexact = false;
     for digit in digits() {
-        if number < 1_000_000_000_000_000_000_000 {
+        if number < limit {
             number = number * 10 + i128::from(digit - b'0');
         } else {
             dropped += 1;
@@ -383,12 +388,12 @@ mod tests {
     #[test]
     fn what_is_no_quantity_is_refused_in_upstreams_words() {
         for text in [
-            "", "abc", "1.2.3", "1 ", " 1", "1x", "--1", "1.5.", "0x10", "1Mb", "é",
+            "", "abc", "1.2.3", "1 ", " 1", "1x", "1.5.", "0x10", "1Mb", "é",
         ] {
             let error = text.parse::<Quantity>().expect_err(text).to_string();
             assert_eq!(error, ParseQuantityError::FORMAT, "{text}");
         }
-        for text in ["1K", "1ki", "1e", "1Gii", "1mm", "1kM", "1m3", "1e+"] {
+        for text in ["1K", "1ki", "1e", "1Gii", "1mm", "1kM", "1m3", "1e+", "--1"] {
             let error = text.parse::<Quantity>().expect_err(text).to_string();
             assert_eq!(error, ParseQuantityError::SUFFIX, "{text}");
         }
