@@ -1,7 +1,13 @@
 //! ReplicaSet: a number of equal Pods.
 
-use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, SCALE, STATUS, Storage};
-use crate::{Resource, Strategy};
+use coracle_clock::Timestamp;
+use serde_json::{Value, json};
+
+use super::{containers_and_images, selector_and_template, template_defaults};
+use crate::kinds::{age, selector_text, AGE, ALL_VERBS, Column, NAME, NameRule, SCALE, STATUS, Storage};
+use crate::object::default_value;
+use crate::validation::numbers;
+use crate::{FieldErrors, Object, Resource, Strategy};
 
 /// What the pipeline knows of replicasets.
 pub static RESOURCE: Resource = Resource {
@@ -27,7 +33,63 @@ pub static RESOURCE: Resource = Resource {
 /// ReplicaSet: a number of equal Pods.
 pub struct ReplicaSet;
 
-impl Strategy for ReplicaSet {}
+impl Strategy for ReplicaSet {
+    fn default(&self, object: &mut Object) {
+        default_value(object.map_mut("spec"), "replicas", || json!(1));
+        template_defaults(object);
+        default_value(object.map_mut("status"), "replicas", || json!(0));
+    }
+
+    fn prepare_for_create(&self, new: &mut Object) {
+        new.set("status", json!({"replicas": 0}));
+    }
+
+    fn validate(&self, new: &Object, errors: &mut FieldErrors) {
+        let spec = new.at("spec");
+        numbers::non_negative(&spec.key("replicas"), errors);
+        numbers::non_negative(&spec.key("minReadySeconds"), errors);
+        selector_and_template(&spec, errors);
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, errors: &mut FieldErrors) {
+        errors.immutable(&new.at("spec.selector"), &old.at("spec.selector"));
+    }
+
+    fn validate_status_update(&self, new: &Object, _old: &Object, errors: &mut FieldErrors) {
+        let status = new.at("status");
+        for field in ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"] {
+            numbers::non_negative(&status.key(field), errors);
+        }
+        let all = status.key("replicas").as_i64().unwrap_or(0);
+        for field in ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"] {
+            if status.key(field).as_i64().unwrap_or(0) > all {
+                errors.invalid(&status.key(field), "cannot be greater than status.replicas");
+            }
+        }
+        if status.key("availableReplicas").as_i64().unwrap_or(0) > status.key("readyReplicas").as_i64().unwrap_or(0) {
+            errors.invalid(&status.key("availableReplicas"), "cannot be greater than readyReplicas");
+        }
+    }
+
+    fn selectable_fields(&self, object: &Object) -> Vec<(&'static str, String)> {
+        vec![("status.replicas", object.at("status.replicas").as_i64().unwrap_or(0).to_string())]
+    }
+
+    fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
+        let number = |path: &str| Value::from(object.at(path).as_i64().unwrap_or(0));
+        let (containers, images) = containers_and_images(object);
+        vec![
+            object.name().into(),
+            number("spec.replicas"),
+            number("status.replicas"),
+            number("status.readyReplicas"),
+            age(object, now),
+            containers.into(),
+            images.into(),
+            selector_text(&object.at("spec.selector")).into(),
+        ]
+    }
+}
 
 static COLUMNS: &[Column] = &[
     NAME,

@@ -1,7 +1,15 @@
 //! Service: a stable address in front of Pods.
 
-use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, STATUS, Storage};
-use crate::{Resource, Strategy};
+use std::collections::{HashMap, HashSet};
+
+use coracle_clock::Timestamp;
+use serde_json::{Value, json};
+
+use crate::kinds::{age, labels_text, AGE, ALL_VERBS, Column, NAME, NameRule, STATUS, Storage};
+use crate::object::{default_int, default_text, default_value, each_object};
+use crate::{At, FieldErrors, Object, Resource, Strategy};
+
+mod validation;
 
 /// What the pipeline knows of services.
 pub static RESOURCE: Resource = Resource {
@@ -27,7 +35,242 @@ pub static RESOURCE: Resource = Resource {
 /// Service: a stable address in front of Pods.
 pub struct Service;
 
-impl Strategy for Service {}
+impl Strategy for Service {
+    fn default(&self, object: &mut Object) {
+        let spec = object.map_mut("spec");
+        default_text(spec, "sessionAffinity", "None");
+        default_text(spec, "type", "ClusterIP");
+        if spec.get("sessionAffinity").and_then(Value::as_str) == Some("ClientIP") {
+            let three_hours = || json!({"clientIP": {"timeoutSeconds": 10_800}});
+            default_value(spec, "sessionAffinityConfig", three_hours);
+        }
+        each_object(spec, "ports", |port| {
+            default_text(port, "protocol", "TCP");
+            let number = port.get("port").cloned().unwrap_or(json!(0));
+            let unset = match port.get("targetPort") {
+                None | Some(Value::Null) => true,
+                Some(Value::String(name)) => name.is_empty(),
+                Some(target) => target.as_i64() == Some(0),
+            };
+            if unset {
+                port.insert("targetPort".to_owned(), number);
+            }
+        });
+        let kind = spec.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let external_addresses = spec.get("externalIPs").and_then(Value::as_array).is_some_and(|ips| !ips.is_empty());
+        if ["NodePort", "LoadBalancer"].contains(&&*kind) || (kind == "ClusterIP" && external_addresses) {
+            default_text(spec, "externalTrafficPolicy", "Cluster");
+        }
+        if ["NodePort", "LoadBalancer", "ClusterIP"].contains(&&*kind) {
+            default_value(spec, "internalTrafficPolicy", || json!("Cluster"));
+        }
+        if kind == "LoadBalancer" {
+            default_value(spec, "allocateLoadBalancerNodePorts", || json!(true));
+        }
+        default_value(object.map_mut("status"), "loadBalancer", || json!({}));
+    }
+
+    fn prepare_for_create(&self, new: &mut Object) {
+        new.set("status", json!({"loadBalancer": {}}));
+        normalise_cluster_ips(new, None);
+    }
+
+    fn prepare_for_update(&self, new: &mut Object, old: &Object) {
+        drop_dependents_of_type(new, old);
+        patch_allocated(new, old);
+        normalise_cluster_ips(new, Some(old));
+    }
+
+    fn validate(&self, new: &Object, errors: &mut FieldErrors) {
+        validation::service(new, errors);
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, errors: &mut FieldErrors) {
+        validation::update(new, old, errors);
+    }
+
+    fn selectable_fields(&self, object: &Object) -> Vec<(&'static str, String)> {
+        let text = |path: &str| object.at(path).str().to_owned();
+        vec![("spec.clusterIP", text("spec.clusterIP")), ("spec.type", text("spec.type"))]
+    }
+
+    fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
+        let spec = object.at("spec");
+        let kind = spec.key("type").str();
+        let cluster_ip = match spec.key("clusterIPs").index(0).str() {
+            "" => "<none>",
+            address => address,
+        };
+        vec![
+            object.name().into(),
+            kind.into(),
+            cluster_ip.into(),
+            external_ip(object).into(),
+            ports_text(&spec.key("ports")).into(),
+            age(object, now),
+            labels_text(&spec.key("selector")).into(),
+        ]
+    }
+}
+
+/// How clients outside reach the Service, by its type.
+fn external_ip(service: &Object) -> String {
+    let spec = service.at("spec");
+    let texts = |list: At<'_>| -> Vec<String> { list.items().map(|item| item.str().to_owned()).collect() };
+    let given = texts(spec.key("externalIPs"));
+    match spec.key("type").str() {
+        "ClusterIP" | "NodePort" if given.is_empty() => "<none>".to_owned(),
+        "ClusterIP" | "NodePort" => given.join(","),
+        "ExternalName" => spec.key("externalName").str().to_owned(),
+        "LoadBalancer" => {
+            let mut addresses: Vec<String> = service
+                .at("status.loadBalancer.ingress")
+                .items()
+                .map(|ingress| match ingress.key("ip").str() {
+                    "" => ingress.key("hostname").str().to_owned(),
+                    address => address.to_owned(),
+                })
+                .filter(|address| !address.is_empty())
+                .collect();
+            addresses.sort_unstable();
+            addresses.dedup();
+            addresses.extend(given);
+            if addresses.is_empty() { "<pending>".to_owned() } else { addresses.join(",") }
+        }
+        _ => "<unknown>".to_owned(),
+    }
+}
+
+fn ports_text(ports: &At<'_>) -> String {
+    let texts: Vec<String> = ports
+        .items()
+        .map(|port| {
+            let number = |field: &str| port.key(field).as_i64().unwrap_or(0);
+            let protocol = port.key("protocol").str();
+            match number("nodePort") {
+                0 => format!("{}/{protocol}", number("port")),
+                node => format!("{}:{node}/{protocol}", number("port")),
+            }
+        })
+        .collect();
+    if texts.is_empty() { "<none>".to_owned() } else { texts.join(",") }
+}
+
+/// `clusterIP` is the first of `clusterIPs`; old clients know only the one, so the other follows it.
+fn normalise_cluster_ips(new: &mut Object, old: Option<&Object>) {
+    let text = |object: &Object, path: &str| object.at(path).str().to_owned();
+    let now = text(new, "spec.clusterIP");
+    let list = |object: &Object| object.at("spec.clusterIPs").value().cloned();
+    let Some(old) = old else {
+        if !now.is_empty() && new.at("spec.clusterIPs").len() == 0 {
+            new.set("spec.clusterIPs", json!([now]));
+        }
+        return;
+    };
+    let was = text(old, "spec.clusterIP");
+    if !was.is_empty() && now.is_empty() && list(new) == list(old) {
+        new.remove("spec.clusterIPs");
+    } else if now != was && list(new) == list(old) {
+        if now.is_empty() {
+            new.remove("spec.clusterIPs");
+        } else {
+            new.set("spec.clusterIPs", json!([now]));
+        }
+    }
+}
+
+/// An update that leaves out what was allocated keeps it, unless it changes the type to one without.
+fn patch_allocated(new: &mut Object, old: &Object) {
+    let kind = |object: &Object| object.at("spec.type").str().to_owned();
+    let needs_ip = |kind: &str| ["ClusterIP", "NodePort", "LoadBalancer"].contains(&kind);
+    let needs_port = |kind: &str| ["NodePort", "LoadBalancer"].contains(&kind);
+    let (now, was) = (kind(new), kind(old));
+    if needs_ip(&now) && needs_ip(&was) {
+        if new.at("spec.clusterIP").is_empty() {
+            if let Some(address) = old.at("spec.clusterIP").value() {
+                new.set("spec.clusterIP", address.clone());
+            }
+        }
+        if new.at("spec.clusterIPs").len() == 0 && new.at("spec.clusterIP").value() == old.at("spec.clusterIP").value() {
+            if let Some(addresses) = old.at("spec.clusterIPs").value() {
+                new.set("spec.clusterIPs", addresses.clone());
+            }
+        }
+        for field in ["ipFamilies", "ipFamilyPolicy"] {
+            if let Some(value) = old.at("spec").key(field).value() {
+                new.set_default(&format!("spec.{field}"), value.clone());
+            }
+        }
+    }
+    if needs_port(&now) && needs_port(&was) {
+        let key = |port: &At<'_>| (port.key("protocol").str().to_owned(), port.key("port").as_i64());
+        let known: HashMap<_, _> = old
+            .at("spec.ports")
+            .items()
+            .filter_map(|port| Some((key(&port), port.key("nodePort").as_i64().filter(|node| *node != 0)?)))
+            .collect();
+        let taken: HashSet<i64> =
+            new.at("spec.ports").items().filter_map(|port| port.key("nodePort").as_i64()).collect();
+        each_object(new.map_mut("spec"), "ports", |port| {
+            let place = Value::Object(port.clone());
+            let at = At::root(&place, "");
+            if let Some(node) = known.get(&key(&at)).filter(|node| !taken.contains(node)) {
+                default_int(port, "nodePort", *node);
+            }
+        });
+    }
+    let check = "spec.healthCheckNodePort";
+    let local = |object: &Object| {
+        object.at("spec.type").str() == "LoadBalancer" && object.at("spec.externalTrafficPolicy").str() == "Local"
+    };
+    if local(new) && local(old) && new.at(check).is_empty() {
+        if let Some(port) = old.at(check).value() {
+            new.set(check, port.clone());
+        }
+    }
+}
+
+/// Fields that only the old type had are dropped when the type changes and the client left them as
+/// they were.
+fn drop_dependents_of_type(new: &mut Object, old: &Object) {
+    let kind = |object: &Object| object.at("spec.type").str().to_owned();
+    let (now, was) = (kind(new), kind(old));
+    let needs_ip = |kind: &str| ["ClusterIP", "NodePort", "LoadBalancer"].contains(&kind);
+    let needs_port = |kind: &str| ["NodePort", "LoadBalancer"].contains(&kind);
+    let same = |new: &Object, path: &str| new.at(path).value() == old.at(path).value();
+    if needs_ip(&was) && !needs_ip(&now) && same(new, "spec.clusterIPs") {
+        new.remove("spec.clusterIP");
+        new.remove("spec.clusterIPs");
+    }
+    if needs_ip(&was) && !needs_ip(&now) {
+        for path in ["spec.ipFamilies", "spec.ipFamilyPolicy"] {
+            if same(new, path) {
+                new.remove(path);
+            }
+        }
+    }
+    if needs_port(&was) && !needs_port(&now) {
+        let ports: Vec<i64> = old.at("spec.ports").items().filter_map(|p| p.key("nodePort").as_i64()).collect();
+        each_object(new.map_mut("spec"), "ports", |port| {
+            if port.get("nodePort").and_then(Value::as_i64).is_some_and(|node| ports.contains(&node)) {
+                port.shift_remove("nodePort");
+            }
+        });
+        if same(new, "spec.externalTrafficPolicy") && new.at("spec.externalIPs").len() == 0 {
+            new.remove("spec.externalTrafficPolicy");
+        }
+    }
+    if was == "LoadBalancer" && now != "LoadBalancer" {
+        for path in ["spec.allocateLoadBalancerNodePorts", "spec.loadBalancerClass", "spec.healthCheckNodePort"] {
+            if same(new, path) {
+                new.remove(path);
+            }
+        }
+    }
+    if was == "ExternalName" && now != "ExternalName" && same(new, "spec.externalName") {
+        new.remove("spec.externalName");
+    }
+}
 
 static COLUMNS: &[Column] = &[
     NAME,
