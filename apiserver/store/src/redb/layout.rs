@@ -119,9 +119,9 @@ pub(super) fn damaged(key: &[u8], revision: u64, reason: &'static str) -> Error 
 }
 
 /// Reads a number of `meta`; one that is missing or of another length counts as 0.
-pub(super) fn meta_number<'a>(
+pub(super) fn meta_number(
     meta: &impl ReadableTable<&'static str, &'static [u8]>,
-    name: &'a str,
+    name: &str,
 ) -> Result<u64, Error> {
     let bytes = meta.get(name)?;
     Ok(bytes

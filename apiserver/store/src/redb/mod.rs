@@ -3,12 +3,12 @@
 //! One thread writes ([`writer`]), any number of readers read snapshots ([`history`]), and
 //! [`layout`] says how it all lies in the file.
 
+mod file;
 mod history;
 mod layout;
 mod writer;
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -19,11 +19,10 @@ use async_trait::async_trait;
 use coracle_clock::{Clock, Timestamp};
 use futures::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
-use redb::{
-    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, StorageError,
-};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use self::file::{DataFile, database_error, open_error};
 use self::history::Snapshot;
 use self::layout::{CLUSTER_ID, COMPACTED, LOG, META, MIGRATIONS, Schema, meta_number, migrate};
 use self::writer::{Command, Work, Writer};
@@ -68,14 +67,10 @@ impl RedbStore {
     /// tells when keys expire. Blocks.
     pub fn open(path: impl AsRef<Path>, clock: Clock) -> Result<Self, OpenError> {
         let path = path.as_ref();
-        let file = open_file(path).map_err(|source| OpenError::File {
-            path: path.to_owned(),
-            source,
-        })?;
-        let database = builder()
-            .create_file(file)
-            .map_err(|error| open_error(path, error))?;
-        Self::start(database, path, clock)
+        let (file, place) = DataFile::open(path)?;
+        let (database, header) = prepare(path, &clock, || builder().create_file(file))?;
+        place.settle()?;
+        Self::start(database, header, path, clock)
     }
 
     /// Opens a store on storage of the caller's making: tests of disk faults do.
@@ -84,23 +79,16 @@ impl RedbStore {
         clock: Clock,
     ) -> Result<Self, OpenError> {
         let path = Path::new("(custom storage)");
-        let database = builder()
-            .create_with_backend(backend)
-            .map_err(|error| open_error(path, error))?;
-        Self::start(database, path, clock)
+        let (database, header) = prepare(path, &clock, || builder().create_with_backend(backend))?;
+        Self::start(database, header, path, clock)
     }
 
-    fn start(database: Database, path: &Path, clock: Clock) -> Result<Self, OpenError> {
-        let header =
-            Header::prepare(&database, &clock).map_err(|error| database_error(path, error))?;
-        if let Schema::Newer(found) = header.schema {
-            let supported = MIGRATIONS.len() as u64;
-            return Err(OpenError::NewerSchema {
-                path: path.to_owned(),
-                found,
-                supported,
-            });
-        }
+    fn start(
+        database: Database,
+        header: Header,
+        path: &Path,
+        clock: Clock,
+    ) -> Result<Self, OpenError> {
         let shared = Arc::new(Shared {
             database: RwLock::new(database),
             hub: Arc::new(Hub::new(header.current)),
@@ -251,7 +239,7 @@ impl Store for RedbStore {
         let writer = self.writer.lock().take();
         if let Some(writer) = writer {
             // A panic of the writer has been reported by its thread; its queue is gone either way.
-            let _ = blocking(move || Ok(drop(writer.join()))).await;
+            drop(tokio::task::spawn_blocking(|| writer.join()).await);
         }
         self.shared.hub.close(Error::Closed);
     }
@@ -300,26 +288,19 @@ impl History for Shared {
 
 /// What a store finds out about its file as it opens it.
 struct Header {
-    schema: Schema,
     cluster_id: String,
     current: Revision,
     compacted: Revision,
 }
 
 impl Header {
-    /// Brings the schema up to date and reads what the store needs to know, in one transaction.
-    fn prepare(database: &Database, clock: &Clock) -> Result<Self, Error> {
+    /// All in one transaction. A file of a newer schema isn't touched; the inner error is its version.
+    fn read(database: &Database, clock: &Clock) -> Result<Result<Self, u64>, Error> {
         let mut transaction = database.begin_write()?;
         transaction.set_quick_repair(true);
-        let schema = migrate(&transaction, MIGRATIONS)?;
-        if schema != Schema::Current {
+        if let Schema::Newer(found) = migrate(&transaction, MIGRATIONS)? {
             transaction.abort()?;
-            return Ok(Self {
-                schema,
-                cluster_id: String::new(),
-                current: Revision::FIRST,
-                compacted: Revision::FIRST,
-            });
+            return Ok(Err(found));
         }
         let header = {
             let mut meta = transaction.open_table(META)?;
@@ -334,77 +315,42 @@ impl Header {
                 .last()?
                 .map_or(0, |(revision, _)| revision.value());
             Self {
-                schema,
                 cluster_id,
                 current: Revision(last.max(compacted)),
                 compacted: Revision(compacted),
             }
         };
         transaction.commit()?;
-        Ok(header)
+        Ok(Ok(header))
     }
+}
+
+/// Opens a database, brings its schema up to date and reads what the store needs to know.
+fn prepare(
+    path: &Path,
+    clock: &Clock,
+    open: impl FnOnce() -> Result<Database, DatabaseError>,
+) -> Result<(Database, Header), OpenError> {
+    let opened = guarded(|| {
+        let database = open().map_err(|error| open_error(path, error))?;
+        let header = Header::read(&database, clock).map_err(|error| database_error(path, error))?;
+        Ok((database, header))
+    });
+    let (database, header) = opened
+        .map_err(|error| database_error(path, error))
+        .flatten()?;
+    let newer = |found| OpenError::NewerSchema {
+        path: path.to_owned(),
+        found,
+        supported: MIGRATIONS.len() as u64,
+    };
+    Ok((database, header.map_err(newer)?))
 }
 
 fn builder() -> Builder {
     let mut builder = Builder::new();
     builder.set_cache_size(CACHE_BYTES);
     builder
-}
-
-/// Opens the data file, which holds secrets: only its owner may read it.
-fn open_file(path: &Path) -> io::Result<File> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    if let Some(folder) = folder {
-        fs::create_dir_all(folder)?;
-    }
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(path)?;
-    // A new file outlives a power cut only if its folder is on disk as well.
-    #[cfg(unix)]
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
-    Ok(file)
-}
-
-fn open_error(path: &Path, error: DatabaseError) -> OpenError {
-    match error {
-        DatabaseError::DatabaseAlreadyOpen => OpenError::InUse {
-            path: path.to_owned(),
-        },
-        DatabaseError::Storage(StorageError::Io(source))
-            if source.kind() != io::ErrorKind::InvalidData =>
-        {
-            OpenError::File {
-                path: path.to_owned(),
-                source,
-            }
-        }
-        other => database_error(path, other.into()),
-    }
-}
-
-fn database_error(path: &Path, source: Error) -> OpenError {
-    use redb::Error as Cause;
-    let path = path.to_owned();
-    let damaged = match &source {
-        Error::Storage { source } => matches!(
-            **source,
-            Cause::Corrupted(_)
-                | Cause::Io(_)
-                | Cause::UpgradeRequired(_)
-                | Cause::TableTypeMismatch { .. }
-                | Cause::TableIsMultimap(_)
-        ),
-        _ => false,
-    };
-    match damaged {
-        true => OpenError::Damaged { path, source },
-        false => OpenError::Database { path, source },
-    }
 }
 
 fn milliseconds(time: Timestamp) -> u64 {
@@ -415,7 +361,23 @@ fn milliseconds(time: Timestamp) -> u64 {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work)
+    // Only a runtime that is shutting down doesn't finish the work.
+    tokio::task::spawn_blocking(|| guarded(work).flatten())
         .await
         .unwrap_or(Err(Error::Closed))
+}
+
+/// Turns a panic into an error: redb takes the pages of a damaged file at their word in places.
+fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Error> {
+    panic::catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic
+            .downcast_ref::<&str>()
+            .copied()
+            .or(panic.downcast_ref::<String>().map(|text| &**text));
+        redb::Error::Corrupted(format!(
+            "the database panicked: {}",
+            text.unwrap_or("no message")
+        ))
+        .into()
+    })
 }

@@ -28,9 +28,9 @@ use bytes::Bytes;
 use redb::{Durability, ReadableTable, Table, WriteTransaction};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use super::Shared;
 use super::history::{Found, find};
 use super::layout::{COMPACTED, EXPIRIES, LOG, META, Record, VERSIONS, meta_number};
+use super::{Shared, guarded};
 use crate::error::Error;
 use crate::types::{EXPIRE_BATCH, Event, EventKind, KeyValue, Op, Precondition, Revision};
 
@@ -117,7 +117,7 @@ impl Writer {
 
     fn turn(&mut self, group: Vec<Command>) {
         let goal = self.compaction_goal(&group);
-        match self.commit(&group, goal) {
+        match guarded(|| self.commit(&group, goal)).flatten() {
             Ok(done) => {
                 self.shared.hub.publish(&done.events);
                 self.shared.set_compacted(done.compacted);

@@ -2,6 +2,7 @@
 
 mod contract;
 mod model;
+mod opening;
 mod power_cut;
 
 use coracle_store::{Error, Event, EventKind, Store, WatchItem, WatchStream};

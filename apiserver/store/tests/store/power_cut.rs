@@ -77,7 +77,7 @@ async fn one_disk(seed: u64) -> usize {
             Err(error) => panic!("the store doesn't open after a cut: {error:?}"),
         };
         disk.power_on(u64::MAX);
-        books.audit(&*store).await;
+        books.audit(&store).await;
         disk.power_on(clock.random_below(300));
         run_until_the_cut(store, &clock, round, &mut books).await;
     }
