@@ -149,15 +149,18 @@ impl HostSocket {
         std::task::Wake::wake(self.0.readers.clone());
     }
 
-    /// Ends both directions with a reset.
+    /// Ends both directions; the peer gets a reset when the last handle is dropped.
     pub(crate) fn reset(&self) {
+        self.0.reset_when_closed();
         let mut writing = self.0.writing.lock();
         writing.error = Some(NetError::ConnectionReset);
+        if writing.busy {
+            // Lest the task that sends the rest keep the socket open.
+            self.0.shutdown(Shutdown::Both);
+        }
         let writers = writing.writers.take();
         drop(writing);
         writers.wake();
-        self.0.reset_when_closed();
-        self.0.shutdown(Shutdown::Both);
         self.shut_read();
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use socket2::SockRef;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
@@ -247,7 +248,8 @@ impl UdpSocket {
             }
             peers.insert(to);
         }
-        match host.socket.try_send_to(data, to) {
+        // Past tokio, which would not send before it has seen the new socket become writable.
+        match SockRef::from(&*host.socket).send_to(data, &to.into()) {
             Ok(_) => Ok(()),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                 self.0.inbox.account.count_dropped();

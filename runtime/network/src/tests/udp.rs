@@ -1,0 +1,129 @@
+//! Messages between pods.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn messages_keep_their_borders_and_know_their_sender() {
+    let fabric = fabric();
+    let (a, b) = (pod(&fabric, 2).scope(), pod(&fabric, 3).scope());
+    let (a, b) = (a.bind_udp(any(0)).unwrap(), b.bind_udp(any(53)).unwrap());
+    a.send_to(Bytes::from_static(b"one"), at(3, 53)).unwrap();
+    a.send_to(Bytes::new(), at(3, 53)).unwrap();
+    let first = b.recv().await;
+    assert_eq!(&first.data[..], b"one");
+    assert_eq!(
+        first.from,
+        SocketAddr::new(pod_ip(2), a.local_addr().port())
+    );
+    assert!(b.recv().await.data.is_empty());
+    b.send_to(Bytes::from_static(b"back"), first.from).unwrap();
+    assert_eq!(a.recv().await.from, at(3, 53));
+    assert!(is_pending(a.poll_readable(&mut context())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_loses_messages_and_counts_them() {
+    let fabric = fabric();
+    let server = pod_with(
+        &fabric,
+        3,
+        Limits {
+            datagrams: 4,
+            ..Limits::default()
+        },
+    );
+    let socket = server.scope().bind_udp(any(53)).unwrap();
+    let client = pod(&fabric, 2).scope().bind_udp(any(0)).unwrap();
+    for n in 0..10u8 {
+        client.send_to(Bytes::from(vec![n]), at(3, 53)).unwrap();
+    }
+    assert_eq!(server.traffic().dropped_datagrams, 6);
+    assert_eq!(server.buffered_bytes(), 4);
+    for n in 0..4u8 {
+        assert_eq!(socket.recv().await.data[0], n);
+    }
+    assert!(is_pending(socket.poll_recv(&mut context())));
+    assert_eq!(server.buffered_bytes(), 0);
+    client
+        .send_to(Bytes::from_static(b"unread"), at(3, 53))
+        .unwrap();
+    drop(socket);
+    assert_eq!((server.buffered_bytes(), server.sockets()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn tcp_and_udp_ports_are_apart_and_udp_ports_are_shared_by_the_pod() {
+    let namespace = pod(&fabric(), 2);
+    let _tcp = namespace.scope().listen_tcp(any(53), 1).unwrap();
+    let _udp = namespace.scope().bind_udp(any(53)).unwrap();
+    assert_eq!(
+        namespace.scope().bind_udp(any(53)).unwrap_err(),
+        NetError::AddressInUse(any(53))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_there_is_silence_and_special_addresses_are_errors() {
+    let fabric = fabric();
+    let socket = pod(&fabric, 2).scope().bind_udp(any(0)).unwrap();
+    let _other = pod(&fabric, 3);
+    socket.send_to(Bytes::from_static(b"x"), at(3, 53)).unwrap();
+    assert_eq!(
+        socket.send_to(Bytes::from_static(b"x"), at(9, 53)),
+        Err(NetError::HostUnreachable(at(9, 53)))
+    );
+    assert!(matches!(
+        socket.send_to(
+            Bytes::from_static(b"x"),
+            "169.254.169.254:53".parse().unwrap()
+        ),
+        Err(NetError::Denied { .. })
+    ));
+    assert!(matches!(
+        socket.send_to(Bytes::from_static(b"x"), "239.1.1.1:53".parse().unwrap()),
+        Err(NetError::Denied { .. })
+    ));
+    assert!(matches!(
+        socket.send_to(Bytes::from(vec![0; MAX_DATAGRAM + 1]), at(3, 53)),
+        Err(NetError::DatagramTooLarge(_))
+    ));
+}
+
+/// Two endpoints whose order turns at every question, as a balancing router's would.
+struct Turning(std::sync::atomic::AtomicUsize);
+
+impl ServiceRouter for Turning {
+    fn route(&self, _from: IpAddr, to: SocketAddr, _protocol: Protocol) -> Route {
+        if to != vip(53) {
+            return Route::NotAService;
+        }
+        let mut endpoints = vec![at(3, 53), at(4, 53)];
+        endpoints.rotate_left(self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 2);
+        Route::Endpoints(endpoints)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flow_to_a_service_keeps_its_endpoint_and_replies_come_from_the_service() {
+    let fabric = fabric();
+    fabric.set_router(Arc::new(Turning(0.into())));
+    let client = pod(&fabric, 2).scope().bind_udp(any(0)).unwrap();
+    let first = pod(&fabric, 3).scope().bind_udp(any(53)).unwrap();
+    let second = pod(&fabric, 4).scope().bind_udp(any(53)).unwrap();
+    for _ in 0..3 {
+        client.send_to(Bytes::from_static(b"?"), vip(53)).unwrap();
+        let question = first.recv().await;
+        first
+            .send_to(Bytes::from_static(b"!"), question.from)
+            .unwrap();
+        assert_eq!(client.recv().await.from, vip(53));
+    }
+    assert!(is_pending(second.poll_readable(&mut context())));
+    tokio::time::sleep(std::time::Duration::from_secs(61)).await;
+    client.send_to(Bytes::from_static(b"?"), vip(53)).unwrap();
+    second.recv().await;
+}
