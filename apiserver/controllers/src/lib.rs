@@ -1,1 +1,62 @@
-//! coracle-controllers
+//! The controllers: what turns asked-for into there.
+//!
+//! Every folder is one controller in two halves. `reconcile.rs` is pure: it takes a `World` (what
+//! the caches show, the time, a seed) and returns the writes that bring it nearer to what its
+//! owner asked for. `mod.rs` is thin: it waits for keys, builds the world, and does the writes. A
+//! world that is as it should be yields no writes, and a crash between any two of them is made good
+//! by the next round.
+//!
+//! Controllers speak to the API server and nobody else, each under its own name, and read from the
+//! process's shared caches. What is deliberately not here: anything that a node decides (pods'
+//! phases, restarts) and where pods run (the scheduler).
+//!
+//! ```no_run
+//! # async fn example(ctx: coracle_client::Context) {
+//! // Runs until the context's stop token is cancelled; a controller that panics is started again.
+//! coracle_controllers::run_all(ctx).await;
+//! # }
+//! ```
+
+mod deployment;
+#[cfg(test)]
+mod fixtures;
+mod patch;
+mod pods;
+mod replicaset;
+mod worker;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use coracle_client::{Context, supervise};
+use futures::future::join_all;
+
+/// How long a controller waits for its caches to show its own writes before it looks again anyway.
+const EXPECTATION_DEADLINE: Duration = Duration::from_secs(5);
+
+type Run = fn(Context) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Every controller by the name under which it writes.
+const CONTROLLERS: [(&str, Run); 2] = [
+    (deployment::NAME, |ctx| Box::pin(deployment::run(ctx))),
+    (replicaset::NAME, |ctx| Box::pin(replicaset::run(ctx))),
+];
+
+/// Runs every controller until the context is stopped. Each has a task and an identity of its own
+/// (see [`coracle_client::component_user`]); one that panics is started again after a delay, and
+/// takes nobody along.
+pub async fn run_all(ctx: Context) {
+    let running = CONTROLLERS.map(|(name, run)| {
+        let own = ctx.for_component(name);
+        supervise(name, ctx.clock().clone(), ctx.stop().clone(), move || {
+            run(own.clone())
+        })
+    });
+    join_all(running).await;
+}
+
+/// The names of all controllers, which are also those of their service accounts.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    CONTROLLERS.iter().map(|(name, _)| *name)
+}
