@@ -1,7 +1,11 @@
 //! Lease: a heartbeat or a claim of leadership.
 
-use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, Storage};
-use crate::{Resource, Strategy};
+use coracle_clock::Timestamp;
+use serde_json::Value;
+
+use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, Storage, age};
+use crate::validation::numbers;
+use crate::{FieldErrors, Object, Resource, Strategy};
 
 /// What the pipeline knows of leases.
 pub static RESOURCE: Resource = Resource {
@@ -27,7 +31,19 @@ pub static RESOURCE: Resource = Resource {
 /// Lease: a heartbeat or a claim of leadership.
 pub struct Lease;
 
-impl Strategy for Lease {}
+impl Strategy for Lease {
+    fn validate(&self, new: &Object, errors: &mut FieldErrors) {
+        let (duration, transitions) = (new.at("spec.leaseDurationSeconds"), new.at("spec.leaseTransitions"));
+        if duration.as_i64().is_some_and(|seconds| seconds <= 0) {
+            errors.invalid(&duration, "must be greater than 0");
+        }
+        numbers::non_negative(&transitions, errors);
+    }
+
+    fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
+        vec![object.name().into(), object.at("spec.holderIdentity").str().into(), age(object, now)]
+    }
+}
 
 static COLUMNS: &[Column] = &[
     NAME,

@@ -1,7 +1,12 @@
 //! Event: a report that something happened to an object.
 
-use crate::kinds::{ALL_VERBS, Column, NAME, NameRule, Storage};
-use crate::{Resource, Strategy};
+use coracle_clock::Timestamp;
+use serde_json::Value;
+
+use crate::field_errors::ErrorType;
+use crate::kinds::{ALL_VERBS, Column, NAME, NameRule, Storage, since_text};
+use crate::object::default_text;
+use crate::{FieldErrors, Object, Resource, Strategy};
 
 /// What the pipeline knows of events.
 pub static RESOURCE: Resource = Resource {
@@ -27,7 +32,83 @@ pub static RESOURCE: Resource = Resource {
 /// Event: a report that something happened to an object.
 pub struct Event;
 
-impl Strategy for Event {}
+impl Strategy for Event {
+    fn default(&self, object: &mut Object) {
+        for field in ["reportingComponent", "reportingInstance"] {
+            default_text(object.root_mut(), field, "");
+        }
+    }
+
+    fn validate(&self, new: &Object, errors: &mut FieldErrors) {
+        let about = new.at("involvedObject.namespace");
+        let agrees = match about.str() {
+            // What has no namespace is reported in `default`.
+            "" => ["", "default"].contains(&new.namespace()),
+            namespace => namespace == new.namespace(),
+        };
+        if !agrees {
+            let shown = Some(Value::from(about.str()));
+            errors.push(ErrorType::Invalid, about.path(), shown, "does not match event.namespace");
+        }
+    }
+
+    fn selectable_fields(&self, object: &Object) -> Vec<(&'static str, String)> {
+        let text = |path: &str| object.at(path).str().to_owned();
+        let source = match object.at("source.component").str() {
+            "" => text("reportingComponent"),
+            component => component.to_owned(),
+        };
+        vec![
+            ("involvedObject.kind", text("involvedObject.kind")),
+            ("involvedObject.namespace", text("involvedObject.namespace")),
+            ("involvedObject.name", text("involvedObject.name")),
+            ("involvedObject.uid", text("involvedObject.uid")),
+            ("involvedObject.apiVersion", text("involvedObject.apiVersion")),
+            ("involvedObject.resourceVersion", text("involvedObject.resourceVersion")),
+            ("involvedObject.fieldPath", text("involvedObject.fieldPath")),
+            ("reason", text("reason")),
+            ("reportingComponent", text("reportingComponent")),
+            ("source", source),
+            ("type", text("type")),
+        ]
+    }
+
+    fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
+        let text = |path: &str| object.at(path).str();
+        let time = |path: &str| object.at(path).as_str().map(|time| since_text(time, now));
+        let unknown = || Value::from("<unknown>");
+        let first = time("firstTimestamp").or_else(|| time("eventTime")).unwrap_or_else(unknown);
+        let mut last = time("lastTimestamp").unwrap_or_else(|| first.clone());
+        let mut count = object.at("count").as_i64().filter(|count| *count != 0).unwrap_or(1);
+        if object.at("series").exists() {
+            last = time("series.lastObservedTime").unwrap_or_else(unknown);
+            count = object.at("series.count").as_i64().unwrap_or(0);
+        }
+        let kind = text("involvedObject.kind").to_lowercase();
+        let target = match text("involvedObject.name") {
+            "" => kind,
+            name => format!("{kind}/{name}"),
+        };
+        let either = |one: &str, other: &str| if text(one).is_empty() { text(other) } else { text(one) }.to_owned();
+        let component = either("source.component", "reportingComponent");
+        let source = match either("source.host", "reportingInstance") {
+            host if host.is_empty() => component,
+            host => format!("{component}, {host}"),
+        };
+        vec![
+            last,
+            text("type").into(),
+            text("reason").into(),
+            target.into(),
+            text("involvedObject.fieldPath").into(),
+            source.into(),
+            text("message").trim().into(),
+            first,
+            count.into(),
+            object.name().into(),
+        ]
+    }
+}
 
 static COLUMNS: &[Column] = &[
     Column::string(

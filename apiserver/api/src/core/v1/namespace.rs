@@ -1,7 +1,15 @@
 //! Namespace: a scope for names, deleted with everything in it.
 
-use crate::kinds::{AGE, Column, FINALIZE, NAME, NameRule, STATUS, Storage};
-use crate::{Resource, Strategy};
+use coracle_clock::Timestamp;
+use serde_json::{Value, json};
+
+use crate::kinds::{AGE, Column, FINALIZE, NAME, NameRule, STATUS, Storage, age};
+use crate::object::default_text;
+use crate::validation::names;
+use crate::{At, FieldErrors, Object, Resource, Strategy};
+
+/// What holds a Namespace until everything in it is gone.
+pub const FINALIZER: &str = "kubernetes";
 
 /// What the pipeline knows of namespaces.
 pub static RESOURCE: Resource = Resource {
@@ -29,7 +37,69 @@ pub static RESOURCE: Resource = Resource {
 /// Namespace: a scope for names, deleted with everything in it.
 pub struct Namespace;
 
-impl Strategy for Namespace {}
+impl Strategy for Namespace {
+    fn default(&self, object: &mut Object) {
+        label_with_name(object);
+        default_text(object.map_mut("status"), "phase", "Active");
+    }
+
+    fn prepare_for_create(&self, new: &mut Object) {
+        // Only now is a generated name there.
+        label_with_name(new);
+        new.set("status", json!({"phase": "Active"}));
+        let finalizers = new.map_mut("spec").entry("finalizers").or_insert_with(|| json!([]));
+        match finalizers.as_array_mut() {
+            Some(list) if !list.contains(&json!(FINALIZER)) => list.push(json!(FINALIZER)),
+            Some(_) => {}
+            None => *finalizers = json!([FINALIZER]),
+        }
+    }
+
+    fn prepare_for_update(&self, new: &mut Object, old: &Object) {
+        // `finalize` is the only way to change them.
+        match old.at("spec.finalizers").value() {
+            Some(finalizers) => new.set("spec.finalizers", finalizers.clone()),
+            None => drop(new.remove("spec.finalizers")),
+        }
+    }
+
+    fn validate(&self, new: &Object, errors: &mut FieldErrors) {
+        let finalizers = new.at("spec.finalizers");
+        for finalizer in finalizers.items() {
+            let place = At::maybe(finalizer.value(), finalizers.path());
+            errors.text(&place, names::qualified_name);
+            if !finalizer.str().contains('/') && finalizer.str() != FINALIZER {
+                errors.invalid(&place, "name is neither a standard finalizer name nor is it fully qualified");
+            }
+        }
+    }
+
+    fn validate_status_update(&self, new: &Object, _old: &Object, errors: &mut FieldErrors) {
+        let phase = At::maybe(new.at("status.phase").value(), "status.Phase");
+        if new.is_terminating() && phase.str() != "Terminating" {
+            errors.invalid(&phase, "may only be 'Terminating' if `deletionTimestamp` is not empty");
+        }
+        if !new.is_terminating() && phase.str() != "Active" {
+            errors.invalid(&phase, "may only be 'Active' if `deletionTimestamp` is empty");
+        }
+    }
+
+    fn selectable_fields(&self, object: &Object) -> Vec<(&'static str, String)> {
+        vec![("status.phase", object.at("status.phase").str().to_owned())]
+    }
+
+    fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
+        vec![object.name().into(), object.at("status.phase").str().into(), age(object, now)]
+    }
+}
+
+/// Every Namespace can be selected by its name.
+fn label_with_name(object: &mut Object) {
+    let name = object.name().to_owned();
+    if !name.is_empty() {
+        object.map_mut("metadata.labels").insert("kubernetes.io/metadata.name".to_owned(), name.into());
+    }
+}
 
 static COLUMNS: &[Column] = &[
     NAME,

@@ -1,7 +1,15 @@
 //! Node: a machine, or a process that stands for one, that runs Pods.
 
-use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, STATUS, Storage};
-use crate::{Resource, Strategy};
+use std::collections::HashSet;
+
+use coracle_clock::Timestamp;
+use serde_json::{Value, json};
+
+use crate::field_errors::ErrorType;
+use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, STATUS, Storage, age};
+use super::pod_spec::containers;
+use crate::validation::{address, names};
+use crate::{At, FieldErrors, Object, Resource, Strategy};
 
 /// What the pipeline knows of nodes.
 pub static RESOURCE: Resource = Resource {
@@ -27,7 +35,133 @@ pub static RESOURCE: Resource = Resource {
 /// Node: a machine, or a process that stands for one, that runs Pods.
 pub struct Node;
 
-impl Strategy for Node {}
+impl Strategy for Node {
+    fn default(&self, object: &mut Object) {
+        if let Some(capacity) = object.at("status.capacity").value().cloned() {
+            object.set_default("status.allocatable", capacity);
+        }
+        // The list is the newer form; the first of it is the old one.
+        let (one, all) = (object.at("spec.podCIDR").str().to_owned(), object.at("spec.podCIDRs").len());
+        if all == 0 && !one.is_empty() {
+            object.set("spec.podCIDRs", json!([one]));
+        } else if one.is_empty() && all > 0 {
+            let first = object.at("spec.podCIDRs").index(0).str().to_owned();
+            object.set("spec.podCIDR", first);
+        }
+    }
+
+    fn validate(&self, new: &Object, errors: &mut FieldErrors) {
+        // Upstream reports taints under `metadata`.
+        taints(&At::maybe(new.at("spec.taints").value(), "metadata.taints"), errors);
+        for list in ["capacity", "allocatable"] {
+            let at = new.at("status").key(list);
+            for (name, quantity) in at.entries() {
+                let place = At::maybe(quantity.value(), format!("{}.{name}", at.path()));
+                containers::resource_quantity(name, &place, errors);
+            }
+        }
+        for range in new.at("spec.podCIDRs").items() {
+            address::cidr(&range, errors);
+        }
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, errors: &mut FieldErrors) {
+        let (now, was) = (new.at("spec"), old.at("spec"));
+        if was.key("podCIDRs").len() > 0 && now.key("podCIDRs").value() != was.key("podCIDRs").value() {
+            errors.forbidden(&now.key("podCIDRs"), "node updates may not change podCIDR except from \"\" to valid");
+        }
+        if !was.key("providerID").str().is_empty() && now.key("providerID").str() != was.key("providerID").str() {
+            let detail = "node updates may not change providerID except from \"\" to valid";
+            errors.forbidden(&now.key("providerID"), detail);
+        }
+    }
+
+    fn validate_status_update(&self, new: &Object, _old: &Object, errors: &mut FieldErrors) {
+        self.validate(new, errors);
+    }
+
+    fn selectable_fields(&self, object: &Object) -> Vec<(&'static str, String)> {
+        vec![("spec.unschedulable", object.at("spec.unschedulable").is_true().to_string())]
+    }
+
+    fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
+        let info = object.at("status.nodeInfo");
+        let known = |text: &str| Value::from(if text.is_empty() { "<unknown>" } else { text });
+        let kernel = match (info.key("kernelVersion").str(), info.key("architecture").str()) {
+            ("", _) => "<unknown>".to_owned(),
+            (kernel, "") => kernel.to_owned(),
+            (kernel, architecture) => format!("{kernel} ({architecture})"),
+        };
+        vec![
+            object.name().into(),
+            status_text(object).into(),
+            roles(object).into(),
+            age(object, now),
+            info.key("kubeletVersion").str().into(),
+            first_address(object, "InternalIP").into(),
+            first_address(object, "ExternalIP").into(),
+            known(info.key("osImage").str()),
+            kernel.into(),
+            known(info.key("containerRuntimeVersion").str()),
+        ]
+    }
+}
+
+fn taints(list: &At<'_>, errors: &mut FieldErrors) {
+    let mut taken = HashSet::new();
+    for taint in list.items() {
+        let (key, value, effect) = (taint.key("key"), taint.key("value"), taint.key("effect"));
+        errors.text(&key, names::qualified_name);
+        errors.text(&value, names::label_value);
+        if effect.str().is_empty() {
+            errors.required(&effect, "");
+        } else {
+            errors.one_of(&effect, &["NoSchedule", "PreferNoSchedule", "NoExecute"]);
+        }
+        if !taken.insert((key.str(), effect.str())) {
+            let detail = "taints must be unique by key and effect pair";
+            let shown = json!({
+                "Key": key.str(), "Value": value.str(), "Effect": effect.str(), "TimeAdded": taint.key("timeAdded").value(),
+            });
+            errors.push(ErrorType::Duplicate, taint.path(), Some(shown), detail);
+        }
+    }
+}
+
+fn status_text(node: &Object) -> String {
+    let conditions = node.at("status.conditions");
+    let ready = conditions.items().find(|condition| condition.key("type").str() == "Ready");
+    let status = match ready.as_ref().map(|condition| condition.key("status").str()) {
+        Some("True") => "Ready",
+        Some(_) => "NotReady",
+        None => "Unknown",
+    };
+    let closed = if node.at("spec.unschedulable").is_true() { ",SchedulingDisabled" } else { "" };
+    format!("{status}{closed}")
+}
+
+/// The roles that labels name: `node-role.kubernetes.io/<role>` and `kubernetes.io/role`.
+fn roles(node: &Object) -> String {
+    let labels = node.at("metadata.labels");
+    let mut roles: Vec<&str> = labels
+        .entries()
+        .filter_map(|(key, value)| match key.strip_prefix("node-role.kubernetes.io/") {
+            Some(role) => Some(role),
+            None if key == "kubernetes.io/role" => value.as_str(),
+            None => None,
+        })
+        .filter(|role| !role.is_empty())
+        .collect();
+    roles.sort_unstable();
+    roles.dedup();
+    if roles.is_empty() { "<none>".to_owned() } else { roles.join(",") }
+}
+
+fn first_address(node: &Object, kind: &str) -> String {
+    let addresses = node.at("status.addresses");
+    let found = addresses.items().find(|address| address.key("type").str() == kind);
+    found.map_or_else(|| "<none>".to_owned(), |address| address.key("address").str().to_owned())
+}
 
 static COLUMNS: &[Column] = &[
     NAME,

@@ -1,7 +1,18 @@
 //! EndpointSlice: a part of the addresses behind a Service.
 
-use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, Storage};
-use crate::{Resource, Strategy};
+use std::collections::HashSet;
+
+use coracle_clock::Timestamp;
+use serde_json::Value;
+
+use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, Storage, age};
+use crate::object::{default_value, each_object};
+use crate::validation::{address, names, numbers};
+use crate::{At, FieldErrors, Object, Resource, Strategy};
+
+const MOST_ENDPOINTS: usize = 1000;
+const MOST_ADDRESSES: usize = 100;
+const MOST_PORTS: usize = 20_000;
 
 /// What the pipeline knows of endpointslices.
 pub static RESOURCE: Resource = Resource {
@@ -27,7 +38,126 @@ pub static RESOURCE: Resource = Resource {
 /// EndpointSlice: a part of the addresses behind a Service.
 pub struct EndpointSlice;
 
-impl Strategy for EndpointSlice {}
+impl Strategy for EndpointSlice {
+    fn default(&self, object: &mut Object) {
+        each_object(object.root_mut(), "ports", |port| {
+            default_value(port, "name", || Value::from(""));
+            default_value(port, "protocol", || Value::from("TCP"));
+        });
+    }
+
+    fn validate(&self, new: &Object, errors: &mut FieldErrors) {
+        let (kind, endpoints, ports) = (new.at("addressType"), new.at("endpoints"), new.at("ports"));
+        if kind.str().is_empty() {
+            errors.required(&kind, "");
+        } else {
+            errors.one_of(&kind, &["FQDN", "IPv4", "IPv6"]);
+        }
+        if endpoints.len() > MOST_ENDPOINTS {
+            errors.too_many(&endpoints, MOST_ENDPOINTS);
+        } else {
+            for one in endpoints.items() {
+                endpoint(&one, kind.str(), errors);
+            }
+        }
+        endpoint_ports(&ports, errors);
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, errors: &mut FieldErrors) {
+        errors.immutable(&new.at("addressType"), &old.at("addressType"));
+    }
+
+    fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
+        let all_ports = object.at("ports");
+        let ports = all_ports.items().map(|port| match port.key("port").as_i64() {
+            Some(number) => number.to_string(),
+            None => "*".to_owned(),
+        });
+        let endpoints = object.at("endpoints");
+        let mut addresses = Vec::new();
+        for endpoint in endpoints.items() {
+            addresses.extend(endpoint.key("addresses").items().map(|address| address.str().to_owned()));
+        }
+        vec![
+            object.name().into(),
+            object.at("addressType").str().into(),
+            some_of(ports.collect()).into(),
+            some_of(addresses).into(),
+            age(object, now),
+        ]
+    }
+}
+
+fn endpoint(endpoint: &At<'_>, kind: &str, errors: &mut FieldErrors) {
+    let addresses = endpoint.key("addresses");
+    if addresses.len() == 0 {
+        errors.required(&addresses, "must contain at least 1 address");
+    } else if addresses.len() > MOST_ADDRESSES {
+        errors.too_many(&addresses, MOST_ADDRESSES);
+    }
+    for at in addresses.items() {
+        match kind {
+            "FQDN" => errors.text(&at, names::dns1123_subdomain),
+            "IPv4" | "IPv6" => match address::parse_ip(at.str()) {
+                Some(ip) if ip.is_ipv4() != (kind == "IPv4") => {
+                    errors.invalid(&at, format!("must be an {kind} address"));
+                }
+                _ => address::non_special_ip(&at, errors),
+            },
+            _ => {}
+        }
+    }
+    if endpoint.key("nodeName").exists() {
+        errors.text(&endpoint.key("nodeName"), names::dns1123_subdomain);
+    }
+    if endpoint.key("hostname").exists() {
+        errors.text(&endpoint.key("hostname"), names::dns1123_label);
+    }
+    let mut zones = HashSet::new();
+    for zone in endpoint.at("hints.forZones").items() {
+        let name = zone.key("name");
+        if !zones.insert(name.str()) {
+            errors.duplicate(&name);
+        }
+    }
+}
+
+fn endpoint_ports(ports: &At<'_>, errors: &mut FieldErrors) {
+    if ports.len() > MOST_PORTS {
+        return errors.too_many(ports, MOST_PORTS);
+    }
+    let mut taken = HashSet::new();
+    for port in ports.items() {
+        let (name, number, protocol) = (port.key("name"), port.key("port"), port.key("protocol"));
+        if !name.str().is_empty() {
+            errors.text(&name, names::dns1123_label);
+        }
+        if !taken.insert(name.str()) {
+            errors.duplicate(&name);
+        }
+        if number.exists() {
+            numbers::port(&number, errors);
+        }
+        if protocol.str().is_empty() {
+            errors.required(&protocol, "");
+        } else {
+            errors.one_of(&protocol, &["SCTP", "TCP", "UDP"]);
+        }
+        if port.key("appProtocol").exists() {
+            errors.text(&port.key("appProtocol"), names::qualified_name);
+        }
+    }
+}
+
+/// The first three, and how many more there are.
+fn some_of(texts: Vec<String>) -> String {
+    const SHOWN: usize = 3;
+    match texts.len() {
+        0 => "<unset>".to_owned(),
+        count if count > SHOWN => format!("{} + {} more...", texts[..SHOWN].join(","), count - SHOWN),
+        _ => texts.join(","),
+    }
+}
 
 static COLUMNS: &[Column] = &[
     NAME,

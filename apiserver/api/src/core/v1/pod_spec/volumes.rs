@@ -71,10 +71,14 @@ fn source(volume: &At<'_>, errors: &mut FieldErrors) {
             "projected" => projected(&at, errors),
             "persistentVolumeClaim" => required_name(&at.key("claimName"), errors),
             "ephemeral" => {
-                if !at.key("volumeClaimTemplate").exists() {
-                    errors.required(&at.key("volumeClaimTemplate"), "");
+                let template = at.key("volumeClaimTemplate");
+                if template.exists() {
+                    claim_template(&template.key("spec"), errors);
+                } else {
+                    errors.required(&template, "");
                 }
             }
+            "iscsi" => iscsi(&at, errors),
             "nfs" => {
                 required_name(&at.key("server"), errors);
                 let path = at.key("path");
@@ -100,6 +104,33 @@ fn source(volume: &At<'_>, errors: &mut FieldErrors) {
     }
     if found == 0 {
         errors.required(volume, "must specify a volume type");
+    }
+}
+
+fn iscsi(at: &At<'_>, errors: &mut FieldErrors) {
+    required_name(&at.key("targetPortal"), errors);
+    let name = at.key("iqn");
+    if name.str().is_empty() {
+        errors.required(&name, "");
+    } else if !["iqn", "eui", "naa"].iter().any(|form| name.str().starts_with(form)) {
+        errors.invalid(&name, "must be valid format starting with iqn, eui, or naa");
+    }
+    numbers::within(&at.key("lun"), 0, 255, errors);
+}
+
+/// The spec of the claim that an ephemeral volume makes.
+fn claim_template(spec: &At<'_>, errors: &mut FieldErrors) {
+    const MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+    let modes = spec.key("accessModes");
+    if modes.len() == 0 {
+        errors.required(&modes, "at least 1 access mode is required");
+    }
+    for mode in modes.items() {
+        errors.one_of(&At::maybe(mode.value(), modes.path()), MODES);
+    }
+    let storage = spec.at("resources.requests").entry("storage");
+    if !storage.exists() {
+        errors.required(&storage, "");
     }
 }
 
