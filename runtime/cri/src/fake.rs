@@ -1,1 +1,724 @@
 //! A pod runtime that runs nothing.
+//!
+//! What a container does is scripted per image name; everything else (states, events, restarts,
+//! stops) is as real runtimes do it, in the time of the paused clock. Images without a script run
+//! until they are stopped.
+//!
+//! ```
+//! # use coracle_cri::fake::{FakeRuntime, Script};
+//! # use coracle_clock::Clock;
+//! # use std::time::Duration;
+//! # let clock = Clock::fake(1);
+//! let runtime = FakeRuntime::new(clock);
+//! runtime.script("crashes", Script::exits(1).after(Duration::from_secs(3)));
+//! runtime.script("missing", Script::image_error("no such image"));
+//! runtime.script("slow", Script::serves_after(Duration::from_secs(20)));
+//! ```
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use coracle_clock::Clock;
+use tokio::sync::{broadcast, watch};
+
+use crate::{
+    BoxedStream, ContainerConfig, ContainerId, ContainerState, ContainerStatus, ImageError,
+    ImageRef, ImageRequest, ImageStep, PodRuntime, PodSandboxConfig, RuntimeError, RuntimeEvent,
+    SandboxId, SandboxStatus,
+};
+
+/// What containers of an image do.
+#[derive(Clone, Debug, Default)]
+pub struct Script {
+    image_error: Option<ImageError>,
+    start_error: Option<String>,
+    exit: Option<ScriptedExit>,
+    serving: Serving,
+    ignores_stop: bool,
+    output: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+struct ScriptedExit {
+    after: Duration,
+    code: i32,
+    reason: String,
+    message: String,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum Serving {
+    #[default]
+    AtOnce,
+    After(Duration),
+    Never,
+}
+
+impl Script {
+    /// Runs until it is stopped.
+    pub fn runs() -> Self {
+        Self::default()
+    }
+
+    /// Ends by itself, at once unless [`after`](Self::after) says otherwise.
+    pub fn exits(code: i32) -> Self {
+        let reason = if code == 0 { "Completed" } else { "Error" }.to_owned();
+        let exit = ScriptedExit {
+            after: Duration::ZERO,
+            code,
+            reason,
+            message: String::new(),
+        };
+        Self {
+            exit: Some(exit),
+            ..Self::default()
+        }
+    }
+
+    /// Ends with 137 and the reason `OOMKilled`.
+    pub fn out_of_memory() -> Self {
+        let mut script = Self::exits(137);
+        if let Some(exit) = &mut script.exit {
+            exit.reason = "OOMKilled".to_owned();
+        }
+        script
+    }
+
+    /// Runs, and begins to serve after `delay`.
+    pub fn serves_after(delay: Duration) -> Self {
+        Self {
+            serving: Serving::After(delay),
+            ..Self::default()
+        }
+    }
+
+    /// Runs, and never serves.
+    pub fn never_serves() -> Self {
+        Self {
+            serving: Serving::Never,
+            ..Self::default()
+        }
+    }
+
+    /// The image cannot be pulled.
+    pub fn image_error(message: &str) -> Self {
+        Self::fails_image(ImageError::Pull(message.to_owned()))
+    }
+
+    /// The image fails with this very error.
+    pub fn fails_image(error: ImageError) -> Self {
+        Self {
+            image_error: Some(error),
+            ..Self::default()
+        }
+    }
+
+    /// The container cannot be started.
+    pub fn start_error(message: &str) -> Self {
+        Self {
+            start_error: Some(message.to_owned()),
+            ..Self::default()
+        }
+    }
+
+    /// How long it runs before it exits.
+    pub fn after(mut self, delay: Duration) -> Self {
+        if let Some(exit) = &mut self.exit {
+            exit.after = delay;
+        }
+        self
+    }
+
+    /// The termination message of its exit.
+    pub fn message(mut self, message: &str) -> Self {
+        if let Some(exit) = &mut self.exit {
+            exit.message = message.to_owned();
+        }
+        self
+    }
+
+    /// A stop takes the whole grace period and ends with 137.
+    pub fn ignores_stop(mut self) -> Self {
+        self.ignores_stop = true;
+        self
+    }
+
+    /// Lines that each run writes to its log on standard output.
+    pub fn prints(mut self, lines: &[&str]) -> Self {
+        self.output
+            .extend(lines.iter().map(|line| (*line).to_owned()));
+        self
+    }
+}
+
+/// What the kubelet asked for, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Call {
+    /// `run_pod_sandbox`.
+    RunPodSandbox(SandboxId),
+    /// `stop_pod_sandbox`.
+    StopPodSandbox(SandboxId),
+    /// `ensure_image`.
+    EnsureImage(ImageRequest),
+    /// `start_container`.
+    StartContainer(Box<ContainerConfig>),
+    /// `stop_container` and its grace.
+    StopContainer(ContainerId, Duration),
+}
+
+/// The runtime; cheap to clone.
+#[derive(Clone)]
+pub struct FakeRuntime(Arc<Inner>);
+
+struct Inner {
+    clock: Clock,
+    state: Mutex<State>,
+    events: broadcast::Sender<RuntimeEvent>,
+}
+
+#[derive(Default)]
+struct State {
+    scripts: HashMap<String, Script>,
+    sandboxes: BTreeMap<SandboxId, Sandbox>,
+    calls: Vec<Call>,
+}
+
+struct Sandbox {
+    config: PodSandboxConfig,
+    containers: Vec<Container>,
+}
+
+struct Container {
+    config: ContainerConfig,
+    status: ContainerStatus,
+    script: Script,
+    /// True once the run has ended.
+    ended: watch::Sender<bool>,
+}
+
+impl FakeRuntime {
+    /// A runtime without pods or scripts.
+    pub fn new(clock: Clock) -> Self {
+        let (state, events) = (Mutex::default(), broadcast::channel(4096).0);
+        Self(Arc::new(Inner {
+            clock,
+            state,
+            events,
+        }))
+    }
+
+    /// Lets containers of `image` do as `script` says, from their next start or pull on.
+    pub fn script(&self, image: &str, script: Script) {
+        self.0.state().scripts.insert(image.to_owned(), script);
+    }
+
+    /// Ends a running container now, as if its guest had exited. False when it is not running.
+    pub fn exit(&self, id: &ContainerId, code: i32) -> bool {
+        let reason = if code == 0 { "Completed" } else { "Error" };
+        self.0.end(id, None, code, reason, "")
+    }
+
+    /// Everything asked for so far.
+    pub fn calls(&self) -> Vec<Call> {
+        self.0.state().calls.clone()
+    }
+
+    /// How the sandbox was configured.
+    pub fn sandbox(&self, id: &SandboxId) -> Option<PodSandboxConfig> {
+        self.0
+            .state()
+            .sandboxes
+            .get(id)
+            .map(|sandbox| sandbox.config.clone())
+    }
+
+    /// How the latest run of a container was configured.
+    pub fn container(&self, id: &ContainerId) -> Option<ContainerConfig> {
+        self.0
+            .state()
+            .container(id)
+            .map(|container| container.config.clone())
+    }
+}
+
+#[async_trait]
+impl PodRuntime for FakeRuntime {
+    async fn run_pod_sandbox(&self, config: PodSandboxConfig) -> Result<(), RuntimeError> {
+        let mut state = self.0.state();
+        state.calls.push(Call::RunPodSandbox(config.id.clone()));
+        if state.sandboxes.contains_key(&config.id) {
+            return Err(RuntimeError::InvalidState(format!(
+                "sandbox {} exists",
+                config.id
+            )));
+        }
+        let id = config.id.clone();
+        state.sandboxes.insert(
+            id,
+            Sandbox {
+                config,
+                containers: Vec::new(),
+            },
+        );
+        Ok(())
+    }
+
+    async fn stop_pod_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError> {
+        let running: Vec<_> = {
+            let mut state = self.0.state();
+            state.calls.push(Call::StopPodSandbox(id.clone()));
+            let sandbox = state.sandboxes.get(id);
+            let containers = sandbox.iter().flat_map(|sandbox| &sandbox.containers);
+            containers
+                .map(|container| container.config.id.clone())
+                .collect()
+        };
+        for container in running {
+            self.0.end(&container, None, 137, "Error", "");
+        }
+        self.0.state().sandboxes.remove(id);
+        Ok(())
+    }
+
+    async fn ensure_image(&self, request: ImageRequest) -> Result<ImageRef, ImageError> {
+        let script = {
+            let mut state = self.0.state();
+            state.calls.push(Call::EnsureImage(request.clone()));
+            state
+                .scripts
+                .get(&request.image)
+                .cloned()
+                .unwrap_or_default()
+        };
+        let image = request.image;
+        self.0.progress(&image, ImageStep::Pulling);
+        if let Some(error) = script.image_error {
+            return Err(error);
+        }
+        self.0.progress(&image, ImageStep::Ready);
+        let digest = format!("sha256:{:064x}", fingerprint(&image));
+        Ok(ImageRef {
+            size: image.len() as u64,
+            digest,
+            image,
+        })
+    }
+
+    async fn start_container(&self, config: ContainerConfig) -> Result<(), RuntimeError> {
+        let id = config.id.clone();
+        let run = config.restart_count;
+        let (script, log) = {
+            let mut state = self.0.state();
+            state
+                .calls
+                .push(Call::StartContainer(Box::new(config.clone())));
+            let script = state
+                .scripts
+                .get(&config.image.image)
+                .cloned()
+                .unwrap_or_default();
+            let sandbox = state.sandboxes.get_mut(&id.sandbox);
+            let sandbox =
+                sandbox.ok_or_else(|| RuntimeError::NotFound(format!("sandbox {}", id.sandbox)))?;
+            let earlier = sandbox.containers.iter().position(|c| c.config.id == id);
+            if earlier.is_some_and(|index| sandbox.containers[index].is_running()) {
+                return Err(RuntimeError::InvalidState(format!(
+                    "container {id} is running"
+                )));
+            }
+            if let Some(message) = &script.start_error {
+                return Err(RuntimeError::Start(message.clone()));
+            }
+            let log = sandbox
+                .config
+                .log_directory
+                .join(&id.name)
+                .join(format!("{run}.log"));
+            let container = Container::started(config, script.clone(), &self.0.clock);
+            self.0.announce(&container.status);
+            match earlier {
+                Some(index) => sandbox.containers[index] = container,
+                None => sandbox.containers.push(container),
+            }
+            (script, log)
+        };
+        if !script.output.is_empty() {
+            let written = write_log(&log, &script.output, &self.0.clock);
+            written.map_err(|e| RuntimeError::Start(format!("log {}: {e}", log.display())))?;
+        }
+        tokio::spawn(play(self.0.clone(), id, run, script));
+        Ok(())
+    }
+
+    async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), RuntimeError> {
+        let (ignores, mut ended) = {
+            let mut state = self.0.state();
+            state.calls.push(Call::StopContainer(id.clone(), grace));
+            if !state.sandboxes.contains_key(&id.sandbox) {
+                return Err(RuntimeError::NotFound(format!("sandbox {}", id.sandbox)));
+            }
+            match state.container(id) {
+                Some(container) if container.is_running() => {
+                    (container.script.ignores_stop, container.ended.subscribe())
+                }
+                _ => return Ok(()),
+            }
+        };
+        if ignores || grace.is_zero() {
+            // A guest that ends by itself within the grace keeps its own exit code.
+            let _ = tokio::time::timeout(grace, ended.wait_for(|ended| *ended)).await;
+            self.0.end(id, None, 137, "Error", "");
+        } else {
+            self.0.end(id, None, 143, "Error", "");
+        }
+        Ok(())
+    }
+
+    async fn list(&self) -> Vec<SandboxStatus> {
+        let state = self.0.state();
+        let status = |(id, sandbox): (&SandboxId, &Sandbox)| SandboxStatus {
+            id: id.clone(),
+            address: sandbox.config.address,
+            containers: sandbox
+                .containers
+                .iter()
+                .map(|c| c.status.clone())
+                .collect(),
+        };
+        state.sandboxes.iter().map(status).collect()
+    }
+
+    fn subscribe(&self) -> broadcast::Receiver<RuntimeEvent> {
+        self.0.events.subscribe()
+    }
+
+    /// Declared TCP ports of running containers are open, and echo what they are sent.
+    async fn connect(&self, id: &SandboxId, port: u16) -> Result<BoxedStream, RuntimeError> {
+        let open = {
+            let state = self.0.state();
+            let sandbox = state.sandboxes.get(id);
+            let sandbox = sandbox.ok_or_else(|| RuntimeError::NotFound(format!("sandbox {id}")))?;
+            let mut serving = sandbox
+                .containers
+                .iter()
+                .filter(|container| container.is_serving());
+            serving.any(|c| c.config.ports.iter().any(|p| p.tcp && p.port == port))
+        };
+        if !open {
+            let refused = format!("port {port} of sandbox {id} refused the connection");
+            return Err(RuntimeError::InvalidState(refused));
+        }
+        let (near, far) = tokio::io::duplex(64 << 10);
+        tokio::spawn(async move {
+            let (mut reader, mut writer) = tokio::io::split(far);
+            // The caller going away is how a connection ends.
+            let _ = tokio::io::copy(&mut reader, &mut writer).await;
+        });
+        Ok(Box::pin(near))
+    }
+}
+
+/// Lets one run do what its script says.
+async fn play(inner: Arc<Inner>, id: ContainerId, run: u32, script: Script) {
+    let serve = async {
+        match script.serving {
+            Serving::After(delay) => {
+                tokio::time::sleep(delay).await;
+                inner.serve(&id, run);
+            }
+            Serving::AtOnce | Serving::Never => {}
+        }
+    };
+    let exit = async {
+        if let Some(exit) = &script.exit {
+            tokio::time::sleep(exit.after).await;
+            inner.end(&id, Some(run), exit.code, &exit.reason, &exit.message);
+        }
+    };
+    tokio::join!(serve, exit);
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends a run; with `run`, only if it is still that one. False when nothing ran.
+    fn end(
+        &self,
+        id: &ContainerId,
+        run: Option<u32>,
+        code: i32,
+        reason: &str,
+        message: &str,
+    ) -> bool {
+        let mut state = self.state();
+        let Some(container) = state.container_mut(id) else {
+            return false;
+        };
+        if run.is_some_and(|run| run != container.status.restart_count) {
+            return false;
+        }
+        let ContainerState::Running { started_at, .. } = container.status.state else {
+            return false;
+        };
+        container.status.state = ContainerState::Exited {
+            started_at,
+            finished_at: self.clock.now(),
+            exit_code: code,
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+        };
+        container.ended.send_replace(true);
+        self.announce(&container.status);
+        true
+    }
+
+    fn serve(&self, id: &ContainerId, run: u32) {
+        let mut state = self.state();
+        let Some(container) = state.container_mut(id) else {
+            return;
+        };
+        if let ContainerState::Running { serving, .. } = &mut container.status.state
+            && container.status.restart_count == run
+        {
+            *serving = true;
+            self.announce(&container.status);
+        }
+    }
+
+    /// Nobody may be listening.
+    fn announce(&self, status: &ContainerStatus) {
+        let _ = self.events.send(RuntimeEvent::Container(status.clone()));
+    }
+
+    fn progress(&self, image: &str, step: ImageStep) {
+        let _ = self.events.send(RuntimeEvent::ImageProgress {
+            image: image.to_owned(),
+            step,
+        });
+    }
+}
+
+impl State {
+    fn container(&self, id: &ContainerId) -> Option<&Container> {
+        self.sandboxes
+            .get(&id.sandbox)?
+            .containers
+            .iter()
+            .find(|c| c.config.id == *id)
+    }
+
+    fn container_mut(&mut self, id: &ContainerId) -> Option<&mut Container> {
+        let sandbox = self.sandboxes.get_mut(&id.sandbox)?;
+        sandbox.containers.iter_mut().find(|c| c.config.id == *id)
+    }
+}
+
+impl Container {
+    fn started(config: ContainerConfig, script: Script, clock: &Clock) -> Self {
+        let serving = matches!(script.serving, Serving::AtOnce);
+        let status = ContainerStatus {
+            id: config.id.clone(),
+            restart_count: config.restart_count,
+            image: config.image.clone(),
+            state: ContainerState::Running {
+                started_at: clock.now(),
+                serving,
+            },
+        };
+        Self {
+            config,
+            status,
+            script,
+            ended: watch::Sender::new(false),
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        matches!(self.status.state, ContainerState::Running { .. })
+    }
+
+    fn is_serving(&self) -> bool {
+        matches!(
+            self.status.state,
+            ContainerState::Running { serving: true, .. }
+        )
+    }
+}
+
+/// A number that differs between images, so that their digests do (FNV-1a).
+fn fingerprint(image: &str) -> u64 {
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    image.bytes().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
+fn write_log(path: &PathBuf, lines: &[String], clock: &Clock) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let mut text = String::new();
+    for line in lines {
+        writeln!(text, "{:.9} stdout F {line}", clock.now()).expect("strings take everything");
+    }
+    std::fs::write(path, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ContainerPort, DnsConfig, PullPolicy};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    struct Node {
+        runtime: FakeRuntime,
+        events: broadcast::Receiver<RuntimeEvent>,
+    }
+
+    fn id() -> ContainerId {
+        ContainerId {
+            sandbox: SandboxId("uid".to_owned()),
+            name: "app".to_owned(),
+        }
+    }
+
+    async fn node(script: Script) -> Node {
+        let runtime = FakeRuntime::new(Clock::fake(1));
+        runtime.script("app:1", script);
+        let config = PodSandboxConfig {
+            id: id().sandbox,
+            pod: "default/web".to_owned(),
+            hostname: "web".to_owned(),
+            address: [10, 0, 0, 2].into(),
+            host_aliases: Vec::new(),
+            dns: DnsConfig::default(),
+            log_directory: PathBuf::new(),
+            memory_limit: None,
+        };
+        runtime.run_pod_sandbox(config).await.unwrap();
+        let events = runtime.subscribe();
+        Node { runtime, events }
+    }
+
+    impl Node {
+        async fn start(&self, restart_count: u32) -> Result<(), RuntimeError> {
+            let (image, policy) = ("app:1".to_owned(), PullPolicy::Always);
+            let request = ImageRequest {
+                image,
+                policy,
+                known_digest: None,
+            };
+            let image = self.runtime.ensure_image(request).await.unwrap();
+            let port = ContainerPort {
+                name: String::new(),
+                port: 80,
+                tcp: true,
+            };
+            let config = ContainerConfig {
+                id: id(),
+                image,
+                command: Vec::new(),
+                args: Vec::new(),
+                env: Vec::new(),
+                working_dir: String::new(),
+                mounts: Vec::new(),
+                ports: vec![port],
+                memory_limit: None,
+                cpu_limit_millis: None,
+                cpu_weight_millis: 1,
+                restart_count,
+                stdin: false,
+                annotations: BTreeMap::new(),
+            };
+            self.runtime.start_container(config).await
+        }
+
+        async fn exit_code(&mut self) -> i32 {
+            loop {
+                if let RuntimeEvent::Container(status) = self.events.recv().await.unwrap()
+                    && let ContainerState::Exited { exit_code, .. } = status.state
+                {
+                    return exit_code;
+                }
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scripted_exit_comes_in_its_time_and_again_after_a_restart() {
+        let mut node = node(Script::exits(3).after(Duration::from_secs(60))).await;
+        let start = node.runtime.0.clock.monotonic();
+        for run in 0..2 {
+            node.start(run).await.unwrap();
+            assert!(
+                node.start(run).await.is_err(),
+                "a running container starts twice"
+            );
+            assert_eq!(node.exit_code().await, 3);
+        }
+        assert_eq!((node.runtime.0.clock.monotonic() - start).as_secs(), 120);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_ends_with_143_and_a_stubborn_guest_with_137_at_the_end_of_its_grace() {
+        for (script, code, seconds) in [
+            (Script::runs(), 143, 0),
+            (Script::runs().ignores_stop(), 137, 30),
+        ] {
+            let mut node = node(script).await;
+            node.start(0).await.unwrap();
+            let before = node.runtime.0.clock.monotonic();
+            node.runtime
+                .stop_container(&id(), Duration::from_secs(30))
+                .await
+                .unwrap();
+            assert_eq!(
+                (node.runtime.0.clock.monotonic() - before).as_secs(),
+                seconds
+            );
+            assert_eq!(node.exit_code().await, code);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ports_open_when_the_container_serves() {
+        let mut node = node(Script::serves_after(Duration::from_secs(5))).await;
+        node.start(0).await.unwrap();
+        assert!(node.runtime.connect(&id().sandbox, 80).await.is_err());
+        loop {
+            if let RuntimeEvent::Container(status) = node.events.recv().await.unwrap()
+                && matches!(status.state, ContainerState::Running { serving: true, .. })
+            {
+                break;
+            }
+        }
+        let mut stream = node.runtime.connect(&id().sandbox, 80).await.unwrap();
+        stream.write_all(b"ping").await.unwrap();
+        let mut answer = [0; 4];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"ping");
+        assert!(node.runtime.connect(&id().sandbox, 81).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn errors_are_those_of_the_script() {
+        let request = |image: &str| ImageRequest {
+            image: image.to_owned(),
+            policy: PullPolicy::Always,
+            known_digest: None,
+        };
+        let node = node(Script::start_error("no room")).await;
+        assert_eq!(node.start(0).await.unwrap_err().to_string(), "no room");
+        node.runtime.script("bad", Script::image_error("not found"));
+        let error = node.runtime.ensure_image(request("bad")).await.unwrap_err();
+        assert_eq!(
+            (error.reason(), error.to_string().as_str()),
+            ("ErrImagePull", "not found")
+        );
+    }
+}
