@@ -12,9 +12,11 @@
 mod http;
 mod store;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use guestbook_net::executor::{block_on, sleep, spawn, within};
@@ -24,8 +26,8 @@ use serde::Serialize;
 use http::{Request, Response};
 use store::{Entry, Store};
 
-/// Connections served at once; further ones are told to come back.
-const MAX_CONNECTIONS: usize = 64;
+/// Connections served at once; further ones wait in the listener's queue.
+const MAX_CONNECTIONS: usize = 256;
 /// How long a connection may stay silent, or take over one request.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -52,8 +54,9 @@ async fn serve() -> io::Result<()> {
         app.greeting, app.store
     );
 
-    let open = Rc::new(Cell::new(0));
+    let slots = Rc::new(Slots::default());
     loop {
+        let slot = Slots::take(&slots).await;
         let stream = match listener.accept().await {
             Ok(stream) => stream,
             Err(e) => {
@@ -63,11 +66,6 @@ async fn serve() -> io::Result<()> {
                 continue;
             }
         };
-        if open.get() == MAX_CONNECTIONS {
-            eprintln!("refused a connection: {MAX_CONNECTIONS} are open");
-            continue;
-        }
-        let slot = Slot::take(&open);
         let app = app.clone();
         spawn(async move {
             let peer = stream
@@ -155,19 +153,39 @@ impl App {
     }
 }
 
-/// One of the places for an open connection; given back on drop.
-struct Slot(Rc<Cell<usize>>);
+/// The places for open connections.
+#[derive(Default)]
+struct Slots {
+    taken: Cell<usize>,
+    /// Who waits for a place.
+    waiting: RefCell<Option<Waker>>,
+}
 
-impl Slot {
-    fn take(open: &Rc<Cell<usize>>) -> Self {
-        open.set(open.get() + 1);
-        Self(open.clone())
+/// A place; given back on drop.
+struct Slot(Rc<Slots>);
+
+impl Slots {
+    /// Waits for a place.
+    async fn take(slots: &Rc<Self>) -> Slot {
+        poll_fn(|cx| {
+            if slots.taken.get() < MAX_CONNECTIONS {
+                return Poll::Ready(());
+            }
+            slots.waiting.replace(Some(cx.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+        slots.taken.set(slots.taken.get() + 1);
+        Slot(slots.clone())
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.0.taken.set(self.0.taken.get() - 1);
+        if let Some(waker) = self.0.waiting.take() {
+            waker.wake();
+        }
     }
 }
 

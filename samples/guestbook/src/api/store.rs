@@ -17,8 +17,8 @@ const MAX_TEXT: usize = 500;
 /// What a visitor wrote. The number is the store's; an entry that comes in has none.
 #[derive(Deserialize, Serialize)]
 pub struct Entry {
-    #[serde(skip_deserializing)]
-    id: u64,
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    id: Option<u64>,
     author: String,
     text: String,
 }
@@ -91,7 +91,7 @@ impl Store {
             .trim_end()
             .strip_prefix("OK ")
             .and_then(|id| id.parse().ok());
-        entry.id = id.ok_or_else(|| unexpected(&answer))?;
+        entry.id = Some(id.ok_or_else(|| unexpected(&answer))?);
         Ok(())
     }
 
@@ -128,7 +128,7 @@ impl Store {
 fn parse_line(line: &str) -> Option<Entry> {
     let (id, json) = line.split_once(' ')?;
     let mut entry: Entry = serde_json::from_str(json).ok()?;
-    entry.id = id.parse().ok()?;
+    entry.id = Some(id.parse().ok()?);
     Some(entry)
 }
 

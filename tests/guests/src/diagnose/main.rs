@@ -22,6 +22,7 @@
 //! A failure is a line on stderr and code 1; arguments that make no sense are code 2.
 
 mod hostile;
+mod realloc;
 
 use std::fs;
 use std::io::{self, Read, Write};
