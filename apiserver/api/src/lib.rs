@@ -11,6 +11,7 @@ pub mod discovery;
 pub mod field_errors;
 pub mod kinds;
 pub mod object;
+pub mod patch;
 pub mod quantity;
 pub mod schema;
 pub mod strategy;

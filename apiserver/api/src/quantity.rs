@@ -90,6 +90,30 @@ impl Quantity {
         self.nanos < 0
     }
 
+    /// The form in which the API keeps a quantity that it was given: a whole number as it was written, within
+    /// bounds; anything else in canonical form.
+    ///
+    /// In a `resource_list`, parts below a thousandth round up.
+    pub fn kept_form(text: &str, resource_list: bool) -> Result<String, ParseQuantityError> {
+        let quantity: Quantity = text.parse()?;
+        let (digits, rest) = split_digits(text.trim_start_matches(['+', '-']));
+        let suffix = rest.strip_prefix('.').unwrap_or(rest);
+        if let Some((base, power, _)) = parse_suffix(suffix) {
+            let digits = digits.trim_start_matches('0').len() as i32;
+            let room = if base == 2 { 14 - power * 3 / 10 } else { 18 };
+            if power >= 0 && digits <= room {
+                return Ok(text.to_owned());
+            }
+        }
+        let milli = NANO / 1000;
+        if resource_list && quantity.nanos % milli != 0 {
+            return Ok(quantity
+                .with_nanos(divide_away(quantity.nanos, milli) * milli)
+                .to_string());
+        }
+        Ok(quantity.to_string())
+    }
+
     fn scaled(&self, unit: i128) -> i64 {
         let rounded = divide_away(self.nanos, unit);
         i64::try_from(rounded).unwrap_or(if rounded < 0 { i64::MIN } else { i64::MAX })
@@ -401,6 +425,33 @@ mod tests {
             let error = text.parse::<Quantity>().expect_err(text).to_string();
             assert_eq!(error, ParseQuantityError::NUMBER, "{text}");
         }
+    }
+
+    #[test]
+    fn the_api_keeps_whole_numbers_as_they_were_written() {
+        let cases = [
+            ("+1", "+1"),
+            ("5.", "5."),
+            ("1e3", "1e3"),
+            ("1E", "1E"),
+            ("1024Mi", "1024Mi"),
+            (".5", "500m"),
+            ("1.5", "1500m"),
+            ("1000m", "1"),
+            ("0.1m", "1m"),
+            ("1n", "1m"),
+            ("1u", "1m"),
+            ("1.0000000001", "1001m"),
+        ];
+        for (given, kept) in cases {
+            assert_eq!(
+                Quantity::kept_form(given, true).as_deref(),
+                Ok(kept),
+                "{given}"
+            );
+        }
+        assert_eq!(Quantity::kept_form("1u", false).as_deref(), Ok("1u"));
+        assert!(Quantity::kept_form("1 Gi", true).is_err());
     }
 
     #[test]

@@ -45,7 +45,8 @@ fn write(
             out.push_str(" atomic");
         }
         out.push('\n');
-        let message = messages.get(name);
+        // A version that is newer than the protobuf sources has the fields of the one before it.
+        let message = messages.get(name).or_else(|| messages.get(&name.replace(".v1.", ".v1beta1.")));
         for field in ordered(&definition.fields, message, messages, facts, name) {
             write_field(&mut out, name, definition, field, facts)?;
         }

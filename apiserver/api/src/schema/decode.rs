@@ -210,13 +210,17 @@ impl Decoder {
             (SchemaKind::IntOrString, Tree::String(text)) => Some(Value::String(text)),
             (SchemaKind::IntOrString, tree) => self.mismatched(tree.go_word(), "int32"),
             (SchemaKind::Quantity, Tree::String(text) | Tree::Number(text)) => {
-                let quantity: Quantity = text.trim().parse().map_err(|error| format!("{error}"))?;
-                Some(Value::String(quantity.to_string()))
+                let resource_list = matches!(self.path.last(), Some((Step::Key(_), _)));
+                let kept = Quantity::kept_form(text.trim(), resource_list);
+                Some(Value::String(kept.map_err(|error| error.to_string())?))
             }
             (SchemaKind::Quantity, _) => {
                 return Err(crate::quantity::ParseQuantityError::FORMAT.into());
             }
             (SchemaKind::Bytes, Tree::String(text)) => Some(Value::String(base64(&text)?)),
+            (SchemaKind::Bytes, Tree::List(items)) => {
+                Some(Value::String(self.numbered_bytes(items)))
+            }
             (SchemaKind::Time, Tree::String(text)) => Some(Value::String(time::seconds(&text)?)),
             (SchemaKind::MicroTime, Tree::String(text)) => {
                 Some(Value::String(time::micros(&text)?))
@@ -306,6 +310,25 @@ impl Decoder {
             list.push(value.unwrap_or_else(|| zero(&elem)));
         }
         Ok(Value::Array(list))
+    }
+
+    /// Bytes given as a list of numbers, which Go accepts too.
+    fn numbered_bytes(&mut self, items: Vec<Tree>) -> String {
+        let mut bytes = Vec::with_capacity(items.len());
+        for item in items {
+            let byte = match &item {
+                Tree::Number(text) => text.parse::<u8>().map_err(|_| format!("number {text}")),
+                Tree::Null => Ok(0),
+                other => Err(other.go_word().to_owned()),
+            };
+            match byte {
+                Ok(byte) => bytes.push(byte),
+                Err(found) => {
+                    self.mismatched(&found, "uint8");
+                }
+            }
+        }
+        BASE64.encode(bytes)
     }
 
     /// Reports duplicate keys below a place without schema.

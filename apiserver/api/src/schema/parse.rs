@@ -119,7 +119,12 @@ fn parse_type(
     facts: TypeFacts,
 ) -> Result<TypeId, String> {
     if let Some(elem) = text.strip_prefix("[]") {
-        let elem = parse_type(builder, package, elem, TypeFacts::default())?;
+        let mut facts = facts;
+        let elem_facts = TypeFacts {
+            go_name: facts.go_name.take(),
+            ..TypeFacts::default()
+        };
+        let elem = parse_type(builder, package, elem, elem_facts)?;
         return Ok(builder.list(elem, facts));
     }
     if let Some(elem) = text.strip_prefix("{}") {

@@ -1,0 +1,211 @@
+//! JSON patch as upstream applies it.
+//!
+//! It is not quite RFC 6902: indices may be negative (from the end) or have leading zeros, a `test` for null passes
+//! where there is nothing, and a missing `value` is null. That is why this isn't a library's.
+
+use serde_json::Value;
+
+use super::MAX_OPERATIONS;
+use crate::schema::StrictError;
+
+/// A list of operations.
+#[derive(Clone, Debug)]
+pub(super) struct JsonPatch(Vec<Operation>);
+
+#[derive(Clone, Debug)]
+struct Operation {
+    op: String,
+    path: String,
+    from: String,
+    value: Value,
+}
+
+/// Why a value is no list of operations.
+pub(super) enum ParseError {
+    Shape(String),
+    TooMany(usize),
+}
+
+impl JsonPatch {
+    /// Reads operations; what an operation is called is checked only when it is applied.
+    pub(super) fn from_value(
+        value: Value,
+        strict: &mut Vec<StrictError>,
+    ) -> Result<Self, ParseError> {
+        let items = match value {
+            Value::Array(items) => items,
+            Value::Null => Vec::new(),
+            other => return Err(ParseError::Shape(unfit(&other, "[]handlers.jsonPatchOp"))),
+        };
+        if items.len() > MAX_OPERATIONS {
+            return Err(ParseError::TooMany(items.len()));
+        }
+        let mut operations = Vec::with_capacity(items.len());
+        for (index, item) in items.into_iter().enumerate() {
+            let Value::Object(fields) = item else {
+                return Err(ParseError::Shape(unfit(&item, "handlers.jsonPatchOp")));
+            };
+            let mut operation = Operation {
+                op: String::new(),
+                path: String::new(),
+                from: String::new(),
+                value: Value::Null,
+            };
+            for (name, value) in fields {
+                let slot = match name.as_str() {
+                    "op" => &mut operation.op,
+                    "path" => &mut operation.path,
+                    "from" => &mut operation.from,
+                    "value" => {
+                        operation.value = value;
+                        continue;
+                    }
+                    _ => {
+                        strict.push(StrictError::UnknownField(format!("[{index}].{name}")));
+                        continue;
+                    }
+                };
+                match value {
+                    Value::String(text) => *slot = text,
+                    Value::Null => {}
+                    other => {
+                        let target = format!("struct field jsonPatchOp.{name} of type string");
+                        let message =
+                            format!("json: cannot unmarshal {} into Go {target}", word(&other));
+                        return Err(ParseError::Shape(message));
+                    }
+                }
+            }
+            operations.push(operation);
+        }
+        Ok(JsonPatch(operations))
+    }
+
+    /// Applies all operations in turn; `None` as soon as one doesn't fit.
+    pub(super) fn apply(&self, mut document: Value) -> Option<Value> {
+        for operation in &self.0 {
+            let Operation {
+                op,
+                path,
+                from,
+                value,
+            } = operation;
+            match op.as_str() {
+                "add" => add(&mut document, path, value.clone())?,
+                "remove" => {
+                    remove(&mut document, path)?;
+                }
+                "replace" => *find(&mut document, path)? = value.clone(),
+                "move" => {
+                    let moved = remove(&mut document, from)?;
+                    add(&mut document, path, moved)?;
+                }
+                "copy" => {
+                    let copied = find(&mut document, from)?.clone();
+                    add(&mut document, path, copied)?;
+                }
+                "test" => {
+                    // The place around it has to exist; the value itself may be missing where null is expected.
+                    container(&mut document, path)?;
+                    let found =
+                        find(&mut document, path).map_or(Value::Null, |found| found.clone());
+                    if found != *value {
+                        return None;
+                    }
+                }
+                _ => return None,
+            }
+        }
+        Some(document)
+    }
+}
+
+fn word(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+fn unfit(value: &Value, target: &str) -> String {
+    format!(
+        "json: cannot unmarshal {} into Go value of type {target}",
+        word(value)
+    )
+}
+
+/// A pointer's last part, after the container that it lies in.
+fn container<'a>(document: &'a mut Value, path: &str) -> Option<(&'a mut Value, String)> {
+    let mut parts: Vec<String> = path
+        .split('/')
+        .skip(1)
+        .map(|part| part.replace("~1", "/").replace("~0", "~"))
+        .collect();
+    let last = parts.pop()?;
+    let mut place = document;
+    for part in parts {
+        place = child(place, &part)?;
+    }
+    (place.is_object() || place.is_array()).then_some((place, last))
+}
+
+fn child<'a>(place: &'a mut Value, part: &str) -> Option<&'a mut Value> {
+    match place {
+        Value::Object(map) => map.get_mut(part),
+        Value::Array(items) => {
+            let index = index(part, items.len())?;
+            items.get_mut(index)
+        }
+        _ => None,
+    }
+}
+
+fn find<'a>(document: &'a mut Value, path: &str) -> Option<&'a mut Value> {
+    if path.is_empty() {
+        return Some(document);
+    }
+    let (place, last) = container(document, path)?;
+    child(place, &last)
+}
+
+/// An index below `length`, counted from the end if negative.
+fn index(part: &str, length: usize) -> Option<usize> {
+    let number: i64 = part.parse().ok()?;
+    let length = i64::try_from(length).ok()?;
+    let index = if number < 0 { number + length } else { number };
+    (0..length).contains(&index).then_some(index as usize)
+}
+
+fn add(document: &mut Value, path: &str, value: Value) -> Option<()> {
+    if path.is_empty() {
+        *document = value;
+        return Some(());
+    }
+    match container(document, path)? {
+        (Value::Object(map), key) => {
+            map.insert(key, value);
+        }
+        (Value::Array(items), key) if key == "-" => items.push(value),
+        (Value::Array(items), key) => {
+            let index = index(&key, items.len() + 1)?;
+            items.insert(index, value);
+        }
+        _ => return None,
+    }
+    Some(())
+}
+
+fn remove(document: &mut Value, path: &str) -> Option<Value> {
+    match container(document, path)? {
+        (Value::Object(map), key) => map.shift_remove(&key),
+        (Value::Array(items), key) => {
+            let index = index(&key, items.len())?;
+            Some(items.remove(index))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,137 @@
+//! Patches of the three kinds that change an object directly: JSON patch, JSON merge patch, strategic merge patch.
+//!
+//! A patch is parsed once and may be applied again and again, since an update that lost a race is tried anew on the
+//! newer object. The result is a plain value: [`crate::schema::decode_value`] then reads it as it would read a body.
+//! Server-side apply is no such patch and not here.
+
+mod json;
+mod strategic;
+
+use serde_json::{Map, Value};
+
+use crate::schema::{SchemaRef, StrictError, decode_json};
+
+/// How many operations one JSON patch may have.
+pub const MAX_OPERATIONS: usize = 10_000;
+
+/// The kinds of patch, one media type each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PatchType {
+    /// `application/json-patch+json`, RFC 6902.
+    Json,
+    /// `application/merge-patch+json`, RFC 7386.
+    Merge,
+    /// `application/strategic-merge-patch+json`.
+    Strategic,
+}
+
+/// A patch that can't be read or applied; displayed in upstream's words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatchError {
+    /// The patch is malformed: 400, `BadRequest`.
+    #[error("{0}")]
+    BadRequest(String),
+    /// The patch has too many operations: 413, `RequestEntityTooLarge`.
+    #[error("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {0}")]
+    TooManyOperations(usize),
+    /// An operation doesn't fit the object: 422, `Invalid`, without a word on why.
+    #[error("the server rejected our request due to an error in our request")]
+    Rejected,
+    /// A directive is wrong in a way for which upstream has no reason: 500 without one.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// A parsed patch.
+#[derive(Clone, Debug)]
+pub struct Patch(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Json(json::JsonPatch),
+    Merge(Map<String, Value>),
+    Strategic(Map<String, Value>),
+}
+
+impl Patch {
+    /// Reads a patch and reports its duplicate and unknown fields; those of a JSON patch are shown to users after
+    /// the words `json patch`.
+    pub fn parse(kind: PatchType, body: &[u8]) -> Result<(Patch, Vec<StrictError>), PatchError> {
+        let prefix = if kind == PatchType::Strategic {
+            ""
+        } else {
+            "error decoding patch: "
+        };
+        let bad = |message: String| PatchError::BadRequest(format!("{prefix}{message}"));
+        let decoded =
+            decode_json(body, &SchemaRef::any()).map_err(|error| bad(error.to_string()))?;
+        let mut strict = decoded.strict;
+        let kind = match kind {
+            PatchType::Json => Kind::Json(
+                json::JsonPatch::from_value(decoded.value, &mut strict).map_err(
+                    |error| match error {
+                        json::ParseError::Shape(message) => bad(message),
+                        json::ParseError::TooMany(count) => PatchError::TooManyOperations(count),
+                    },
+                )?,
+            ),
+            PatchType::Merge => Kind::Merge(object(decoded.value).map_err(bad)?),
+            PatchType::Strategic => Kind::Strategic(object(decoded.value).map_err(bad)?),
+        };
+        Ok((Patch(kind), strict))
+    }
+
+    /// Applies the patch to an object of that schema; only strategic merge patches look at it.
+    pub fn apply(&self, object: &Value, schema: &SchemaRef) -> Result<Value, PatchError> {
+        match &self.0 {
+            Kind::Json(patch) => patch.apply(object.clone()).ok_or(PatchError::Rejected),
+            Kind::Merge(patch) => {
+                let mut merged = object.clone();
+                merge(&mut merged, patch);
+                Ok(merged)
+            }
+            Kind::Strategic(patch) => {
+                let original = object.as_object().cloned().unwrap_or_default();
+                strategic::merge_map(original, patch.clone(), schema).map(Value::Object)
+            }
+        }
+    }
+}
+
+fn object(value: Value) -> Result<Map<String, Value>, String> {
+    let word = match value {
+        Value::Object(map) => return Ok(map),
+        Value::Null => return Ok(Map::new()),
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+    };
+    Err(format!(
+        "json: cannot unmarshal {word} into Go value of type map[string]interface {{}}"
+    ))
+}
+
+/// Merges as RFC 7386 says: null removes, objects merge, everything else replaces.
+fn merge(target: &mut Value, patch: &Map<String, Value>) {
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Some(map) = target.as_object_mut() else {
+        return;
+    };
+    for (key, value) in patch {
+        match value {
+            Value::Null => {
+                map.shift_remove(key);
+            }
+            Value::Object(inner) => merge(map.entry(key.as_str()).or_insert(Value::Null), inner),
+            other => {
+                map.insert(key.clone(), other.clone());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
