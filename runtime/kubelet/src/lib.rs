@@ -5,4 +5,10 @@
 //! pure; everything else carries decisions out. It never talks to a controller, to the scheduler or
 //! to the store, and it does not know which runtime it drives.
 
+mod environment;
+mod expand;
+pub mod ipam;
+mod resources;
 pub mod step;
+
+pub use ipam::Ipam;

@@ -1,0 +1,337 @@
+//! The environment of a container, from its spec and the objects that the spec names.
+//!
+//! Order and precedence are the kubelet's upstream: Services, then `envFrom` in order, then `env`;
+//! a later value of the same name wins, and `$(NAME)` sees what stands before it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, Pod, Secret, Service};
+
+use crate::expand::expand;
+use crate::resources;
+
+/// The objects that an environment may name.
+pub(crate) trait Sources {
+    /// A ConfigMap of the pod's namespace.
+    fn config_map(&self, name: &str) -> Option<Arc<ConfigMap>>;
+    /// A Secret of the pod's namespace.
+    fn secret(&self, name: &str) -> Option<Arc<Secret>>;
+    /// The Services of the pod's namespace.
+    fn services(&self) -> Vec<Arc<Service>>;
+    /// The Service `kubernetes` of the namespace `default`.
+    fn kubernetes(&self) -> Option<Arc<Service>>;
+    /// What the node has, where a container has no limit: (`cpu` in thousandths, `memory` in bytes).
+    fn allocatable(&self) -> (u64, u64);
+    /// The address of the node inside the pod network.
+    fn host_ip(&self) -> String;
+}
+
+/// Why a container cannot be configured; the reason shown is `CreateContainerConfigError`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// An object is not there.
+    #[error("{kind} {name:?} not found")]
+    NotFound {
+        /// `configmap` or `secret`.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// The object lacks the key.
+    #[error("couldn't find key {key} in {kind} {namespace}/{name}")]
+    NoKey {
+        /// `ConfigMap` or `Secret`.
+        kind: &'static str,
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// The key.
+        key: String,
+    },
+    /// A value is not text.
+    #[error("key {key} in Secret {namespace}/{name} is not valid UTF-8, which an environment variable has to be")]
+    NotText {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// The key.
+        key: String,
+    },
+    /// A field path that has no value for a pod.
+    #[error("unsupported fieldPath: {0}")]
+    UnknownField(String),
+    /// A resource that is none.
+    #[error("unsupported container resource: {0}")]
+    UnknownResource(String),
+}
+
+/// The environment of `container` in `pod`, which has `address`; names are unique, in order.
+pub(crate) fn environment(
+    pod: &Pod,
+    container: &Container,
+    address: &str,
+    sources: &dyn Sources,
+) -> Result<Vec<(String, String)>, ConfigError> {
+    let mut values: IndexMap<String, String> = IndexMap::new();
+    let mut set = |name: String, value: String| {
+        values.shift_remove(&name);
+        values.insert(name, value);
+    };
+    let spec = pod.spec.as_ref();
+    let with_links = spec.and_then(|spec| spec.enable_service_links).unwrap_or(true);
+    for (name, value) in service_variables(with_links, sources) {
+        set(name, value);
+    }
+    for source in container.env_from.iter().flatten() {
+        let prefix = source.prefix.as_deref().unwrap_or_default();
+        if let Some(reference) = &source.config_map_ref {
+            match sources.config_map(&reference.name) {
+                Some(map) => {
+                    for (key, value) in map.data.iter().flatten() {
+                        set(format!("{prefix}{key}"), value.clone());
+                    }
+                }
+                None if reference.optional == Some(true) => {}
+                None => return Err(not_found("configmap", &reference.name)),
+            }
+        }
+        if let Some(reference) = &source.secret_ref {
+            match sources.secret(&reference.name) {
+                Some(secret) => {
+                    for (key, value) in secret.data.iter().flatten() {
+                        let text = String::from_utf8(value.0.clone());
+                        set(format!("{prefix}{key}"), text.map_err(|_| not_text(pod, &reference.name, key))?);
+                    }
+                }
+                None if reference.optional == Some(true) => {}
+                None => return Err(not_found("secret", &reference.name)),
+            }
+        }
+    }
+    for variable in container.env.iter().flatten() {
+        let value = match &variable.value_from {
+            Some(source) => match value_from(pod, container, address, source, sources)? {
+                Some(value) => value,
+                None => continue,
+            },
+            None => expand(variable.value.as_deref().unwrap_or_default(), |name| values.get(name).cloned()),
+        };
+        values.shift_remove(&variable.name);
+        values.insert(variable.name.clone(), value);
+    }
+    Ok(values.into_iter().collect())
+}
+
+fn value_from(
+    pod: &Pod,
+    container: &Container,
+    address: &str,
+    source: &EnvVarSource,
+    sources: &dyn Sources,
+) -> Result<Option<String>, ConfigError> {
+    if let Some(reference) = &source.field_ref {
+        return field(pod, &reference.field_path, address, &sources.host_ip()).map(Some);
+    }
+    if let Some(reference) = &source.resource_field_ref {
+        let all = pod.spec.iter().flat_map(|spec| &spec.containers);
+        let named = reference.container_name.as_deref().filter(|name| !name.is_empty());
+        let of = named.and_then(|name| all.into_iter().find(|c| c.name == name)).unwrap_or(container);
+        let divisor = reference.divisor.as_ref().map(|quantity| quantity.0.as_str());
+        return resources::field(of, &reference.resource, divisor, sources.allocatable())
+            .map(Some)
+            .ok_or_else(|| ConfigError::UnknownResource(reference.resource.clone()));
+    }
+    if let Some(reference) = &source.config_map_key_ref {
+        let optional = reference.optional == Some(true);
+        let Some(map) = sources.config_map(&reference.name) else {
+            return if optional { Ok(None) } else { Err(not_found("configmap", &reference.name)) };
+        };
+        let value = map.data.as_ref().and_then(|data| data.get(&reference.key));
+        return match value {
+            None if !optional => Err(no_key("ConfigMap", pod, &reference.name, &reference.key)),
+            value => Ok(value.cloned()),
+        };
+    }
+    if let Some(reference) = &source.secret_key_ref {
+        let optional = reference.optional == Some(true);
+        let Some(secret) = sources.secret(&reference.name) else {
+            return if optional { Ok(None) } else { Err(not_found("secret", &reference.name)) };
+        };
+        return match secret.data.as_ref().and_then(|data| data.get(&reference.key)) {
+            None if !optional => Err(no_key("Secret", pod, &reference.name, &reference.key)),
+            None => Ok(None),
+            Some(value) => String::from_utf8(value.0.clone())
+                .map(Some)
+                .map_err(|_| not_text(pod, &reference.name, &reference.key)),
+        };
+    }
+    Ok(None)
+}
+
+/// The value of a downward API field path.
+pub(crate) fn field(pod: &Pod, path: &str, address: &str, host_ip: &str) -> Result<String, ConfigError> {
+    let meta = &pod.metadata;
+    let spec = pod.spec.as_ref();
+    let entry = |map: &Option<BTreeMap<String, String>>, key: &str| {
+        map.as_ref().and_then(|map| map.get(key)).cloned().unwrap_or_default()
+    };
+    let subscript = |prefix: &str| {
+        path.strip_prefix(prefix)
+            .and_then(|rest| rest.strip_prefix("['"))
+            .and_then(|rest| rest.strip_suffix("']"))
+    };
+    let all = |map: &Option<BTreeMap<String, String>>| {
+        let lines = map.iter().flatten().map(|(key, value)| format!("{key}={value:?}"));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    Ok(match path {
+        "metadata.name" => meta.name.clone().unwrap_or_default(),
+        "metadata.namespace" => meta.namespace.clone().unwrap_or_default(),
+        "metadata.uid" => meta.uid.clone().unwrap_or_default(),
+        "metadata.labels" => all(&meta.labels),
+        "metadata.annotations" => all(&meta.annotations),
+        "spec.nodeName" => spec.and_then(|s| s.node_name.clone()).unwrap_or_default(),
+        "spec.serviceAccountName" => spec.and_then(|s| s.service_account_name.clone()).unwrap_or_default(),
+        "status.podIP" | "status.podIPs" => address.to_owned(),
+        "status.hostIP" | "status.hostIPs" => host_ip.to_owned(),
+        _ => match (subscript("metadata.labels"), subscript("metadata.annotations")) {
+            (Some(key), _) => entry(&meta.labels, key),
+            (_, Some(key)) => entry(&meta.annotations, key),
+            _ => return Err(ConfigError::UnknownField(path.to_owned())),
+        },
+    })
+}
+
+/// `NAME_SERVICE_HOST` and the Docker-links-style variables of every Service with an address; those
+/// of `kubernetes` always.
+fn service_variables(with_links: bool, sources: &dyn Sources) -> Vec<(String, String)> {
+    let mut services = if with_links { sources.services() } else { Vec::new() };
+    services.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+    let kubernetes = sources.kubernetes();
+    let is_listed = |service: &Arc<Service>| services.iter().any(|s| s.metadata.uid == service.metadata.uid);
+    if let Some(service) = kubernetes.filter(|service| !is_listed(service)) {
+        services.insert(0, service);
+    }
+    let mut variables = Vec::new();
+    for service in services {
+        let Some(spec) = &service.spec else { continue };
+        let Some(address) = spec.cluster_ip.as_deref().filter(|ip| !ip.is_empty() && *ip != "None") else {
+            continue;
+        };
+        let name = service.metadata.name.as_deref().unwrap_or_default().to_uppercase().replace('-', "_");
+        let Some(first) = spec.ports.iter().flatten().next() else { continue };
+        variables.push((format!("{name}_SERVICE_HOST"), address.to_owned()));
+        variables.push((format!("{name}_SERVICE_PORT"), first.port.to_string()));
+        for port in spec.ports.iter().flatten() {
+            if let Some(port_name) = port.name.as_deref().filter(|name| !name.is_empty()) {
+                let port_name = port_name.to_uppercase().replace('-', "_");
+                variables.push((format!("{name}_SERVICE_PORT_{port_name}"), port.port.to_string()));
+            }
+        }
+        let protocol = |port: &k8s_openapi::api::core::v1::ServicePort| {
+            port.protocol.clone().unwrap_or_else(|| "TCP".into())
+        };
+        let url = |port| format!("{}://{address}:", protocol(port).to_lowercase());
+        variables.push((format!("{name}_PORT"), format!("{}{}", url(first), first.port)));
+        for port in spec.ports.iter().flatten() {
+            let prefix = format!("{name}_PORT_{}_{}", port.port, protocol(port));
+            variables.push((prefix.clone(), format!("{}{}", url(port), port.port)));
+            variables.push((format!("{prefix}_PROTO"), protocol(port).to_lowercase()));
+            variables.push((format!("{prefix}_PORT"), port.port.to_string()));
+            variables.push((format!("{prefix}_ADDR"), address.to_owned()));
+        }
+    }
+    variables
+}
+
+fn not_found(kind: &'static str, name: &str) -> ConfigError {
+    ConfigError::NotFound { kind, name: name.to_owned() }
+}
+
+fn no_key(kind: &'static str, pod: &Pod, name: &str, key: &str) -> ConfigError {
+    let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+    ConfigError::NoKey { kind, namespace, name: name.to_owned(), key: key.to_owned() }
+}
+
+fn not_text(pod: &Pod, name: &str, key: &str) -> ConfigError {
+    let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+    ConfigError::NotText { namespace, name: name.to_owned(), key: key.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    struct Cluster;
+
+    impl Sources for Cluster {
+        fn config_map(&self, name: &str) -> Option<Arc<ConfigMap>> {
+            let map = json!({"data": {"GREETING": "hello", "A": "from map"}});
+            (name == "config").then(|| Arc::new(serde_json::from_value(map).expect("valid")))
+        }
+        fn secret(&self, name: &str) -> Option<Arc<Secret>> {
+            let secret = json!({"data": {"token": "c2VjcmV0", "raw": "/w=="}});
+            (name == "secret").then(|| Arc::new(serde_json::from_value(secret).expect("valid")))
+        }
+        fn services(&self) -> Vec<Arc<Service>> {
+            let service = json!({"metadata": {"name": "my-api", "uid": "1"},
+                "spec": {"clusterIP": "10.96.0.7", "ports": [{"name": "http", "port": 80}]}});
+            vec![Arc::new(serde_json::from_value(service).expect("valid"))]
+        }
+        fn kubernetes(&self) -> Option<Arc<Service>> {
+            None
+        }
+        fn allocatable(&self) -> (u64, u64) {
+            (2000, 1 << 30)
+        }
+        fn host_ip(&self) -> String {
+            "10.240.0.1".into()
+        }
+    }
+
+    fn resolve(container: serde_json::Value) -> Result<BTreeMap<String, String>, ConfigError> {
+        let pod = json!({"metadata": {"name": "web", "namespace": "default", "labels": {"app": "x"}},
+                         "spec": {"containers": [container]}});
+        let pod: Pod = serde_json::from_value(pod).expect("valid");
+        let container = &pod.spec.as_ref().expect("a spec").containers[0];
+        environment(&pod, container, "10.240.0.9", &Cluster).map(|values| values.into_iter().collect())
+    }
+
+    #[test]
+    fn later_values_win_and_see_what_stands_before() {
+        let values = resolve(json!({"name": "c",
+            "envFrom": [{"configMapRef": {"name": "config"}}, {"prefix": "S_", "secretRef": {"name": "none", "optional": true}}],
+            "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "$(A)-$(GREETING)-$(C)"},
+                    {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}},
+                    {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+                    {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "secret", "key": "token"}}}]}))
+        .expect("resolved");
+        assert_eq!(values["A"], "1");
+        assert_eq!(values["B"], "1-hello-$(C)");
+        assert_eq!((values["POD"].as_str(), values["IP"].as_str()), ("x", "10.240.0.9"));
+        assert_eq!(values["TOKEN"], "secret");
+        assert_eq!(values["MY_API_SERVICE_HOST"], "10.96.0.7");
+        assert_eq!(values["MY_API_PORT_80_TCP"], "tcp://10.96.0.7:80");
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let message = |env: serde_json::Value| {
+            resolve(json!({"name": "c", "env": [{"name": "X", "valueFrom": env}]})).expect_err("refused").to_string()
+        };
+        assert_eq!(
+            message(json!({"configMapKeyRef": {"name": "none", "key": "k"}})),
+            "configmap \"none\" not found"
+        );
+        assert_eq!(
+            message(json!({"configMapKeyRef": {"name": "config", "key": "k"}})),
+            "couldn't find key k in ConfigMap default/config"
+        );
+        assert!(message(json!({"secretKeyRef": {"name": "secret", "key": "raw"}})).contains("not valid UTF-8"));
+    }
+}

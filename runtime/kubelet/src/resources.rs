@@ -1,0 +1,107 @@
+//! Requests and limits of a container as numbers.
+
+use std::collections::BTreeMap;
+
+use coracle_api::quantity::Quantity;
+use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
+
+/// What a container may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Resources {
+    /// Thousandths of a core that it is scheduled with, at least 1.
+    pub(crate) cpu_request_millis: u64,
+    /// Thousandths of a core that it may use.
+    pub(crate) cpu_limit_millis: Option<u64>,
+    /// Bytes that it may use.
+    pub(crate) memory_limit: Option<u64>,
+}
+
+impl Resources {
+    /// Of a container's spec; a quantity that cannot be read counts as absent (the API refuses it).
+    pub(crate) fn of(container: &Container) -> Self {
+        let (requests, limits) = maps(container);
+        let cpu = |map| amount(map, "cpu").map(|quantity| unsigned(quantity.milli_value()));
+        Self {
+            cpu_request_millis: cpu(requests).or_else(|| cpu(limits)).unwrap_or(1).max(1),
+            cpu_limit_millis: cpu(limits),
+            memory_limit: amount(limits, "memory").map(|quantity| unsigned(quantity.value())),
+        }
+    }
+}
+
+/// The value of a downward API resource such as `limits.memory`, divided by `divisor` and rounded up;
+/// a container without the limit has what the node has. `None` when there is no such resource.
+pub(crate) fn field(
+    container: &Container,
+    resource: &str,
+    divisor: Option<&str>,
+    allocatable: (u64, u64),
+) -> Option<String> {
+    let (requests, limits) = maps(container);
+    let (map, name) = match resource.split_once('.')? {
+        ("limits", name) => (limits, name),
+        ("requests", name) => (requests, name),
+        _ => return None,
+    };
+    let is_limit = resource.starts_with("limits.");
+    let divisor = divisor.and_then(|text| text.parse::<Quantity>().ok()).filter(|divisor| !divisor.is_zero());
+    let (value, divisor) = match name {
+        "cpu" => {
+            let default = if is_limit { allocatable.0 } else { 0 };
+            let value = amount(map, name).map_or(default, |quantity| unsigned(quantity.milli_value()));
+            (value, divisor.map_or(1000, |divisor| unsigned(divisor.milli_value())))
+        }
+        "memory" | "ephemeral-storage" => {
+            let default = if is_limit && name == "memory" { allocatable.1 } else { 0 };
+            let value = amount(map, name).map_or(default, |quantity| unsigned(quantity.value()));
+            (value, divisor.map_or(1, |divisor| unsigned(divisor.value())))
+        }
+        _ => return None,
+    };
+    Some(value.div_ceil(divisor.max(1)).to_string())
+}
+
+type Amounts<'a> = Option<&'a BTreeMap<String, ApiQuantity>>;
+
+fn maps(container: &Container) -> (Amounts<'_>, Amounts<'_>) {
+    let resources = container.resources.as_ref();
+    (resources.and_then(|r| r.requests.as_ref()), resources.and_then(|r| r.limits.as_ref()))
+}
+
+fn amount(map: Amounts<'_>, name: &str) -> Option<Quantity> {
+    map?.get(name)?.0.parse().ok()
+}
+
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn container(resources: serde_json::Value) -> Container {
+        serde_json::from_value(json!({"name": "c", "resources": resources})).expect("valid")
+    }
+
+    #[test]
+    fn limits_stand_in_for_requests() {
+        let with_limits = Resources::of(&container(json!({"limits": {"cpu": "500m", "memory": "32Mi"}})));
+        assert_eq!(with_limits.cpu_request_millis, 500);
+        assert_eq!(with_limits.memory_limit, Some(32 << 20));
+        assert_eq!(Resources::of(&container(json!({}))).cpu_request_millis, 1);
+    }
+
+    #[test]
+    fn downward_values_are_divided_and_rounded_up() {
+        let container = container(json!({"limits": {"cpu": "1500m", "memory": "10Mi"}}));
+        let read = |resource: &str, divisor| field(&container, resource, divisor, (4000, 1 << 30));
+        assert_eq!(read("limits.cpu", None).as_deref(), Some("2"));
+        assert_eq!(read("limits.cpu", Some("1m")).as_deref(), Some("1500"));
+        assert_eq!(read("limits.memory", Some("1Mi")).as_deref(), Some("10"));
+        assert_eq!(read("requests.memory", None).as_deref(), Some("0"));
+        assert_eq!(read("limits.disk", None), None);
+    }
+}
