@@ -40,6 +40,8 @@ pub struct Resource {
     /// The group, version and kind stored and served as one storage (events, autoscaling): the
     /// plural and group whose keys hold the objects.
     pub storage: Storage,
+    /// Text for a `Warning` header on every request, when clients should move to another kind.
+    pub deprecation: Option<&'static str>,
     /// The kind's rules.
     pub strategy: &'static dyn Strategy,
 }

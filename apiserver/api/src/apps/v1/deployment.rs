@@ -3,6 +3,7 @@
 use coracle_clock::Timestamp;
 use serde_json::{Value, json};
 
+use crate::core::v1::pod_spec::warnings;
 use super::{containers_and_images, selector_and_template, template_defaults};
 use crate::kinds::{age, selector_text, AGE, ALL_VERBS, Column, NAME, NameRule, SCALE, STATUS, Storage};
 use crate::object::{default_text, default_value};
@@ -27,6 +28,7 @@ pub static RESOURCE: Resource = Resource {
     create_on_update: false,
     unconditional_update: true,
     storage: Storage::Own,
+    deprecation: None,
     strategy: &Deployment,
 };
 
@@ -97,6 +99,12 @@ impl Strategy for Deployment {
                 errors.invalid(&now.key("collisionCount"), "cannot be decremented");
             }
         }
+    }
+
+    fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
+        let mut found: Vec<String> = warnings::name(new, "Pod names and hostnames").into_iter().collect();
+        found.extend(warnings::pod_spec(&new.at("spec.template.spec")));
+        found
     }
 
     fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {

@@ -3,6 +3,7 @@
 use coracle_clock::Timestamp;
 use serde_json::{Value, json};
 
+use crate::core::v1::pod_spec::warnings;
 use super::{containers_and_images, selector_and_template, template_defaults};
 use crate::kinds::{age, selector_text, AGE, ALL_VERBS, Column, NAME, NameRule, SCALE, STATUS, Storage};
 use crate::object::default_value;
@@ -27,6 +28,7 @@ pub static RESOURCE: Resource = Resource {
     create_on_update: false,
     unconditional_update: true,
     storage: Storage::Own,
+    deprecation: None,
     strategy: &ReplicaSet,
 };
 
@@ -73,6 +75,10 @@ impl Strategy for ReplicaSet {
 
     fn selectable_fields(&self, object: &Object) -> Vec<(&'static str, String)> {
         vec![("status.replicas", object.at("status.replicas").as_i64().unwrap_or(0).to_string())]
+    }
+
+    fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
+        warnings::pod_spec(&new.at("spec.template.spec"))
     }
 
     fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {

@@ -25,6 +25,7 @@ pub static RESOURCE: Resource = Resource {
     create_on_update: true,
     unconditional_update: false,
     storage: Storage::Own,
+    deprecation: None,
     strategy: &Lease,
 };
 

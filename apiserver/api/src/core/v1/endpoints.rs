@@ -29,6 +29,7 @@ pub static RESOURCE: Resource = Resource {
     create_on_update: true,
     unconditional_update: true,
     storage: Storage::Own,
+    deprecation: Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
     strategy: &Endpoints,
 };
 

@@ -26,6 +26,7 @@ pub static RESOURCE: Resource = Resource {
     create_on_update: true,
     unconditional_update: true,
     storage: Storage::Own,
+    deprecation: None,
     strategy: &Event,
 };
 

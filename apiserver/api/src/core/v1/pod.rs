@@ -3,7 +3,7 @@
 use coracle_clock::Timestamp;
 use serde_json::{Value, json};
 
-use super::pod_spec::{defaults, qos, update, validation};
+use super::pod_spec::{defaults, qos, update, validation, warnings};
 use crate::kinds::{AGE, ALL_VERBS, BINDING, Column, LOG, NAME, NameRule, STATUS, Storage};
 use crate::object::default_text;
 use crate::validation::address;
@@ -29,6 +29,7 @@ pub static RESOURCE: Resource = Resource {
     create_on_update: false,
     unconditional_update: true,
     storage: Storage::Own,
+    deprecation: None,
     strategy: &Pod,
 };
 
@@ -94,6 +95,12 @@ impl Strategy for Pod {
         for (list, containers) in [("containerStatuses", "containers"), ("initContainerStatuses", "initContainers")] {
             no_resurrection(new, old, list, containers, policy.str(), errors);
         }
+    }
+
+    fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
+        let mut found: Vec<String> = warnings::name(new, "the Pod's hostname").into_iter().collect();
+        found.extend(warnings::pod_spec(&new.at("spec")));
+        found
     }
 
     fn selectable_fields(&self, object: &Object) -> Vec<(&'static str, String)> {

@@ -29,6 +29,7 @@ pub static RESOURCE: Resource = Resource {
     create_on_update: false,
     unconditional_update: true,
     storage: Storage::Own,
+    deprecation: None,
     strategy: &Secret,
 };
 
@@ -95,6 +96,18 @@ impl Strategy for Secret {
         frozen(new, old, &["data"], errors);
     }
 
+    fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
+        if new.at("type").str() != "kubernetes.io/tls" {
+            return Vec::new();
+        }
+        let has_pem = |key: &str| {
+            let bytes = BASE64.decode(new.at("data").entry(key).str()).unwrap_or_default();
+            bytes.windows(PEM_START.len()).any(|window| window == PEM_START)
+        };
+        let missing = [("tls.crt", "certificate"), ("tls.key", "key")].into_iter().find(|(key, _)| !has_pem(key));
+        missing.map(|(_, what)| format!("tls: failed to find any PEM data in {what} input")).into_iter().collect()
+    }
+
     fn selectable_fields(&self, object: &Object) -> Vec<(&'static str, String)> {
         vec![("type", object.at("type").str().to_owned())]
     }
@@ -104,6 +117,8 @@ impl Strategy for Secret {
         vec![object.name().into(), object.at("type").str().into(), entries.into(), age(object, now)]
     }
 }
+
+const PEM_START: &[u8] = b"-----BEGIN ";
 
 /// A registry's credentials must be there and be JSON; what is wrong with them is not shown in full.
 fn json_value(at: &At<'_>, errors: &mut FieldErrors) {

@@ -11,6 +11,9 @@ use crate::{At, FieldErrors, Object, Resource, Strategy};
 
 mod validation;
 
+/// How long a client stays with its endpoint by default, in seconds.
+const THREE_HOURS: i64 = 10_800;
+
 /// What the pipeline knows of services.
 pub static RESOURCE: Resource = Resource {
     group: "",
@@ -29,6 +32,7 @@ pub static RESOURCE: Resource = Resource {
     create_on_update: true,
     unconditional_update: true,
     storage: Storage::Own,
+    deprecation: None,
     strategy: &Service,
 };
 
@@ -41,8 +45,15 @@ impl Strategy for Service {
         default_text(spec, "sessionAffinity", "None");
         default_text(spec, "type", "ClusterIP");
         if spec.get("sessionAffinity").and_then(Value::as_str) == Some("ClientIP") {
-            let three_hours = || json!({"clientIP": {"timeoutSeconds": 10_800}});
-            default_value(spec, "sessionAffinityConfig", three_hours);
+            default_value(spec, "sessionAffinityConfig", || json!({}));
+            if let Some(config) = spec.get_mut("sessionAffinityConfig").and_then(Value::as_object_mut) {
+                default_value(config, "clientIP", || json!({}));
+                if let Some(client) = config.get_mut("clientIP").and_then(Value::as_object_mut) {
+                    default_value(client, "timeoutSeconds", || json!(THREE_HOURS));
+                }
+            }
+        } else if spec.get("sessionAffinity").and_then(Value::as_str) == Some("None") {
+            spec.shift_remove("sessionAffinityConfig");
         }
         each_object(spec, "ports", |port| {
             default_text(port, "protocol", "TCP");
@@ -87,6 +98,26 @@ impl Strategy for Service {
 
     fn validate_update(&self, new: &Object, old: &Object, errors: &mut FieldErrors) {
         validation::update(new, old, errors);
+    }
+
+    fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
+        let spec = new.at("spec");
+        let mut found = Vec::new();
+        if spec.key("clusterIP").str() == "None" && spec.key("sessionAffinity").str() == "ClientIP" {
+            found.push("spec.SessionAffinity is ignored for headless services".to_owned());
+        }
+        if spec.key("type").str() != "ExternalName" && !spec.key("externalName").is_empty() {
+            found.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned());
+        }
+        if spec.key("externalIPs").len() > 0 {
+            let text = "spec.externalIPs is deprecated and may no longer be implemented in some clusters";
+            found.push(text.to_owned());
+        }
+        if spec.key("trafficDistribution").str() == "PreferClose" {
+            let text = "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"";
+            found.push(text.to_owned());
+        }
+        found
     }
 
     fn selectable_fields(&self, object: &Object) -> Vec<(&'static str, String)> {

@@ -32,6 +32,7 @@ pub static RESOURCE: Resource = Resource {
     create_on_update: false,
     unconditional_update: true,
     storage: Storage::Own,
+    deprecation: None,
     strategy: &EndpointSlice,
 };
 

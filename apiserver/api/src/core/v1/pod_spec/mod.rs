@@ -8,3 +8,4 @@ pub mod security;
 pub mod update;
 pub mod validation;
 pub mod volumes;
+pub mod warnings;

@@ -147,7 +147,7 @@ fn session_affinity(spec: &At<'_>, errors: &mut FieldErrors) {
 /// `clusterIP`, `clusterIPs`, `ipFamilies` and `ipFamilyPolicy` must agree.
 fn cluster_ips(spec: &At<'_>, errors: &mut FieldErrors) {
     if spec.key("type").str() == "ExternalName" {
-        for field in ["clusterIP", "ipFamilies", "ipFamilyPolicy"] {
+        for field in ["ipFamilies", "ipFamilyPolicy"] {
             if !spec.key(field).is_empty() {
                 errors.forbidden(&spec.key(field), "may not be set for ExternalName services");
             }
@@ -207,18 +207,10 @@ fn cluster_ips(spec: &At<'_>, errors: &mut FieldErrors) {
 }
 
 fn unique_ports(ports: &At<'_>, kind: &str, errors: &mut FieldErrors) {
-    let mut nodes = HashSet::new();
-    for port in ports.items() {
-        let node = port.key("nodePort");
-        let number = node.as_i64().unwrap_or(0);
-        if number == 0 {
-            continue;
-        }
-        if kind == "ClusterIP" {
+    // Two ports with one node port are the allocator's to refuse.
+    for node in ports.items().map(|port| port.key("nodePort")) {
+        if kind == "ClusterIP" && node.as_i64().unwrap_or(0) != 0 {
             errors.forbidden(&node, "may not be used when `type` is 'ClusterIP'");
-        }
-        if !nodes.insert((port.key("protocol").str(), number)) {
-            errors.duplicate(&node);
         }
     }
     let mut taken = HashSet::new();
