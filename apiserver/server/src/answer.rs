@@ -1,0 +1,288 @@
+//! Answers: status, representation, warnings; and how they become an HTTP response.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use coracle_api::Object;
+use coracle_clock::Timestamp;
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, VARY};
+use http::{Response, StatusCode};
+use serde_json::{Map, Value, json};
+
+use crate::body::{self, Body};
+use crate::cache::Entry;
+use crate::call::Call;
+use crate::negotiate::{self, Format, Output, Shape};
+use crate::status::{ApiError, Result};
+use crate::table;
+
+/// What a handler answers.
+pub struct Answer {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// `Content-Type`.
+    pub content_type: &'static str,
+    /// Body.
+    pub payload: Payload,
+    /// Texts of `Warning` headers.
+    pub warnings: Vec<String>,
+    /// Further headers.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// The body of an [`Answer`].
+pub enum Payload {
+    /// All of it.
+    Bytes(Bytes),
+    /// As it comes.
+    Stream(Body),
+}
+
+/// An object to show: as cached, or as made for this answer.
+#[derive(Clone, Copy)]
+pub enum Shown<'a> {
+    /// Ready bytes.
+    Entry(&'a Entry),
+    /// Not stored (dry run, scale, status).
+    Object(&'a Object),
+}
+
+impl Shown<'_> {
+    fn object(&self) -> Object {
+        match self {
+            Self::Entry(entry) => entry.object(),
+            Self::Object(object) => Object::clone(object),
+        }
+    }
+
+    fn json(&self) -> Bytes {
+        match self {
+            Self::Entry(entry) => entry.json(),
+            Self::Object(object) => to_json(object.root()),
+        }
+    }
+}
+
+/// A value as JSON bytes.
+pub fn to_json(value: &impl serde::Serialize) -> Bytes {
+    Bytes::from(serde_json::to_vec(value).expect("JSON values can always be written"))
+}
+
+impl Answer {
+    /// Bytes of a media type.
+    pub fn bytes(status: StatusCode, content_type: &'static str, bytes: impl Into<Bytes>) -> Self {
+        let payload = Payload::Bytes(bytes.into());
+        Self { status, content_type, payload, warnings: Vec::new(), headers: Vec::new() }
+    }
+
+    /// Plain text.
+    pub fn text(status: StatusCode, text: impl Into<String>) -> Self {
+        Self::bytes(status, "text/plain; charset=utf-8", text.into())
+    }
+
+    /// A JSON value, in the format that was negotiated.
+    pub fn value(status: StatusCode, output: Output, value: &Value) -> Self {
+        match output.format {
+            Format::Yaml => match serde_saphyr::to_string(value) {
+                Ok(text) => Self::bytes(status, negotiate::YAML, text),
+                Err(error) => Self::from(ApiError::internal(error)),
+            },
+            _ if output.pretty => {
+                let mut text = serde_json::to_vec_pretty(value).expect("JSON values can always be written");
+                text.push(b'\n');
+                Self::bytes(status, negotiate::JSON, text)
+            }
+            _ => Self::bytes(status, negotiate::JSON, to_json(value)),
+        }
+    }
+
+    /// One object.
+    pub fn object(call: &Call, status: StatusCode, shown: Shown<'_>, now: Timestamp) -> Self {
+        let output = call.output;
+        let value = match output.shape {
+            Shape::Object if output.is_plain() || output.format == Format::Protobuf => {
+                return Self::bytes(status, negotiate::JSON, shown.json());
+            }
+            Shape::Object => shown.object().into_value(),
+            Shape::PartialMetadata(version) => partial(&shown.object(), version),
+            Shape::Table(version) => {
+                let object = shown.object();
+                let revision = object.resource_version().to_owned();
+                call.table(version, &[object], now, json!({"resourceVersion": revision}), true)
+            }
+        };
+        Self::value(status, output, &value)
+    }
+
+    /// A list of cached objects.
+    pub fn list(call: &Call, metadata: Value, entries: &[std::sync::Arc<Entry>], now: Timestamp) -> Self {
+        let (resource, output) = (call.resource, call.output);
+        let kind = format!("{}List", resource.kind);
+        let objects = || entries.iter().map(|entry| entry.object());
+        let value = match output.shape {
+            Shape::Object if output.is_plain() || output.format == Format::Protobuf => {
+                let bytes = list_bytes(&kind, &resource.api_version(), &metadata, entries);
+                return Self::bytes(StatusCode::OK, negotiate::JSON, bytes);
+            }
+            Shape::Object => {
+                let items: Vec<Value> = objects().map(without_type).collect();
+                json!({"kind": kind, "apiVersion": resource.api_version(), "metadata": metadata, "items": items})
+            }
+            Shape::PartialMetadata(version) => {
+                let items: Vec<Value> = objects().map(|object| partial(&object, version)).collect();
+                let api_version = format!("meta.k8s.io/{version}");
+                json!({"kind": "PartialObjectMetadataList", "apiVersion": api_version, "metadata": metadata, "items": items})
+            }
+            Shape::Table(version) => {
+                let objects: Vec<Object> = objects().collect();
+                call.table(version, &objects, now, metadata, true)
+            }
+        };
+        Self::value(StatusCode::OK, output, &value)
+    }
+
+    /// Adds warnings.
+    pub fn with_warnings(mut self, warnings: impl IntoIterator<Item = String>) -> Self {
+        self.warnings.extend(warnings);
+        self
+    }
+
+    /// The response; large blocks are compressed for clients that accept it.
+    pub async fn into_response(self, accept_encoding: Option<&str>) -> Response<Body> {
+        let mut response = Response::new(body::empty());
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+        if !self.content_type.is_empty() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        }
+        let mut seen: Vec<&str> = Vec::new();
+        for warning in &self.warnings {
+            if seen.contains(&warning.as_str()) {
+                continue;
+            }
+            seen.push(warning);
+            if let Ok(value) = HeaderValue::from_bytes(warning_header(warning).as_bytes()) {
+                headers.append(http::header::WARNING, value);
+            }
+        }
+        headers.extend(self.headers);
+        match self.payload {
+            Payload::Stream(stream) => *response.body_mut() = stream,
+            Payload::Bytes(bytes) => {
+                let mut bytes = bytes;
+                if body::wants_gzip(accept_encoding, bytes.len())
+                    && let Some(compressed) = body::gzip(bytes.clone()).await
+                {
+                    bytes = compressed;
+                    response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+                    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+                }
+                *response.body_mut() = body::full(bytes);
+            }
+        }
+        response
+    }
+}
+
+impl From<ApiError> for Answer {
+    fn from(error: ApiError) -> Self {
+        let mut answer = Self::bytes(error.code(), negotiate::JSON, to_json(&error.to_value()));
+        if let Some(seconds) = error.retry_after() {
+            answer.headers.push((RETRY_AFTER, HeaderValue::from(seconds)));
+        }
+        answer
+    }
+}
+
+/// `299 - "text"`, with quotes and backslashes escaped and control characters left out.
+fn warning_header(text: &str) -> String {
+    let mut header = String::with_capacity(text.len() + 8);
+    header.push_str("299 - \"");
+    for character in text.chars().filter(|character| !character.is_control()) {
+        if matches!(character, '"' | '\\') {
+            header.push('\\');
+        }
+        header.push(character);
+    }
+    header.push('"');
+    header
+}
+
+fn list_bytes(kind: &str, api_version: &str, metadata: &Value, entries: &[std::sync::Arc<Entry>]) -> Bytes {
+    let metadata = metadata.to_string();
+    let size: usize = entries.iter().map(|entry| entry.item().len() + 2).sum();
+    let mut out = BytesMut::with_capacity(size + kind.len() + api_version.len() + metadata.len() + 64);
+    out.put_slice(format!(r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{metadata},"items":["#).as_bytes());
+    for (index, entry) in entries.iter().enumerate() {
+        out.put_slice(if index == 0 { b"{" } else { b",{" });
+        out.put_slice(entry.item());
+    }
+    out.put_slice(b"]}");
+    out.freeze()
+}
+
+/// An object without kind and apiVersion, as an item of a list.
+fn without_type(mut object: Object) -> Value {
+    object.remove("kind");
+    object.remove("apiVersion");
+    object.into_value()
+}
+
+/// `PartialObjectMetadata`.
+pub fn partial(object: &Object, version: &str) -> Value {
+    let metadata = object.root().get("metadata").cloned().unwrap_or_else(|| json!({}));
+    json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata})
+}
+
+impl Call {
+    /// The table form of some objects. `headings` is off for the second and later events of a watch.
+    pub fn table(&self, version: &str, objects: &[Object], now: Timestamp, metadata: Value, headings: bool) -> Value {
+        let table = table::render(self.resource, objects, now);
+        let include = self.info.query.get("includeObject").unwrap_or_default();
+        let mut value = Map::new();
+        value.insert("kind".to_owned(), "Table".into());
+        value.insert("apiVersion".to_owned(), format!("meta.k8s.io/{version}").into());
+        value.insert("metadata".to_owned(), metadata);
+        let columns = if headings { table.columns } else { Value::Null };
+        value.insert("columnDefinitions".to_owned(), columns);
+        let rows: Vec<Value> = table
+            .rows
+            .into_iter()
+            .zip(objects)
+            .map(|(row, object)| {
+                let mut row = row;
+                match include {
+                    "None" => {}
+                    "Object" => row["object"] = object.clone().into_value(),
+                    _ => row["object"] = partial(object, version),
+                }
+                row
+            })
+            .collect();
+        value.insert("rows".to_owned(), Value::Array(rows));
+        Value::Object(value)
+    }
+}
+
+/// Turns a failure into its answer.
+pub fn settle(result: Result<Answer>) -> Answer {
+    result.unwrap_or_else(Answer::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_are_quoted() {
+        assert_eq!(warning_header("unknown field \"spec.x\"\n"), r#"299 - "unknown field \"spec.x\"""#);
+    }
+
+    #[tokio::test]
+    async fn large_answers_are_compressed_when_accepted() {
+        let large = || Answer::bytes(StatusCode::OK, negotiate::JSON, vec![b'x'; 300_000]);
+        let response = large().into_response(Some("gzip")).await;
+        assert_eq!(response.headers()[CONTENT_ENCODING], "gzip");
+        let response = large().into_response(None).await;
+        assert!(!response.headers().contains_key(CONTENT_ENCODING));
+    }
+}

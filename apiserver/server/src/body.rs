@@ -1,0 +1,108 @@
+//! Bodies: what answers are made of, and how requests are read within bounds.
+
+use std::convert::Infallible;
+use std::io::Write;
+
+use bytes::{Bytes, BytesMut};
+use http_body::Body as HttpBody;
+use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
+
+use crate::status::{ApiError, Result};
+
+/// What can go wrong while a body is sent or read.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of an answer: a block of bytes, or a stream such as a watch or a log.
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// The largest request body, as upstream's `MaxRequestBodyBytes`.
+pub const MAX_REQUEST_BODY: usize = 3 * 1024 * 1024;
+
+/// Answers above this size are compressed for clients that accept it.
+const GZIP_ABOVE: usize = 128 * 1024;
+
+/// A body of `bytes`.
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never: Infallible| match never {}).boxed_unsync()
+}
+
+/// A body without bytes.
+pub fn empty() -> Body {
+    Empty::new().map_err(|never: Infallible| match never {}).boxed_unsync()
+}
+
+/// Reads a request body of up to [`MAX_REQUEST_BODY`] bytes.
+pub async fn read<B>(body: B) -> Result<Bytes>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let mut body = std::pin::pin!(body);
+    if body.size_hint().lower() >= MAX_REQUEST_BODY as u64 {
+        return Err(ApiError::too_large(MAX_REQUEST_BODY));
+    }
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| ApiError::bad_request(format!("failed to read the body: {}", error.into())))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if first.len() + rest.len() + data.len() >= MAX_REQUEST_BODY {
+            return Err(ApiError::too_large(MAX_REQUEST_BODY));
+        }
+        match (first.is_empty(), rest.is_empty()) {
+            (true, true) => first = data,
+            (false, true) => {
+                rest.extend_from_slice(&first);
+                rest.extend_from_slice(&data);
+                first = Bytes::new();
+            }
+            _ => rest.extend_from_slice(&data),
+        }
+    }
+    Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+/// Whether an answer of `size` bytes is compressed for a client that sent this `Accept-Encoding`.
+pub fn wants_gzip(accept_encoding: Option<&str>, size: usize) -> bool {
+    size > GZIP_ABOVE
+        && accept_encoding.is_some_and(|header| {
+            header.split(',').any(|coding| {
+                let mut parts = coding.split(';').map(str::trim);
+                matches!(parts.next(), Some("gzip" | "*")) && !parts.any(|part| matches!(part, "q=0" | "q=0.0"))
+            })
+        })
+}
+
+/// `bytes`, compressed at the fastest level; runs off the request's thread.
+pub async fn gzip(bytes: Bytes) -> Option<Bytes> {
+    tokio::task::spawn_blocking(move || {
+        let buffer = Vec::with_capacity(bytes.len() / 4);
+        let mut encoder = flate2::write::GzEncoder::new(buffer, flate2::Compression::fast());
+        encoder.write_all(&bytes).ok()?;
+        encoder.finish().ok().map(Bytes::from)
+    })
+    .await
+    .ok()
+    .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn bodies_at_the_limit_are_refused() {
+        let fits = Full::new(Bytes::from(vec![b'x'; MAX_REQUEST_BODY - 1]));
+        assert_eq!(read(fits).await.expect("fits").len(), MAX_REQUEST_BODY - 1);
+        let large = Full::new(Bytes::from(vec![b'x'; MAX_REQUEST_BODY]));
+        assert_eq!(read(large).await.expect_err("too large").code(), 413);
+    }
+
+    #[test]
+    fn small_answers_stay_plain() {
+        assert!(!wants_gzip(Some("gzip"), 1000));
+        assert!(wants_gzip(Some("br, gzip"), 200_000));
+        assert!(!wants_gzip(Some("gzip;q=0"), 200_000));
+        assert!(!wants_gzip(None, 200_000));
+    }
+}

@@ -1,0 +1,100 @@
+//! What a cluster has from the first moment: system namespaces, and the API server's own Service.
+
+use std::net::IpAddr;
+
+use http::{Method, Request, StatusCode};
+use serde_json::{Value, json};
+
+use crate::answer::to_json;
+use crate::authn::{Identity, MASTERS};
+use crate::body;
+use crate::service::ApiServer;
+
+/// Namespaces that are made when they are missing.
+const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
+
+/// A bootstrap write that was refused.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to make {what}: {message}")]
+pub struct BootstrapError {
+    what: String,
+    message: String,
+}
+
+impl ApiServer {
+    /// Makes the system namespaces that are missing. Call it before anyone else writes.
+    pub async fn bootstrap_namespaces(&self) -> Result<(), BootstrapError> {
+        for name in NAMESPACES {
+            let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+            self.ensure("/api/v1/namespaces", name, namespace, false).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the Service `kubernetes` at `cluster_ip`, and the Endpoints and EndpointSlice that lead it to `address`
+    /// and `port`; these follow when the address changes.
+    pub async fn bootstrap_kubernetes_service(
+        &self,
+        cluster_ip: IpAddr,
+        address: IpAddr,
+        port: u16,
+    ) -> Result<(), BootstrapError> {
+        let ip = cluster_ip.to_string();
+        let labels = json!({"component": "apiserver", "provider": "kubernetes"});
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
+            "spec": {
+                "type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip], "sessionAffinity": "None",
+                "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack",
+                "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}],
+            },
+        });
+        self.ensure("/api/v1/namespaces/default/services", "kubernetes", service, false).await?;
+        let mirrored = json!({"endpointslice.kubernetes.io/skip-mirror": "true"});
+        let endpoints = json!({
+            "apiVersion": "v1", "kind": "Endpoints",
+            "metadata": {"name": "kubernetes", "namespace": "default", "labels": mirrored},
+            "subsets": [{
+                "addresses": [{"ip": address.to_string()}],
+                "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+            }],
+        });
+        self.ensure("/api/v1/namespaces/default/endpoints", "kubernetes", endpoints, true).await?;
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {
+                "name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"},
+            },
+            "addressType": if address.is_ipv4() { "IPv4" } else { "IPv6" },
+            "endpoints": [{"addresses": [address.to_string()], "conditions": {"ready": true}}],
+            "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+        });
+        let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+        self.ensure(slices, "kubernetes", slice, true).await
+    }
+
+    /// Creates the object when it is missing; with `replace`, puts it over one that is there.
+    async fn ensure(&self, path: &str, name: &str, object: Value, replace: bool) -> Result<(), BootstrapError> {
+        let (status, message) = self.send(Method::POST, path, &object).await;
+        let (status, message) = match status {
+            StatusCode::CONFLICT if replace => self.send(Method::PUT, &format!("{path}/{name}"), &object).await,
+            StatusCode::CONFLICT => return Ok(()),
+            _ => (status, message),
+        };
+        if status.is_success() { Ok(()) } else { Err(BootstrapError { what: format!("{path}/{name}"), message }) }
+    }
+
+    async fn send(&self, method: Method, path: &str, object: &Value) -> (StatusCode, String) {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .extension(Identity::new("system:apiserver", [MASTERS]))
+            .body(body::full(to_json(object)))
+            .expect("a well-formed request");
+        let response = self.handle(request).await;
+        let status = response.status();
+        let text = body::read(response.into_body()).await.unwrap_or_default();
+        (status, String::from_utf8_lossy(&text).into_owned())
+    }
+}

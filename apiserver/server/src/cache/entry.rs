@@ -1,0 +1,194 @@
+//! One cached object: ready-to-send JSON beside the few parsed fields that lookups need.
+//!
+//! ```text
+//! {"kind":"ConfigMap","apiVersion":"v1","metadata":{"resourceVersion":"42","name":"a",…},…}
+//! └────────── head ─────────────────┘               └─ version ──────────┘
+//! ```
+//!
+//! The store holds the same bytes without the version, which is spliced in once, as the commit enters the cache. List
+//! items skip the head. [`encode`] is the only writer of such bytes.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use coracle_api::{Object, Resource};
+use serde_json::{Map, Value};
+
+/// What a stored value begins with: the format (1: JSON as [`encode`] writes it) and the encryption key (0: none).
+const ENVELOPE: [u8; 2] = [1, 0];
+
+/// An object as it was at one revision.
+#[derive(Debug)]
+pub struct Entry {
+    /// The revision of the last change; the object's `resourceVersion`.
+    pub revision: u64,
+    /// `namespace/name`, or the name alone for cluster-scoped kinds.
+    pub key: Box<str>,
+    /// `metadata.labels`.
+    pub labels: Vec<(String, String)>,
+    /// What `Strategy::selectable_fields` says.
+    pub fields: Vec<(&'static str, String)>,
+    json: Bytes,
+    head: usize,
+    version_length: usize,
+}
+
+/// A stored value that cannot be understood.
+#[derive(Debug, thiserror::Error)]
+#[error("the stored value of {key} is damaged")]
+pub struct DamagedValue {
+    /// The key in the store.
+    pub key: String,
+}
+
+impl Entry {
+    /// Reads the stored `value` of `key` as of `revision`.
+    pub fn from_stored(resource: &Resource, key: &str, value: &[u8], revision: u64) -> Result<Self, DamagedValue> {
+        let damaged = || DamagedValue { key: key.to_owned() };
+        let body = value.strip_prefix(&ENVELOPE).ok_or_else(damaged)?;
+        let root: Map<String, Value> = serde_json::from_slice(body).map_err(|_| damaged())?;
+        let object = Object::new(root);
+        let head = head(resource);
+        if !body.starts_with(head.as_bytes()) {
+            return Self::from_stored(resource, key, &encode(resource, &object), revision);
+        }
+        let labels = object.at("metadata.labels").entries().map(|(k, v)| (k.to_owned(), v.str().to_owned())).collect();
+        let (json, version_length) = splice(body, head.len(), 0, revision);
+        Ok(Self {
+            revision,
+            key: key.into(),
+            labels,
+            fields: resource.strategy.selectable_fields(&object),
+            json,
+            head: head.len(),
+            version_length,
+        })
+    }
+
+    /// The object as JSON.
+    pub fn json(&self) -> Bytes {
+        self.json.clone()
+    }
+
+    /// The object as an item of a list: without kind and apiVersion. The opening brace is not part of it.
+    pub fn item(&self) -> &[u8] {
+        &self.json[self.head - METADATA.len()..]
+    }
+
+    /// The object as JSON, with another `resourceVersion`: what a deletion shows.
+    pub fn json_at(&self, revision: u64) -> Bytes {
+        splice(&self.json, self.head, self.version_length, revision).0
+    }
+
+    /// The object, parsed.
+    pub fn object(&self) -> Object {
+        Object::new(serde_json::from_slice(&self.json).expect("bytes that were parsed when the entry was made"))
+    }
+
+    /// Namespace; empty for cluster-scoped kinds.
+    pub fn namespace(&self) -> &str {
+        self.key.split_once('/').map_or("", |(namespace, _)| namespace)
+    }
+
+    /// Name.
+    pub fn name(&self) -> &str {
+        self.key.split_once('/').map_or(&*self.key, |(_, name)| name)
+    }
+
+    /// About how much memory the entry takes.
+    pub fn size(&self) -> usize {
+        size_of::<Self>() + self.json.len() + self.key.len()
+    }
+}
+
+const METADATA: &str = r#""metadata":{"#;
+
+/// What the JSON of every object of `resource` begins with, up to and including the brace that opens `metadata`.
+fn head(resource: &Resource) -> String {
+    format!(r#"{{"kind":"{}","apiVersion":"{}",{METADATA}"#, resource.kind, resource.api_version())
+}
+
+/// `json` with `resourceVersion` put in place of the `old` bytes that follow `at`; and the length of what was put.
+fn splice(json: &[u8], at: usize, old: usize, revision: u64) -> (Bytes, usize) {
+    let empty = json.get(at + old) == Some(&b'}');
+    let version = format!(r#""resourceVersion":"{revision}"{}"#, if empty { "" } else { "," });
+    let mut spliced = BytesMut::with_capacity(json.len() + version.len());
+    spliced.put_slice(&json[..at]);
+    spliced.put_slice(version.as_bytes());
+    spliced.put_slice(&json[at + old..]);
+    (spliced.freeze(), version.len())
+}
+
+/// The value to store for `object`: kind, apiVersion and metadata first, no `resourceVersion`.
+pub fn encode(resource: &Resource, object: &Object) -> Bytes {
+    let mut out = Vec::with_capacity(1024);
+    out.extend_from_slice(&ENVELOPE);
+    out.extend_from_slice(head(resource).as_bytes());
+    let mut first = true;
+    let metadata = object.root().get("metadata").and_then(Value::as_object);
+    for (key, value) in metadata.into_iter().flatten().filter(|(key, _)| *key != "resourceVersion") {
+        write_field(&mut out, &mut first, key, value);
+    }
+    out.push(b'}');
+    first = false;
+    for (key, value) in object.root() {
+        if !matches!(key.as_str(), "kind" | "apiVersion" | "metadata") {
+            write_field(&mut out, &mut first, key, value);
+        }
+    }
+    out.push(b'}');
+    Bytes::from(out)
+}
+
+fn write_field(out: &mut Vec<u8>, first: &mut bool, key: &str, value: &Value) {
+    if !std::mem::replace(first, false) {
+        out.push(b',');
+    }
+    serde_json::to_writer(&mut *out, key).expect("writing a string to memory");
+    out.push(b':');
+    serde_json::to_writer(&mut *out, value).expect("writing a value to memory");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coracle_api::Registry;
+    use serde_json::json;
+
+    fn config_maps() -> &'static Resource {
+        Registry::builtin().by_plural("", "v1", "configmaps").expect("config maps are served")
+    }
+
+    fn entry() -> Entry {
+        let object = Object::from_value(json!({
+            "data": {"a": "1"}, "metadata": {"name": "a", "namespace": "n", "labels": {"x": "y"}, "resourceVersion": "3"},
+            "kind": "ConfigMap", "apiVersion": "v1",
+        }));
+        let value = encode(config_maps(), &object.expect("an object"));
+        Entry::from_stored(config_maps(), "n/a", &value, 42).expect("well-formed")
+    }
+
+    #[test]
+    fn the_revision_is_spliced_in_once() {
+        let entry = entry();
+        let object = entry.object();
+        assert_eq!((object.resource_version(), object.name(), entry.namespace()), ("42", "a", "n"));
+        assert_eq!(entry.labels, [("x".to_owned(), "y".to_owned())]);
+        let later: Value = serde_json::from_slice(&entry.json_at(1000)).expect("JSON");
+        assert_eq!(later["metadata"]["resourceVersion"], "1000");
+        assert_eq!(later["data"], json!({"a": "1"}));
+    }
+
+    #[test]
+    fn list_items_have_neither_kind_nor_version() {
+        let entry = entry();
+        let item = [b"{", entry.item()].concat();
+        let item: Value = serde_json::from_slice(&item).expect("JSON");
+        assert!(item.get("kind").is_none() && item.get("apiVersion").is_none());
+        assert_eq!(item["metadata"]["resourceVersion"], "42");
+    }
+
+    #[test]
+    fn foreign_bytes_are_damaged_not_a_panic() {
+        assert!(Entry::from_stored(config_maps(), "n/a", b"{}", 1).is_err());
+        assert!(Entry::from_stored(config_maps(), "n/a", &[1, 0, b'['], 1).is_err());
+    }
+}

@@ -1,0 +1,284 @@
+//! The watch cache: every object of every stored resource, ready to send, and the recent changes.
+//!
+//! ```text
+//! store ──one watch──▶ follow ──▶ ResourceCache ──▶ bounded queue per watcher
+//!                        │            ▲
+//!                        ▼            └── get, list
+//!                     progress ◀── wait_for(revision): a write answers when its revision is in the cache
+//! ```
+//!
+//! Changes enter in the order of revisions, one at a time, and `progress` moves after the change is in: whoever saw
+//! `progress >= r` sees every change up to `r`. Nothing is read from the store but at start and for pages of the past.
+
+mod entry;
+mod history;
+mod watcher;
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use coracle_api::{Registry, Resource, kinds::Storage};
+use coracle_store::{Event, EventKind, Revision, Store, WatchItem, WatchStream};
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+pub use entry::{DamagedValue, Entry, encode};
+pub use history::{Change, History};
+pub use watcher::{Interest, Watcher};
+use watcher::Subscription;
+
+/// Keys fetched from the store at a time while the cache is filled.
+const FILL_PAGE: usize = 500;
+
+/// The caches of all stored resources.
+pub struct Caches {
+    by_prefix: HashMap<String, Arc<ResourceCache>>,
+    progress: Arc<Progress>,
+}
+
+/// The revision up to which the caches are complete.
+struct Progress {
+    revision: AtomicU64,
+    changed: watch::Sender<u64>,
+}
+
+/// Why the caches could not be filled.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store failed.
+    #[error("failed to read the store")]
+    Store(#[from] coracle_store::Error),
+    /// A stored object cannot be understood.
+    #[error(transparent)]
+    Damaged(#[from] DamagedValue),
+}
+
+impl Caches {
+    /// Fills the caches from `store` and keeps them up to date in a task that ends with the store.
+    pub async fn start(store: Arc<dyn Store>, registry: &Registry) -> Result<Arc<Self>, StartError> {
+        let revision = store.current_revision();
+        let mut by_prefix = HashMap::new();
+        for resource in registry.iter().filter(|resource| resource.storage == Storage::Own) {
+            let objects = fill(&*store, resource, revision).await?;
+            by_prefix.insert(resource.prefix(), Arc::new(ResourceCache::new(resource, objects, revision.0)));
+        }
+        let progress = Progress { revision: AtomicU64::new(revision.0), changed: watch::Sender::new(revision.0) };
+        let caches = Arc::new(Self { by_prefix, progress: Arc::new(progress) });
+        let stream = store.watch(revision).await?;
+        tokio::spawn(Arc::clone(&caches).follow(store, stream));
+        Ok(caches)
+    }
+
+    /// The cache that holds the objects of `resource`.
+    pub fn of(&self, resource: &Resource) -> Option<&Arc<ResourceCache>> {
+        self.by_prefix.get(&resource.prefix())
+    }
+
+    /// The revision up to which the caches are complete.
+    pub fn revision(&self) -> u64 {
+        self.progress.revision.load(Ordering::Acquire)
+    }
+
+    /// Waits until the caches are complete up to `revision`.
+    pub async fn wait_for(&self, revision: u64) {
+        if self.revision() >= revision {
+            return;
+        }
+        let mut changed = self.progress.changed.subscribe();
+        // The sender lives in `self`, so this cannot fail.
+        let _ = changed.wait_for(|reached| *reached >= revision).await;
+    }
+
+    /// Number of open watches.
+    pub fn watches(&self) -> usize {
+        self.by_prefix.values().map(|cache| cache.state.read().subscriptions.len()).sum()
+    }
+
+    async fn follow(self: Arc<Self>, store: Arc<dyn Store>, mut stream: WatchStream) {
+        loop {
+            match stream.next().await {
+                Ok(WatchItem::Event(event)) => {
+                    let revision = event.revision.0;
+                    self.apply(event);
+                    self.advance(revision);
+                }
+                Ok(WatchItem::Progress(revision)) => self.advance(revision.0),
+                Err(coracle_store::Error::Lagged { .. }) => match store.watch(Revision(self.revision())).await {
+                    Ok(again) => stream = again,
+                    Err(error) => return self.end(&error),
+                },
+                Err(error) => return self.end(&error),
+            }
+        }
+    }
+
+    fn advance(&self, revision: u64) {
+        if revision > self.revision() {
+            self.progress.revision.store(revision, Ordering::Release);
+            self.progress.changed.send_replace(revision);
+        }
+    }
+
+    fn end(&self, error: &coracle_store::Error) {
+        if !matches!(error, coracle_store::Error::Closed) {
+            tracing::error!(%error, "the store's watch failed; reads are stale from now on");
+        }
+        for cache in self.by_prefix.values() {
+            cache.state.write().subscriptions.clear();
+        }
+    }
+
+    fn apply(&self, event: Event) {
+        let Ok(path) = std::str::from_utf8(&event.key) else { return };
+        // `/registry/<group>/<plural>/<key>`
+        let Some(end) = path.match_indices('/').nth(3).map(|(at, _)| at + 1) else { return };
+        let Some(cache) = self.by_prefix.get(&path[..end]) else { return };
+        cache.apply(&path[end..], event.revision.0, &event.kind, &self.progress);
+    }
+}
+
+async fn fill(
+    store: &dyn Store,
+    resource: &Resource,
+    at: Revision,
+) -> Result<BTreeMap<Box<str>, Arc<Entry>>, StartError> {
+    let prefix = resource.prefix();
+    let mut objects = BTreeMap::new();
+    let mut after: Option<bytes::Bytes> = None;
+    loop {
+        let page = store.range(prefix.as_bytes(), Some(at), after.as_deref(), FILL_PAGE).await?;
+        for item in &page.items {
+            let key = key_below(&prefix, &item.key)?;
+            let entry = Entry::from_stored(resource, &key, &item.value, item.mod_revision.0)?;
+            objects.insert(entry.key.clone(), Arc::new(entry));
+        }
+        match page.items.last() {
+            Some(last) if page.more => after = Some(last.key.clone()),
+            _ => return Ok(objects),
+        }
+    }
+}
+
+/// What follows `prefix` in the store's key.
+pub fn key_below(prefix: &str, key: &[u8]) -> Result<String, DamagedValue> {
+    let text = key.strip_prefix(prefix.as_bytes()).and_then(|rest| std::str::from_utf8(rest).ok());
+    text.map(str::to_owned).ok_or_else(|| DamagedValue { key: key.escape_ascii().to_string() })
+}
+
+/// The objects of one resource.
+pub struct ResourceCache {
+    resource: &'static Resource,
+    state: RwLock<State>,
+}
+
+struct State {
+    objects: BTreeMap<Box<str>, Arc<Entry>>,
+    /// The revision of the last change of this resource.
+    revision: u64,
+    history: History,
+    subscriptions: Vec<Subscription>,
+}
+
+/// Objects as they were at one revision.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// In byte order of their keys.
+    pub entries: Vec<Arc<Entry>>,
+    /// The revision.
+    pub revision: u64,
+}
+
+impl ResourceCache {
+    fn new(resource: &'static Resource, objects: BTreeMap<Box<str>, Arc<Entry>>, revision: u64) -> Self {
+        let state = State { objects, revision, history: History::new(revision), subscriptions: Vec::new() };
+        Self { resource, state: RwLock::new(state) }
+    }
+
+    /// The object at `key`.
+    pub fn get(&self, key: &str) -> Option<Arc<Entry>> {
+        self.state.read().objects.get(key).cloned()
+    }
+
+    /// Number of objects.
+    pub fn len(&self) -> usize {
+        self.state.read().objects.len()
+    }
+
+    /// Whether there are no objects.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The objects whose keys begin with `scope`, as of now. `progress` is the revision that all caches had reached
+    /// before the call.
+    pub fn list(&self, scope: &str, progress: u64) -> Snapshot {
+        let state = self.state.read();
+        let entries = state.scoped(scope).cloned().collect();
+        Snapshot { entries, revision: progress.max(state.revision) }
+    }
+
+    /// The objects as they were at `revision`, if nothing changed since.
+    pub fn list_at(&self, scope: &str, revision: u64) -> Option<Snapshot> {
+        let state = self.state.read();
+        (state.revision <= revision).then(|| Snapshot { entries: state.scoped(scope).cloned().collect(), revision })
+    }
+
+    /// Follows the changes after `from`. `None` when some of them are forgotten; the error is the oldest start.
+    pub fn watch(&self, from: u64, interest: Interest) -> Result<Watcher, u64> {
+        let mut state = self.state.write();
+        let backlog = {
+            let Some(changes) = state.history.after(from) else { return Err(state.history.floor()) };
+            changes.filter(|change| interest.concerns(change)).cloned().collect()
+        };
+        Ok(state.subscribe(backlog, interest))
+    }
+
+    /// The objects now, and the changes after them.
+    pub fn list_and_watch(&self, scope: &str, progress: u64, interest: Interest) -> (Snapshot, Watcher) {
+        let mut state = self.state.write();
+        let entries = state.scoped(scope).cloned().collect();
+        let snapshot = Snapshot { entries, revision: progress.max(state.revision) };
+        (snapshot, state.subscribe(Vec::new(), interest))
+    }
+
+    fn apply(&self, key: &str, revision: u64, kind: &EventKind, _progress: &Progress) {
+        let new = match kind {
+            EventKind::Put { value, .. } => match Entry::from_stored(self.resource, key, value, revision) {
+                Ok(entry) => Some(Arc::new(entry)),
+                Err(error) => return tracing::error!(%error, "skipped a change"),
+            },
+            EventKind::Delete { .. } => None,
+        };
+        let mut state = self.state.write();
+        let old = match &new {
+            Some(entry) => state.objects.insert(key.into(), Arc::clone(entry)),
+            None => state.objects.remove(key),
+        };
+        if new.is_none() && old.is_none() {
+            return;
+        }
+        state.revision = revision;
+        let change = Arc::new(Change { revision, new, old });
+        state.subscriptions.retain(|subscription| subscription.offer(&change));
+        state.history.push(change);
+    }
+}
+
+impl State {
+    fn scoped<'a>(&'a self, scope: &'a str) -> impl Iterator<Item = &'a Arc<Entry>> {
+        let from = if scope.is_empty() { Bound::Unbounded } else { Bound::Included(scope) };
+        self.objects
+            .range::<str, _>((from, Bound::Unbounded))
+            .take_while(move |(key, _)| key.starts_with(scope))
+            .map(|(_, entry)| entry)
+    }
+
+    fn subscribe(&mut self, backlog: Vec<Arc<Change>>, interest: Interest) -> Watcher {
+        self.subscriptions.retain(Subscription::is_open);
+        let (subscription, watcher) = watcher::pair(backlog, interest);
+        self.subscriptions.push(subscription);
+        watcher
+    }
+}

@@ -1,0 +1,53 @@
+//! One request for a resource, on its way through the pipeline.
+
+use coracle_api::Resource;
+use coracle_api::kinds::Subresource;
+use http::HeaderMap;
+
+use crate::authn::Identity;
+use crate::negotiate::Output;
+use crate::request_info::RequestInfo;
+use crate::storage;
+
+/// What the handlers of verbs need to know of a request.
+pub struct Call {
+    /// What the path and query say.
+    pub info: RequestInfo,
+    /// Who asks.
+    pub identity: Identity,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// How the answer is written.
+    pub output: Output,
+    /// The resource.
+    pub resource: &'static Resource,
+    /// The subresource, if the path names one.
+    pub subresource: Option<&'static Subresource>,
+}
+
+impl Call {
+    /// Namespace; empty for cluster-scoped kinds.
+    pub fn namespace(&self) -> &str {
+        if self.resource.namespaced { &self.info.namespace } else { "" }
+    }
+
+    /// Name in the path.
+    pub fn name(&self) -> &str {
+        &self.info.name
+    }
+
+    /// The key of the object that the path names.
+    pub fn key(&self) -> String {
+        storage::key(self.resource, self.namespace(), self.name())
+    }
+
+    /// What the keys of the listed objects begin with.
+    pub fn scope(&self) -> String {
+        if self.namespace().is_empty() { String::new() } else { format!("{}/", self.namespace()) }
+    }
+
+    /// A name for messages about an object: the one in the path, or `name`.
+    pub fn shown_name<'a>(&'a self, name: &'a str) -> &'a str {
+        if name.is_empty() { self.name() } else { name }
+    }
+}

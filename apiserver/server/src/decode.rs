@@ -1,0 +1,196 @@
+//! Request bodies become objects: by format, by schema, with the findings that `fieldValidation` asks for.
+
+use bytes::Bytes;
+use coracle_api::schema::{self, Decoded, SchemaRef};
+use coracle_api::{Object, Resource};
+use serde_json::{Map, Value};
+
+use crate::negotiate::Input;
+use crate::options::FieldValidation;
+use crate::status::{ApiError, Result};
+
+/// An object as decoded, and the warnings that its answer carries.
+#[derive(Debug)]
+pub struct Body {
+    /// The object, without defaults.
+    pub object: Object,
+    /// Unknown and duplicate fields, for `Warning` headers.
+    pub warnings: Vec<String>,
+}
+
+/// What a body is expected to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected {
+    /// Group.
+    pub group: &'static str,
+    /// Version.
+    pub version: &'static str,
+    /// Kind.
+    pub kind: &'static str,
+}
+
+impl Expected {
+    /// A body of the resource's own kind.
+    pub fn of(resource: &Resource) -> Self {
+        Self { group: resource.group, version: resource.version, kind: resource.kind }
+    }
+
+    /// `group/version`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// The schema of the kind.
+    pub fn schema(&self) -> SchemaRef {
+        SchemaRef::for_kind(self.group, self.version, self.kind).unwrap_or_else(SchemaRef::any)
+    }
+}
+
+/// Decodes a request body as the expected kind.
+pub fn body(bytes: &Bytes, input: Input, expected: Expected, validation: FieldValidation) -> Result<Body> {
+    let value = match input {
+        Input::Json => parse_json(bytes, expected)?,
+        Input::Yaml => match schema::decode_yaml(bytes, &SchemaRef::any()) {
+            Ok(decoded) => decoded.value,
+            Err(error) => return Err(unrecognized(bytes, expected, &error.to_string())),
+        },
+        Input::Protobuf => return protobuf(bytes, expected),
+    };
+    let (kind, api_version) = type_of(&value).map_err(|error| unrecognized(bytes, expected, &error))?;
+    check_type(&kind, &api_version, expected)?;
+    let schema = expected.schema();
+    let decoded = match input {
+        Input::Yaml => schema::decode_yaml(bytes, &schema),
+        _ => schema::decode_json(bytes, &schema),
+    };
+    let decoded = decoded.map_err(|error| {
+        ApiError::bad_request(format!(
+            "{} in version {:?} cannot be handled as a {}: {error}",
+            expected.kind, expected.version, expected.kind
+        ))
+    })?;
+    finish(decoded, expected, validation)
+}
+
+/// Reads a patched or otherwise changed object again.
+pub fn value(value: Value, expected: Expected, validation: FieldValidation) -> Result<Body> {
+    let decoded = schema::decode_value(value, &expected.schema()).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    finish(decoded, expected, validation)
+}
+
+/// Reports what the schema does not know as `validation` asks, and puts kind and apiVersion in their place.
+fn finish(decoded: Decoded, expected: Expected, validation: FieldValidation) -> Result<Body> {
+    let warnings = match validation {
+        FieldValidation::Ignore => Vec::new(),
+        FieldValidation::Warn => decoded.strict.iter().map(ToString::to_string).collect(),
+        FieldValidation::Strict => match decoded.strict_message() {
+            Some(message) => {
+                return Err(ApiError::bad_request(format!(
+                    "{} in version {:?} cannot be handled as a {}: {message}",
+                    expected.kind, expected.version, expected.kind
+                )));
+            }
+            None => Vec::new(),
+        },
+    };
+    let Value::Object(root) = decoded.value else {
+        return Err(ApiError::bad_request("the object provided is not a JSON object"));
+    };
+    Ok(Body { object: Object::new(typed(root, expected)), warnings })
+}
+
+/// `root` with kind and apiVersion first.
+fn typed(root: Map<String, Value>, expected: Expected) -> Map<String, Value> {
+    let mut object = Map::with_capacity(root.len() + 2);
+    object.insert("kind".to_owned(), expected.kind.into());
+    object.insert("apiVersion".to_owned(), expected.api_version().into());
+    object.extend(root.into_iter().filter(|(key, _)| key != "kind" && key != "apiVersion"));
+    object
+}
+
+fn parse_json(bytes: &Bytes, expected: Expected) -> Result<Value> {
+    let value = schema::parse_json(bytes);
+    value.map_err(|error| unrecognized(bytes, expected, &format!("couldn't get version/kind; json parse error: {error}")))
+}
+
+/// Kind and apiVersion of a body; the error is in the words of Go's decoder.
+pub fn type_of(value: &Value) -> Result<(String, String), String> {
+    let target = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+    let mismatch = |what: &str, place: &str| {
+        Err(format!("couldn't get version/kind; json parse error: json: cannot unmarshal {what} into Go {place}"))
+    };
+    let map = match value {
+        Value::Object(map) => map,
+        Value::Null => return Ok(Default::default()),
+        other => return mismatch(json_type(other), &format!("value of type {target}")),
+    };
+    let mut found = [String::new(), String::new()];
+    for (slot, key) in found.iter_mut().zip(["kind", "apiVersion"]) {
+        match map.get(key) {
+            None | Some(Value::Null) => {}
+            Some(Value::String(text)) => *slot = text.clone(),
+            Some(other) => return mismatch(json_type(other), &format!("struct field .{key} of type string")),
+        }
+    }
+    let [kind, api_version] = found;
+    Ok((kind, api_version))
+}
+
+fn json_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+fn unrecognized(bytes: &[u8], expected: Expected, why: &str) -> ApiError {
+    let shown: String = bytes.iter().take(30).map(|byte| format!("{byte:02x}")).collect();
+    let more = if bytes.len() > 30 { " ..." } else { "" };
+    let kind = expected.kind;
+    ApiError::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {why} ({shown}{more})"))
+}
+
+/// Refuses a body of another type; an absent kind or version means the expected one.
+fn check_type(kind: &str, api_version: &str, expected: Expected) -> Result<()> {
+    let expected_version = expected.api_version();
+    let kind_fits = kind.is_empty() || kind == expected.kind;
+    let version_fits = api_version.is_empty() || api_version == expected_version;
+    if kind_fits && version_fits {
+        return Ok(());
+    }
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let (group, version) = if api_version.is_empty() { (expected.group, expected.version) } else { (group, version) };
+    let kind = if kind.is_empty() { expected.kind } else { kind };
+    if SchemaRef::for_kind(group, version, kind).is_none() {
+        let message = format!(
+            "no kind {kind:?} is registered for version {api_version:?} in scheme \"k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30\""
+        );
+        return Err(ApiError::bad_request(format!(
+            "{kind} in version {version:?} cannot be handled as a {}: {message}",
+            expected.kind
+        )));
+    }
+    if !kind_fits {
+        return Err(ApiError::bad_request(format!(
+            "{kind} in version {version:?} cannot be handled as a {}: converting ({version}.{kind}) to (core.{}): unknown conversion",
+            expected.kind, expected.kind
+        )));
+    }
+    Err(ApiError::bad_request(format!(
+        "the API version in the data ({api_version}) does not match the expected API version ({expected_version})"
+    )))
+}
+
+/// Decodes a protobuf body into a JSON value of the given type.
+pub fn protobuf_value(_bytes: &Bytes, _group: &str, _version: &str, _kind: &str) -> Result<Value> {
+    Err(ApiError::unsupported_media_type(&[crate::negotiate::JSON, crate::negotiate::YAML]))
+}
+
+fn protobuf(bytes: &Bytes, expected: Expected) -> Result<Body> {
+    let value = protobuf_value(bytes, expected.group, expected.version, expected.kind)?;
+    self::value(value, expected, FieldValidation::Ignore)
+}

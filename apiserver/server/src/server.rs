@@ -1,0 +1,71 @@
+//! What every request needs: store, caches, kinds, clock and the stages of the pipeline.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use coracle_api::{Registry, Resource};
+use coracle_clock::Clock;
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::AdmissionChain;
+use crate::allocate::Allocators;
+use crate::authn::Authentication;
+use crate::authz::Authorization;
+use crate::cache::Entry;
+use crate::dialer::NodeDialer;
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::status::Result;
+use crate::storage::{self, Storage};
+
+/// The parts of an API server, shared by all its requests.
+pub struct Server {
+    pub(crate) storage: Storage,
+    pub(crate) registry: Registry,
+    pub(crate) clock: Clock,
+    pub(crate) authentication: Authentication,
+    pub(crate) authorization: Authorization,
+    pub(crate) admission: AdmissionChain,
+    pub(crate) allocators: Allocators,
+    pub(crate) dialer: Arc<dyn NodeDialer>,
+    pub(crate) health: Health,
+    pub(crate) metrics: Metrics,
+    pub(crate) in_flight: tokio::sync::Semaphore,
+    pub(crate) draining: AtomicBool,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Server {
+    /// The only clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// All served resources.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The descriptor of namespaces.
+    pub fn namespaces(&self) -> &'static Resource {
+        self.registry.by_plural("", "v1", "namespaces").expect("namespaces are always served")
+    }
+
+    /// A namespace.
+    pub async fn namespace(&self, name: &str) -> Result<Option<Arc<Entry>>> {
+        self.find("", "namespaces", "", name).await
+    }
+
+    /// An object by group, plural, namespace and name; `None` too when the resource is not served.
+    pub async fn find(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Result<Option<Arc<Entry>>> {
+        let Some(resource) = self.registry.iter().find(|r| r.group == group && r.plural == plural) else {
+            return Ok(None);
+        };
+        self.storage.get(resource, &storage::key(resource, namespace, name)).await
+    }
+
+    /// Whether `/readyz` fails because the server is about to stop.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}

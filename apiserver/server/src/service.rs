@@ -1,0 +1,350 @@
+//! The one service: a request comes in, an answer goes out.
+//!
+//! ```text
+//! request ▶ limit ▶ authenticate ▶ impersonate ▶ authorize ▶ documents │ health │ resource
+//!                                                                          │
+//!                                        get · list · watch · create · update · patch · delete
+//! ```
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use coracle_api::Registry;
+use coracle_api::kinds::Subresource;
+use coracle_clock::Clock;
+use coracle_store::Store;
+use http::header::{ACCEPT_ENCODING, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use http_body::Body as HttpBody;
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::{Admission, AdmissionChain, NamespaceLifecycle, ServiceAccountAdmission};
+use crate::allocate::{Allocators, ServiceRanges};
+use crate::answer::{Answer, settle};
+use crate::authn::{Authentication, Authenticator, impersonate};
+use crate::authz::{Authorization, Authorizer, BuiltinAuthorizer};
+use crate::body::{self, Body, BoxError};
+use crate::cache::{Caches, StartError};
+use crate::call::Call;
+use crate::dialer::{NoNodes, NodeDialer};
+use crate::health::{Check, Health};
+use crate::metrics::Metrics;
+use crate::negotiate::{self, Output};
+use crate::request_info::RequestInfo;
+use crate::server::Server;
+use crate::status::{ApiError, Result};
+use crate::storage::Storage;
+use crate::subresources::{binding, log, scale};
+use crate::verbs::{create, delete, get, list, patch, update, watch};
+use crate::{discovery, openapi};
+
+/// Requests handled at once, watches not counted; more are 429.
+const DEFAULT_MAX_IN_FLIGHT: usize = 600;
+
+/// What an API server is made of.
+pub struct Config {
+    /// Where objects are kept.
+    pub store: Arc<dyn Store>,
+    /// The kinds.
+    pub registry: Registry,
+    /// Time and randomness.
+    pub clock: Clock,
+    /// Further ways to authenticate, such as static tokens; asked after in-process identities and client certificates.
+    pub authenticators: Vec<Box<dyn Authenticator>>,
+    /// Who may do what.
+    pub authorizers: Vec<Box<dyn Authorizer>>,
+    /// Steps of admission, in order.
+    pub admission: Vec<Box<dyn Admission>>,
+    /// What Services draw from.
+    pub service_ranges: ServiceRanges,
+    /// The way to the nodes' kubelets.
+    pub dialer: Arc<dyn NodeDialer>,
+    /// Most requests at once, watches not counted.
+    pub max_in_flight: usize,
+}
+
+impl Config {
+    /// The usual parts over `store`: no further authenticators, the built-in authorizer, NamespaceLifecycle and
+    /// ServiceAccount admission, the default ranges, no nodes.
+    pub fn new(store: Arc<dyn Store>, clock: Clock) -> Self {
+        Self {
+            store,
+            registry: Registry::builtin(),
+            clock,
+            authenticators: Vec::new(),
+            authorizers: vec![Box::new(BuiltinAuthorizer)],
+            admission: vec![Box::new(NamespaceLifecycle), Box::new(ServiceAccountAdmission)],
+            service_ranges: ServiceRanges::default(),
+            dialer: Arc::new(NoNodes),
+            max_in_flight: DEFAULT_MAX_IN_FLIGHT,
+        }
+    }
+}
+
+/// An API server: one request→response service. Clones share everything.
+#[derive(Clone)]
+pub struct ApiServer {
+    pub(crate) server: Arc<Server>,
+}
+
+impl ApiServer {
+    /// Fills the caches from the store and starts to follow it.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let caches = Caches::start(Arc::clone(&config.store), &config.registry).await?;
+        let allocators = Allocators::new(&config.service_ranges, config.clock.clone());
+        if let Some(services) = config.registry.by_plural("", "v1", "services")
+            && let Some(cache) = caches.of(services)
+        {
+            for entry in cache.list("", 0).entries {
+                for problem in allocators.adopt(&entry.object()) {
+                    tracing::warn!(service = &*entry.key, problem, "a stored Service holds what it should not");
+                }
+            }
+        }
+        let server = Server {
+            storage: Storage::new(config.store, caches),
+            registry: config.registry,
+            clock: config.clock,
+            authentication: Authentication::new(config.authenticators),
+            authorization: Authorization::new(config.authorizers),
+            admission: AdmissionChain::new(config.admission),
+            allocators,
+            dialer: config.dialer,
+            health: Health::default(),
+            metrics: Metrics::default(),
+            in_flight: tokio::sync::Semaphore::new(config.max_in_flight),
+            draining: AtomicBool::new(false),
+            stop: CancellationToken::new(),
+        };
+        Ok(Self { server: Arc::new(server) })
+    }
+
+    /// The shared parts, for whoever serves documents about them.
+    pub fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+
+    /// Makes `/readyz` wait for `check` too.
+    pub fn add_ready_check(&self, name: impl Into<String>, check: Check) {
+        self.server.health.add_ready_check(name, check);
+    }
+
+    /// Makes `/readyz` fail from now on, so that nobody new comes; requests are still answered.
+    pub fn start_draining(&self) {
+        self.server.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends all watches. Call it after [`start_draining`](Self::start_draining), when components are done.
+    pub fn stop(&self) {
+        self.start_draining();
+        self.server.stop.cancel();
+    }
+
+    /// Cancelled by [`stop`](Self::stop).
+    pub fn stopped(&self) -> CancellationToken {
+        self.server.stop.clone()
+    }
+
+    /// Answers one request. In-process callers put an [`Identity`](crate::Identity) into its extensions.
+    pub async fn handle<B>(&self, request: Request<B>) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes> + Send,
+        B::Error: Into<BoxError>,
+    {
+        let (parts, body) = request.into_parts();
+        let started = self.server.clock.monotonic();
+        let info = RequestInfo::parse(&parts.method, &parts.uri);
+        let (verb, resource) = (info.verb, info.is_resource.then(|| info.resource_path()).unwrap_or_default());
+        let accept = parts.headers.get(ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let answer = settle(self.answer(parts, info, body).await);
+        let took = self.server.clock.monotonic().saturating_sub(started);
+        // Only names that are served become labels: paths are the client's to choose.
+        let label = if answer.status == StatusCode::NOT_FOUND { "" } else { resource.as_str() };
+        self.server.metrics.request(verb, label, answer.status.as_u16(), took);
+        tracing::debug!(target: "coracle::access", verb, resource, status = answer.status.as_u16(), ?took);
+        answer.into_response(accept.as_deref()).await
+    }
+
+    async fn answer<B>(&self, parts: Parts, info: RequestInfo, body: B) -> Result<Answer>
+    where
+        B: HttpBody<Data = Bytes> + Send,
+        B::Error: Into<BoxError>,
+    {
+        let server = &self.server;
+        let _entered = server.metrics.entered();
+        let long = info.verb == "watch" || matches!(info.subresource.as_str(), "log");
+        let _permit = match (long, server.in_flight.try_acquire()) {
+            (true, _) => None,
+            (false, Ok(permit)) => Some(permit),
+            (false, Err(_)) => return Err(ApiError::too_many_requests(1)),
+        };
+        let identity = match server.authentication.authenticate(&parts).await {
+            Ok(identity) => impersonate(&parts.headers, identity)?,
+            Err(error) => {
+                let mut answer = Answer::from(error);
+                let challenge = HeaderValue::from_static("Bearer realm=\"coracle\"");
+                answer.headers.push((WWW_AUTHENTICATE, challenge));
+                return Ok(answer);
+            }
+        };
+        server.authorization.authorize(&identity, &info).await?;
+        if !info.is_resource {
+            return self.document(&parts, &info).await;
+        }
+        let resource = server
+            .registry
+            .by_plural(&info.group, &info.version, &info.resource)
+            .or_else(|| bindings(server, &info))
+            .ok_or_else(ApiError::unknown_path)?;
+        let subresource = self.subresource(&info, resource)?;
+        let output = negotiate::output(&parts.headers, info.query.get("pretty"), info.verb).or_else(|error| {
+            // Logs are text whatever the client accepts.
+            if info.subresource == "log" { Ok(Output::PLAIN) } else { Err(error) }
+        })?;
+        let call = Call { info, identity, headers: parts.headers, output, resource, subresource };
+        self.dispatch(&parts.method, call, body).await
+    }
+
+    /// Checks that the path fits the resource, and finds its subresource.
+    fn subresource(
+        &self,
+        info: &RequestInfo,
+        resource: &'static coracle_api::Resource,
+    ) -> Result<Option<&'static Subresource>> {
+        let is_namespace = resource.group.is_empty() && resource.plural == "namespaces";
+        let has_namespace = !info.namespace.is_empty() && !is_namespace;
+        let misplaced = !resource.namespaced && has_namespace
+            || resource.namespaced && !has_namespace && !info.name.is_empty()
+            || info.resource == "bindings" && !has_namespace
+            || !info.rest.is_empty();
+        if misplaced {
+            return Err(ApiError::unknown_path());
+        }
+        if info.subresource.is_empty() {
+            return Ok(None);
+        }
+        resource.subresource(&info.subresource).map(Some).ok_or_else(ApiError::unknown_path)
+    }
+
+    async fn dispatch<B>(&self, method: &Method, call: Call, body: B) -> Result<Answer>
+    where
+        B: HttpBody<Data = Bytes> + Send,
+        B::Error: Into<BoxError>,
+    {
+        let server = &self.server;
+        let name = call.subresource.map_or("", |subresource| subresource.name);
+        let verb = call.info.verb;
+        let is_bindings = call.info.resource == "bindings";
+        let allowed = match call.subresource {
+            Some(subresource) => subresource.verbs.contains(&verb),
+            None if is_bindings => verb == "create" && call.info.name.is_empty(),
+            None => call.resource.verbs.contains(&verb) && fits(&call),
+        };
+        if !allowed || *method == Method::OPTIONS {
+            return Err(ApiError::method_not_allowed());
+        }
+        match (name, verb) {
+            ("", "get") => get::get(server, &call).await,
+            ("", "list") => list::list(server, &call).await,
+            ("", "watch") => watch::watch(server, call).await,
+            ("status", "get") => get::get(server, &call).await,
+            ("scale", "get") => scale::get(server, &call).await,
+            ("log", "get") => log::get(server, &call).await,
+            _ => {
+                let body = body::read(body).await?;
+                match (name, verb) {
+                    ("", "create") if is_bindings => binding::create(server, &call, body).await,
+                    ("binding", "create") => binding::create(server, &call, body).await,
+                    ("", "create") => create::create(server, &call, body).await,
+                    ("", "delete") => delete::delete(server, &call, body).await,
+                    ("", "deletecollection") => delete::delete_collection(server, &call, body).await,
+                    ("" | "status" | "finalize", "update") => update::update(server, &call, body).await,
+                    ("" | "status", "patch") => patch::patch(server, &call, body).await,
+                    ("scale", "update") => scale::put(server, &call, body).await,
+                    ("scale", "patch") => scale::patch(server, &call, body).await,
+                    _ => Err(ApiError::method_not_allowed()),
+                }
+            }
+        }
+    }
+
+    /// Paths that name no resource.
+    async fn document(&self, parts: &Parts, info: &RequestInfo) -> Result<Answer> {
+        let server = &self.server;
+        if let Some(answer) = server.health.answer(info, server.is_draining()) {
+            return Ok(answer);
+        }
+        let answer = match info.path.trim_end_matches('/') {
+            "/version" => Some(Answer::value(StatusCode::OK, Output { pretty: true, ..Output::PLAIN }, &crate::health::version())),
+            "/metrics" => Some(self.metrics()),
+            _ => None,
+        };
+        let answer = answer.or_else(|| discovery::answer(server, parts, info)).or_else(|| openapi::answer(server, parts, info));
+        let answer = answer.ok_or_else(ApiError::unknown_path)?;
+        if !matches!(parts.method, Method::GET | Method::HEAD) {
+            return Err(ApiError::method_not_allowed());
+        }
+        Ok(answer)
+    }
+
+    fn metrics(&self) -> Answer {
+        let server = &self.server;
+        let objects = server.registry.iter().filter_map(|resource| {
+            let cache = server.storage.caches().of(resource)?;
+            Some((resource.qualified(), cache.len()))
+        });
+        Answer::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", server.metrics.render(objects))
+    }
+}
+
+/// `bindings` is served as a way to write pods; it has no storage of its own.
+fn bindings(server: &Server, info: &RequestInfo) -> Option<&'static coracle_api::Resource> {
+    let asked = info.group.is_empty() && info.version == "v1" && info.resource == "bindings";
+    asked.then(|| server.registry.by_plural("", "v1", "pods")).flatten()
+}
+
+/// Whether the verb fits a collection or an object, as the path has it.
+fn fits(call: &Call) -> bool {
+    let collection = call.info.name.is_empty();
+    match call.info.verb {
+        "create" | "list" | "deletecollection" => collection && (call.info.verb != "create" || placed(call)),
+        "watch" => true,
+        _ => !collection,
+    }
+}
+
+/// A namespaced object is created in a namespace.
+fn placed(call: &Call) -> bool {
+    !call.resource.namespaced || !call.info.namespace.is_empty() || call.info.empty_namespace
+}
+
+impl<B> tower::Service<Request<B>> for ApiServer
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let this = self.clone();
+        Box::pin(async move { Ok(this.handle(request).await) })
+    }
+}
+
+/// Every answer names its request, as upstream's `Audit-Id` does.
+pub(crate) fn audit_id(clock: &Clock) -> (HeaderName, HeaderValue) {
+    let id = HeaderValue::from_str(&clock.uuid()).expect("a UUID is a legal header value");
+    (HeaderName::from_static("audit-id"), id)
+}

@@ -1,0 +1,109 @@
+//! POST: a new object.
+
+use bytes::Bytes;
+use coracle_api::{FieldErrors, Object};
+use http::StatusCode;
+
+use super::{MAX_RETRIES, expected, set_defaults, time_to_live, warnings};
+use crate::admission::{Attributes, Operation};
+use crate::answer::{Answer, Shown};
+use crate::call::Call;
+use crate::decode;
+use crate::metadata;
+use crate::negotiate;
+use crate::options::WriteOptions;
+use crate::server::Server;
+use crate::status::{ApiError, Result};
+use crate::storage::{self, WriteError};
+
+/// Creates the object in `body`.
+pub async fn create(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
+    let options = WriteOptions::parse(&call.info.query, "CreateOptions")?;
+    let input = negotiate::input(&call.headers)?;
+    let decode::Body { object, warnings } = decode::body(&body, input, expected(call), options.field_validation)?;
+    check_namespace(call, &object)?;
+    store(server, call, &options, object, warnings, StatusCode::CREATED).await
+}
+
+/// Refuses an object whose namespace is not that of the path.
+pub fn check_namespace(call: &Call, object: &Object) -> Result<()> {
+    let namespace = object.namespace();
+    if namespace.is_empty() || !call.resource.namespaced || namespace == call.namespace() {
+        return Ok(());
+    }
+    Err(ApiError::bad_request("the namespace of the provided object does not match the namespace sent on the request"))
+}
+
+/// Runs a decoded object through the pipeline and stores it.
+pub async fn store(
+    server: &Server,
+    call: &Call,
+    options: &WriteOptions,
+    mut object: Object,
+    mut notes: Vec<String>,
+    status: StatusCode,
+) -> Result<Answer> {
+    let (resource, namespace) = (call.resource, call.namespace());
+    if !matches!(object.resource_version(), "" | "0") {
+        return Err(ApiError::unclassified("resourceVersion should not be set on objects to be created"));
+    }
+    notes.extend(metadata::dedup_owners(&mut object, false));
+    set_defaults(&mut object, resource);
+    let name = object.name().to_owned();
+    let attributes = Attributes {
+        operation: Operation::Create,
+        resource,
+        subresource: "",
+        namespace,
+        name: &name,
+        identity: &call.identity,
+        dry_run: options.dry_run,
+        old: None,
+        server,
+    };
+    server.admission.admit(&attributes, Some(&mut object)).await?;
+    notes.extend(metadata::dedup_owners(&mut object, true));
+    let generated = name.is_empty() && !object.at("metadata.generateName").is_empty();
+    let template = object;
+    for attempt in 0..=MAX_RETRIES {
+        let mut object = template.clone();
+        metadata::prepare_create(&mut object, resource, namespace, server.clock());
+        resource.strategy.prepare_for_create(&mut object);
+        let mut errors = FieldErrors::default();
+        metadata::validate(&object, resource, &mut errors);
+        resource.strategy.validate(&object, &mut errors);
+        if !errors.is_empty() {
+            return Err(ApiError::invalid(resource, object.name(), &errors));
+        }
+        let allocation = server.allocators.allocate(resource, &mut object, None, options.dry_run)?;
+        server.admission.verify(&attributes, Some(&object)).await?;
+        let key = storage::key(resource, namespace, object.name());
+        let warned = notes.iter().cloned().chain(warnings(resource, &object, None)).collect::<Vec<_>>();
+        if options.dry_run {
+            if let Some(existing) = server.storage.get(resource, &key).await? {
+                return Err(taken(call, &existing.object()));
+            }
+            return Ok(Answer::object(call, status, Shown::Object(&object), server.clock().now()).with_warnings(warned));
+        }
+        match server.storage.create(resource, &key, &object, time_to_live(resource)).await {
+            Ok(entry) => {
+                allocation.keep();
+                let answer = Answer::object(call, status, Shown::Entry(&entry), server.clock().now());
+                return Ok(answer.with_warnings(warned));
+            }
+            Err(WriteError::Conflict) if generated && attempt < MAX_RETRIES => continue,
+            Err(WriteError::Conflict) => {
+                let existing = server.storage.get(resource, &key).await?;
+                let existing = existing.map(|entry| entry.object()).unwrap_or(object);
+                return Err(taken(call, &existing));
+            }
+            Err(WriteError::Other(error)) => return Err(error),
+        }
+    }
+    unreachable!("the last attempt returns")
+}
+
+fn taken(call: &Call, existing: &Object) -> ApiError {
+    let error = ApiError::already_exists(call.resource, existing.name());
+    if existing.is_terminating() { error.with_prefix("object is being deleted: ") } else { error }
+}

@@ -1,0 +1,344 @@
+//! DELETE of one object or a collection: now, gracefully, or when the finalizers are gone.
+//!
+//! ```text
+//!                     ┌── grace period > 0 or finalizers ──▶ marked: deletionTimestamp, the object stays
+//! DELETE ──▶ decide ──┤                                          │ last finalizer removed / grace 0
+//!                     └── neither ───────────────────────────────┴──▶ removed from the store
+//! ```
+
+use bytes::Bytes;
+use coracle_api::{Object, Resource};
+use coracle_clock::{Clock, Timestamp};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::{MAX_RETRIES, list, time_to_live};
+use crate::admission::{Attributes, Operation};
+use crate::answer::{Answer, Shown};
+use crate::cache::Entry;
+use crate::call::Call;
+use crate::metadata::{self, FOREGROUND, ORPHAN};
+use crate::negotiate::{self, Input};
+use crate::options::{DeleteOptions, ListOptions, Propagation};
+use crate::selection::Selection;
+use crate::server::Server;
+use crate::status::{ApiError, Result, success};
+use crate::storage::{self, WriteError};
+
+/// Kinds whose deletion answers with the object; the others answer with a `Status`.
+const RETURN_DELETED: &[&str] =
+    &["persistentvolumeclaims", "persistentvolumes", "pods", "podtemplates", "resourcequotas", "serviceaccounts", "services"];
+
+/// Deletes the object that the path names.
+pub async fn delete(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
+    let options = options(call, &body)?;
+    let deleted = delete_one(server, call, call.namespace(), call.name(), &options).await?;
+    let resource = call.resource;
+    if deleted.gone && !RETURN_DELETED.contains(&resource.plural) {
+        let mut details = json!({"name": call.name()});
+        if !resource.group.is_empty() {
+            details["group"] = resource.group.into();
+        }
+        details["kind"] = resource.plural.into();
+        details["uid"] = deleted.object.uid().into();
+        return Ok(Answer::value(StatusCode::OK, call.output, &success(Some(details))));
+    }
+    // As upstream: the older option, spelled out, tells the client that the deletion goes on.
+    let accepted = !deleted.gone && options.orphan_dependents == Some(false);
+    let status = if accepted { StatusCode::ACCEPTED } else { StatusCode::OK };
+    Ok(Answer::object(call, status, Shown::Object(&deleted.object), server.clock().now()))
+}
+
+/// Deletes every object that the path and the selectors name.
+pub async fn delete_collection(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
+    let options = options(call, &body)?;
+    let list_options = ListOptions::parse(&call.info.query, false)?;
+    let selection = Selection::parse(&call.info.query, call.resource)?;
+    let page = list::page(server, call, &list_options, &selection).await?;
+    for entry in &page.entries {
+        match delete_one(server, call, entry.namespace(), entry.name(), &options).await {
+            Ok(_) => {}
+            Err(error) if error.reason() == "NotFound" => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Answer::list(call, list::metadata(&page), &page.entries, server.clock().now()))
+}
+
+/// The options in the body, or those in the query.
+fn options(call: &Call, body: &Bytes) -> Result<DeleteOptions> {
+    if body.is_empty() {
+        return DeleteOptions::parse(&call.info.query, None);
+    }
+    let bad = |error: String| ApiError::bad_request(error);
+    let value = match negotiate::input(&call.headers)? {
+        Input::Json => coracle_api::schema::parse_json(body)
+            .map_err(|error| bad(format!("couldn't get version/kind; json parse error: {error}")))?,
+        Input::Yaml => {
+            let any = coracle_api::schema::SchemaRef::any();
+            coracle_api::schema::decode_yaml(body, &any).map_err(|error| bad(error.to_string()))?.value
+        }
+        Input::Protobuf => crate::decode::protobuf_value(body, "meta.k8s.io", "v1", "DeleteOptions")?,
+    };
+    let (kind, api_version) = crate::decode::type_of(&value).map_err(bad)?;
+    if !matches!(kind.as_str(), "" | "DeleteOptions") {
+        return Err(ApiError::bad_request(format!(
+            "no kind {kind:?} is registered for version {api_version:?} in scheme \
+             \"k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27\""
+        )));
+    }
+    let schema = coracle_api::schema::SchemaRef::for_kind("", "v1", "DeleteOptions")
+        .unwrap_or_else(coracle_api::schema::SchemaRef::any);
+    let value = if value.is_null() { json!({}) } else { value };
+    let decoded = coracle_api::schema::decode_value(value, &schema).map_err(|error| bad(error.to_string()))?;
+    let object = Object::from_value(decoded.value).unwrap_or_default();
+    DeleteOptions::parse(&call.info.query, Some(&object))
+}
+
+/// What a deletion came to.
+struct Deleted {
+    object: Object,
+    gone: bool,
+}
+
+async fn delete_one(
+    server: &Server,
+    call: &Call,
+    namespace: &str,
+    name: &str,
+    options: &DeleteOptions,
+) -> Result<Deleted> {
+    let resource = call.resource;
+    let key = storage::key(resource, namespace, name);
+    for attempt in 0..=MAX_RETRIES {
+        let entry = server.storage.get(resource, &key).await?;
+        let entry = entry.ok_or_else(|| ApiError::not_found(resource, name))?;
+        let object = entry.object();
+        check_preconditions(resource, &object, options)?;
+        let attributes = Attributes {
+            operation: Operation::Delete,
+            resource,
+            subresource: "",
+            namespace,
+            name,
+            identity: &call.identity,
+            dry_run: options.dry_run,
+            old: Some(&object),
+            server,
+        };
+        server.admission.admit(&attributes, None).await?;
+        server.admission.verify(&attributes, None).await?;
+        let written = match decide(resource, &object, options, server.clock()) {
+            Decision::Stay => return Ok(Deleted { object, gone: false }),
+            Decision::Mark(mut marked) => {
+                if options.dry_run {
+                    marked.metadata_mut().insert("resourceVersion".to_owned(), object.resource_version().into());
+                    return Ok(Deleted { object: marked, gone: false });
+                }
+                let update = server.storage.update(resource, &key, &marked, entry.revision, time_to_live(resource)).await;
+                update.map(|entry| Deleted { object: entry.object(), gone: false })
+            }
+            Decision::Remove(last) => {
+                remove(server, call, &entry, &last, options.dry_run).await.map(|object| Deleted { object, gone: true })
+            }
+        };
+        match written {
+            Ok(deleted) => return Ok(deleted),
+            Err(WriteError::Conflict) if attempt < MAX_RETRIES => continue,
+            Err(WriteError::Conflict) => return Err(ApiError::modified(resource, name)),
+            Err(WriteError::Other(error)) => return Err(error),
+        }
+    }
+    unreachable!("the last attempt returns")
+}
+
+fn check_preconditions(resource: &Resource, object: &Object, options: &DeleteOptions) -> Result<()> {
+    if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != object.uid()) {
+        let why = format!(
+            "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been \
+             deleted and then recreated",
+            object.uid()
+        );
+        return Err(ApiError::precondition(resource, object.name(), why));
+    }
+    let version = object.resource_version();
+    if let Some(wanted) = options.resource_version.as_deref().filter(|wanted| *wanted != version) {
+        let why = format!(
+            "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({version}). \
+             The object might have been modified"
+        );
+        return Err(ApiError::precondition(resource, object.name(), why));
+    }
+    Ok(())
+}
+
+/// What a deletion does to an object.
+#[derive(Debug, PartialEq)]
+enum Decision {
+    /// Nothing: it is being deleted already.
+    Stay,
+    /// It is marked and stays for a while.
+    Mark(Object),
+    /// It goes; this is how it looked last.
+    Remove(Object),
+}
+
+fn decide(resource: &Resource, object: &Object, options: &DeleteOptions, clock: &Clock) -> Decision {
+    let now = clock.now();
+    if resource.group.is_empty() && resource.plural == "namespaces" {
+        if !object.is_terminating() {
+            let mut marked = object.clone();
+            metadata::set_deletion(&mut marked, stamp(now), None);
+            marked.set("status.phase", "Terminating");
+            set_propagation(&mut marked, options);
+            return Decision::Mark(marked);
+        }
+        if object.at("spec.finalizers").len() > 0 {
+            return Decision::Stay;
+        }
+    }
+    let mut next = object.clone();
+    set_propagation(&mut next, options);
+    let grace = resource.strategy.grace_period_seconds(object, options.grace_period_seconds);
+    let held = !metadata::finalizers(&next).is_empty();
+    if object.is_terminating() {
+        let before = object.at("metadata.deletionGracePeriodSeconds").as_i64().unwrap_or(0);
+        if let Some(seconds) = grace.filter(|seconds| *seconds < before) {
+            let started = object.metadata("deletionTimestamp").parse::<Timestamp>().map_or(now.as_second(), |t| t.as_second() - before);
+            metadata::set_deletion(&mut next, stamp_seconds(started + seconds), Some(seconds));
+            if seconds > 0 || held {
+                return Decision::Mark(next);
+            }
+            return Decision::Remove(next);
+        }
+        if before > 0 || held {
+            return if metadata::same(&next, object) { Decision::Stay } else { Decision::Mark(next) };
+        }
+        return Decision::Remove(next);
+    }
+    match grace {
+        Some(seconds) => {
+            metadata::set_deletion(&mut next, stamp_seconds(now.as_second() + seconds), Some(seconds));
+            count_change(&mut next);
+            if seconds > 0 || held { Decision::Mark(next) } else { Decision::Remove(next) }
+        }
+        None if held => {
+            metadata::set_deletion(&mut next, stamp(now), Some(0));
+            count_change(&mut next);
+            Decision::Mark(next)
+        }
+        None => Decision::Remove(next),
+    }
+}
+
+fn count_change(object: &mut Object) {
+    if let Some(generation) = object.at("metadata.generation").as_i64().filter(|generation| *generation > 0) {
+        object.metadata_mut().insert("generation".to_owned(), (generation + 1).into());
+    }
+}
+
+fn stamp(time: Timestamp) -> Value {
+    Value::from(metadata::seconds(time))
+}
+
+fn stamp_seconds(seconds: i64) -> Value {
+    stamp(Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX))
+}
+
+/// Turns the propagation policy into finalizers, as the garbage collector reads them.
+fn set_propagation(object: &mut Object, options: &DeleteOptions) {
+    let mut finalizers = metadata::finalizers(object);
+    let had = |name: &str| finalizers.iter().any(|finalizer| finalizer == name);
+    let (orphan, foreground) = match (options.orphan_dependents, options.propagation) {
+        (Some(orphan), _) => (orphan, false),
+        (None, Some(Propagation::Orphan)) => (true, false),
+        (None, Some(Propagation::Foreground)) => (false, true),
+        (None, Some(Propagation::Background)) => (false, false),
+        (None, None) => (had(ORPHAN), had(FOREGROUND)),
+    };
+    finalizers.retain(|finalizer| finalizer != ORPHAN && finalizer != FOREGROUND);
+    finalizers.extend(orphan.then(|| ORPHAN.to_owned()));
+    finalizers.extend(foreground.then(|| FOREGROUND.to_owned()));
+    if finalizers != metadata::finalizers(object) {
+        metadata::set_finalizers(object, &finalizers);
+    }
+}
+
+/// Whether an updated object has nothing left to wait for and goes.
+pub fn finished(resource: &Resource, object: &Object) -> bool {
+    let namespace = resource.group.is_empty() && resource.plural == "namespaces";
+    object.is_terminating()
+        && object.at("metadata.finalizers").len() == 0
+        && object.at("metadata.deletionGracePeriodSeconds").as_i64().unwrap_or(0) == 0
+        && (!namespace || object.at("spec.finalizers").len() == 0)
+}
+
+/// Removes an object from the store and gives back what it had allocated; the answer is how it looked last.
+pub async fn remove(
+    server: &Server,
+    call: &Call,
+    entry: &Entry,
+    last: &Object,
+    dry_run: bool,
+) -> Result<Object, WriteError> {
+    let mut last = last.clone();
+    if dry_run {
+        last.metadata_mut().insert("resourceVersion".to_owned(), entry.revision.to_string().into());
+        return Ok(last);
+    }
+    let revision = server.storage.delete(call.resource, &entry.key, entry.revision).await?;
+    server.allocators.release(call.resource, &last);
+    last.metadata_mut().insert("resourceVersion".to_owned(), revision.to_string().into());
+    Ok(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coracle_api::Registry;
+
+    fn config_maps() -> &'static Resource {
+        Registry::builtin().by_plural("", "v1", "configmaps").expect("config maps are served")
+    }
+
+    fn object(value: Value) -> Object {
+        Object::from_value(value).expect("an object")
+    }
+
+    #[tokio::test]
+    async fn finalizers_keep_an_object() {
+        let clock = Clock::fake(1);
+        let held = object(json!({"metadata": {"name": "x", "finalizers": ["example.com/f"]}}));
+        let Decision::Mark(marked) = decide(config_maps(), &held, &DeleteOptions::default(), &clock) else {
+            panic!("the object is kept")
+        };
+        assert_eq!(marked.metadata("deletionTimestamp"), "2030-01-01T00:00:00Z");
+        assert_eq!(decide(config_maps(), &marked, &DeleteOptions::default(), &clock), Decision::Stay);
+        let free = object(json!({"metadata": {"name": "x"}}));
+        assert!(matches!(decide(config_maps(), &free, &DeleteOptions::default(), &clock), Decision::Remove(_)));
+    }
+
+    #[tokio::test]
+    async fn policies_become_finalizers() {
+        let free = object(json!({"metadata": {"name": "x"}}));
+        let options = DeleteOptions { propagation: Some(Propagation::Foreground), ..Default::default() };
+        let Decision::Mark(marked) = decide(config_maps(), &free, &options, &Clock::fake(1)) else {
+            panic!("the object is kept")
+        };
+        assert_eq!(metadata::finalizers(&marked), [FOREGROUND]);
+    }
+
+    #[tokio::test]
+    async fn namespaces_wait_for_their_content() {
+        let namespaces = Registry::builtin().by_plural("", "v1", "namespaces").expect("namespaces are served");
+        let active = object(json!({"metadata": {"name": "x"}, "spec": {"finalizers": ["kubernetes"]}}));
+        let Decision::Mark(marked) = decide(namespaces, &active, &DeleteOptions::default(), &Clock::fake(1)) else {
+            panic!("the namespace is kept")
+        };
+        assert_eq!(marked.at("status.phase").str(), "Terminating");
+        assert!(!finished(namespaces, &marked));
+        let mut empty = marked;
+        empty.remove("spec.finalizers");
+        assert!(finished(namespaces, &empty));
+    }
+}

@@ -1,0 +1,48 @@
+//! One file per verb; each is generic over the resource.
+
+pub mod create;
+pub mod delete;
+pub mod get;
+pub mod list;
+pub mod patch;
+pub mod update;
+pub mod watch;
+
+use std::time::Duration;
+
+use coracle_api::{Object, Resource};
+
+use crate::call::Call;
+use crate::decode::Expected;
+use crate::defaults;
+
+/// How often a write is tried again when someone else changed the object meanwhile and the client did not say which
+/// revision it meant.
+const MAX_RETRIES: usize = 5;
+
+/// How long Events live.
+const EVENT_LIFETIME: Duration = Duration::from_secs(3600);
+
+/// How long objects of `resource` live without being written again.
+fn time_to_live(resource: &Resource) -> Option<Duration> {
+    (resource.plural == "events").then_some(EVENT_LIFETIME)
+}
+
+/// Fills in the defaults of a decoded object.
+fn set_defaults(object: &mut Object, resource: &Resource) {
+    defaults::apply(object, &Expected::of(resource).schema());
+    resource.strategy.default(object);
+}
+
+/// What a body of this call is expected to be.
+pub fn expected(call: &Call) -> Expected {
+    match call.subresource.and_then(|subresource| subresource.kind) {
+        Some((group, version, kind)) => Expected { group, version, kind },
+        None => Expected::of(call.resource),
+    }
+}
+
+/// Warnings that the kind has about an accepted object.
+fn warnings(resource: &Resource, new: &Object, old: Option<&Object>) -> Vec<String> {
+    resource.strategy.warnings(new, old)
+}

@@ -1,0 +1,95 @@
+//! PATCH: JSON, merge and strategic merge patches, applied to whatever is stored now.
+
+use bytes::Bytes;
+use coracle_api::field_errors::ErrorType;
+use coracle_api::patch::{Patch, PatchError, PatchType};
+use coracle_api::{FieldErrors, Object};
+use serde_json::Value;
+
+use super::{expected, update};
+use crate::answer::Answer;
+use crate::call::Call;
+use crate::decode;
+use crate::negotiate;
+use crate::options::{FieldValidation, WriteOptions};
+use crate::server::Server;
+use crate::status::{ApiError, Result};
+
+/// A patch body as read, with the findings that strict validation asks for.
+pub struct Parsed {
+    patch: Patch,
+    findings: Vec<String>,
+}
+
+/// Reads a patch body by its media type.
+pub fn parse(media_type: &str, body: &Bytes) -> Result<Parsed> {
+    let (kind, prefix) = match media_type {
+        "application/json-patch+json" => (PatchType::Json, "json patch "),
+        "application/merge-patch+json" => (PatchType::Merge, ""),
+        "application/strategic-merge-patch+json" => (PatchType::Strategic, ""),
+        _ => return Err(ApiError::unsupported_patch_type()),
+    };
+    let (patch, strict) = Patch::parse(kind, body)?;
+    let findings = strict.iter().map(|finding| format!("{prefix}{finding}")).collect();
+    Ok(Parsed { patch, findings })
+}
+
+impl From<PatchError> for ApiError {
+    fn from(error: PatchError) -> Self {
+        let message = error.to_string();
+        match error {
+            PatchError::BadRequest(_) => Self::bad_request(message),
+            PatchError::TooManyOperations(_) => Self::new(413, "RequestEntityTooLarge", message),
+            PatchError::Rejected => Self::new(422, "Invalid", message).with_plain_details("", "", ""),
+            PatchError::Internal(_) => Self::unclassified(message),
+        }
+    }
+}
+
+/// Patches the object that the path names.
+pub async fn patch(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
+    let patch = parse(negotiate::media_type(&call.headers), &body)?;
+    let options = WriteOptions::parse(&call.info.query, "PatchOptions")?;
+    let change = update::Change {
+        part: update::Part::of(call),
+        uid_precondition: false,
+        make: &|old| {
+            let patched = apply(call, &patch, old)?;
+            let body = decode_patched(call, &patch, patched, &options)?;
+            update::check_name(call, &body.object)?;
+            super::create::check_namespace(call, &body.object)?;
+            Ok(body)
+        },
+    };
+    let outcome = update::apply(server, call, &options, &change).await?;
+    let outcome = outcome.ok_or_else(|| ApiError::not_found(call.resource, call.name()))?;
+    Ok(outcome.answer(server, call))
+}
+
+/// The patched form of `old`.
+pub fn apply(call: &Call, parsed: &Parsed, old: &Object) -> Result<Value> {
+    Ok(parsed.patch.apply(&old.clone().into_value(), &expected(call).schema())?)
+}
+
+/// Reads a patched object by its schema; what does not fit is 422 about the patch, as upstream has it.
+pub fn decode_patched(call: &Call, parsed: &Parsed, patched: Value, options: &WriteOptions) -> Result<decode::Body> {
+    let about_patch = |value: String, why: String| {
+        let mut errors = FieldErrors::default();
+        errors.push(ErrorType::Invalid, "patch", Some(Value::from(value)), why);
+        ApiError::invalid_as("", "", "", "", &errors)
+    };
+    let shown = patched.clone();
+    let decoded = decode::value(patched, expected(call), FieldValidation::Warn);
+    let mut decoded = decoded.map_err(|error| about_patch(shown.to_string(), error.to_string()))?;
+    let mut findings = parsed.findings.clone();
+    findings.append(&mut decoded.warnings);
+    match options.field_validation {
+        FieldValidation::Ignore => {}
+        FieldValidation::Warn => decoded.warnings = findings,
+        FieldValidation::Strict if findings.is_empty() => {}
+        FieldValidation::Strict => {
+            return Err(ApiError::bad_request(format!("strict decoding error: {}", findings.join(", "))));
+        }
+    }
+    Ok(decoded)
+}

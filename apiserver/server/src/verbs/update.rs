@@ -1,0 +1,315 @@
+//! PUT, and the part that patches share: read, change, check, compare and swap.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coracle_api::{FieldErrors, Object};
+use http::StatusCode;
+use serde_json::Value;
+
+use super::{MAX_RETRIES, create, delete, expected, set_defaults, time_to_live, warnings};
+use crate::admission::{Attributes, Operation};
+use crate::answer::{Answer, Shown};
+use crate::cache::Entry;
+use crate::call::Call;
+use crate::decode;
+use crate::metadata;
+use crate::negotiate;
+use crate::options::WriteOptions;
+use crate::server::Server;
+use crate::status::{ApiError, Result, qualified_kind};
+use crate::storage::{self, WriteError};
+
+/// Replaces the object that the path names by the one in `body`.
+pub async fn update(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
+    let options = WriteOptions::parse(&call.info.query, "UpdateOptions")?;
+    let input = negotiate::input(&call.headers)?;
+    let decode::Body { object, warnings } = decode::body(&body, input, expected(call), options.field_validation)?;
+    check_name(call, &object)?;
+    create::check_namespace(call, &object)?;
+    let change = Change {
+        part: Part::of(call),
+        uid_precondition: true,
+        make: &|_old| Ok(decode::Body { object: object.clone(), warnings: Vec::new() }),
+    };
+    match apply(server, call, &options, &change).await? {
+        Some(outcome) => Ok(outcome.answer(server, call).with_warnings(warnings)),
+        None if call.resource.create_on_update && call.subresource.is_none() => {
+            if !object.uid().is_empty() {
+                return Err(wrong_uid(call, object.uid(), ""));
+            }
+            create::store(server, call, &options, object, warnings, StatusCode::CREATED).await
+        }
+        None => Err(ApiError::not_found(call.resource, call.name())),
+    }
+}
+
+/// Refuses an object whose name is not that of the path.
+pub fn check_name(call: &Call, object: &Object) -> Result<()> {
+    match object.name() {
+        "" => Err(ApiError::bad_request(format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
+            call.name()
+        ))),
+        name if name == call.name() => Ok(()),
+        name => Err(ApiError::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            call.name()
+        ))),
+    }
+}
+
+/// Which part of the object a request may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Everything but the status, if that is a subresource.
+    Main,
+    /// The status and the metadata that clients own.
+    Status,
+    /// A namespace's `spec.finalizers`.
+    Finalize,
+}
+
+impl Part {
+    /// The part that the path names.
+    pub fn of(call: &Call) -> Self {
+        match call.subresource.map(|subresource| subresource.name) {
+            Some("status") => Self::Status,
+            Some("finalize") => Self::Finalize,
+            _ => Self::Main,
+        }
+    }
+}
+
+/// How the new object is made of the old one.
+pub struct Change<'a> {
+    /// What may change.
+    pub part: Part,
+    /// Whether a uid in the object is a precondition (PUT) or just a field (PATCH).
+    pub uid_precondition: bool,
+    /// Makes the new object; called again when someone else was faster.
+    pub make: &'a (dyn Fn(&Object) -> Result<decode::Body> + Sync),
+}
+
+/// What an update came to.
+pub struct Outcome {
+    shown: Afterwards,
+    warnings: Vec<String>,
+}
+
+enum Afterwards {
+    Entry(Arc<Entry>),
+    Object(Object),
+}
+
+impl Outcome {
+    /// The object afterwards.
+    pub fn object(&self) -> Object {
+        match &self.shown {
+            Afterwards::Entry(entry) => entry.object(),
+            Afterwards::Object(object) => object.clone(),
+        }
+    }
+
+    /// Warnings.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The answer that shows the object.
+    pub fn answer(self, server: &Server, call: &Call) -> Answer {
+        let shown = match &self.shown {
+            Afterwards::Entry(entry) => Shown::Entry(entry),
+            Afterwards::Object(object) => Shown::Object(object),
+        };
+        Answer::object(call, StatusCode::OK, shown, server.clock().now()).with_warnings(self.warnings)
+    }
+}
+
+/// Applies `change` to the object that the path names; `None` when it is absent.
+pub async fn apply(server: &Server, call: &Call, options: &WriteOptions, change: &Change<'_>) -> Result<Option<Outcome>> {
+    let (resource, key) = (call.resource, call.key());
+    for attempt in 0..=MAX_RETRIES {
+        let Some(entry) = server.storage.get(resource, &key).await? else { return Ok(None) };
+        let old = entry.object();
+        let decode::Body { object: mut new, warnings: mut notes } = (change.make)(&old)?;
+        let pinned = check_version(call, &new, &old, change)?;
+        notes.extend(metadata::dedup_owners(&mut new, true));
+        restrict(call, change.part, &mut new, &old);
+        set_defaults(&mut new, resource);
+        metadata::prepare_update(&mut new, &old);
+        let attributes = Attributes {
+            operation: Operation::Update,
+            resource,
+            subresource: call.subresource.map_or("", |subresource| subresource.name),
+            namespace: call.namespace(),
+            name: call.name(),
+            identity: &call.identity,
+            dry_run: options.dry_run,
+            old: Some(&old),
+            server,
+        };
+        server.admission.admit(&attributes, Some(&mut new)).await?;
+        prepare(call, change.part, &mut new, &old);
+        check(call, change.part, &new, &old)?;
+        let allocation = match change.part {
+            Part::Main => server.allocators.allocate(resource, &mut new, Some(&old), options.dry_run)?,
+            _ => Default::default(),
+        };
+        server.admission.verify(&attributes, Some(&new)).await?;
+        if change.part == Part::Main {
+            notes.extend(warnings(resource, &new, Some(&old)));
+        }
+        if delete::finished(resource, &new) {
+            return match delete::remove(server, call, &entry, &new, options.dry_run).await {
+                Ok(gone) => {
+                    allocation.keep();
+                    Ok(Some(Outcome { shown: Afterwards::Object(gone), warnings: notes }))
+                }
+                Err(WriteError::Conflict) if !pinned && attempt < MAX_RETRIES => continue,
+                Err(WriteError::Conflict) => Err(ApiError::modified(resource, call.name())),
+                Err(WriteError::Other(error)) => Err(error),
+            };
+        }
+        if metadata::same(&new, &old) {
+            return Ok(Some(Outcome { shown: Afterwards::Entry(entry), warnings: notes }));
+        }
+        if options.dry_run {
+            new.metadata_mut().insert("resourceVersion".to_owned(), old.resource_version().into());
+            return Ok(Some(Outcome { shown: Afterwards::Object(new), warnings: notes }));
+        }
+        match server.storage.update(resource, &key, &new, entry.revision, time_to_live(resource)).await {
+            Ok(entry) => {
+                allocation.keep();
+                return Ok(Some(Outcome { shown: Afterwards::Entry(Arc::new(entry)), warnings: notes }));
+            }
+            Err(WriteError::Conflict) if !pinned && attempt < MAX_RETRIES => continue,
+            Err(WriteError::Conflict) => return Err(ApiError::modified(resource, call.name())),
+            Err(WriteError::Other(error)) => return Err(error),
+        }
+    }
+    unreachable!("the last attempt returns")
+}
+
+/// Compares the revision and identity that the client sent; `true` when it named a revision.
+fn check_version(call: &Call, new: &Object, old: &Object, change: &Change<'_>) -> Result<bool> {
+    let resource = call.resource;
+    let uid = new.uid();
+    if change.uid_precondition && !uid.is_empty() && uid != old.uid() {
+        return Err(wrong_uid(call, uid, old.uid()));
+    }
+    let version = new.resource_version();
+    if matches!(version, "" | "0") {
+        if !resource.unconditional_update {
+            let mut errors = FieldErrors::default();
+            let kind = coracle_api::field_errors::ErrorType::Invalid;
+            errors.push(kind, "metadata.resourceVersion", Some(Value::from(0)), "must be specified for an update");
+            let qualified = resource.qualified();
+            return Err(ApiError::invalid_as(resource.group, resource.plural, &qualified, call.name(), &errors));
+        }
+        return Ok(false);
+    }
+    if version.parse::<u64>().is_err() {
+        let mut errors = FieldErrors::default();
+        let kind = coracle_api::field_errors::ErrorType::Invalid;
+        let detail = format!("strconv.ParseUint: parsing {version:?}: invalid syntax");
+        errors.push(kind, "metadata.resourceVersion", Some(Value::from(version)), detail);
+        return Err(ApiError::invalid_as(resource.group, resource.kind, &qualified_kind(resource), call.name(), &errors));
+    }
+    if version != old.resource_version() {
+        return Err(ApiError::modified(resource, call.name()));
+    }
+    // A patched object carries the version it was made of; only a version in the patch itself pins it.
+    Ok(change.uid_precondition)
+}
+
+fn wrong_uid(call: &Call, asked: &str, found: &str) -> ApiError {
+    let path = storage::upstream_key(call.resource, call.namespace(), call.name());
+    let why = format!(
+        "StorageError: invalid object, Code: 4, Key: {path}, ResourceVersion: 0, AdditionalErrorMsg: Precondition \
+         failed: UID in precondition: {asked}, UID in object meta: {found}"
+    );
+    ApiError::conflict(call.resource, call.name(), why)
+}
+
+/// Puts back the parts that this path does not change.
+fn restrict(call: &Call, part: Part, new: &mut Object, old: &Object) {
+    match part {
+        Part::Main => {
+            if call.resource.subresource("status").is_some() {
+                copy(new, old, "status");
+            }
+        }
+        Part::Status => {
+            let (status, metadata) = (new.remove("status"), new.remove("metadata"));
+            *new = old.clone();
+            match status {
+                Some(status) => new.set("status", status),
+                None => {
+                    new.remove("status");
+                }
+            }
+            let mut metadata = metadata.unwrap_or_default();
+            if let Some(map) = metadata.as_object_mut() {
+                // The status's writers do not own these.
+                for field in ["ownerReferences", "deletionTimestamp", "deletionGracePeriodSeconds", "finalizers"] {
+                    map.shift_remove(field);
+                    if let Some(value) = old.at("metadata").key(field).value() {
+                        map.insert(field.to_owned(), value.clone());
+                    }
+                }
+            }
+            new.set("metadata", metadata);
+        }
+        Part::Finalize => {
+            let finalizers = new.at("spec.finalizers").value().cloned();
+            *new = old.clone();
+            match finalizers {
+                Some(finalizers) => new.set("spec.finalizers", finalizers),
+                None => {
+                    new.remove("spec.finalizers");
+                }
+            }
+        }
+    }
+}
+
+fn copy(new: &mut Object, old: &Object, field: &str) {
+    match old.at(field).value() {
+        Some(value) => new.set(field, value.clone()),
+        None => {
+            new.remove(field);
+        }
+    }
+}
+
+fn prepare(call: &Call, part: Part, new: &mut Object, old: &Object) {
+    let resource = call.resource;
+    match part {
+        Part::Main => {
+            resource.strategy.prepare_for_update(new, old);
+            if resource.generation && !metadata::same_spec(new, old) {
+                let generation = old.at("metadata.generation").as_i64().unwrap_or(0) + 1;
+                new.metadata_mut().insert("generation".to_owned(), generation.into());
+            }
+        }
+        Part::Status => resource.strategy.prepare_for_status_update(new, old),
+        Part::Finalize => {}
+    }
+}
+
+fn check(call: &Call, part: Part, new: &Object, old: &Object) -> Result<()> {
+    let resource = call.resource;
+    let mut errors = FieldErrors::default();
+    metadata::validate(new, resource, &mut errors);
+    metadata::validate_update(new, old, &mut errors);
+    match part {
+        Part::Main => {
+            resource.strategy.validate(new, &mut errors);
+            resource.strategy.validate_update(new, old, &mut errors);
+        }
+        Part::Status => resource.strategy.validate_status_update(new, old, &mut errors),
+        Part::Finalize => {}
+    }
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(resource, call.name(), &errors)) }
+}

@@ -1,0 +1,249 @@
+//! WATCH: the changes of a collection as a stream of JSON lines.
+//!
+//! ```text
+//!            resourceVersion "" or 0, or sendInitialEvents      resourceVersion N
+//!                              │                                       │
+//!                  present objects as ADDED              changes after N from the history
+//!                              │                              (410 when forgotten)
+//!                  bookmark "initial-events-end"                       │
+//!                              └──────────────▶ live ◀─────────────────┘
+//!                                                │  bookmarks, until timeout, shutdown or a full queue
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use coracle_api::Object;
+use futures::stream;
+use http::StatusCode;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use serde_json::{Value, json};
+
+use crate::answer::{Answer, Payload, partial, to_json};
+use crate::body::BoxError;
+use crate::cache::{Caches, Change, Entry, Interest, Watcher};
+use crate::call::Call;
+use crate::negotiate::{self, Shape};
+use crate::options::{ListOptions, parse_revision};
+use crate::selection::Selection;
+use crate::server::Server;
+use crate::status::{ApiError, Result};
+
+/// How often bookmarks come.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// The last bookmark comes this long before the end.
+const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
+/// How long a watch lasts at least when the client doesn't say; up to twice as long, so that clients don't come back at once.
+const MIN_DURATION: u64 = 1800;
+/// Waiting events are written together up to this size.
+const MAX_CHUNK: usize = 64 * 1024;
+/// The annotation of the bookmark that ends the initial events.
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
+/// Starts a watch.
+pub async fn watch(server: &Arc<Server>, call: Call) -> Result<Answer> {
+    let options = ListOptions::parse(&call.info.query, true)?;
+    let mut selection = Selection::parse(&call.info.query, call.resource)?;
+    if call.info.watch_prefix && !call.name().is_empty() {
+        selection = selection.and_name(call.name());
+    }
+    let asked = parse_revision(&options.resource_version)?;
+    if let Some(revision) = asked {
+        super::list::reach(server, revision).await?;
+    }
+    let progress = server.storage.catch_up().await;
+    let interest = Interest { scope: call.scope(), selection: Arc::new(selection) };
+    let cache = server.storage.cache(call.resource)?;
+    let initial = match options.send_initial_events {
+        Some(wanted) => wanted,
+        None => asked.is_none(),
+    };
+    let (first, watcher, revision) = if initial {
+        let (snapshot, watcher) = cache.list_and_watch(&interest.scope, progress, interest.clone());
+        let first = snapshot.entries.into_iter().filter(|entry| interest.wants(entry)).collect();
+        (first, watcher, snapshot.revision)
+    } else {
+        let from = asked.unwrap_or(progress);
+        let watcher = cache.watch(from, interest).map_err(|floor| {
+            ApiError::expired(format!("too old resource version: {from} ({floor})"))
+        })?;
+        (VecDeque::new(), watcher, from)
+    };
+    let seconds = options.timeout_seconds.unwrap_or_else(|| MIN_DURATION + server.clock().random_below(MIN_DURATION));
+    let timeline = Timeline::new(server.clock().monotonic(), Duration::from_secs(seconds), options.bookmarks);
+    let feed = Feed {
+        server: Arc::clone(server),
+        call,
+        first,
+        initial_end: (options.send_initial_events == Some(true) && options.bookmarks).then_some(revision),
+        watcher,
+        timeline,
+        headings: true,
+    };
+    server.metrics.watch_started();
+    let stream = stream::unfold(feed, |mut feed| async move {
+        let chunk = feed.next_chunk().await?;
+        Some((Ok::<_, BoxError>(Frame::data(chunk)), feed))
+    });
+    let mut answer = Answer::bytes(StatusCode::OK, negotiate::JSON, Bytes::new());
+    answer.payload = Payload::Stream(StreamBody::new(stream).boxed_unsync());
+    Ok(answer)
+}
+
+/// When a watch says something by itself, in the clock's monotonic time.
+struct Timeline {
+    end: Duration,
+    bookmark: Option<Duration>,
+}
+
+impl Timeline {
+    fn new(now: Duration, lasts: Duration, bookmarks: bool) -> Self {
+        let before_end = lasts.saturating_sub(BOOKMARK_BEFORE_END);
+        Self { end: now + lasts, bookmark: bookmarks.then(|| now + before_end.min(BOOKMARK_EVERY)) }
+    }
+
+    /// Puts the next bookmark a minute on, or shortly before the end.
+    fn bookmarked(&mut self, now: Duration) {
+        let before_end = self.end.saturating_sub(BOOKMARK_BEFORE_END);
+        let next = (now + BOOKMARK_EVERY).min(before_end);
+        self.bookmark = (next > now).then_some(next);
+    }
+}
+
+struct Feed {
+    server: Arc<Server>,
+    call: Call,
+    first: VecDeque<Arc<Entry>>,
+    /// The revision of the bookmark that is owed after the initial events.
+    initial_end: Option<u64>,
+    watcher: Watcher,
+    timeline: Timeline,
+    headings: bool,
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.server.metrics.watch_ended();
+    }
+}
+
+impl Feed {
+    /// The next lines; `None` at the end.
+    async fn next_chunk(&mut self) -> Option<Bytes> {
+        let mut chunk = BytesMut::new();
+        while chunk.len() < MAX_CHUNK {
+            if let Some(entry) = self.first.pop_front() {
+                self.write(&mut chunk, "ADDED", entry.json());
+            } else if let Some(revision) = self.initial_end.take() {
+                self.write_bookmark(&mut chunk, revision, true);
+            } else if let Some(change) = self.watcher.try_next() {
+                self.write_change(&mut chunk, &change);
+            } else if !chunk.is_empty() {
+                break;
+            } else if !self.wait(&mut chunk).await {
+                return None;
+            }
+        }
+        Some(chunk.freeze())
+    }
+
+    /// Waits for a change, a bookmark or the end.
+    async fn wait(&mut self, chunk: &mut BytesMut) -> bool {
+        let clock = self.server.clock().clone();
+        let now = clock.monotonic();
+        let until_end = self.timeline.end.saturating_sub(now);
+        let until_bookmark = self.timeline.bookmark.map_or(until_end, |at| at.saturating_sub(now));
+        let stop = self.server.stop.clone();
+        tokio::select! {
+            biased;
+            change = self.watcher.next() => match change {
+                Some(change) => self.write_change(chunk, &change),
+                None => return false,
+            },
+            () = stop.cancelled() => return false,
+            () = clock.sleep(until_bookmark.min(until_end)) => {
+                if clock.monotonic() >= self.timeline.end {
+                    return false;
+                }
+                self.bookmark(chunk);
+                self.timeline.bookmarked(clock.monotonic());
+            }
+        }
+        true
+    }
+
+    /// A bookmark promises that everything up to its revision was sent, so what is queued goes first.
+    fn bookmark(&mut self, chunk: &mut BytesMut) {
+        let revision = caches(&self.server).revision();
+        while let Some(change) = self.watcher.try_next() {
+            self.write_change(chunk, &change);
+        }
+        self.write_bookmark(chunk, revision, false);
+    }
+
+    /// Selectors turn changes into arrivals and departures.
+    fn write_change(&mut self, chunk: &mut BytesMut, change: &Change) {
+        let interest = &self.watcher.interest;
+        let new = change.new.clone().filter(|entry| interest.wants(entry));
+        let old = change.old.clone().filter(|entry| interest.wants(entry));
+        match (new, old) {
+            (Some(new), None) => self.write(chunk, "ADDED", new.json()),
+            (Some(new), Some(_)) => self.write(chunk, "MODIFIED", new.json()),
+            (None, Some(old)) => self.write(chunk, "DELETED", old.json_at(change.revision)),
+            (None, None) => {}
+        }
+    }
+
+    fn write(&mut self, chunk: &mut BytesMut, kind: &str, json: Bytes) {
+        let shown = match self.call.output.shape {
+            Shape::Object => json,
+            shape => {
+                let object = Object::new(serde_json::from_slice(&json).expect("cached bytes are JSON"));
+                to_json(&self.reshape(shape, object))
+            }
+        };
+        line(chunk, kind, &shown);
+    }
+
+    fn reshape(&mut self, shape: Shape, object: Object) -> Value {
+        match shape {
+            Shape::Object => object.into_value(),
+            Shape::PartialMetadata(version) => partial(&object, version),
+            Shape::Table(version) => {
+                let headings = std::mem::replace(&mut self.headings, false);
+                let metadata = json!({"resourceVersion": object.resource_version()});
+                self.call.table(version, &[object], self.server.clock().now(), metadata, headings)
+            }
+        }
+    }
+
+    fn write_bookmark(&mut self, chunk: &mut BytesMut, revision: u64, ends_initial: bool) {
+        let resource = self.call.resource;
+        let mut metadata = json!({"resourceVersion": revision.to_string()});
+        if ends_initial {
+            metadata["annotations"] = json!({INITIAL_EVENTS_END: "true"});
+        }
+        let object = json!({"kind": resource.kind, "apiVersion": resource.api_version(), "metadata": metadata});
+        let shown = match self.call.output.shape {
+            Shape::Object => object,
+            shape => self.reshape(shape, Object::from_value(object).expect("an object")),
+        };
+        line(chunk, "BOOKMARK", &to_json(&shown));
+    }
+}
+
+fn caches(server: &Server) -> &Caches {
+    server.storage.caches()
+}
+
+fn line(chunk: &mut BytesMut, kind: &str, object: &[u8]) {
+    chunk.reserve(object.len() + 40);
+    chunk.put_slice(br#"{"type":""#);
+    chunk.put_slice(kind.as_bytes());
+    chunk.put_slice(br#"","object":"#);
+    chunk.put_slice(object);
+    chunk.put_slice(b"}\n");
+}
