@@ -71,6 +71,8 @@ build() {
         command) link="$component $command" ;;
         library) link="$component $library" ;;
     esac
+    # A megabyte of stack, the default, would be most of what these guests need.
+    link="$link -Clink-arg=-zstack-size=131072"
     # shellcheck disable=SC2086 # the flags are meant to be split
     (cd "$root/$1" && cargo rustc --quiet --locked --release --target $target $build_std -p "$2" -- $link)
     mkdir -p "$root/$(dirname "$5")"

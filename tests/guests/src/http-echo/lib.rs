@@ -102,10 +102,9 @@ fn describe(request: IncomingRequest, target: &str) -> String {
         .find(|(name, _)| name == "POD_NAME");
     let pod = pod.map_or_else(|| "unnamed".to_owned(), |(_, value)| value);
     let authority = request.authority().unwrap_or_default();
-    let mut text = format!(
-        "pod {pod}\nmethod {:?}\npath {target}\nauthority {authority}\n",
-        request.method()
-    );
+    let method = format!("{:?}", request.method());
+    let method = method.trim_start_matches("Method::").to_ascii_uppercase();
+    let mut text = format!("pod {pod}\nmethod {method}\npath {target}\nauthority {authority}\n");
     let mut headers = request.headers().entries();
     headers.sort();
     for (name, value) in headers {
