@@ -357,9 +357,23 @@ impl SocketScope {
         self.tcp_socket()?.connect(to).await
     }
 
+    /// A place below the pod's socket limit for something that is about to become a socket.
+    pub fn permit(&self) -> Result<SocketPermit, NetError> {
+        Ok(SocketPermit(self.account.take_slot()?))
+    }
+
     /// A new UDP socket bound to `address`.
     pub fn bind_udp(&self, address: SocketAddr) -> Result<UdpSocket, NetError> {
-        let slot = self.account.take_slot()?;
+        self.bind_udp_with(self.permit()?, address)
+    }
+
+    /// A new UDP socket bound to `address`, in a place that was taken before.
+    pub fn bind_udp_with(
+        &self,
+        permit: SocketPermit,
+        address: SocketAddr,
+    ) -> Result<UdpSocket, NetError> {
+        let slot = permit.0;
         let (port, inbox) = self.namespace.bind_udp(address)?;
         Ok(UdpSocket::new(self.namespace.clone(), slot, port, inbox))
     }
@@ -408,6 +422,9 @@ impl SocketScope {
         Ok(TcpListener::new(backlog, port, slot))
     }
 }
+
+/// A place below the pod's socket limit; given back when dropped.
+pub struct SocketPermit(SocketSlot);
 
 /// An address held in a port table; given back when dropped.
 pub(crate) struct BoundPort {

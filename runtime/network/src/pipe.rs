@@ -35,6 +35,9 @@ struct State {
     /// Small writes that came after `chunks`.
     tail: BytesMut,
     len: usize,
+    /// The length up to which a writer was last told it may fill the queue: holds even if the
+    /// pod's budget has run out since.
+    granted: usize,
     end: End,
     reading: Reading,
     readers: Wakers,
@@ -160,6 +163,7 @@ impl Pipe {
             state.writers.park(cx.waker());
             return Poll::Pending;
         }
+        state.granted = capacity;
         Poll::Ready(Ok(capacity - state.len))
     }
 
@@ -170,7 +174,8 @@ impl Pipe {
         if state.reading == Reading::Ignoring {
             return Ok(bytes.len());
         }
-        let room = self.reader.stream_capacity().saturating_sub(state.len);
+        let limit = self.reader.stream_capacity().max(state.granted);
+        let room = limit.saturating_sub(state.len);
         bytes.truncate(room);
         let taken = bytes.len();
         if taken == 0 {
@@ -186,6 +191,7 @@ impl Pipe {
             state.chunks.push_back(bytes);
         }
         state.len += taken;
+        state.granted = 0;
         self.reader.charge(taken);
         let readers = state.readers.take();
         drop(state);
@@ -362,6 +368,21 @@ mod tests {
         assert!(second.poll_writable(&mut context()).is_pending());
         assert!(first.close_read());
         assert_eq!(second.push(Bytes::from(vec![0; 20_000])), Ok(20_000));
+    }
+
+    #[test]
+    fn a_writer_may_use_the_room_it_was_told_of_though_the_budget_ran_out() {
+        let pod = PodAccount::new(Limits {
+            buffered_bytes: 10_000,
+            ..Limits::default()
+        });
+        let pipe = Pipe::new(pod.clone());
+        let Poll::Ready(Ok(room)) = pipe.poll_writable(&mut context()) else {
+            panic!("an empty queue has room")
+        };
+        pod.charge(10_000);
+        assert_eq!(pipe.push(Bytes::from(vec![0; room])), Ok(room));
+        assert_eq!(pipe.push(Bytes::from_static(b"x")), Ok(0));
     }
 
     #[test]
