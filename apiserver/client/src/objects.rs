@@ -176,6 +176,22 @@ impl ObjectClient {
         self.patch_subresource(key, "status", when, patch).await
     }
 
+    /// Applies a strategic merge patch to the `status` subresource: conditions of other types stay.
+    pub async fn strategic_patch_status<K: Kind>(
+        &self,
+        key: &ObjectKey,
+        when: &Precondition,
+        mut patch: Value,
+    ) -> Result<K, Error> {
+        when.merge_into(&mut patch);
+        let call = Call::new::<K>("patch", key);
+        let params = PatchParams::default();
+        let request =
+            call.request
+                .patch_subresource("status", &key.name, &params, &Patch::Strategic(patch));
+        call.send(&self.client, request).await
+    }
+
     /// Applies a JSON merge patch to a subresource.
     pub async fn patch_subresource<K: Kind>(
         &self,

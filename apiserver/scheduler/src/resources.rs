@@ -1,0 +1,191 @@
+//! What Pods ask for and nodes have.
+
+use std::collections::BTreeMap;
+
+use coracle_api::quantity::Quantity;
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
+
+type Quantities = BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>;
+
+/// What a Pod that asks for nothing is scored with, so that such Pods spread too (upstream's
+/// `DefaultMilliCPURequest` and `DefaultMemoryRequest`).
+const ASSUMED_MILLI_CPU: i64 = 100;
+const ASSUMED_MEMORY: i64 = 200 * 1024 * 1024;
+
+/// Amounts by resource name: CPU in thousandths, everything else in whole units.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Amounts(BTreeMap<String, i64>);
+
+impl Amounts {
+    /// Reads a resource list; what cannot be read counts as nothing (validation refuses it).
+    pub(crate) fn of(list: &Quantities) -> Self {
+        let read = |(name, quantity): (
+            &String,
+            &k8s_openapi::apimachinery::pkg::api::resource::Quantity,
+        )| {
+            let quantity: Quantity = quantity.0.parse().ok()?;
+            let amount = if name == "cpu" {
+                quantity.milli_value()
+            } else {
+                quantity.value()
+            };
+            Some((name.clone(), amount))
+        };
+        Self(list.iter().filter_map(read).collect())
+    }
+
+    pub(crate) fn get(&self, name: &str) -> i64 {
+        self.0.get(name).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, i64)> {
+        self.0.iter().map(|(name, amount)| (name.as_str(), *amount))
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (name, amount) in &other.0 {
+            let sum = self.0.entry(name.clone()).or_default();
+            *sum = sum.saturating_add(*amount);
+        }
+    }
+
+    pub(crate) fn subtract(&mut self, other: &Self) {
+        for (name, amount) in &other.0 {
+            let rest = self.0.entry(name.clone()).or_default();
+            *rest = rest.saturating_sub(*amount);
+        }
+    }
+
+    fn raise_to(&mut self, other: &Self) {
+        for (name, amount) in &other.0 {
+            let most = self.0.entry(name.clone()).or_default();
+            *most = (*most).max(*amount);
+        }
+    }
+}
+
+/// What a Pod counts for on a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Request {
+    /// What must be free.
+    pub(crate) amounts: Amounts,
+    /// CPU and memory as scored.
+    pub(crate) scored: (i64, i64),
+}
+
+impl Request {
+    pub(crate) fn of(pod: &Pod) -> Self {
+        let Some(spec) = pod.spec.as_ref() else {
+            return Self::default();
+        };
+        let amounts = total(spec, requests);
+        let scored = total(spec, |container| {
+            let mut amounts = requests(container);
+            amounts
+                .0
+                .entry("cpu".to_owned())
+                .or_insert(ASSUMED_MILLI_CPU);
+            amounts
+                .0
+                .entry("memory".to_owned())
+                .or_insert(ASSUMED_MEMORY);
+            amounts
+        });
+        Self {
+            scored: (scored.get("cpu"), scored.get("memory")),
+            amounts,
+        }
+    }
+}
+
+/// Containers run together; init containers one after the other, beside the sidecars started
+/// before them. What is needed is the larger of the two.
+fn total(spec: &PodSpec, amounts: impl Fn(&Container) -> Amounts) -> Amounts {
+    let mut together = Amounts::default();
+    spec.containers
+        .iter()
+        .for_each(|container| together.add(&amounts(container)));
+    let (mut sidecars, mut starting) = (Amounts::default(), Amounts::default());
+    for container in spec.init_containers.iter().flatten() {
+        if container.restart_policy.as_deref() == Some("Always") {
+            sidecars.add(&amounts(container));
+            together.add(&amounts(container));
+            starting.raise_to(&sidecars);
+        } else {
+            let mut now = amounts(container);
+            now.add(&sidecars);
+            starting.raise_to(&now);
+        }
+    }
+    together.raise_to(&starting);
+    if let Some(requirements) = spec.resources.as_ref() {
+        // What is said for the Pod as a whole counts instead of the sum of its parts.
+        together.0.extend(of_requirements(requirements).0);
+    }
+    if let Some(overhead) = spec.overhead.as_ref() {
+        together.add(&Amounts::of(overhead));
+    }
+    together
+}
+
+fn requests(container: &Container) -> Amounts {
+    container
+        .resources
+        .as_ref()
+        .map(of_requirements)
+        .unwrap_or_default()
+}
+
+fn of_requirements(requirements: &ResourceRequirements) -> Amounts {
+    requirements
+        .requests
+        .as_ref()
+        .map(Amounts::of)
+        .unwrap_or_default()
+}
+
+/// A port of the host that a Pod wants to itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HostPort {
+    ip: String,
+    protocol: String,
+    port: i32,
+}
+
+impl HostPort {
+    pub(crate) fn all_of(pod: &Pod) -> Vec<Self> {
+        let Some(spec) = pod.spec.as_ref() else {
+            return Vec::new();
+        };
+        let sidecars = spec.init_containers.iter().flatten();
+        let sidecars =
+            sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
+        let ports = spec
+            .containers
+            .iter()
+            .chain(sidecars)
+            .flat_map(|container| container.ports.iter().flatten());
+        ports
+            .filter_map(|port| {
+                let number = port.host_port.filter(|number| *number > 0)?;
+                Some(Self {
+                    ip: port
+                        .host_ip
+                        .clone()
+                        .filter(|ip| !ip.is_empty())
+                        .unwrap_or_else(|| "0.0.0.0".to_owned()),
+                    protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
+                    port: number,
+                })
+            })
+            .collect()
+    }
+
+    /// Whether both cannot be had on one node; the wildcard address meets every other.
+    pub(crate) fn conflicts(&self, other: &Self) -> bool {
+        let wild = |port: &Self| matches!(port.ip.as_str(), "0.0.0.0" | "::");
+        self.port == other.port
+            && self.protocol == other.protocol
+            && (self.ip == other.ip || wild(self) || wild(other))
+    }
+}
