@@ -30,12 +30,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let time = Duration::from_secs(seconds);
     let folder = tempfile::tempdir_in(parent)?;
 
-    let syncs = syncs_per_second(folder.path(), time)?;
+    let disk = syncs(folder.path(), time)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?;
-    let mut figures = json!({ "value_bytes": VALUE_BYTES, "seconds": seconds, "fdatasyncs_per_second": syncs.round() });
+    let mut figures = json!({ "value_bytes": VALUE_BYTES, "seconds": seconds, "disk_alone": disk });
     for writers in [1, 16] {
         let path = folder.path().join(format!("{writers}.redb"));
         figures[format!("writers_{writers}")] =
@@ -45,9 +45,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// How often per second the disk takes a page and makes it durable.
-fn syncs_per_second(folder: &Path, time: Duration) -> std::io::Result<f64> {
-    let clock = Clock::system();
+/// How often per second the disk takes a page and makes it durable, and the CPU time of that.
+fn syncs(folder: &Path, time: Duration) -> std::io::Result<Value> {
+    let (clock, cpu_before) = (Clock::system(), cpu_time());
     let mut file = File::create(folder.join("pages"))?;
     let mut count = 0.0;
     while clock.monotonic() < time {
@@ -55,7 +55,10 @@ fn syncs_per_second(folder: &Path, time: Duration) -> std::io::Result<f64> {
         file.sync_data()?;
         count += 1.0;
     }
-    Ok(count / clock.monotonic().as_secs_f64())
+    Ok(json!({
+        "fdatasyncs_per_second": (count / clock.monotonic().as_secs_f64()).round(),
+        "cpu_milliseconds_per_fdatasync": cpu_each(cpu_before, count),
+    }))
 }
 
 async fn creations(
@@ -89,11 +92,9 @@ async fn creations(
     for task in tasks {
         task.await??;
     }
-    let (elapsed, cpu) = (clock.monotonic() - start, cpu_time());
+    let elapsed = clock.monotonic() - start;
     let count = next.load(Ordering::Relaxed) as f64;
-    let cpu = cpu_before
-        .zip(cpu)
-        .map(|(before, after)| (after - before).as_secs_f64() * 1e3 / count);
+    let cpu = cpu_each(cpu_before, count);
 
     let start = clock.monotonic();
     let listed = store
@@ -108,6 +109,11 @@ async fn creations(
         "list_microseconds_per_item": list,
         "file_bytes_per_creation": std::fs::metadata(path)?.len() as f64 / count,
     }))
+}
+
+/// The milliseconds of CPU time since `before` for each of `count` things.
+fn cpu_each(before: Option<Duration>, count: f64) -> Option<f64> {
+    Some((cpu_time()? - before?).as_secs_f64() * 1e3 / count)
 }
 
 /// The CPU time of this process so far, with the kernel's part.

@@ -43,7 +43,9 @@ const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
 
 /// A store in one file.
 ///
-/// Dropping it waits for the accepted writes and gives the file free.
+/// Dropping it waits for the accepted writes and gives the file free. After [`Error::Storage`] (a
+/// full or broken disk) it takes no more writes until it is opened again. It writes on a thread of
+/// its own, so it isn't for tests on a paused clock: those use [`MemoryStore`](crate::MemoryStore).
 pub struct RedbStore {
     shared: Arc<Shared>,
     clock: Clock,
