@@ -1,0 +1,92 @@
+//! One run of a container, from its first instance to its exit.
+//!
+//! ```text
+//! start ─▶ running ─┬─ the guest returns, exits or traps ─▶ exited
+//!                   └─ stop ─▶ draining ─ nothing in flight ─▶ dropped (143)
+//!                                       └ end of grace      ─▶ dropped (137)
+//! ```
+
+mod command;
+mod guest;
+mod http;
+mod outgoing;
+mod stop;
+mod turns;
+
+pub(crate) use guest::Guest;
+pub(crate) use outgoing::OutgoingHttp;
+pub(crate) use stop::{StopHandle, StopSignal};
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use coracle_cri::{ContainerPort, RuntimeError};
+
+use crate::exit::Exit;
+use crate::link::Linked;
+
+/// A container that is ready to run: whatever could be refused at once has been.
+pub(crate) enum Prepared {
+    Command(Arc<Guest>),
+    Http(http::Server),
+}
+
+/// Takes what the guest's world needs before it runs; for an http component, its port.
+pub(crate) fn prepare(guest: Guest) -> Result<Prepared, RuntimeError> {
+    let guest = Arc::new(guest);
+    match &guest.program.linked {
+        Linked::Http(_) => Ok(Prepared::Http(http::Server::bind(guest)?)),
+        Linked::Module(_) | Linked::Command(_) => Ok(Prepared::Command(guest)),
+    }
+}
+
+impl Prepared {
+    /// Runs to the end. Returns after every instance was dropped.
+    pub(crate) async fn run(self, stop: StopSignal) -> Exit {
+        match self {
+            Self::Command(guest) => command::run(guest, stop).await,
+            Self::Http(server) => server.run(stop).await,
+        }
+    }
+}
+
+/// The port that an http component is served on: the one named `http`, else the first, else 80.
+fn http_port(ports: &[ContainerPort]) -> u16 {
+    let tcp = || ports.iter().filter(|port| port.tcp);
+    let chosen = tcp()
+        .find(|port| port.name == "http")
+        .or_else(|| tcp().next());
+    chosen.map_or(80, |port| port.port)
+}
+
+/// All addresses of a pod, in the family of `address`.
+fn any_address(address: IpAddr, port: u16) -> SocketAddr {
+    let any = match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    SocketAddr::new(any, port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_http_port_is_the_named_one_or_the_first_or_80() {
+        let port = |name: &str, port, tcp| ContainerPort {
+            name: name.to_owned(),
+            port,
+            tcp,
+        };
+        assert_eq!(http_port(&[]), 80);
+        assert_eq!(
+            http_port(&[port("udp", 1, false), port("web", 8080, true)]),
+            8080
+        );
+        assert_eq!(
+            http_port(&[port("admin", 9000, true), port("http", 8080, true)]),
+            8080
+        );
+    }
+}

@@ -1,0 +1,84 @@
+//! Programs that run once from start to end: `_start` and `wasi:cli/run`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use coracle_network::SocketScope;
+
+use super::guest::Guest;
+use super::stop::StopSignal;
+use crate::exit::Exit;
+use crate::link::{Linked, new_store};
+
+/// A connection that moved no byte for so long does not keep a stopped guest alive.
+const QUIET: Duration = Duration::from_millis(500);
+/// How often a draining guest is looked at.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Runs the guest to its end.
+pub(super) async fn run(guest: Arc<Guest>, mut stop: StopSignal) -> Exit {
+    let mut task = guest.threads.spawn(guest.cpu.meter(call(guest.clone())));
+    tokio::select! {
+        done = &mut task => return done.unwrap_or_else(|error| Exit::runtime_failure(&error)),
+        () = stop.asked() => guest.scope.stop_listening(),
+    }
+    let in_time = tokio::select! {
+        done = &mut task => return done.unwrap_or_else(|error| Exit::runtime_failure(&error)),
+        () = quiet(&guest.scope) => true,
+        () = stop.grace_over() => false,
+    };
+    task.abort();
+    match task.await {
+        // It ended by itself between the decision and the abort.
+        Ok(exit) => exit,
+        Err(error) if error.is_panic() => Exit::runtime_failure(&error),
+        Err(_) => Exit::stopped(in_time),
+    }
+}
+
+/// Waits until nothing is in flight.
+async fn quiet(scope: &SocketScope) {
+    while scope.open_connections() > 0 && scope.idle_for() < QUIET {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+async fn call(guest: Arc<Guest>) -> Exit {
+    let outcome = match &guest.program.linked {
+        Linked::Module(_) => call_module(&guest).await,
+        Linked::Command(_) => call_component(&guest).await,
+        Linked::Http(_) => unreachable!("http components are served, see `container::prepare`"),
+    };
+    match outcome {
+        Ok(Ok(code)) => Exit::with_code(code),
+        Ok(Err(error)) => Exit::from_error(&error, &guest.memory),
+        // A start function may trap or want too much memory; everything else is the runtime's.
+        Err(error) if guest.memory.refusal().is_some() || error.is::<wasmtime::Trap>() => {
+            Exit::from_error(&error, &guest.memory)
+        }
+        Err(error) => Exit::not_started(&error),
+    }
+}
+
+/// The outer error is one of starting, the inner one how the call ended.
+type Outcome = wasmtime::Result<wasmtime::Result<i32>>;
+
+async fn call_module(guest: &Guest) -> Outcome {
+    let Linked::Module(pre) = &guest.program.linked else {
+        unreachable!("see `call`")
+    };
+    let mut store = new_store(&guest.engine.engine, guest.module_state()?, &guest.cpu);
+    let instance = pre.instantiate_async(&mut store).await?;
+    let start = instance.get_typed_func::<(), ()>(&mut store, "_start")?;
+    Ok(start.call_async(&mut store, ()).await.map(|()| 0))
+}
+
+async fn call_component(guest: &Guest) -> Outcome {
+    let Linked::Command(pre) = &guest.program.linked else {
+        unreachable!("see `call`")
+    };
+    let mut store = new_store(&guest.engine.engine, guest.component_state()?, &guest.cpu);
+    let command = pre.instantiate_async(&mut store).await?;
+    let result = command.wasi_cli_run().call_run(&mut store).await;
+    Ok(result.map(|result| i32::from(result.is_err())))
+}

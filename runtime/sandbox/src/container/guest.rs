@@ -1,0 +1,119 @@
+//! What all instances of one run share, and how the state of an instance is made from it.
+
+use std::sync::Arc;
+
+use coracle_cri::ContainerConfig;
+use coracle_network::SocketScope;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder};
+use wasmtime_wasi_http::WasiHttpCtx;
+
+use super::outgoing::OutgoingHttp;
+use crate::compile::Program;
+use crate::cpu::CpuShare;
+use crate::engine::GuestEngine;
+use crate::link::{ComponentState, ModuleState};
+use crate::logs::{GuestOutput, LogQueue};
+use crate::memory::{MemoryBudget, StoreMemory};
+use crate::preopens::Preopens;
+
+/// A run's surroundings.
+pub(crate) struct Guest {
+    pub(crate) program: Arc<Program>,
+    pub(crate) config: ContainerConfig,
+    pub(crate) hostname: String,
+    pub(crate) preopens: Preopens,
+    pub(crate) scope: SocketScope,
+    pub(crate) memory: Arc<MemoryBudget>,
+    pub(crate) cpu: Arc<CpuShare>,
+    pub(crate) logs: Arc<LogQueue>,
+    pub(crate) engine: Arc<GuestEngine>,
+    /// Where instances run.
+    pub(crate) threads: tokio::runtime::Handle,
+    /// Bounds the instances of the node.
+    pub(crate) admission: Arc<tokio::sync::Semaphore>,
+}
+
+impl Guest {
+    pub(crate) fn module_state(&self) -> wasmtime::Result<ModuleState> {
+        let wasi = self.context()?.build_p1();
+        Ok(ModuleState {
+            wasi,
+            memory: StoreMemory::new(self.memory.clone()),
+        })
+    }
+
+    pub(crate) fn component_state(&self) -> wasmtime::Result<ComponentState> {
+        Ok(ComponentState {
+            wasi: self.context()?.build(),
+            table: ResourceTable::new(),
+            http: WasiHttpCtx::new(),
+            outgoing: OutgoingHttp::new(self.scope.clone(), self.logs.clone()),
+            memory: StoreMemory::new(self.memory.clone()),
+        })
+    }
+
+    /// Nothing is inherited: what is not set here does not exist for the guest. Standard input is
+    /// empty.
+    fn context(&self) -> wasmtime::Result<WasiCtxBuilder> {
+        let mut context = WasiCtx::builder();
+        context
+            .args(&arguments(&self.config))
+            .envs(&environment(&self.config, &self.hostname));
+        if !self.config.working_dir.is_empty() {
+            context.initial_cwd(&self.config.working_dir);
+        }
+        let (stdout, stderr) = GuestOutput::pair(&self.logs);
+        context.stdout(stdout).stderr(stderr);
+        self.preopens.open(&mut context)?;
+        Ok(context)
+    }
+}
+
+/// `command` and `args`; without a command the program is called as its image.
+fn arguments(config: &ContainerConfig) -> Vec<String> {
+    let mut arguments = config.command.clone();
+    if arguments.is_empty() {
+        arguments.push(program_name(&config.image.image).to_owned());
+    }
+    arguments.extend(config.args.iter().cloned());
+    arguments
+}
+
+/// The last part of a reference, without tag and digest.
+fn program_name(image: &str) -> &str {
+    let last = image.rsplit('/').next().unwrap_or(image);
+    if image.starts_with("file:") {
+        return last;
+    }
+    let end = last.find(['@', ':']).unwrap_or(last.len());
+    &last[..end]
+}
+
+/// The container's environment, with the host name that every container runtime sets, and `PWD`,
+/// by which guests without a notion of a working directory find theirs.
+fn environment(config: &ContainerConfig, hostname: &str) -> Vec<(String, String)> {
+    let mut environment = config.env.clone();
+    let mut add = |name: &str, value: &str| {
+        if environment.iter().all(|(existing, _)| existing != name) {
+            environment.push((name.to_owned(), value.to_owned()));
+        }
+    };
+    add("HOSTNAME", hostname);
+    if !config.working_dir.is_empty() {
+        add("PWD", &config.working_dir);
+    }
+    environment
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_called_as_their_image() {
+        assert_eq!(program_name("file:///srv/app.v1.wasm"), "app.v1.wasm");
+        assert_eq!(program_name("ghcr.io/team/app:1.2"), "app");
+        assert_eq!(program_name("localhost:5000/app@sha256:00"), "app");
+    }
+}

@@ -1,0 +1,208 @@
+//! Requests that guests send with `wasi:http`: through their pod's network and nothing else.
+
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use coracle_network::{NetError, ResolveError, SocketScope, TcpStream};
+use http::uri::Scheme;
+use http::{Request, Response, Uri};
+use http_body::{Body, Frame};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
+
+use crate::logs::LogQueue;
+
+/// Time-outs of guests that set none, as in wasmtime.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// The outgoing side of one instance.
+pub(crate) struct OutgoingHttp {
+    scope: SocketScope,
+    logs: Arc<LogQueue>,
+}
+
+/// What happens to the connection beside the response.
+type Driver = Box<dyn Future<Output = Result<(), Error>> + Send>;
+
+impl OutgoingHttp {
+    pub(crate) fn new(scope: SocketScope, logs: Arc<LogQueue>) -> Self {
+        Self { scope, logs }
+    }
+}
+
+impl WasiHttpHooks for OutgoingHttp {
+    fn default_scheme(&mut self) -> Option<Scheme> {
+        Some(Scheme::HTTP)
+    }
+
+    fn send_request(
+        &mut self,
+        request: Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _processed: Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ) -> Box<dyn Future<Output = Result<(Response<WasiBody>, Driver), Error>> + Send> {
+        let (scope, logs) = (self.scope.clone(), self.logs.clone());
+        Box::new(async move {
+            let target = request.uri().clone();
+            let result = send(&scope, request, options.unwrap_or_default()).await;
+            // Guests tend to swallow the reason.
+            result.inspect_err(|error| logs.note(&format!("request to {target} failed: {error}")))
+        })
+    }
+}
+
+async fn send(
+    scope: &SocketScope,
+    mut request: Request<WasiBody>,
+    options: RequestOptions,
+) -> Result<(Response<WasiBody>, Driver), Error> {
+    let uri = request.uri();
+    if uri.scheme() == Some(&Scheme::HTTPS) {
+        let reason = "https is not available to guests yet, only http".to_owned();
+        return Err(Error::InternalError(Some(reason)));
+    }
+    let host = uri.host().ok_or(Error::HttpRequestUriInvalid)?.to_owned();
+    let port = uri.port_u16().unwrap_or(80);
+    let connecting = async {
+        let stream = connect(scope, &host, port).await?;
+        Ok::<_, Error>(http1::handshake(TokioIo::new(stream)).await?)
+    };
+    let connect_timeout = options.connect_timeout.unwrap_or(DEFAULT_TIMEOUT);
+    let (mut sender, connection) = tokio::time::timeout(connect_timeout, connecting)
+        .await
+        .map_err(|_| Error::ConnectionTimeout)??;
+    // Only a proxy is told scheme and host in the request line.
+    let path = request
+        .uri()
+        .path_and_query()
+        .map_or("/", |path| path.as_str());
+    *request.uri_mut() = path
+        .parse::<Uri>()
+        .map_err(|_| Error::HttpRequestUriInvalid)?;
+
+    let driver = AbortOnDrop(tokio::spawn(async move {
+        connection.await.map_err(Error::from)
+    }));
+    let first_byte = options.first_byte_timeout.unwrap_or(DEFAULT_TIMEOUT);
+    let response = tokio::time::timeout(first_byte, sender.send_request(request))
+        .await
+        .map_err(|_| Error::ConnectionReadTimeout)??;
+    let timeout = options.between_bytes_timeout.unwrap_or(DEFAULT_TIMEOUT);
+    let response = response.map(|body| TimedBody::new(body, timeout).boxed_unsync());
+    Ok((response, Box::new(driver)))
+}
+
+/// Tries the addresses of `host` in turn.
+async fn connect(scope: &SocketScope, host: &str, port: u16) -> Result<TcpStream, Error> {
+    let literal = host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse::<IpAddr>();
+    let addresses = match literal {
+        Ok(address) => vec![address],
+        Err(_) => scope.lookup(host).await.map_err(unresolved)?,
+    };
+    let mut last = Error::DestinationNotFound;
+    for address in addresses {
+        match scope.connect_tcp(SocketAddr::new(address, port)).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = unconnected(error),
+        }
+    }
+    Err(last)
+}
+
+fn unresolved(error: ResolveError) -> Error {
+    match error {
+        ResolveError::NotFound(_) | ResolveError::InvalidName(_) => Error::DnsError {
+            rcode: Some("NXDOMAIN".to_owned()),
+            info_code: None,
+        },
+        ResolveError::Again(_) => Error::DnsTimeout,
+        ResolveError::Failed(_) => Error::DnsError {
+            rcode: Some("SERVFAIL".to_owned()),
+            info_code: None,
+        },
+    }
+}
+
+fn unconnected(error: NetError) -> Error {
+    match error {
+        NetError::ConnectionRefused(_) => Error::ConnectionRefused,
+        NetError::ConnectionReset | NetError::BrokenPipe => Error::ConnectionTerminated,
+        NetError::HostUnreachable(_) => Error::DestinationIpUnroutable,
+        NetError::TimedOut(_) => Error::ConnectionTimeout,
+        NetError::Denied { .. } => Error::DestinationIpProhibited,
+        NetError::SocketLimit(_) | NetError::PortsExhausted => Error::ConnectionLimitReached,
+        other => Error::InternalError(Some(other.to_string())),
+    }
+}
+
+/// A task that ends with the response that it feeds.
+struct AbortOnDrop(tokio::task::JoinHandle<Result<(), Error>>);
+
+impl Future for AbortOnDrop {
+    type Output = Result<(), Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let joined = ready!(Pin::new(&mut self.0).poll(context));
+        Poll::Ready(joined.unwrap_or(Err(Error::ConnectionTerminated)))
+    }
+}
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A body that fails when its next frame takes too long.
+struct TimedBody {
+    body: Incoming,
+    timeout: Duration,
+    deadline: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl TimedBody {
+    fn new(body: Incoming, timeout: Duration) -> Self {
+        Self {
+            body,
+            timeout,
+            deadline: Box::pin(tokio::time::sleep(timeout)),
+        }
+    }
+}
+
+impl Body for TimedBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
+            this.deadline = Box::pin(tokio::time::sleep(this.timeout));
+            return Poll::Ready(frame.map(|frame| frame.map_err(Error::from)));
+        }
+        ready!(this.deadline.as_mut().poll(context));
+        Poll::Ready(Some(Err(Error::ConnectionReadTimeout)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}

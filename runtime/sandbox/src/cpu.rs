@@ -1,0 +1,217 @@
+//! CPU of a container: what it used, what share of a busy node it gets, and its limit.
+//!
+//! A guest runs inside the polls of its future. Each poll is measured with the thread's CPU clock,
+//! which makes the sum exact; its length is bounded by epochs, whose number is the weight; and a
+//! container over its quota stays pending until the period ends.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use coracle_clock::Clock;
+use parking_lot::Mutex;
+
+use crate::engine::GuestEngine;
+use crate::threads::thread_cpu_time;
+
+/// The period of a quota, as in Linux' CFS.
+const PERIOD: Duration = Duration::from_millis(100);
+/// Thousandths of a core that are worth one tick per slice.
+const MILLIS_PER_TICK: u64 = 100;
+/// Longest slice in ticks: a neighbour never waits longer for one guest.
+const MAX_TICKS: u64 = 5;
+
+/// The CPU of one container, shared by all its instances.
+pub(crate) struct CpuShare {
+    engine: Arc<GuestEngine>,
+    clock: Clock,
+    ticks: u64,
+    used_nanos: AtomicU64,
+    throttled: AtomicU64,
+    quota: Option<Mutex<Quota>>,
+}
+
+struct Quota {
+    /// CPU time per period.
+    allowed: Duration,
+    period_start: Duration,
+    used: Duration,
+}
+
+impl CpuShare {
+    /// A share of `weight_millis` under contention and of at most `limit_millis` at any time.
+    pub(crate) fn new(
+        engine: Arc<GuestEngine>,
+        clock: Clock,
+        weight_millis: u64,
+        limit_millis: Option<u64>,
+    ) -> Arc<Self> {
+        let quota = limit_millis.map(|millis| {
+            Mutex::new(Quota {
+                allowed: PERIOD * u32::try_from(millis.max(1)).unwrap_or(u32::MAX) / 1000,
+                period_start: clock.monotonic(),
+                used: Duration::ZERO,
+            })
+        });
+        Arc::new(Self {
+            engine,
+            clock,
+            ticks: slice_ticks(weight_millis),
+            used_nanos: AtomicU64::new(0),
+            throttled: AtomicU64::new(0),
+            quota,
+        })
+    }
+
+    /// Ticks that an instance runs before it yields.
+    pub(crate) fn slice_ticks(&self) -> u64 {
+        self.ticks
+    }
+
+    /// CPU time used so far.
+    pub(crate) fn used(&self) -> Duration {
+        Duration::from_nanos(self.used_nanos.load(Ordering::Relaxed))
+    }
+
+    /// Periods in which the quota ran out.
+    pub(crate) fn throttled_periods(&self) -> u64 {
+        self.throttled.load(Ordering::Relaxed)
+    }
+
+    /// Runs `guest`, measured and limited.
+    pub(crate) fn meter<F: Future>(self: &Arc<Self>, guest: F) -> Metered<F> {
+        Metered {
+            guest,
+            cpu: self.clone(),
+            pause: None,
+        }
+    }
+
+    /// How long the container has to pause, if it is over its quota.
+    fn pause(&self) -> Option<Duration> {
+        self.quota.as_ref()?.lock().pause(self.clock.monotonic())
+    }
+
+    fn count(&self, used: Duration) {
+        let nanos = u64::try_from(used.as_nanos()).unwrap_or(u64::MAX);
+        self.used_nanos.fetch_add(nanos, Ordering::Relaxed);
+        if let Some(quota) = &self.quota
+            && quota.lock().count(self.clock.monotonic(), used)
+        {
+            self.throttled.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Quota {
+    fn pause(&mut self, now: Duration) -> Option<Duration> {
+        self.turn_over(now);
+        (self.used >= self.allowed).then(|| {
+            (self.period_start + PERIOD)
+                .saturating_sub(now)
+                .max(Duration::from_millis(1))
+        })
+    }
+
+    /// Adds to the period's use; true when that used the quota up.
+    fn count(&mut self, now: Duration, used: Duration) -> bool {
+        self.turn_over(now);
+        let before = self.used;
+        self.used += used;
+        before < self.allowed && self.used >= self.allowed
+    }
+
+    /// What was used beyond the quota is owed to the next period.
+    fn turn_over(&mut self, now: Duration) {
+        let passed = now.saturating_sub(self.period_start);
+        if passed >= PERIOD {
+            let periods = u32::try_from(passed.as_nanos() / PERIOD.as_nanos()).unwrap_or(u32::MAX);
+            self.used = self
+                .used
+                .saturating_sub(self.allowed.saturating_mul(periods));
+            self.period_start += PERIOD.saturating_mul(periods);
+        }
+    }
+}
+
+fn slice_ticks(weight_millis: u64) -> u64 {
+    (weight_millis / MILLIS_PER_TICK).clamp(1, MAX_TICKS)
+}
+
+pin_project_lite::pin_project! {
+    /// A guest's future with its CPU measured and limited.
+    pub(crate) struct Metered<F> {
+        #[pin]
+        guest: F,
+        cpu: Arc<CpuShare>,
+        pause: Option<Pin<Box<tokio::time::Sleep>>>,
+    }
+}
+
+impl<F: Future> Future for Metered<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        loop {
+            if let Some(pause) = this.pause {
+                if pause.as_mut().poll(context).is_pending() {
+                    return Poll::Pending;
+                }
+                *this.pause = None;
+            }
+            match this.cpu.pause() {
+                Some(pause) => *this.pause = Some(Box::pin(tokio::time::sleep(pause))),
+                None => break,
+            }
+        }
+        let running = this.cpu.engine.ticker.enter();
+        let before = thread_cpu_time(&this.cpu.clock);
+        let outcome = this.guest.poll(context);
+        this.cpu
+            .count(thread_cpu_time(&this.cpu.clock).saturating_sub(before));
+        drop(running);
+        outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn weight_becomes_a_slice() {
+        assert_eq!([1, 100, 250, 500, 64_000].map(slice_ticks), [1, 1, 2, 5, 5]);
+    }
+
+    #[test]
+    fn a_used_up_quota_pauses_until_the_period_ends() {
+        let mut quota = Quota {
+            allowed: 20 * MS,
+            period_start: 0 * MS,
+            used: 0 * MS,
+        };
+        assert!(!quota.count(10 * MS, 10 * MS));
+        assert_eq!(quota.pause(10 * MS), None);
+        assert!(quota.count(30 * MS, 15 * MS));
+        assert_eq!(quota.pause(30 * MS), Some(70 * MS));
+        // The 5 ms over the quota are missing from the next period.
+        assert_eq!(quota.pause(100 * MS), None);
+        assert!(quota.count(120 * MS, 15 * MS));
+    }
+
+    #[test]
+    fn an_idle_container_does_not_save_up() {
+        let mut quota = Quota {
+            allowed: 20 * MS,
+            period_start: 0 * MS,
+            used: 0 * MS,
+        };
+        assert!(quota.count(1000 * MS, 20 * MS));
+    }
+}

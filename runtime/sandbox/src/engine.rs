@@ -1,0 +1,214 @@
+//! The one wasmtime engine of a node, and the ticker that makes guests take turns.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use wasmtime::{Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+/// Length of a tick: a guest runs for a whole number of ticks before it has to yield.
+pub(crate) const TICK: Duration = Duration::from_millis(1);
+
+/// Ticks without a running guest after which the ticker goes to sleep.
+const TICKS_BEFORE_SLEEP: u32 = 20;
+
+/// Mappings of memory that one instance needs at most; see [`instance_ceiling`].
+const MAPPINGS_PER_INSTANCE: u32 = 6;
+/// Mappings that are left for everything else in the process.
+const SPARE_MAPPINGS: u32 = 8192;
+
+/// Stack of a guest and of the host functions that it calls.
+const STACK_BYTES: usize = 1 << 20;
+/// The part of it that wasm may use.
+const WASM_STACK_BYTES: usize = 512 << 10;
+
+/// An engine with its compatibility hash.
+pub(crate) struct GuestEngine {
+    pub(crate) engine: Engine,
+    /// Names what compiled code depends on beside the module.
+    pub(crate) hash: u64,
+    pub(crate) ticker: Ticker,
+}
+
+impl GuestEngine {
+    /// Makes the engine for at most `instances` at once. Where the pooling allocator cannot reserve
+    /// its address space, instances are allocated one by one.
+    pub(crate) fn new(instances: u32) -> wasmtime::Result<Self> {
+        let engine = match Engine::new(&config(Some(instances))) {
+            Ok(engine) => engine,
+            Err(error) => {
+                tracing::warn!(%error, "no room for a pool of instances, starting will be slower");
+                Engine::new(&config(None))?
+            }
+        };
+        let mut hasher = DefaultHasher::new();
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        Ok(Self {
+            hash: hasher.finish(),
+            ticker: Ticker::start(&engine),
+            engine,
+        })
+    }
+}
+
+fn config(pool: Option<u32>) -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .wasm_component_model(true)
+        .async_stack_size(STACK_BYTES)
+        .max_wasm_stack(WASM_STACK_BYTES);
+    if let Some(instances) = pool {
+        let mut pool = PoolingAllocationConfig::new();
+        // A component is made of several core instances: its own, adapters and shims.
+        pool.total_component_instances(instances)
+            .total_core_instances(instances.saturating_mul(4))
+            .total_memories(instances.saturating_mul(2))
+            .total_tables(instances.saturating_mul(4))
+            .total_stacks(instances.saturating_mul(2))
+            .total_gc_heaps(instances)
+            .max_core_instances_per_component(200)
+            .max_memories_per_component(20)
+            .max_tables_per_component(200)
+            .max_core_instance_size(8 << 20)
+            .max_component_instance_size(8 << 20)
+            .table_elements(200_000)
+            // An idle node keeps next to nothing of instances that have gone.
+            .max_unused_warm_slots(16)
+            .linear_memory_keep_resident(64 << 10)
+            .table_keep_resident(16 << 10)
+            .async_stack_keep_resident(16 << 10);
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    }
+    config
+}
+
+/// How many instances this process can hold: every one takes a few mappings of memory, and a process
+/// that crosses the system's limit of mappings breaks as a whole. `None` where there is no limit.
+pub(crate) fn instance_ceiling() -> Option<u32> {
+    let text = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok()?;
+    let mappings: u64 = text.trim().parse().ok()?;
+    let usable = mappings.saturating_sub(u64::from(SPARE_MAPPINGS));
+    Some(
+        u32::try_from(usable / u64::from(MAPPINGS_PER_INSTANCE))
+            .unwrap_or(u32::MAX)
+            .max(16),
+    )
+}
+
+/// Advances the engine's epoch while a guest runs, and sleeps otherwise: an idle node is idle.
+pub(crate) struct Ticker {
+    shared: Arc<Shared>,
+    thread: thread::Thread,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// Guests that are executing on some thread at this moment.
+    running: AtomicUsize,
+    asleep: AtomicBool,
+    stopped: AtomicBool,
+}
+
+/// A guest executes while this lives.
+pub(crate) struct Running<'a>(&'a Shared);
+
+impl Ticker {
+    fn start(engine: &Engine) -> Self {
+        let shared = Arc::new(Shared::default());
+        let (theirs, engine) = (shared.clone(), engine.weak());
+        let spawned = thread::Builder::new()
+            .name("epoch".to_owned())
+            .spawn(move || tick(&theirs, &engine))
+            .expect("a thread can be made at start");
+        Self {
+            shared,
+            thread: spawned.thread().clone(),
+        }
+    }
+
+    /// Keeps the epoch moving until the guard is dropped.
+    pub(crate) fn enter(&self) -> Running<'_> {
+        self.shared.running.fetch_add(1, Ordering::SeqCst);
+        // Either this load sees `asleep`, or the ticker's load after setting it sees the guest.
+        if self.shared.asleep.load(Ordering::SeqCst) {
+            self.thread.unpark();
+        }
+        Running(&self.shared)
+    }
+
+    #[cfg(test)]
+    fn is_asleep(&self) -> bool {
+        self.shared.asleep.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.shared.stopped.store(true, Ordering::SeqCst);
+        self.thread.unpark();
+    }
+}
+
+fn tick(shared: &Shared, engine: &EngineWeak) {
+    let mut idle_ticks = 0;
+    while !shared.stopped.load(Ordering::SeqCst) {
+        if shared.running.load(Ordering::SeqCst) > 0 {
+            idle_ticks = 0;
+        } else {
+            idle_ticks += 1;
+        }
+        if idle_ticks > TICKS_BEFORE_SLEEP {
+            shared.asleep.store(true, Ordering::SeqCst);
+            if shared.running.load(Ordering::SeqCst) == 0 && !shared.stopped.load(Ordering::SeqCst)
+            {
+                thread::park();
+            }
+            shared.asleep.store(false, Ordering::SeqCst);
+            idle_ticks = 0;
+            continue;
+        }
+        thread::sleep(TICK);
+        let Some(engine) = engine.upgrade() else {
+            return;
+        };
+        engine.increment_epoch();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ticker_sleeps_while_nothing_runs_and_wakes_for_a_guest() {
+        let guests = GuestEngine::new(16).unwrap();
+        while !guests.ticker.is_asleep() {
+            thread::yield_now();
+        }
+        let running = guests.ticker.enter();
+        while guests.ticker.is_asleep() {
+            thread::yield_now();
+        }
+        drop(running);
+        while !guests.ticker.is_asleep() {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn the_same_settings_have_the_same_hash() {
+        assert_eq!(
+            GuestEngine::new(16).unwrap().hash,
+            GuestEngine::new(16).unwrap().hash
+        );
+    }
+}

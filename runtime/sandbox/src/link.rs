@@ -1,0 +1,160 @@
+//! What guests may call, and the state behind it.
+//!
+//! Interfaces are added one by one. Whatever is not named here does not exist for a guest: nothing
+//! falls back to the sockets, the environment or the folders of the host.
+
+use wasmtime::component::{HasData, Linker as ComponentLinker, ResourceTable};
+use wasmtime::{Engine, InstancePre, Linker, Store};
+use wasmtime_wasi::cli::{WasiCli, WasiCliView};
+use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView};
+use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
+use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi::random::WasiRandom;
+use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use crate::compile::Code;
+use crate::container::OutgoingHttp;
+use crate::cpu::CpuShare;
+use crate::memory::StoreMemory;
+use crate::world::World;
+
+/// A program with its imports resolved, ready to be instantiated.
+pub(crate) enum Linked {
+    Module(InstancePre<ModuleState>),
+    Command(CommandPre<ComponentState>),
+    Http(ProxyPre<ComponentState>),
+}
+
+/// State of a WASI 0.1 guest.
+pub(crate) struct ModuleState {
+    pub(crate) wasi: WasiP1Ctx,
+    pub(crate) memory: StoreMemory,
+}
+
+/// State of a component.
+pub(crate) struct ComponentState {
+    pub(crate) wasi: WasiCtx,
+    pub(crate) table: ResourceTable,
+    pub(crate) http: WasiHttpCtx,
+    pub(crate) outgoing: OutgoingHttp,
+    pub(crate) memory: StoreMemory,
+}
+
+/// Resolves the imports of `code`; an error names the import that nobody provides.
+pub(crate) fn link(engine: &Engine, world: World, code: &Code) -> wasmtime::Result<Linked> {
+    match code {
+        Code::Module(module) => {
+            let mut linker = Linker::new(engine);
+            add_preview1(&mut linker)?;
+            Ok(Linked::Module(linker.instantiate_pre(module)?))
+        }
+        Code::Component(component) => {
+            let mut linker = ComponentLinker::new(engine);
+            add_wasi(&mut linker)?;
+            wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+            let pre = linker.instantiate_pre(component)?;
+            Ok(match world {
+                World::Http => Linked::Http(ProxyPre::new(pre)?),
+                World::Command | World::Preview1 { .. } => Linked::Command(CommandPre::new(pre)?),
+            })
+        }
+    }
+}
+
+/// A store whose guest takes turns and stays within its memory.
+pub(crate) fn new_store<T: HasMemory + Send + 'static>(
+    engine: &Engine,
+    state: T,
+    cpu: &CpuShare,
+) -> Store<T> {
+    let mut store = Store::new(engine, state);
+    store.limiter(|state| state.memory());
+    store.set_epoch_deadline(cpu.slice_ticks());
+    store.epoch_deadline_async_yield_and_update(cpu.slice_ticks());
+    store
+}
+
+/// State that counts its store's memory.
+pub(crate) trait HasMemory {
+    fn memory(&mut self) -> &mut StoreMemory;
+}
+
+impl HasMemory for ModuleState {
+    fn memory(&mut self) -> &mut StoreMemory {
+        &mut self.memory
+    }
+}
+
+impl HasMemory for ComponentState {
+    fn memory(&mut self) -> &mut StoreMemory {
+        &mut self.memory
+    }
+}
+
+impl WasiView for ComponentState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}
+
+impl WasiHttpView for ComponentState {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView {
+            ctx: &mut self.http,
+            table: &mut self.table,
+            hooks: &mut self.outgoing,
+        }
+    }
+}
+
+/// Interfaces of `wasi:io` need the table and nothing else.
+struct Io;
+
+impl HasData for Io {
+    type Data<'a> = &'a mut ResourceTable;
+}
+
+fn add_wasi(linker: &mut ComponentLinker<ComponentState>) -> wasmtime::Result<()> {
+    use wasmtime_wasi::p2::bindings::{cli, clocks, filesystem, random};
+    use wasmtime_wasi_io::bindings::wasi::io;
+    type S = ComponentState;
+
+    io::error::add_to_linker::<S, Io>(linker, |state| &mut state.table)?;
+    io::poll::add_to_linker::<S, Io>(linker, |state| &mut state.table)?;
+    io::streams::add_to_linker::<S, Io>(linker, |state| &mut state.table)?;
+    clocks::wall_clock::add_to_linker::<S, WasiClocks>(linker, S::clocks)?;
+    clocks::monotonic_clock::add_to_linker::<S, WasiClocks>(linker, S::clocks)?;
+    random::random::add_to_linker::<S, WasiRandom>(linker, |state| state.wasi.random())?;
+    random::insecure::add_to_linker::<S, WasiRandom>(linker, |state| state.wasi.random())?;
+    random::insecure_seed::add_to_linker::<S, WasiRandom>(linker, |state| state.wasi.random())?;
+    filesystem::preopens::add_to_linker::<S, WasiFilesystem>(linker, S::filesystem)?;
+    filesystem::types::add_to_linker::<S, WasiFilesystem>(linker, S::filesystem)?;
+    cli::environment::add_to_linker::<S, WasiCli>(linker, S::cli)?;
+    cli::exit::add_to_linker::<S, WasiCli>(linker, S::cli)?;
+    cli::stdin::add_to_linker::<S, WasiCli>(linker, S::cli)?;
+    cli::stdout::add_to_linker::<S, WasiCli>(linker, S::cli)?;
+    cli::stderr::add_to_linker::<S, WasiCli>(linker, S::cli)?;
+    cli::terminal_input::add_to_linker::<S, WasiCli>(linker, S::cli)?;
+    cli::terminal_output::add_to_linker::<S, WasiCli>(linker, S::cli)?;
+    cli::terminal_stdin::add_to_linker::<S, WasiCli>(linker, S::cli)?;
+    cli::terminal_stdout::add_to_linker::<S, WasiCli>(linker, S::cli)?;
+    cli::terminal_stderr::add_to_linker::<S, WasiCli>(linker, S::cli)
+}
+
+fn add_preview1(linker: &mut Linker<ModuleState>) -> wasmtime::Result<()> {
+    wasmtime_wasi::p1::add_to_linker_async(linker, |state: &mut ModuleState| &mut state.wasi)?;
+    // wasmtime's own refuses codes from 126 up; a shell shows the lowest eight bits of any.
+    linker.allow_shadowing(true);
+    linker.func_wrap(
+        "wasi_snapshot_preview1",
+        "proc_exit",
+        |code: i32| -> wasmtime::Result<()> { Err(I32Exit(code & 0xff).into()) },
+    )?;
+    Ok(())
+}

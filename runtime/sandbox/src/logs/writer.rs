@@ -1,0 +1,262 @@
+//! The task that writes a container's log file.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use coracle_clock::Clock;
+use tokio::fs::{self, File};
+use tokio::io::AsyncWriteExt;
+use tokio::task::JoinHandle;
+
+use super::queue::LogQueue;
+
+/// When a log file is put aside, and how many are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rotation {
+    /// Bytes after which a new file is begun.
+    pub(crate) max_bytes: u64,
+    /// Files of one run, the current one included.
+    pub(crate) max_files: usize,
+}
+
+/// Upstream's `containerLogMaxSize` and `containerLogMaxFiles`.
+impl Default for Rotation {
+    fn default() -> Self {
+        Self {
+            max_bytes: 10 << 20,
+            max_files: 5,
+        }
+    }
+}
+
+/// Writes the lines of a [`LogQueue`] to a file until the queue is closed.
+pub(crate) struct LogWriter(JoinHandle<()>);
+
+impl LogWriter {
+    /// Opens `path` for appending, making its folder, and starts to write on the current runtime.
+    pub(crate) async fn start(
+        path: PathBuf,
+        queue: Arc<LogQueue>,
+        rotation: Rotation,
+        clock: Clock,
+    ) -> io::Result<Self> {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).await?;
+        }
+        let file = open(&path).await?;
+        let written = file.metadata().await?.len();
+        let mut target = Target {
+            path,
+            file,
+            written,
+            rotation,
+            clock,
+        };
+        Ok(Self(tokio::spawn(async move {
+            let mut failed = false;
+            while let Some(lines) = queue.take().await {
+                // A full disk costs log lines, never the guest; said once per run.
+                if let Err(error) = target.write(&lines).await
+                    && !std::mem::replace(&mut failed, true)
+                {
+                    tracing::warn!(path = %target.path.display(), %error, "log lines are lost");
+                }
+            }
+        })))
+    }
+
+    /// Waits until everything is in the file. The queue must have been closed.
+    pub(crate) async fn finish(self) {
+        if let Err(error) = self.0.await {
+            tracing::error!(%error, "log writer failed");
+        }
+    }
+}
+
+struct Target {
+    path: PathBuf,
+    file: File,
+    written: u64,
+    rotation: Rotation,
+    clock: Clock,
+}
+
+impl Target {
+    async fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        // Before the write and not after it, so that the current file always has the last lines.
+        if self.written >= self.rotation.max_bytes {
+            self.rotate().await?;
+        }
+        self.file.write_all(lines).await?;
+        self.written += lines.len() as u64;
+        self.file.flush().await
+    }
+
+    /// Puts the file aside as `<name>.<time>`, like the kubelet of Kubernetes, and begins a new one.
+    async fn rotate(&mut self) -> io::Result<()> {
+        let time = self.clock.now().strftime("%Y%m%d-%H%M%S.%f").to_string();
+        let mut aside = self.path.clone().into_os_string();
+        aside.push(format!(".{time}"));
+        fs::rename(&self.path, &aside).await?;
+        self.file = open(&self.path).await?;
+        self.written = 0;
+        let mut old = rotated_files(&self.path).await?;
+        old.sort();
+        let surplus = old
+            .len()
+            .saturating_sub(self.rotation.max_files.saturating_sub(1));
+        for path in old.into_iter().take(surplus) {
+            fs::remove_file(path).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn open(path: &Path) -> io::Result<File> {
+    File::options().create(true).append(true).open(path).await
+}
+
+async fn rotated_files(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(Vec::new());
+    };
+    let prefix = format!("{}.", name.to_string_lossy());
+    let mut found = Vec::new();
+    let mut entries = fs::read_dir(folder).await?;
+    while let Some(entry) = entries.next_entry().await? {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{GuestOutput, MAX_LINE};
+    use super::*;
+    use std::task::Context;
+
+    use bytes::Bytes;
+    use wasmtime_wasi::cli::StdoutStream;
+
+    struct Run {
+        folder: tempfile::TempDir,
+        queue: Arc<LogQueue>,
+        writer: LogWriter,
+    }
+
+    async fn run(rotation: Rotation) -> Run {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::fake(1);
+        let queue = LogQueue::new(clock.clone());
+        let path = folder.path().join("app/0.log");
+        let writer = LogWriter::start(path, queue.clone(), rotation, clock)
+            .await
+            .unwrap();
+        Run {
+            folder,
+            queue,
+            writer,
+        }
+    }
+
+    impl Run {
+        async fn finish(self) -> (tempfile::TempDir, String) {
+            self.queue.close();
+            self.writer.finish().await;
+            let text = std::fs::read_to_string(self.folder.path().join("app/0.log")).unwrap();
+            (self.folder, text)
+        }
+    }
+
+    fn contents(text: &str) -> Vec<&str> {
+        text.lines()
+            .map(|line| line.split_once(' ').unwrap().1)
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn lines_have_time_stream_and_tag_and_the_last_needs_no_line_feed() {
+        let run = run(Rotation::default()).await;
+        let (stdout, stderr) = GuestOutput::pair(&run.queue);
+        let (mut out, mut err) = (stdout.p2_stream(), stderr.p2_stream());
+        out.write(Bytes::from_static(b"one\ntw")).unwrap();
+        err.write(Bytes::from_static(b"oops\n")).unwrap();
+        out.write(Bytes::from_static(b"o\n\nlast")).unwrap();
+        drop((stdout, stderr, out, err));
+        let (_folder, text) = run.finish().await;
+        assert_eq!(
+            contents(&text),
+            [
+                "stdout F one",
+                "stderr F oops",
+                "stdout F two",
+                "stdout F ",
+                "stdout F last"
+            ]
+        );
+        assert!(text.starts_with("2030-01-01T00:00:00.0"), "{text}");
+        assert_eq!(
+            text.split(' ').next().unwrap().len(),
+            "2030-01-01T00:00:00.000000000Z".len()
+        );
+    }
+
+    #[tokio::test]
+    async fn long_lines_come_in_parts() {
+        let run = run(Rotation::default()).await;
+        let (stdout, _stderr) = GuestOutput::pair(&run.queue);
+        let mut out = stdout.p2_stream();
+        out.write(Bytes::from(vec![b'a'; MAX_LINE + 10])).unwrap();
+        out.write(Bytes::from_static(b"b\n")).unwrap();
+        let (_folder, text) = run.finish().await;
+        let lines = contents(&text);
+        assert_eq!(lines[0], format!("stdout P {}", "a".repeat(MAX_LINE)));
+        assert_eq!(lines[1], format!("stdout F {}b", "a".repeat(10)));
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_lets_the_guest_wait_until_the_writer_is_through() {
+        let queue = LogQueue::new(Clock::fake(1));
+        let (stdout, _stderr) = GuestOutput::pair(&queue);
+        let mut out = stdout.p2_stream();
+        let mut written = 0;
+        while out.check_write().unwrap() > 0 {
+            out.write(Bytes::from(vec![b'\n'; 1024])).unwrap();
+            written += 1024;
+            assert!(written < 1 << 20, "the queue has no bound");
+        }
+        let mut ready = out.ready();
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        assert!(ready.as_mut().poll(&mut context).is_pending());
+        assert!(queue.take().await.is_some());
+        ready.await;
+        assert!(out.check_write().unwrap() > 0);
+    }
+
+    #[tokio::test]
+    async fn old_files_are_put_aside_and_the_oldest_removed() {
+        let run = run(Rotation {
+            max_bytes: 10,
+            max_files: 2,
+        })
+        .await;
+        let (stdout, _stderr) = GuestOutput::pair(&run.queue);
+        let mut out = stdout.p2_stream();
+        for line in ["first\n", "second\n", "third\n"] {
+            out.write(Bytes::from_static(line.as_bytes())).unwrap();
+            // Each line is a batch of its own once the writer has taken the one before.
+            while !run.queue.is_empty() {
+                tokio::task::yield_now().await;
+            }
+        }
+        let (folder, text) = run.finish().await;
+        assert_eq!(contents(&text), ["stdout F third"]);
+        let files = std::fs::read_dir(folder.path().join("app"))
+            .unwrap()
+            .count();
+        assert_eq!(files, 2);
+    }
+}

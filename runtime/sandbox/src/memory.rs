@@ -1,0 +1,267 @@
+//! Memory limits: a container's within its pod's within the node's.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use wasmtime::ResourceLimiter;
+
+/// Bytes that a table element takes.
+const TABLE_ELEMENT_BYTES: usize = size_of::<usize>();
+
+/// Whose limit it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    Node,
+    Pod,
+    Container,
+}
+
+/// A limit was reached; ends the guest that wanted more.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "memory limit of the {scope} exceeded: {used} bytes in use, {asked} more asked for, limit {limit}"
+)]
+pub(crate) struct OutOfMemory {
+    pub(crate) scope: Scope,
+    used: u64,
+    asked: u64,
+    limit: u64,
+}
+
+/// Counts the bytes of everything below it; charging goes up to the node.
+#[derive(Debug)]
+pub(crate) struct MemoryBudget {
+    scope: Scope,
+    limit: u64,
+    used: AtomicU64,
+    parent: Option<Arc<MemoryBudget>>,
+    /// The first refusal, kept for the exit status.
+    refusal: OnceLock<OutOfMemory>,
+}
+
+impl MemoryBudget {
+    /// The node's budget.
+    pub(crate) fn node(limit: u64) -> Arc<Self> {
+        Self::new(Scope::Node, limit, None)
+    }
+
+    /// A budget below this one; without a limit it has what its parent has.
+    pub(crate) fn child(self: &Arc<Self>, scope: Scope, limit: Option<u64>) -> Arc<Self> {
+        Self::new(scope, limit.unwrap_or(u64::MAX), Some(self.clone()))
+    }
+
+    fn new(scope: Scope, limit: u64, parent: Option<Arc<Self>>) -> Arc<Self> {
+        let (used, refusal) = (AtomicU64::new(0), OnceLock::new());
+        Arc::new(Self {
+            scope,
+            limit,
+            used,
+            parent,
+            refusal,
+        })
+    }
+
+    /// Bytes in use.
+    pub(crate) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// The tightest limit here and above.
+    pub(crate) fn limit(&self) -> u64 {
+        self.parent
+            .as_ref()
+            .map_or(self.limit, |parent| parent.limit().min(self.limit))
+    }
+
+    /// Why memory was refused, if it ever was.
+    pub(crate) fn refusal(&self) -> Option<&OutOfMemory> {
+        self.refusal.get()
+    }
+
+    /// Takes `bytes` here and in every budget above, or nowhere.
+    fn charge(&self, bytes: u64) -> Result<(), OutOfMemory> {
+        let fits = |used: u64| used.checked_add(bytes).filter(|total| *total <= self.limit);
+        self.used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
+            .map_err(|used| OutOfMemory {
+                scope: self.scope,
+                used,
+                asked: bytes,
+                limit: self.limit,
+            })?;
+        let above = self
+            .parent
+            .as_ref()
+            .map_or(Ok(()), |parent| parent.charge(bytes));
+        above.inspect_err(|_| {
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
+        })
+    }
+
+    fn release(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(parent) = &self.parent {
+            parent.release(bytes);
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Node => "node",
+            Self::Pod => "pod",
+            Self::Container => "container",
+        })
+    }
+}
+
+/// The memories and tables of one store, charged to a container.
+pub(crate) struct StoreMemory {
+    budget: Arc<MemoryBudget>,
+    charged: u64,
+    /// The latest charge, taken back when the growth itself fails.
+    latest: u64,
+}
+
+impl StoreMemory {
+    pub(crate) fn new(budget: Arc<MemoryBudget>) -> Self {
+        Self {
+            budget,
+            charged: 0,
+            latest: 0,
+        }
+    }
+
+    /// Bytes that the store holds.
+    pub(crate) fn charged(&self) -> u64 {
+        self.charged
+    }
+
+    fn grow(&mut self, bytes: usize) -> wasmtime::Result<bool> {
+        let bytes = bytes as u64;
+        match self.budget.charge(bytes) {
+            Ok(()) => {
+                self.charged += bytes;
+                self.latest = bytes;
+                Ok(true)
+            }
+            Err(refusal) => {
+                // The first refusal counts; a guest that goes on after it has already lost.
+                let _ = self.budget.refusal.set(refusal.clone());
+                Err(refusal.into())
+            }
+        }
+    }
+
+    fn take_back(&mut self) {
+        let bytes = std::mem::take(&mut self.latest);
+        self.charged -= bytes;
+        self.budget.release(bytes);
+    }
+}
+
+/// Growth past a limit is an error, which traps, and not a mere `false`: a guest that ignores a
+/// failed `memory.grow` would go on in a state that its author never saw.
+impl ResourceLimiter for StoreMemory {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            self.latest = 0;
+            return Ok(false);
+        }
+        self.grow(desired.saturating_sub(current))
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        tracing::debug!(%error, "linear memory did not grow");
+        self.take_back();
+        Ok(())
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            self.latest = 0;
+            return Ok(false);
+        }
+        self.grow(
+            desired
+                .saturating_sub(current)
+                .saturating_mul(TABLE_ELEMENT_BYTES),
+        )
+    }
+
+    fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        tracing::debug!(%error, "table did not grow");
+        self.take_back();
+        Ok(())
+    }
+}
+
+impl Drop for StoreMemory {
+    fn drop(&mut self) {
+        self.budget.release(self.charged);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: usize = 64 << 10;
+
+    #[test]
+    fn the_tightest_limit_decides_and_nothing_leaks() {
+        let node = MemoryBudget::node(10 * PAGE as u64);
+        let pod = node.child(Scope::Pod, Some(4 * PAGE as u64));
+        let (one, two) = (
+            pod.child(Scope::Container, None),
+            pod.child(Scope::Container, None),
+        );
+        let mut first = StoreMemory::new(one.clone());
+        let mut second = StoreMemory::new(two.clone());
+        assert!(first.memory_growing(0, 3 * PAGE, None).unwrap());
+        let error = second.memory_growing(0, 2 * PAGE, None).unwrap_err();
+        assert_eq!(
+            error.downcast_ref::<OutOfMemory>().unwrap().scope,
+            Scope::Pod
+        );
+        assert!(two.refusal().is_some() && one.refusal().is_none());
+        assert_eq!((two.used(), pod.used()), (0, 3 * PAGE as u64));
+        drop(first);
+        assert_eq!(node.used(), 0);
+    }
+
+    #[test]
+    fn memories_and_tables_count_together() {
+        let container =
+            MemoryBudget::node(u64::MAX).child(Scope::Container, Some(PAGE as u64 + 80));
+        let mut store = StoreMemory::new(container.clone());
+        assert!(store.memory_growing(0, PAGE, None).unwrap());
+        assert!(store.table_growing(0, 10, None).unwrap());
+        assert!(store.table_growing(10, 11, None).is_err());
+    }
+
+    #[test]
+    fn failed_growth_is_not_charged() {
+        let container = MemoryBudget::node(u64::MAX).child(Scope::Container, None);
+        let mut store = StoreMemory::new(container.clone());
+        assert!(store.memory_growing(0, PAGE, None).unwrap());
+        store
+            .memory_grow_failed(wasmtime::Error::msg("no memory"))
+            .unwrap();
+        assert_eq!(container.used(), 0);
+        assert!(!store.memory_growing(0, 2 * PAGE, Some(PAGE)).unwrap());
+        assert_eq!(container.used(), 0);
+    }
+}

@@ -1,0 +1,178 @@
+//! The folders that a guest sees: its mounts, and a root of its own.
+
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use coracle_cri::{Mount, RuntimeError};
+use tokio::fs;
+use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
+
+/// What the pod's files under `/etc` say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PodFiles {
+    pub(crate) hosts: String,
+    pub(crate) resolv_conf: String,
+    pub(crate) hostname: String,
+}
+
+/// Folders to open for each instance, `/` first. The longest prefix of a path decides which one a
+/// guest reaches.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Preopens(Vec<Preopen>);
+
+#[derive(Clone, Debug)]
+struct Preopen {
+    host: PathBuf,
+    guest: String,
+    read_only: bool,
+}
+
+impl Preopens {
+    /// Makes the container's root in `root`, empty but for the pod's files and the places of the
+    /// mounts, and checks that every mount can be opened.
+    pub(crate) async fn prepare(
+        root: &Path,
+        files: &PodFiles,
+        mounts: &[Mount],
+    ) -> Result<Self, RuntimeError> {
+        let failed = |error: io::Error| {
+            RuntimeError::Start(format!(
+                "failed to prepare the root folder {}: {error}",
+                root.display()
+            ))
+        };
+        make_root(root, files).await.map_err(failed)?;
+        let mut preopens = vec![Preopen {
+            host: root.to_owned(),
+            guest: "/".to_owned(),
+            read_only: false,
+        }];
+        for mount in mounts {
+            let guest = guest_path(&mount.container_path)?;
+            let refused = |why: String| {
+                RuntimeError::Start(format!(
+                    "mount {guest} from {}: {why}",
+                    mount.host_path.display()
+                ))
+            };
+            let found = fs::metadata(&mount.host_path)
+                .await
+                .map_err(|e| refused(e.to_string()))?;
+            if !found.is_dir() {
+                return Err(refused("only folders can be mounted".to_owned()));
+            }
+            // So that the guest sees the place when it lists the folder above. A place inside
+            // another mount is left to that mount.
+            let place = root.join(guest.trim_start_matches('/'));
+            fs::create_dir_all(&place).await.map_err(failed)?;
+            let read_only = mount.read_only;
+            preopens.push(Preopen {
+                host: mount.host_path.clone(),
+                guest,
+                read_only,
+            });
+        }
+        Ok(Self(preopens))
+    }
+
+    /// Opens the folders for one instance.
+    pub(crate) fn open(&self, context: &mut WasiCtxBuilder) -> wasmtime::Result<()> {
+        for folder in &self.0 {
+            let permissions = if folder.read_only {
+                FsPerms::ReadOnly
+            } else {
+                FsPerms::ReadWrite
+            };
+            context.preopened_dir(&folder.host, &folder.guest, permissions)?;
+        }
+        Ok(())
+    }
+}
+
+/// A fresh root: what an earlier run of the container wrote is gone, as in every container.
+async fn make_root(root: &Path, files: &PodFiles) -> io::Result<()> {
+    match fs::remove_dir_all(root).await {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::create_dir_all(root.join("etc")).await?;
+    fs::create_dir_all(root.join("tmp")).await?;
+    fs::write(root.join("etc/hosts"), &files.hosts).await?;
+    fs::write(root.join("etc/resolv.conf"), &files.resolv_conf).await?;
+    fs::write(root.join("etc/hostname"), format!("{}\n", files.hostname)).await
+}
+
+/// Absolute, without `.` or `..`, and without a slash at the end.
+fn guest_path(path: &str) -> Result<String, RuntimeError> {
+    let mut parts = Vec::new();
+    for part in Path::new(path).components() {
+        match part {
+            Component::RootDir | Component::CurDir => {}
+            Component::Normal(part) => parts.push(part.to_string_lossy()),
+            Component::ParentDir | Component::Prefix(_) => {
+                return Err(RuntimeError::Start(format!(
+                    "mount path {path} must not contain '..'"
+                )));
+            }
+        }
+    }
+    if parts.is_empty() {
+        return Err(RuntimeError::Start(
+            "a mount cannot replace the root folder".to_owned(),
+        ));
+    }
+    Ok(format!("/{}", parts.join("/")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount(host: &Path, guest: &str) -> Mount {
+        Mount {
+            host_path: host.to_owned(),
+            container_path: guest.to_owned(),
+            read_only: true,
+        }
+    }
+
+    #[tokio::test]
+    async fn every_run_gets_a_fresh_root_with_places_for_its_mounts() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, data) = (folder.path().join("root"), folder.path().join("data"));
+        std::fs::create_dir(&data).unwrap();
+        let files = PodFiles {
+            hostname: "web-0".to_owned(),
+            ..PodFiles::default()
+        };
+        let mounts = [mount(&data, "/var/lib/data/")];
+        Preopens::prepare(&root, &files, &mounts).await.unwrap();
+        assert!(root.join("var/lib/data").is_dir());
+        std::fs::write(root.join("left-over"), "").unwrap();
+        Preopens::prepare(&root, &files, &mounts).await.unwrap();
+        assert!(!root.join("left-over").exists());
+        assert_eq!(
+            std::fs::read_to_string(root.join("etc/hostname")).unwrap(),
+            "web-0\n"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_mount_that_cannot_be_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let missing = folder.path().join("missing");
+        for (host, guest) in [
+            (&missing, "/a"),
+            (&file, "/a"),
+            (&root, "/"),
+            (&root, "/a/../b"),
+        ] {
+            let result =
+                Preopens::prepare(&root, &PodFiles::default(), &[mount(host, guest)]).await;
+            assert!(matches!(result, Err(RuntimeError::Start(_))), "{guest}");
+        }
+    }
+}

@@ -1,0 +1,445 @@
+//! [`PodRuntime`] over wasmtime.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use coracle_clock::Clock;
+use coracle_cri::{
+    BoxedStream, ContainerConfig, ContainerId, ContainerState, ContainerStatus, ImageError,
+    ImageRef, ImageRequest, ImageStep, PodRuntime, PodSandboxConfig, RuntimeError, RuntimeEvent,
+    SandboxId, SandboxStatus,
+};
+use coracle_image::{CompiledCache, Images, StoreError};
+use coracle_network::{DnsConfig, Fabric, NamespaceConfig};
+use parking_lot::RwLock;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
+
+use crate::compile::Compiler;
+use crate::container::{Guest, Prepared, StopHandle, StopSignal, prepare};
+use crate::cpu::CpuShare;
+use crate::engine::{GuestEngine, instance_ceiling};
+use crate::exit::Exit;
+use crate::link::Linked;
+use crate::logs::{LogQueue, LogWriter, Rotation};
+use crate::memory::{MemoryBudget, Scope};
+use crate::pod::{Pod, Run};
+use crate::preopens::Preopens;
+use crate::threads::GuestRuntime;
+
+/// Events that a slow subscriber may be behind.
+const EVENTS: usize = 4096;
+
+/// What a [`WasmRuntime`] is made of.
+pub struct SandboxConfig {
+    /// Time and randomness.
+    pub clock: Clock,
+    /// The switch that pods are connected to.
+    pub fabric: Arc<Fabric>,
+    /// Where images come from.
+    pub images: Images,
+    /// Folder for the containers' root folders, one per sandbox.
+    pub pods_dir: PathBuf,
+    /// Folder for compiled code.
+    pub cache_dir: PathBuf,
+    /// Bytes of compiled code to keep.
+    pub cache_bytes: u64,
+    /// Threads that guests run on.
+    pub guest_threads: usize,
+    /// Threads that compile.
+    pub compile_threads: usize,
+    /// Instances at once. The system's limit of memory mappings may lower it.
+    pub max_instances: u32,
+    /// Bytes that all guests together may use.
+    pub memory_bytes: u64,
+}
+
+impl SandboxConfig {
+    /// A configuration for this machine: a thread per core, 2000 instances, 1 GiB of compiled code,
+    /// and no bound on memory but those of the pods.
+    pub fn new(
+        clock: Clock,
+        fabric: Arc<Fabric>,
+        images: Images,
+        pods_dir: PathBuf,
+        cache_dir: PathBuf,
+    ) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        Self {
+            clock,
+            fabric,
+            images,
+            pods_dir,
+            cache_dir,
+            cache_bytes: 1 << 30,
+            guest_threads: cores,
+            compile_threads: cores,
+            max_instances: 2000,
+            memory_bytes: u64::MAX,
+        }
+    }
+}
+
+/// The runtime could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The engine refused its settings.
+    #[error("failed to make the wasm engine: {0:#}")]
+    Engine(wasmtime::Error),
+    /// Threads could not be started.
+    #[error("failed to start threads for guests")]
+    Threads(#[source] std::io::Error),
+    /// Threads for the compiler could not be started.
+    #[error("failed to start threads for the compiler")]
+    CompilerThreads(#[source] rayon::ThreadPoolBuildError),
+    /// The cache of compiled code cannot be used.
+    #[error(transparent)]
+    Cache(#[from] StoreError),
+}
+
+/// What a container uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// CPU time of this run.
+    pub cpu: Duration,
+    /// Periods in which the CPU limit held it back.
+    pub throttled_periods: u64,
+    /// Bytes of its memories and tables now.
+    pub memory_bytes: u64,
+}
+
+/// Runs pods as WASI modules and components; cheap to clone. Must be made, and used, within a tokio
+/// runtime; guests run on threads of their own.
+#[derive(Clone)]
+pub struct WasmRuntime(Arc<Inner>);
+
+struct Inner {
+    clock: Clock,
+    fabric: Arc<Fabric>,
+    images: Images,
+    pods_dir: PathBuf,
+    engine: Arc<GuestEngine>,
+    compiler: Compiler,
+    guests: GuestRuntime,
+    memory: Arc<MemoryBudget>,
+    admission: Arc<Semaphore>,
+    max_instances: u32,
+    pods: RwLock<BTreeMap<SandboxId, Arc<Pod>>>,
+    events: broadcast::Sender<RuntimeEvent>,
+}
+
+impl WasmRuntime {
+    /// Makes the engine and its threads.
+    pub fn new(config: SandboxConfig) -> Result<Self, SandboxError> {
+        let ceiling = instance_ceiling().unwrap_or(u32::MAX);
+        if ceiling < config.max_instances {
+            tracing::warn!(
+                ceiling,
+                "vm.max_map_count allows fewer instances than configured; raise it with sysctl"
+            );
+        }
+        let max_instances = config.max_instances.min(ceiling).max(1);
+        let engine = GuestEngine::new(max_instances).map_err(SandboxError::Engine)?;
+        let engine = Arc::new(engine);
+        let cache =
+            CompiledCache::open(&config.cache_dir, config.cache_bytes, config.clock.clone())?;
+        let compiler = Compiler::new(
+            engine.clone(),
+            config.images.clone(),
+            cache,
+            config.compile_threads,
+        )
+        .map_err(SandboxError::CompilerThreads)?;
+        let guests = GuestRuntime::start(config.guest_threads).map_err(SandboxError::Threads)?;
+        Ok(Self(Arc::new(Inner {
+            clock: config.clock,
+            fabric: config.fabric,
+            images: config.images,
+            pods_dir: config.pods_dir,
+            engine,
+            compiler,
+            guests,
+            memory: MemoryBudget::node(config.memory_bytes),
+            admission: Arc::new(Semaphore::new(max_instances as usize)),
+            max_instances,
+            pods: RwLock::default(),
+            events: broadcast::channel(EVENTS).0,
+        })))
+    }
+
+    /// What the latest run of a container uses, if there is one.
+    pub fn usage(&self, id: &ContainerId) -> Option<Usage> {
+        let run = self.0.pods.read().get(&id.sandbox)?.run(&id.name)?;
+        Some(Usage {
+            cpu: run.cpu.used(),
+            throttled_periods: run.cpu.throttled_periods(),
+            memory_bytes: run.memory.used(),
+        })
+    }
+}
+
+#[async_trait]
+impl PodRuntime for WasmRuntime {
+    async fn run_pod_sandbox(&self, config: PodSandboxConfig) -> Result<(), RuntimeError> {
+        let inner = &self.0;
+        check_path_part("sandbox", &config.id.0)?;
+        if inner.pods.read().contains_key(&config.id) {
+            return Err(RuntimeError::InvalidState(format!(
+                "sandbox {} exists",
+                config.id
+            )));
+        }
+        let namespace = inner.fabric.create_namespace(NamespaceConfig {
+            host_aliases: config.host_aliases.clone(),
+            dns: DnsConfig {
+                servers: config.dns.servers.clone(),
+                searches: config.dns.searches.clone(),
+                options: config.dns.options.clone(),
+            },
+            ..NamespaceConfig::new(&config.pod, config.address, &config.hostname)
+        });
+        let namespace = namespace.map_err(|error| {
+            RuntimeError::InvalidState(format!("network of pod {}: {error}", config.pod))
+        })?;
+        let memory = inner.memory.child(Scope::Pod, config.memory_limit);
+        let roots = inner.pods_dir.join(&config.id.0).join("root");
+        let id = config.id.clone();
+        let pod = Arc::new(Pod::new(config, namespace, memory, roots));
+        inner.pods.write().insert(id, pod);
+        Ok(())
+    }
+
+    async fn stop_pod_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError> {
+        let Some(pod) = self.0.pods.read().get(id).cloned() else {
+            return Ok(());
+        };
+        let runs = pod.runs();
+        for run in &runs {
+            run.stop.stop(Duration::ZERO);
+        }
+        for run in &runs {
+            run.ended.cancelled().await;
+        }
+        pod.namespace.close();
+        if let Err(error) = tokio::fs::remove_dir_all(&pod.roots).await
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %pod.roots.display(), %error, "container folders are left behind");
+        }
+        self.0.pods.write().remove(id);
+        Ok(())
+    }
+
+    async fn ensure_image(&self, request: ImageRequest) -> Result<ImageRef, ImageError> {
+        self.0.progress(&request.image, ImageStep::Pulling);
+        let image = self.0.images.ensure(&request).await?;
+        self.0
+            .compiler
+            .program(&image, |step| self.0.progress(&request.image, step))
+            .await?;
+        Ok(image)
+    }
+
+    async fn start_container(&self, config: ContainerConfig) -> Result<(), RuntimeError> {
+        let inner = &self.0;
+        let id = config.id.clone();
+        check_path_part("container", &id.name)?;
+        let pod = inner.pod(&id.sandbox)?;
+        let started_at = inner.clock.now();
+        let (stop, signal) = StopHandle::new(inner.clock.clone());
+        let run = Run::new(
+            ContainerStatus {
+                id: id.clone(),
+                restart_count: config.restart_count,
+                image: config.image.clone(),
+                state: ContainerState::Created,
+            },
+            stop,
+            CpuShare::new(
+                inner.engine.clone(),
+                inner.clock.clone(),
+                config.cpu_weight_millis,
+                config.cpu_limit_millis,
+            ),
+            pod.memory.child(Scope::Container, config.memory_limit),
+        );
+        if !pod.begin(run.clone()) {
+            return Err(RuntimeError::InvalidState(format!(
+                "container {id} is running"
+            )));
+        }
+        let launched = inner.launch(&pod, &run, config).await;
+        let launched = launched.inspect_err(|_| {
+            pod.forget(&run);
+            run.ended.cancel();
+        })?;
+        // Sent before the run can end, so that subscribers see the states in order.
+        let status = run.set_state(ContainerState::Running {
+            started_at,
+            serving: true,
+        });
+        inner.announce(status);
+        let runtime = self.0.clone();
+        tokio::spawn(async move {
+            let exit = launched.run(signal).await;
+            let state = exit.into_state(started_at, runtime.clock.now());
+            tracing::debug!(container = %run.id(), ?state, "container has ended");
+            runtime.announce(run.set_state(state));
+            run.ended.cancel();
+        });
+        Ok(())
+    }
+
+    async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), RuntimeError> {
+        if let Some(run) = self.0.pod(&id.sandbox)?.run(&id.name) {
+            run.stop.stop(grace);
+            run.ended.cancelled().await;
+        }
+        Ok(())
+    }
+
+    async fn list(&self) -> Vec<SandboxStatus> {
+        self.0
+            .pods
+            .read()
+            .values()
+            .map(|pod| pod.status())
+            .collect()
+    }
+
+    fn subscribe(&self) -> broadcast::Receiver<RuntimeEvent> {
+        self.0.events.subscribe()
+    }
+
+    async fn connect(&self, id: &SandboxId, port: u16) -> Result<BoxedStream, RuntimeError> {
+        let pod = self.0.pod(id)?;
+        let stream = pod.namespace.dial_loopback(port).await.map_err(|error| {
+            RuntimeError::InvalidState(format!(
+                "failed to connect to port {port} of pod {}: {error}",
+                pod.config.pod
+            ))
+        })?;
+        Ok(Box::pin(stream))
+    }
+}
+
+/// A run that holds everything it needs.
+struct Launched {
+    prepared: Prepared,
+    logs: Arc<LogQueue>,
+    writer: LogWriter,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl Launched {
+    /// Runs to the end; then the log is complete.
+    async fn run(self, stop: StopSignal) -> Exit {
+        let exit = self.prepared.run(stop).await;
+        self.logs.close();
+        self.writer.finish().await;
+        exit
+    }
+}
+
+impl Inner {
+    fn pod(&self, id: &SandboxId) -> Result<Arc<Pod>, RuntimeError> {
+        let pod = self.pods.read().get(id).cloned();
+        pod.ok_or_else(|| RuntimeError::NotFound(format!("sandbox {id}")))
+    }
+
+    async fn launch(
+        &self,
+        pod: &Arc<Pod>,
+        run: &Arc<Run>,
+        config: ContainerConfig,
+    ) -> Result<Launched, RuntimeError> {
+        let program = self.compiler.program(&config.image, |_| {}).await;
+        let program = program.map_err(|error| RuntimeError::Start(error.to_string()))?;
+        let place = match program.linked {
+            // At rest it needs no instance; each request takes a place of its own.
+            Linked::Http(_) => None,
+            Linked::Module(_) | Linked::Command(_) => Some(self.admit()?),
+        };
+        let root = pod.roots.join(&config.id.name);
+        let preopens = Preopens::prepare(&root, &pod.files(), &config.mounts).await?;
+        let logs = LogQueue::new(self.clock.clone());
+        let prepared = prepare(Guest {
+            program,
+            hostname: pod.config.hostname.clone(),
+            preopens,
+            scope: pod.namespace.scope(),
+            memory: run.memory.clone(),
+            cpu: run.cpu.clone(),
+            logs: logs.clone(),
+            engine: self.engine.clone(),
+            threads: self.guests.handle().clone(),
+            admission: self.admission.clone(),
+            config: config.clone(),
+        })?;
+        let path = log_path(&pod.config.log_directory, &config);
+        let writer = LogWriter::start(
+            path.clone(),
+            logs.clone(),
+            Rotation::default(),
+            self.clock.clone(),
+        );
+        let writer = writer.await.map_err(|error| {
+            RuntimeError::Start(format!(
+                "failed to open the log file {}: {error}",
+                path.display()
+            ))
+        })?;
+        Ok(Launched {
+            prepared,
+            logs,
+            writer,
+            _place: place,
+        })
+    }
+
+    /// A place for an instance that lives as long as its container.
+    fn admit(&self) -> Result<OwnedSemaphorePermit, RuntimeError> {
+        self.admission.clone().try_acquire_owned().map_err(|_| {
+            let most = self.max_instances;
+            RuntimeError::Exhausted(format!(
+                "this node runs as many instances as it may ({most}); the bound is the lower one of \
+                 its configuration and of the sysctl vm.max_map_count"
+            ))
+        })
+    }
+
+    /// Tells subscribers; without any, nobody needs to know.
+    fn announce(&self, status: ContainerStatus) {
+        let _ = self.events.send(RuntimeEvent::Container(status));
+    }
+
+    fn progress(&self, image: &str, step: ImageStep) {
+        let _ = self.events.send(RuntimeEvent::ImageProgress {
+            image: image.to_owned(),
+            step,
+        });
+    }
+}
+
+fn log_path(folder: &Path, config: &ContainerConfig) -> PathBuf {
+    folder
+        .join(&config.id.name)
+        .join(format!("{}.log", config.restart_count))
+}
+
+/// Identifiers become names of folders.
+fn check_path_part(what: &str, part: &str) -> Result<(), RuntimeError> {
+    let harmless = !part.is_empty()
+        && !matches!(part, "." | "..")
+        && part
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    if harmless {
+        return Ok(());
+    }
+    Err(RuntimeError::InvalidState(format!(
+        "{what} {part:?} has a name that cannot be a folder"
+    )))
+}

@@ -1,0 +1,5 @@
+//! The pod runtime with real guests: small ones written as text, and the samples' own.
+
+mod commands;
+mod http;
+mod node;
