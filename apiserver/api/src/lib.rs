@@ -14,6 +14,7 @@ pub mod object;
 pub mod patch;
 pub mod quantity;
 pub mod schema;
+pub mod selector;
 pub mod strategy;
 pub mod validation;
 
