@@ -175,10 +175,11 @@ impl Hub {
     pub(crate) fn publish(&self, events: &[Event]) {
         let Some(last) = events.last() else { return };
         let mut watchers = self.watchers.lock();
+        // First, so that whoever sees an event can also read at its revision.
+        self.published.store(last.revision.0, Ordering::Release);
         watchers
             .live
             .retain(|queue| queue.upgrade().is_some_and(|queue| queue.append(events)));
-        self.published.store(last.revision.0, Ordering::Release);
     }
 
     /// Ends all watches with `error`, after what they have still queued.

@@ -527,6 +527,10 @@ async fn watches_under_load_miss_and_repeat_nothing(store: Shared, _: Clock) {
                     next_event(&mut watch).await.unwrap().revision,
                     Revision(revision)
                 );
+                assert!(
+                    store.current_revision() >= Revision(revision),
+                    "what is seen can be read"
+                );
             }
         })
     });
