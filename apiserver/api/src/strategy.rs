@@ -57,6 +57,11 @@ pub trait Strategy: Send + Sync + 'static {
         vec![Value::from(object.name()), crate::kinds::age(object, now)]
     }
 
+    /// Conditions of the table row, such as `Completed` for what has ended.
+    fn row_conditions(&self, _object: &Object) -> Vec<Value> {
+        Vec::new()
+    }
+
     /// The grace period in seconds of a deletion, when the kind is deleted gracefully.
     /// `requested` is what the client asked for. `None` deletes at once.
     fn grace_period_seconds(&self, _object: &Object, _requested: Option<i64>) -> Option<i64> {

@@ -15,6 +15,7 @@ use crate::cache::Entry;
 use crate::dialer::NodeDialer;
 use crate::health::Health;
 use crate::metrics::Metrics;
+use crate::openapi::Documents;
 use crate::status::Result;
 use crate::storage::{self, Storage};
 
@@ -29,6 +30,7 @@ pub struct Server {
     pub(crate) allocators: Allocators,
     pub(crate) dialer: Arc<dyn NodeDialer>,
     pub(crate) health: Health,
+    pub(crate) documents: Documents,
     pub(crate) metrics: Metrics,
     pub(crate) in_flight: tokio::sync::Semaphore,
     pub(crate) draining: AtomicBool,

@@ -117,6 +117,7 @@ impl ApiServer {
             allocators,
             dialer: config.dialer,
             health: Health::default(),
+            documents: openapi::Documents::default(),
             metrics: Metrics::default(),
             in_flight: tokio::sync::Semaphore::new(config.max_in_flight),
             draining: AtomicBool::new(false),

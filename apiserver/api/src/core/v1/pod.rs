@@ -123,6 +123,15 @@ impl Strategy for Pod {
         table::cells(object, now)
     }
 
+    fn row_conditions(&self, object: &Object) -> Vec<Value> {
+        let (reason, message) = match object.at("status.phase").str() {
+            "Succeeded" => ("Succeeded", "The pod has completed successfully."),
+            "Failed" => ("Failed", "The pod failed."),
+            _ => return Vec::new(),
+        };
+        vec![json!({"type": "Completed", "status": "True", "reason": reason, "message": message})]
+    }
+
     fn grace_period_seconds(&self, object: &Object, requested: Option<i64>) -> Option<i64> {
         let own = object.at("spec.terminationGracePeriodSeconds").as_i64();
         let ended = ["Succeeded", "Failed"].contains(&object.at("status.phase").str());

@@ -1,0 +1,103 @@
+//! What kinds and fields mean, in upstream's words.
+//!
+//! The texts are several megabytes; they come with `k8s-openapi`, are read when a document is made, and not kept.
+
+use std::collections::HashMap;
+
+use k8s_openapi::api::{apps, autoscaling, coordination, core, discovery, events};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+use schemars::SchemaGenerator;
+use serde_json::Value;
+
+use super::paths::Kind;
+
+/// The texts of definitions and of their fields.
+pub(super) struct Descriptions {
+    definitions: HashMap<String, Texts>,
+}
+
+#[derive(Default)]
+struct Texts {
+    own: Option<String>,
+    fields: HashMap<String, String>,
+}
+
+impl Descriptions {
+    /// The texts of these kinds and of all that they contain. Kinds without texts are simply not described.
+    pub(super) fn of(kinds: &[Kind]) -> Self {
+        let mut generator = SchemaGenerator::default();
+        for kind in kinds {
+            describe(*kind, &mut generator);
+        }
+        let mut definitions = HashMap::new();
+        for (name, schema) in generator.take_definitions(true) {
+            definitions.insert(name, texts(&schema));
+        }
+        Self { definitions }
+    }
+
+    /// What a definition is.
+    pub(super) fn definition(&self, name: &str) -> Option<&str> {
+        self.definitions.get(name)?.own.as_deref()
+    }
+
+    /// What a field of a definition is.
+    pub(super) fn field(&self, definition: &str, field: &str) -> Option<&str> {
+        self.definitions.get(definition)?.fields.get(field).map(String::as_str)
+    }
+}
+
+fn texts(schema: &Value) -> Texts {
+    let text = |value: &Value| value.get("description").and_then(Value::as_str).map(str::to_owned);
+    let properties = schema.get("properties").and_then(Value::as_object);
+    let fields =
+        properties.into_iter().flatten().filter_map(|(name, field)| Some((name.clone(), text(field)?))).collect();
+    Texts { own: text(schema), fields }
+}
+
+/// Adds a kind to the generator's definitions.
+fn describe((group, version, kind): Kind, generator: &mut SchemaGenerator) {
+    macro_rules! add {
+        ($type:ty) => {
+            drop(generator.subschema_for::<$type>())
+        };
+    }
+    match (group, version, kind) {
+        ("", "v1", "Binding") => add!(core::v1::Binding),
+        ("", "v1", "ConfigMap") => add!(core::v1::ConfigMap),
+        ("", "v1", "DeleteOptions") => add!(meta::DeleteOptions),
+        ("", "v1", "Endpoints") => add!(core::v1::Endpoints),
+        ("", "v1", "Event") => add!(core::v1::Event),
+        ("", "v1", "Namespace") => add!(core::v1::Namespace),
+        ("", "v1", "Node") => add!(core::v1::Node),
+        ("", "v1", "Pod") => add!(core::v1::Pod),
+        ("", "v1", "Secret") => add!(core::v1::Secret),
+        ("", "v1", "Service") => add!(core::v1::Service),
+        ("", "v1", "ServiceAccount") => add!(core::v1::ServiceAccount),
+        ("", "v1", "Status") => add!(meta::Status),
+        ("apps", "v1", "Deployment") => add!(apps::v1::Deployment),
+        ("apps", "v1", "ReplicaSet") => add!(apps::v1::ReplicaSet),
+        ("autoscaling", "v1", "Scale") => add!(autoscaling::v1::Scale),
+        ("coordination.k8s.io", "v1", "Lease") => add!(coordination::v1::Lease),
+        ("discovery.k8s.io", "v1", "EndpointSlice") => add!(discovery::v1::EndpointSlice),
+        ("events.k8s.io", "v1", "Event") => add!(events::v1::Event),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coracle_api::Registry;
+
+    #[test]
+    fn every_served_kind_is_described() {
+        for resource in Registry::builtin().iter() {
+            let kind = (resource.group, resource.version, resource.kind);
+            let texts = Descriptions::of(&[kind]);
+            let name = super::super::paths::name_of(kind).expect("in the schema table");
+            assert!(texts.definition(&name).is_some(), "{kind:?}");
+            assert!(texts.field(&name, "metadata").is_some(), "{kind:?}");
+        }
+    }
+}
