@@ -18,6 +18,9 @@ pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 /// The largest request body, as upstream's `MaxRequestBodyBytes`.
 pub const MAX_REQUEST_BODY: usize = 3 * 1024 * 1024;
 
+/// How much of a body that is too large is read before the refusal.
+const MAX_DRAINED: usize = 8 * 1024 * 1024;
+
 /// Answers above this size are compressed for clients that accept it.
 const GZIP_ABOVE: usize = 128 * 1024;
 
@@ -39,14 +42,14 @@ where
 {
     let mut body = std::pin::pin!(body);
     if body.size_hint().lower() >= MAX_REQUEST_BODY as u64 {
+        drain(body).await;
         return Err(ApiError::too_large(MAX_REQUEST_BODY));
     }
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| ApiError::bad_request(format!("failed to read the body: {}", error.into())))?;
-        let Ok(data) = frame.into_data() else { continue };
+    while let Some(data) = next_data(body.as_mut()).await? {
         if first.len() + rest.len() + data.len() >= MAX_REQUEST_BODY {
+            drain(body).await;
             return Err(ApiError::too_large(MAX_REQUEST_BODY));
         }
         match (first.is_empty(), rest.is_empty()) {
@@ -60,6 +63,31 @@ where
         }
     }
     Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+/// The next bytes of a body; `None` at its end.
+async fn next_data<B>(mut body: std::pin::Pin<&mut B>) -> Result<Option<Bytes>>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| ApiError::bad_request(format!("failed to read the body: {}", error.into())))?;
+        if let Ok(data) = frame.into_data() {
+            return Ok(Some(data));
+        }
+    }
+    Ok(None)
+}
+
+/// Reads on for a while without keeping anything: many clients look for the answer only when all is sent.
+async fn drain<B: HttpBody<Data = Bytes>>(mut body: std::pin::Pin<&mut B>) {
+    let mut left = MAX_DRAINED;
+    while let Some(Ok(frame)) = body.frame().await {
+        let length = frame.data_ref().map_or(0, Bytes::len);
+        let Some(rest) = left.checked_sub(length) else { return };
+        left = rest;
+    }
 }
 
 /// Whether an answer of `size` bytes is compressed for a client that sent this `Accept-Encoding`.

@@ -148,10 +148,23 @@ fn json_type(value: &Value) -> &'static str {
 }
 
 fn unrecognized(bytes: &[u8], expected: Expected, why: &str) -> ApiError {
-    let shown: String = bytes.iter().take(30).map(|byte| format!("{byte:02x}")).collect();
-    let more = if bytes.len() > 30 { " ..." } else { "" };
     let kind = expected.kind;
+    let (shown, more) = excerpt(bytes);
     ApiError::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {why} ({shown}{more})"))
+}
+
+/// The beginning of a body, as Go's error shows it: text if it looks like an object, else hexadecimal.
+fn excerpt(bytes: &[u8]) -> (String, &'static str) {
+    if bytes.is_empty() {
+        return ("<empty>".to_owned(), "");
+    }
+    let more = if bytes.len() > 30 { " ..." } else { "" };
+    let start = &bytes[..bytes.len().min(30)];
+    let shown = match std::str::from_utf8(start) {
+        Ok(text) if text.trim_start().starts_with('{') => text.to_owned(),
+        _ => start.iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
+    (shown, more)
 }
 
 /// Refuses a body of another type; an absent kind or version means the expected one.
@@ -167,16 +180,19 @@ fn check_type(kind: &str, api_version: &str, expected: Expected) -> Result<()> {
     let kind = if kind.is_empty() { expected.kind } else { kind };
     if SchemaRef::for_kind(group, version, kind).is_none() {
         let message = format!(
-            "no kind {kind:?} is registered for version {api_version:?} in scheme \"k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30\""
+            "no kind {kind:?} is registered for version {api_version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
         );
+        // Upstream names the version that it expected here, whatever was sent.
         return Err(ApiError::bad_request(format!(
-            "{kind} in version {version:?} cannot be handled as a {}: {message}",
-            expected.kind
+            "{kind} in version {:?} cannot be handled as a {}: {message}",
+            expected.version, expected.kind
         )));
     }
     if !kind_fits {
+        let internal = expected.group.split('.').next().filter(|group| !group.is_empty()).unwrap_or("core");
         return Err(ApiError::bad_request(format!(
-            "{kind} in version {version:?} cannot be handled as a {}: converting ({version}.{kind}) to (core.{}): unknown conversion",
+            "{kind} in version {version:?} cannot be handled as a {}: converting ({version}.{kind}) to ({internal}.{}): \
+             unknown conversion",
             expected.kind, expected.kind
         )));
     }

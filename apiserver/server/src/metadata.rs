@@ -196,12 +196,13 @@ fn validate_owners(object: &Object, errors: &mut FieldErrors) {
         if owner.key("controller").is_true() {
             if let Some(first) = &controller {
                 let detail = format!(
-                    "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {}",
+                    "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {}/{}",
+                    text("kind"),
                     text("name")
                 );
                 errors.push(ErrorType::Invalid, owners.path(), owners.value().cloned(), detail);
             }
-            controller.get_or_insert_with(|| text("name").to_owned());
+            controller.get_or_insert_with(|| format!("{}/{}", text("kind"), text("name")));
         }
     }
 }
@@ -244,6 +245,9 @@ pub fn validate_update(new: &Object, old: &Object, errors: &mut FieldErrors) {
             errors.forbidden(&finalizers, detail);
         }
     }
+    metadata::labels(&new.at("metadata.labels"), errors);
+    metadata::annotations(&new.at("metadata.annotations"), errors);
+    validate_owners(new, errors);
     for field in IMMUTABLE {
         let (new_at, old_at) = (new.at("metadata").key(field), old.at("metadata").key(field));
         if new_at.value() != old_at.value() {

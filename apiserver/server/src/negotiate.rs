@@ -88,6 +88,14 @@ pub fn output(headers: &HeaderMap, pretty: Option<&str>, verb: &str) -> Result<O
             (Some("PartialObjectMetadataList"), Some("meta.k8s.io")) if verb == "list" => {
                 Shape::PartialMetadata(version)
             }
+            (Some("PartialObjectMetadataList"), Some("meta.k8s.io")) => {
+                let message = "you requested PartialObjectMetadataList, but the requested object is not a list";
+                return Err(ApiError::new(406, "NotAcceptable", message));
+            }
+            (Some("PartialObjectMetadata"), Some("meta.k8s.io")) => {
+                let message = "you requested PartialObjectMetadata, but the requested object is a list";
+                return Err(ApiError::new(406, "NotAcceptable", message));
+            }
             _ => continue,
         };
         if matches!(shape, Shape::Table(_)) && format == Format::Protobuf {

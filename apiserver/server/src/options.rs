@@ -281,7 +281,7 @@ impl ListOptions {
             }
             "Exact" | "NotOlderThan" => {}
             other => {
-                let detail = r#"supported values: "Exact", "NotOlderThan""#;
+                let detail = r#"supported values: "Exact", "NotOlderThan", """#;
                 errors.push(ErrorType::NotSupported, "resourceVersionMatch", Some(Value::from(other)), detail);
             }
         }

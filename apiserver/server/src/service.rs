@@ -24,7 +24,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::{Admission, AdmissionChain, NamespaceLifecycle, ServiceAccountAdmission};
+use crate::admission::{Admission, AdmissionChain, NamespaceLifecycle, PodDefaults, ServiceAccountAdmission};
 use crate::allocate::{Allocators, ServiceRanges};
 use crate::answer::{Answer, settle};
 use crate::authn::{Authentication, Authenticator, impersonate};
@@ -70,8 +70,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// The usual parts over `store`: no further authenticators, the built-in authorizer, NamespaceLifecycle and
-    /// ServiceAccount admission, the default ranges, no nodes.
+    /// The usual parts over `store`: no further authenticators, the built-in authorizer, the admission steps of
+    /// this crate, the default ranges, no nodes.
     pub fn new(store: Arc<dyn Store>, clock: Clock) -> Self {
         Self {
             store,
@@ -79,7 +79,7 @@ impl Config {
             clock,
             authenticators: Vec::new(),
             authorizers: vec![Box::new(BuiltinAuthorizer)],
-            admission: vec![Box::new(NamespaceLifecycle), Box::new(ServiceAccountAdmission)],
+            admission: vec![Box::new(NamespaceLifecycle), Box::new(ServiceAccountAdmission), Box::new(PodDefaults)],
             service_ranges: ServiceRanges::default(),
             dialer: Arc::new(NoNodes),
             max_in_flight: DEFAULT_MAX_IN_FLIGHT,
@@ -198,18 +198,23 @@ impl ApiServer {
         if !info.is_resource {
             return self.document(&parts, &info).await;
         }
+        if !server.registry.iter().any(|resource| resource.group == info.group && resource.version == info.version) {
+            return Ok(page_not_found());
+        }
         let resource = server
             .registry
             .by_plural(&info.group, &info.version, &info.resource)
             .or_else(|| bindings(server, &info))
             .ok_or_else(ApiError::unknown_path)?;
+        check_path(&info)?;
         let subresource = self.subresource(&info, resource)?;
         let output = negotiate::output(&parts.headers, info.query.get("pretty"), info.verb).or_else(|error| {
             // Logs are text whatever the client accepts.
             if info.subresource == "log" { Ok(Output::PLAIN) } else { Err(error) }
         })?;
         let call = Call { info, identity, headers: parts.headers, output, resource, subresource };
-        self.dispatch(&parts.method, call, body).await
+        let answer = settle(self.dispatch(&parts.method, call, body).await);
+        Ok(answer.with_warnings(deprecation(resource)))
     }
 
     /// Checks that the path fits the resource, and finds its subresource.
@@ -287,7 +292,7 @@ impl ApiServer {
             _ => None,
         };
         let answer = answer.or_else(|| discovery::answer(server, parts, info)).or_else(|| openapi::answer(server, parts, info));
-        let answer = answer.ok_or_else(ApiError::unknown_path)?;
+        let Some(answer) = answer else { return Ok(page_not_found()) };
         if !matches!(parts.method, Method::GET | Method::HEAD) {
             return Err(ApiError::method_not_allowed());
         }
@@ -302,6 +307,52 @@ impl ApiServer {
         });
         Answer::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", server.metrics.render(objects))
     }
+}
+
+/// What Go's server answers for paths that nothing handles.
+fn page_not_found() -> Answer {
+    Answer::text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+/// Refuses names and options that no resource understands.
+fn check_path(info: &RequestInfo) -> Result<()> {
+    if info.name.contains('/') {
+        return Err(ApiError::unknown_path());
+    }
+    if let "." | ".." = info.name.as_str() {
+        let name = &info.name;
+        return Err(ApiError::bad_request(format!("Name parameter invalid: {name:?}: may not be '{name}'")));
+    }
+    match info.query.get("timeout").filter(|text| !text.is_empty()) {
+        Some(text) if !is_duration(text) => Err(ApiError::bad_request(format!(
+            "invalid timeout specified in the request URL - time: invalid duration {text:?}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Whether Go's `time.ParseDuration` would take `text`.
+fn is_duration(text: &str) -> bool {
+    let mut rest = text.trim_start_matches(['-', '+']);
+    if rest == "0" {
+        return true;
+    }
+    while !rest.is_empty() {
+        let number = rest.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(rest.len());
+        let unit = rest[number..].find(|character: char| character.is_ascii_digit() || character == '.');
+        let (unit, next) = rest[number..].split_at(unit.unwrap_or(rest.len() - number));
+        if number == 0 || !matches!(unit, "ns" | "us" | "µs" | "ms" | "s" | "m" | "h") {
+            return false;
+        }
+        rest = next;
+    }
+    !text.is_empty()
+}
+
+/// The warning that every answer about a deprecated resource carries.
+fn deprecation(resource: &coracle_api::Resource) -> Option<String> {
+    let endpoints = resource.group.is_empty() && resource.plural == "endpoints";
+    endpoints.then(|| "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned())
 }
 
 /// `bindings` is served as a way to write pods; it has no storage of its own.

@@ -134,7 +134,7 @@ impl ApiError {
         let mut texts: Vec<String> = Vec::new();
         for error in errors.iter() {
             // Upstream's aggregate prints equal findings once; the causes keep them all.
-            let text = error.to_string();
+            let text = format!("{}: {}", field_path(&error.field), error.body());
             if !texts.contains(&text) {
                 texts.push(text);
             }
@@ -145,7 +145,7 @@ impl ApiError {
         };
         let causes: Vec<Value> = errors
             .iter()
-            .map(|error| json!({"reason": error.kind.reason(), "message": error.body(), "field": error.field}))
+            .map(|error| json!({"reason": error.kind.reason(), "message": error.body(), "field": field_path(&error.field)}))
             .collect();
         let mut error = Self::new(422, "Invalid", format!("{qualified} {name:?} is invalid: {joined}"));
         error.set_details(group, kind, name);
@@ -288,6 +288,11 @@ impl ApiError {
     fn detail(&mut self, key: &str, value: impl Into<Value>) {
         self.0.details.get_or_insert_with(Map::new).insert(key.to_owned(), value.into());
     }
+}
+
+/// How Go prints a path; the empty one is that of the whole object.
+fn field_path(field: &str) -> &str {
+    if field.is_empty() { "[]" } else { field }
 }
 
 /// `Kind.group`, or the kind alone for the core group: how 422 messages name it.

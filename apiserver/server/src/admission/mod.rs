@@ -7,12 +7,14 @@
 //! One step is one file. Steps run in the order in which the pipeline was given them.
 
 mod lifecycle;
+mod pod_defaults;
 mod service_account;
 
 use async_trait::async_trait;
 use coracle_api::{Object, Resource};
 
 pub use lifecycle::{NamespaceLifecycle, PROTECTED_NAMESPACES};
+pub use pod_defaults::PodDefaults;
 pub use service_account::ServiceAccountAdmission;
 
 use crate::authn::Identity;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::alphabet::URL_SAFE;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -57,10 +58,14 @@ pub fn metadata(page: &Page) -> Value {
 
 /// Reads one page.
 pub async fn page(server: &Server, call: &Call, options: &ListOptions, selection: &Selection) -> Result<Page> {
-    let asked = parse_revision(&options.resource_version);
+    let asked = parse_revision(&options.resource_version)
+        .map_err(|error| ApiError::bad_request(format!("invalid resource version: {error}")))?;
+    // "Any state will do" is answered from the cache as a whole, as upstream does.
+    let any = options.resource_version == "0" && options.version_match != Some(VersionMatch::Exact);
+    let limit = if any && options.continue_token.is_empty() { 0 } else { options.limit };
     let scope = call.scope();
     let (at, after) = if options.continue_token.is_empty() {
-        let at = match (asked?, options.version_match) {
+        let at = match (asked, options.version_match) {
             (Some(revision), Some(VersionMatch::Exact)) => {
                 reach(server, revision).await?;
                 Some(revision)
@@ -97,9 +102,9 @@ pub async fn page(server: &Server, call: &Call, options: &ListOptions, selection
             let after = after.map(|after| format!("{scope}{after}"));
             let start = after.map_or(0, |after| snapshot.entries.partition_point(|entry| *entry.key <= *after));
             let entries = snapshot.entries[start..].to_vec();
-            Ok(cut(entries, snapshot.revision, options.limit, &scope, selection))
+            Ok(cut(entries, snapshot.revision, limit, &scope, selection))
         }
-        (None, Some(revision)) => past(server, call, &scope, revision, after, options.limit, selection).await,
+        (None, Some(revision)) => past(server, call, &scope, revision, after, limit, selection).await,
         (None, None) => unreachable!("a list of the present always has a snapshot"),
     }
 }
@@ -202,6 +207,15 @@ fn expired(start: &str) -> ApiError {
     ApiError::expired(message).with_continue(token.encode())
 }
 
+/// As lenient as Go's decoder: stray bits at the end are ignored.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_encode_padding(false)
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
 const TOKEN_VERSION: &str = "meta.k8s.io/v1";
 
 /// Where a list goes on, encoded as upstream encodes it.
@@ -225,12 +239,12 @@ impl ContinueToken {
     }
 
     fn encode(&self) -> String {
-        URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).expect("a token can always be written"))
+        BASE64.encode(serde_json::to_vec(self).expect("a token can always be written"))
     }
 
     fn decode(text: &str) -> Result<Self> {
         let invalid = |why: &str| ApiError::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
-        let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|error| invalid(&error.to_string()))?;
+        let bytes = BASE64.decode(text).map_err(|error| invalid(&error.to_string()))?;
         coracle_api::schema::parse_json(&bytes).map_err(|error| invalid(&error.to_string()))?;
         let token: Self = serde_json::from_slice(&bytes).map_err(|error| invalid(&error.to_string()))?;
         if token.v != TOKEN_VERSION {

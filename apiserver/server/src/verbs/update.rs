@@ -38,6 +38,9 @@ pub async fn update(server: &Server, call: &Call, body: Bytes) -> Result<Answer>
             if !object.uid().is_empty() {
                 return Err(wrong_uid(call, object.uid(), ""));
             }
+            // A revision of an object that is gone says nothing about the new one.
+            let mut object = object.clone();
+            object.remove("metadata.resourceVersion");
             create::store(server, call, &options, object, warnings, StatusCode::CREATED).await
         }
         None => Err(ApiError::not_found(call.resource, call.name())),
@@ -251,8 +254,10 @@ fn restrict(call: &Call, part: Part, new: &mut Object, old: &Object) {
             }
             let mut metadata = metadata.unwrap_or_default();
             if let Some(map) = metadata.as_object_mut() {
-                // The status's writers do not own these.
-                for field in ["ownerReferences", "deletionTimestamp", "deletionGracePeriodSeconds", "finalizers"] {
+                // The status's writers do not own these; a Deployment's labels neither.
+                let labels = (call.resource.plural == "deployments").then_some("labels");
+                let kept = ["ownerReferences", "deletionTimestamp", "deletionGracePeriodSeconds", "finalizers"];
+                for field in kept.into_iter().chain(labels) {
                     map.shift_remove(field);
                     if let Some(value) = old.at("metadata").key(field).value() {
                         map.insert(field.to_owned(), value.clone());
@@ -301,8 +306,11 @@ fn prepare(call: &Call, part: Part, new: &mut Object, old: &Object) {
 fn check(call: &Call, part: Part, new: &Object, old: &Object) -> Result<()> {
     let resource = call.resource;
     let mut errors = FieldErrors::default();
-    metadata::validate(new, resource, &mut errors);
-    metadata::validate_update(new, old, &mut errors);
+    // Upstream looks at the metadata of an update once for all kinds and once for the kind, and reports findings twice.
+    for _ in 0..2 {
+        metadata::validate_update(new, old, &mut errors);
+        metadata::validate(new, resource, &mut errors);
+    }
     match part {
         Part::Main => {
             resource.strategy.validate(new, &mut errors);
