@@ -12,6 +12,7 @@ pub mod field_errors;
 pub mod kinds;
 pub mod object;
 pub mod patch;
+pub mod protobuf;
 pub mod quantity;
 pub mod schema;
 pub mod selector;
