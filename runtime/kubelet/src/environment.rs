@@ -52,7 +52,9 @@ pub(crate) enum ConfigError {
         key: String,
     },
     /// A value is not text.
-    #[error("key {key} in Secret {namespace}/{name} is not valid UTF-8, which an environment variable has to be")]
+    #[error(
+        "key {key} in Secret {namespace}/{name} is not valid UTF-8, which an environment variable has to be"
+    )]
     NotText {
         /// Its namespace.
         namespace: String,
@@ -82,7 +84,9 @@ pub(crate) fn environment(
         values.insert(name, value);
     };
     let spec = pod.spec.as_ref();
-    let with_links = spec.and_then(|spec| spec.enable_service_links).unwrap_or(true);
+    let with_links = spec
+        .and_then(|spec| spec.enable_service_links)
+        .unwrap_or(true);
     for (name, value) in service_variables(with_links, sources) {
         set(name, value);
     }
@@ -104,7 +108,10 @@ pub(crate) fn environment(
                 Some(secret) => {
                     for (key, value) in secret.data.iter().flatten() {
                         let text = String::from_utf8(value.0.clone());
-                        set(format!("{prefix}{key}"), text.map_err(|_| not_text(pod, &reference.name, key))?);
+                        set(
+                            format!("{prefix}{key}"),
+                            text.map_err(|_| not_text(pod, &reference.name, key))?,
+                        );
                     }
                 }
                 None if reference.optional == Some(true) => {}
@@ -118,7 +125,9 @@ pub(crate) fn environment(
                 Some(value) => value,
                 None => continue,
             },
-            None => expand(variable.value.as_deref().unwrap_or_default(), |name| values.get(name).cloned()),
+            None => expand(variable.value.as_deref().unwrap_or_default(), |name| {
+                values.get(name).cloned()
+            }),
         };
         values.shift_remove(&variable.name);
         values.insert(variable.name.clone(), value);
@@ -138,9 +147,17 @@ fn value_from(
     }
     if let Some(reference) = &source.resource_field_ref {
         let all = pod.spec.iter().flat_map(|spec| &spec.containers);
-        let named = reference.container_name.as_deref().filter(|name| !name.is_empty());
-        let of = named.and_then(|name| all.into_iter().find(|c| c.name == name)).unwrap_or(container);
-        let divisor = reference.divisor.as_ref().map(|quantity| quantity.0.as_str());
+        let named = reference
+            .container_name
+            .as_deref()
+            .filter(|name| !name.is_empty());
+        let of = named
+            .and_then(|name| all.into_iter().find(|c| c.name == name))
+            .unwrap_or(container);
+        let divisor = reference
+            .divisor
+            .as_ref()
+            .map(|quantity| quantity.0.as_str());
         return resources::field(of, &reference.resource, divisor, sources.allocatable())
             .map(Some)
             .ok_or_else(|| ConfigError::UnknownResource(reference.resource.clone()));
@@ -148,7 +165,11 @@ fn value_from(
     if let Some(reference) = &source.config_map_key_ref {
         let optional = reference.optional == Some(true);
         let Some(map) = sources.config_map(&reference.name) else {
-            return if optional { Ok(None) } else { Err(not_found("configmap", &reference.name)) };
+            return if optional {
+                Ok(None)
+            } else {
+                Err(not_found("configmap", &reference.name))
+            };
         };
         let value = map.data.as_ref().and_then(|data| data.get(&reference.key));
         return match value {
@@ -159,9 +180,17 @@ fn value_from(
     if let Some(reference) = &source.secret_key_ref {
         let optional = reference.optional == Some(true);
         let Some(secret) = sources.secret(&reference.name) else {
-            return if optional { Ok(None) } else { Err(not_found("secret", &reference.name)) };
+            return if optional {
+                Ok(None)
+            } else {
+                Err(not_found("secret", &reference.name))
+            };
         };
-        return match secret.data.as_ref().and_then(|data| data.get(&reference.key)) {
+        return match secret
+            .data
+            .as_ref()
+            .and_then(|data| data.get(&reference.key))
+        {
             None if !optional => Err(no_key("Secret", pod, &reference.name, &reference.key)),
             None => Ok(None),
             Some(value) => String::from_utf8(value.0.clone())
@@ -173,11 +202,19 @@ fn value_from(
 }
 
 /// The value of a downward API field path.
-pub(crate) fn field(pod: &Pod, path: &str, address: &str, host_ip: &str) -> Result<String, ConfigError> {
+pub(crate) fn field(
+    pod: &Pod,
+    path: &str,
+    address: &str,
+    host_ip: &str,
+) -> Result<String, ConfigError> {
     let meta = &pod.metadata;
     let spec = pod.spec.as_ref();
     let entry = |map: &Option<BTreeMap<String, String>>, key: &str| {
-        map.as_ref().and_then(|map| map.get(key)).cloned().unwrap_or_default()
+        map.as_ref()
+            .and_then(|map| map.get(key))
+            .cloned()
+            .unwrap_or_default()
     };
     let subscript = |prefix: &str| {
         path.strip_prefix(prefix)
@@ -185,7 +222,10 @@ pub(crate) fn field(pod: &Pod, path: &str, address: &str, host_ip: &str) -> Resu
             .and_then(|rest| rest.strip_suffix("']"))
     };
     let all = |map: &Option<BTreeMap<String, String>>| {
-        let lines = map.iter().flatten().map(|(key, value)| format!("{key}={value:?}"));
+        let lines = map
+            .iter()
+            .flatten()
+            .map(|(key, value)| format!("{key}={value:?}"));
         lines.collect::<Vec<_>>().join("\n")
     };
     Ok(match path {
@@ -195,10 +235,15 @@ pub(crate) fn field(pod: &Pod, path: &str, address: &str, host_ip: &str) -> Resu
         "metadata.labels" => all(&meta.labels),
         "metadata.annotations" => all(&meta.annotations),
         "spec.nodeName" => spec.and_then(|s| s.node_name.clone()).unwrap_or_default(),
-        "spec.serviceAccountName" => spec.and_then(|s| s.service_account_name.clone()).unwrap_or_default(),
+        "spec.serviceAccountName" => spec
+            .and_then(|s| s.service_account_name.clone())
+            .unwrap_or_default(),
         "status.podIP" | "status.podIPs" => address.to_owned(),
         "status.hostIP" | "status.hostIPs" => host_ip.to_owned(),
-        _ => match (subscript("metadata.labels"), subscript("metadata.annotations")) {
+        _ => match (
+            subscript("metadata.labels"),
+            subscript("metadata.annotations"),
+        ) {
             (Some(key), _) => entry(&meta.labels, key),
             (_, Some(key)) => entry(&meta.annotations, key),
             _ => return Err(ConfigError::UnknownField(path.to_owned())),
@@ -209,34 +254,60 @@ pub(crate) fn field(pod: &Pod, path: &str, address: &str, host_ip: &str) -> Resu
 /// `NAME_SERVICE_HOST` and the Docker-links-style variables of every Service with an address; those
 /// of `kubernetes` always.
 fn service_variables(with_links: bool, sources: &dyn Sources) -> Vec<(String, String)> {
-    let mut services = if with_links { sources.services() } else { Vec::new() };
+    let mut services = if with_links {
+        sources.services()
+    } else {
+        Vec::new()
+    };
     services.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
     let kubernetes = sources.kubernetes();
-    let is_listed = |service: &Arc<Service>| services.iter().any(|s| s.metadata.uid == service.metadata.uid);
+    let is_listed = |service: &Arc<Service>| {
+        services
+            .iter()
+            .any(|s| s.metadata.uid == service.metadata.uid)
+    };
     if let Some(service) = kubernetes.filter(|service| !is_listed(service)) {
         services.insert(0, service);
     }
     let mut variables = Vec::new();
     for service in services {
         let Some(spec) = &service.spec else { continue };
-        let Some(address) = spec.cluster_ip.as_deref().filter(|ip| !ip.is_empty() && *ip != "None") else {
+        let Some(address) = spec
+            .cluster_ip
+            .as_deref()
+            .filter(|ip| !ip.is_empty() && *ip != "None")
+        else {
             continue;
         };
-        let name = service.metadata.name.as_deref().unwrap_or_default().to_uppercase().replace('-', "_");
-        let Some(first) = spec.ports.iter().flatten().next() else { continue };
+        let name = service
+            .metadata
+            .name
+            .as_deref()
+            .unwrap_or_default()
+            .to_uppercase()
+            .replace('-', "_");
+        let Some(first) = spec.ports.iter().flatten().next() else {
+            continue;
+        };
         variables.push((format!("{name}_SERVICE_HOST"), address.to_owned()));
         variables.push((format!("{name}_SERVICE_PORT"), first.port.to_string()));
         for port in spec.ports.iter().flatten() {
             if let Some(port_name) = port.name.as_deref().filter(|name| !name.is_empty()) {
                 let port_name = port_name.to_uppercase().replace('-', "_");
-                variables.push((format!("{name}_SERVICE_PORT_{port_name}"), port.port.to_string()));
+                variables.push((
+                    format!("{name}_SERVICE_PORT_{port_name}"),
+                    port.port.to_string(),
+                ));
             }
         }
         let protocol = |port: &k8s_openapi::api::core::v1::ServicePort| {
             port.protocol.clone().unwrap_or_else(|| "TCP".into())
         };
         let url = |port| format!("{}://{address}:", protocol(port).to_lowercase());
-        variables.push((format!("{name}_PORT"), format!("{}{}", url(first), first.port)));
+        variables.push((
+            format!("{name}_PORT"),
+            format!("{}{}", url(first), first.port),
+        ));
         for port in spec.ports.iter().flatten() {
             let prefix = format!("{name}_PORT_{}_{}", port.port, protocol(port));
             variables.push((prefix.clone(), format!("{}{}", url(port), port.port)));
@@ -249,17 +320,29 @@ fn service_variables(with_links: bool, sources: &dyn Sources) -> Vec<(String, St
 }
 
 fn not_found(kind: &'static str, name: &str) -> ConfigError {
-    ConfigError::NotFound { kind, name: name.to_owned() }
+    ConfigError::NotFound {
+        kind,
+        name: name.to_owned(),
+    }
 }
 
 fn no_key(kind: &'static str, pod: &Pod, name: &str, key: &str) -> ConfigError {
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-    ConfigError::NoKey { kind, namespace, name: name.to_owned(), key: key.to_owned() }
+    ConfigError::NoKey {
+        kind,
+        namespace,
+        name: name.to_owned(),
+        key: key.to_owned(),
+    }
 }
 
 fn not_text(pod: &Pod, name: &str, key: &str) -> ConfigError {
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-    ConfigError::NotText { namespace, name: name.to_owned(), key: key.to_owned() }
+    ConfigError::NotText {
+        namespace,
+        name: name.to_owned(),
+        key: key.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -299,7 +382,8 @@ mod tests {
                          "spec": {"containers": [container]}});
         let pod: Pod = serde_json::from_value(pod).expect("valid");
         let container = &pod.spec.as_ref().expect("a spec").containers[0];
-        environment(&pod, container, "10.240.0.9", &Cluster).map(|values| values.into_iter().collect())
+        environment(&pod, container, "10.240.0.9", &Cluster)
+            .map(|values| values.into_iter().collect())
     }
 
     #[test]
@@ -313,7 +397,10 @@ mod tests {
         .expect("resolved");
         assert_eq!(values["A"], "1");
         assert_eq!(values["B"], "1-hello-$(C)");
-        assert_eq!((values["POD"].as_str(), values["IP"].as_str()), ("x", "10.240.0.9"));
+        assert_eq!(
+            (values["POD"].as_str(), values["IP"].as_str()),
+            ("x", "10.240.0.9")
+        );
         assert_eq!(values["TOKEN"], "secret");
         assert_eq!(values["MY_API_SERVICE_HOST"], "10.96.0.7");
         assert_eq!(values["MY_API_PORT_80_TCP"], "tcp://10.96.0.7:80");
@@ -322,7 +409,9 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let message = |env: serde_json::Value| {
-            resolve(json!({"name": "c", "env": [{"name": "X", "valueFrom": env}]})).expect_err("refused").to_string()
+            resolve(json!({"name": "c", "env": [{"name": "X", "valueFrom": env}]}))
+                .expect_err("refused")
+                .to_string()
         };
         assert_eq!(
             message(json!({"configMapKeyRef": {"name": "none", "key": "k"}})),
@@ -332,6 +421,9 @@ mod tests {
             message(json!({"configMapKeyRef": {"name": "config", "key": "k"}})),
             "couldn't find key k in ConfigMap default/config"
         );
-        assert!(message(json!({"secretKeyRef": {"name": "secret", "key": "raw"}})).contains("not valid UTF-8"));
+        assert!(
+            message(json!({"secretKeyRef": {"name": "secret", "key": "raw"}}))
+                .contains("not valid UTF-8")
+        );
     }
 }

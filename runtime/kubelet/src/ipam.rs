@@ -14,7 +14,9 @@ use ipnet::Ipv4Net;
 
 /// Why no address was handed out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no free address is left in the node's pod range {range}: {used} are in use; delete pods, or start the node with a shorter --node-cidr-mask-size")]
+#[error(
+    "no free address is left in the node's pod range {range}: {used} are in use; delete pods, or start the node with a shorter --node-cidr-mask-size"
+)]
 pub struct Exhausted {
     range: Ipv4Net,
     used: usize,
@@ -32,7 +34,11 @@ pub struct Ipam {
 impl Ipam {
     /// The allocator of `range`, whose first address is the node's.
     pub fn new(range: Ipv4Net) -> Self {
-        Self { range, used: BTreeSet::new(), next: first_pod(range) }
+        Self {
+            range,
+            used: BTreeSet::new(),
+            next: first_pod(range),
+        }
     }
 
     /// The node's own address inside the pod network.
@@ -55,11 +61,18 @@ impl Ipam {
         let candidates = (self.next..=last).chain(first..self.next.min(last.saturating_add(1)));
         for candidate in candidates {
             if self.used.insert(Ipv4Addr::from(candidate)) {
-                self.next = if candidate >= last { first } else { candidate + 1 };
+                self.next = if candidate >= last {
+                    first
+                } else {
+                    candidate + 1
+                };
                 return Ok(IpAddr::V4(Ipv4Addr::from(candidate)));
             }
         }
-        Err(Exhausted { range: self.range, used: self.used.len() })
+        Err(Exhausted {
+            range: self.range,
+            used: self.used.len(),
+        })
     }
 
     /// Gives an address back.

@@ -5,10 +5,18 @@
 //! pure; everything else carries decisions out. It never talks to a controller, to the scheduler or
 //! to the store, and it does not know which runtime it drives.
 
+mod actions;
 mod environment;
 mod expand;
 pub mod ipam;
+mod kubelet;
+mod node;
 mod resources;
 pub mod step;
+mod translate;
+mod volumes;
+mod worker;
 
 pub use ipam::Ipam;
+pub use kubelet::{Capacity, Kubelet, KubeletConfig};
+pub use translate::PodDefaults;

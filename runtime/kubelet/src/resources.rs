@@ -45,17 +45,30 @@ pub(crate) fn field(
         _ => return None,
     };
     let is_limit = resource.starts_with("limits.");
-    let divisor = divisor.and_then(|text| text.parse::<Quantity>().ok()).filter(|divisor| !divisor.is_zero());
+    let divisor = divisor
+        .and_then(|text| text.parse::<Quantity>().ok())
+        .filter(|divisor| !divisor.is_zero());
     let (value, divisor) = match name {
         "cpu" => {
             let default = if is_limit { allocatable.0 } else { 0 };
-            let value = amount(map, name).map_or(default, |quantity| unsigned(quantity.milli_value()));
-            (value, divisor.map_or(1000, |divisor| unsigned(divisor.milli_value())))
+            let value =
+                amount(map, name).map_or(default, |quantity| unsigned(quantity.milli_value()));
+            (
+                value,
+                divisor.map_or(1000, |divisor| unsigned(divisor.milli_value())),
+            )
         }
         "memory" | "ephemeral-storage" => {
-            let default = if is_limit && name == "memory" { allocatable.1 } else { 0 };
+            let default = if is_limit && name == "memory" {
+                allocatable.1
+            } else {
+                0
+            };
             let value = amount(map, name).map_or(default, |quantity| unsigned(quantity.value()));
-            (value, divisor.map_or(1, |divisor| unsigned(divisor.value())))
+            (
+                value,
+                divisor.map_or(1, |divisor| unsigned(divisor.value())),
+            )
         }
         _ => return None,
     };
@@ -66,7 +79,10 @@ type Amounts<'a> = Option<&'a BTreeMap<String, ApiQuantity>>;
 
 fn maps(container: &Container) -> (Amounts<'_>, Amounts<'_>) {
     let resources = container.resources.as_ref();
-    (resources.and_then(|r| r.requests.as_ref()), resources.and_then(|r| r.limits.as_ref()))
+    (
+        resources.and_then(|r| r.requests.as_ref()),
+        resources.and_then(|r| r.limits.as_ref()),
+    )
 }
 
 fn amount(map: Amounts<'_>, name: &str) -> Option<Quantity> {
@@ -88,7 +104,9 @@ mod tests {
 
     #[test]
     fn limits_stand_in_for_requests() {
-        let with_limits = Resources::of(&container(json!({"limits": {"cpu": "500m", "memory": "32Mi"}})));
+        let with_limits = Resources::of(&container(
+            json!({"limits": {"cpu": "500m", "memory": "32Mi"}}),
+        ));
         assert_eq!(with_limits.cpu_request_millis, 500);
         assert_eq!(with_limits.memory_limit, Some(32 << 20));
         assert_eq!(Resources::of(&container(json!({}))).cpu_request_millis, 1);

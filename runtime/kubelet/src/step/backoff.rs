@@ -44,8 +44,9 @@ mod tests {
     #[test]
     fn delays_double_to_five_minutes_and_are_forgotten_after_a_long_run() {
         let mut backoff = Backoff::default();
-        let seconds: Vec<u64> =
-            (0..8).map(|_| backoff.after_run(Duration::from_secs(1)).as_secs()).collect();
+        let seconds: Vec<u64> = (0..8)
+            .map(|_| backoff.after_run(Duration::from_secs(1)).as_secs())
+            .collect();
         assert_eq!(seconds, [0, 10, 20, 40, 80, 160, 300, 300]);
         assert_eq!(backoff.after_run(RESET_AFTER).as_secs(), 0);
         assert_eq!(backoff.after_run(Duration::ZERO).as_secs(), 10);

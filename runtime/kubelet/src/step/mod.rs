@@ -96,7 +96,11 @@ impl RestartPolicy {
 
     /// The policy of its init containers: `Always` means that they are retried until they succeed.
     fn of_init(self) -> Self {
-        if self == Self::Always { Self::OnFailure } else { self }
+        if self == Self::Always {
+            Self::OnFailure
+        } else {
+            self
+        }
     }
 
     fn restarts(self, exit: &Exit) -> bool {
@@ -111,7 +115,9 @@ impl RestartPolicy {
 /// Decides what brings the pod closer to its spec.
 pub fn step(pod: &Pod, observed: &Observed, now: Timestamp) -> Step {
     let mut step = Step::default();
-    let Some(spec) = pod.spec.as_ref() else { return step };
+    let Some(spec) = pod.spec.as_ref() else {
+        return step;
+    };
     if pod.metadata.deletion_timestamp.is_some() {
         delete(spec, pod, observed, &mut step);
     } else if terminal_phase(pod, observed).is_some() {
@@ -134,7 +140,9 @@ fn delete(spec: &PodSpec, pod: &Pod, observed: &Observed, step: &mut Step) {
         .metadata
         .deletion_grace_period_seconds
         .or(spec.termination_grace_period_seconds)
-        .map_or(Duration::from_secs(30), |seconds| Duration::from_secs(seconds.max(0).unsigned_abs()));
+        .map_or(Duration::from_secs(30), |seconds| {
+            Duration::from_secs(seconds.max(0).unsigned_abs())
+        });
     wind_down(observed, grace, step);
     if step.actions.is_empty() && matches!(observed.sandbox, SandboxState::Absent) {
         step.actions.push(Action::Forget);
@@ -145,7 +153,10 @@ fn delete(spec: &PodSpec, pod: &Pod, observed: &Observed, step: &mut Step) {
 fn wind_down(observed: &Observed, grace: Duration, step: &mut Step) {
     for (name, record) in &observed.containers {
         if let Run::Running { .. } = record.run {
-            step.actions.push(Action::StopContainer { container: name.clone(), grace });
+            step.actions.push(Action::StopContainer {
+                container: name.clone(),
+                grace,
+            });
         }
     }
     if !observed.is_anything_running() && matches!(observed.sandbox, SandboxState::Ready) {
@@ -162,7 +173,13 @@ fn run_containers(spec: &PodSpec, observed: &Observed, now: Timestamp, step: &mu
         }
     }
     for container in &spec.containers {
-        advance(container, observed.container(&container.name), policy, now, step);
+        advance(
+            container,
+            observed.container(&container.name),
+            policy,
+            now,
+            step,
+        );
     }
 }
 
@@ -186,14 +203,21 @@ fn advance(
         return step.wake(start_at);
     }
     match &record.image {
-        ImageState::Absent => step.actions.push(Action::EnsureImage { container: container.name.clone() }),
+        ImageState::Absent => step.actions.push(Action::EnsureImage {
+            container: container.name.clone(),
+        }),
         ImageState::Failed { retry_at, .. } if *retry_at > now => step.wake(*retry_at),
         ImageState::Failed { .. } => {
-            step.actions.push(Action::EnsureImage { container: container.name.clone() });
+            step.actions.push(Action::EnsureImage {
+                container: container.name.clone(),
+            });
         }
-        ImageState::Pulling => {}
+        ImageState::Pulling { .. } => {}
         ImageState::Ready(_) => {
-            step.actions.push(Action::StartContainer { container: container.name.clone(), restart_count });
+            step.actions.push(Action::StartContainer {
+                container: container.name.clone(),
+                restart_count,
+            });
         }
     }
 }

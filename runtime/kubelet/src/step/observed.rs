@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use coracle_clock::Timestamp;
-use coracle_cri::{ImageError, ImageRef};
+use coracle_cri::{ContainerState, ImageError, ImageRef};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
 use super::Backoff;
@@ -75,8 +75,11 @@ pub enum ImageState {
     /// Not asked for since the last run.
     #[default]
     Absent,
-    /// On its way.
-    Pulling,
+    /// On its way; attempts in a row that failed before.
+    Pulling {
+        /// How many.
+        failed: u32,
+    },
     /// Can start.
     Ready(ImageRef),
     /// Was refused.
@@ -90,6 +93,17 @@ pub enum ImageState {
         /// When to ask again.
         retry_at: Timestamp,
     },
+}
+
+impl ImageState {
+    /// Notes that the image was asked for.
+    pub fn pulling(&mut self) {
+        let failed = match self {
+            Self::Failed { attempts, .. } => *attempts,
+            _ => 0,
+        };
+        *self = Self::Pulling { failed };
+    }
 }
 
 /// One run of a container.
@@ -134,7 +148,8 @@ pub struct Exit {
 impl Observed {
     /// The record of a container; a fresh one when it was never touched.
     pub fn container(&self, name: &str) -> &ContainerRecord {
-        static FRESH: std::sync::LazyLock<ContainerRecord> = std::sync::LazyLock::new(Default::default);
+        static FRESH: std::sync::LazyLock<ContainerRecord> =
+            std::sync::LazyLock::new(Default::default);
         self.containers.get(name).unwrap_or(&FRESH)
     }
 
@@ -143,24 +158,78 @@ impl Observed {
         self.containers.entry(name.to_owned()).or_default()
     }
 
+    /// Takes over what the runtime says of a container. News of an earlier run is ignored. Returns
+    /// whether the container has just started.
+    pub fn apply(&mut self, status: &coracle_cri::ContainerStatus) -> bool {
+        let Some(record) = self.containers.get_mut(&status.id.name) else {
+            return false;
+        };
+        if record.restart_count != status.restart_count {
+            return false;
+        }
+        match (&record.run, &status.state) {
+            (Run::Never | Run::Exited(_), _) | (_, ContainerState::Created) => false,
+            (Run::Stopping { .. }, ContainerState::Running { .. }) => false,
+            (
+                run,
+                ContainerState::Running {
+                    started_at,
+                    serving,
+                },
+            ) => {
+                let is_new = *run == Run::Starting;
+                record.started(*started_at, *serving);
+                is_new
+            }
+            (
+                _,
+                ContainerState::Exited {
+                    started_at,
+                    finished_at,
+                    exit_code,
+                    reason,
+                    message,
+                },
+            ) => {
+                record.exited(Exit {
+                    exit_code: *exit_code,
+                    reason: reason.clone(),
+                    message: message.clone(),
+                    started_at: *started_at,
+                    finished_at: *finished_at,
+                });
+                false
+            }
+        }
+    }
+
     /// Whether any run has begun and not ended.
     pub fn is_anything_running(&self) -> bool {
-        self.containers
-            .values()
-            .any(|c| matches!(c.run, Run::Starting | Run::Running { .. } | Run::Stopping { .. }))
+        self.containers.values().any(|c| {
+            matches!(
+                c.run,
+                Run::Starting | Run::Running { .. } | Run::Stopping { .. }
+            )
+        })
     }
 
     /// What is known of a pod that ran before this process started: the address to keep, and of
     /// each container how often it ran and that its last run was cut off (or how it had ended).
     pub fn recover(pod: &Pod, now: Timestamp) -> Self {
         let mut observed = Self::default();
-        let Some(status) = pod.status.as_ref() else { return observed };
+        let Some(status) = pod.status.as_ref() else {
+            return observed;
+        };
         observed.address = status.pod_ip.as_deref().and_then(|ip| ip.parse().ok());
-        let known =
-            status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+        let known = status
+            .init_container_statuses
+            .iter()
+            .flatten()
+            .chain(status.container_statuses.iter().flatten());
         for container in known {
             if let Some(record) = ContainerRecord::recover(container, now) {
-                observed.node_restarted |= matches!(&record.run, Run::Exited(e) if e.reason == NODE_RESTARTED);
+                observed.node_restarted |=
+                    matches!(&record.run, Run::Exited(e) if e.reason == NODE_RESTARTED);
                 observed.containers.insert(container.name.clone(), record);
             }
         }
@@ -174,7 +243,11 @@ pub(super) const NODE_RESTARTED: &str = "NodeRestarted";
 impl ContainerRecord {
     fn recover(status: &ContainerStatus, now: Timestamp) -> Option<Self> {
         let state = status.state.as_ref()?;
-        let last_exit = status.last_state.as_ref().and_then(|s| s.terminated.as_ref()).map(Exit::from_api);
+        let last_exit = status
+            .last_state
+            .as_ref()
+            .and_then(|s| s.terminated.as_ref())
+            .map(Exit::from_api);
         let run = if let Some(running) = &state.running {
             let started_at = running.started_at.as_ref().map_or(now, |time| time.0);
             Run::Exited(Exit {
@@ -191,7 +264,10 @@ impl ContainerRecord {
         } else {
             return None;
         };
-        let image_ref = status.image_id.rsplit_once('@').map_or(status.image_id.as_str(), |(_, digest)| digest);
+        let image_ref = status
+            .image_id
+            .rsplit_once('@')
+            .map_or(status.image_id.as_str(), |(_, digest)| digest);
         Some(Self {
             restart_count: u32::try_from(status.restart_count).unwrap_or(0),
             run,
@@ -207,7 +283,10 @@ impl ContainerRecord {
 
     /// Notes that the runtime announced the start of a run.
     pub fn started(&mut self, started_at: Timestamp, serving: bool) {
-        self.run = Run::Running { started_at, serving };
+        self.run = Run::Running {
+            started_at,
+            serving,
+        };
     }
 
     /// Notes the end of a run, and from when the next one may start.
@@ -232,15 +311,30 @@ impl ContainerRecord {
         self.run = Run::Starting;
     }
 
+    /// Takes back [`starting`](Self::starting): the run could not be prepared.
+    pub fn not_started(&mut self, restart_count: u32) {
+        self.run = match self.last_exit.take() {
+            Some(exit) if restart_count > 0 => Run::Exited(exit),
+            _ => Run::Never,
+        };
+        self.restart_count = restart_count.saturating_sub(1);
+    }
+
     /// Notes that an image was refused.
     pub fn image_failed(&mut self, error: &ImageError, now: Timestamp) {
+        self.blocked(error.reason(), error.to_string(), now);
+    }
+
+    /// Notes that the next run cannot be prepared: `reason` is shown while it waits.
+    pub fn blocked(&mut self, reason: &str, message: String, now: Timestamp) {
         let attempts = match &self.image {
             ImageState::Failed { attempts, .. } => attempts + 1,
+            ImageState::Pulling { failed } => failed + 1,
             _ => 1,
         };
         self.image = ImageState::Failed {
-            reason: error.reason().to_owned(),
-            message: error.to_string(),
+            reason: reason.to_owned(),
+            message,
             attempts,
             retry_at: now + image_retry(attempts),
         };

@@ -2,8 +2,8 @@
 
 use coracle_clock::Timestamp;
 use k8s_openapi::api::core::v1::{
-    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus,
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
+    ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -14,41 +14,90 @@ use super::{ContainerRecord, Exit, ImageState, Observed, RestartPolicy, Run, San
 /// scheduler's condition, the QoS class) are kept; a terminal phase is never left again.
 pub fn status(pod: &Pod, observed: &Observed, host_ip: &str, now: Timestamp) -> PodStatus {
     let old = pod.status.clone().unwrap_or_default();
-    let Some(spec) = pod.spec.as_ref() else { return old };
-    let view = View { pod, spec, observed, policy: RestartPolicy::of(spec) };
+    let Some(spec) = pod.spec.as_ref() else {
+        return old;
+    };
+    let view = View {
+        pod,
+        spec,
+        observed,
+        policy: RestartPolicy::of(spec),
+    };
     let phase = view.phase();
     let is_over = matches!(phase, "Succeeded" | "Failed");
 
-    let init: Vec<_> = spec.init_containers.iter().flatten().map(|c| view.container(c, true)).collect();
-    let main: Vec<_> = spec.containers.iter().map(|c| view.container(c, false)).collect();
+    let init: Vec<_> = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .map(|c| view.container(c, true))
+        .collect();
+    let main: Vec<_> = spec
+        .containers
+        .iter()
+        .map(|c| view.container(c, false))
+        .collect();
     let initialized = view.is_initialized();
-    let unready: Vec<&str> = main.iter().filter(|c| !c.ready).map(|c| c.name.as_str()).collect();
+    let unready: Vec<&str> = main
+        .iter()
+        .filter(|c| !c.ready)
+        .map(|c| c.name.as_str())
+        .collect();
 
-    let mut conditions = Conditions { old: old.conditions.unwrap_or_default(), new: Vec::new(), now };
+    let mut conditions = Conditions {
+        old: old.conditions.unwrap_or_default(),
+        new: Vec::new(),
+        now,
+    };
     let sandbox_ready = matches!(observed.sandbox, SandboxState::Ready);
     conditions.set("PodReadyToStartContainers", sandbox_ready, None);
     let completed = || Some(("PodCompleted", String::new()));
     let uninitialized = || {
         let names = view.incomplete_init_containers().join(" ");
-        Some(("ContainersNotInitialized", format!("containers with incomplete status: [{names}]")))
+        Some((
+            "ContainersNotInitialized",
+            format!("containers with incomplete status: [{names}]"),
+        ))
     };
     let not_ready = || match phase {
         "Succeeded" => completed(),
         "Failed" => Some(("PodFailed", String::new())),
-        _ => Some(("ContainersNotReady", format!("containers with unready status: [{}]", unready.join(" ")))),
+        _ => Some((
+            "ContainersNotReady",
+            format!("containers with unready status: [{}]", unready.join(" ")),
+        )),
     };
-    let reason = if phase == "Succeeded" { completed() } else { None };
-    conditions.set("Initialized", initialized, if initialized { reason } else { uninitialized() });
+    let reason = if phase == "Succeeded" {
+        completed()
+    } else {
+        None
+    };
+    conditions.set(
+        "Initialized",
+        initialized,
+        if initialized { reason } else { uninitialized() },
+    );
     let ready = unready.is_empty() && !is_over;
     conditions.set("Ready", ready, if ready { None } else { not_ready() });
-    conditions.set("ContainersReady", ready, if ready { None } else { not_ready() });
+    conditions.set(
+        "ContainersReady",
+        ready,
+        if ready { None } else { not_ready() },
+    );
     conditions.set("PodScheduled", true, None);
 
-    let address = observed.address.map(|address| address.to_string()).or(old.pod_ip);
+    let address = observed
+        .address
+        .map(|address| address.to_string())
+        .or(old.pod_ip);
     let restarted = is_over && view.policy == RestartPolicy::Never && observed.node_restarted;
     PodStatus {
         phase: Some(phase.to_owned()),
-        reason: if restarted { Some(NODE_RESTARTED.into()) } else { old.reason },
+        reason: if restarted {
+            Some(NODE_RESTARTED.into())
+        } else {
+            old.reason
+        },
         message: if restarted {
             Some("the node was restarted while the pod ran, and its restartPolicy is Never".into())
         } else {
@@ -56,10 +105,12 @@ pub fn status(pod: &Pod, observed: &Observed, host_ip: &str, now: Timestamp) -> 
         },
         conditions: Some(conditions.finish()),
         host_ip: Some(host_ip.to_owned()),
-        host_ips: Some(vec![HostIP { ip: host_ip.to_owned() }]),
+        host_ips: Some(vec![HostIP {
+            ip: host_ip.to_owned(),
+        }]),
         pod_ips: address.clone().map(|ip| vec![PodIP { ip }]),
         pod_ip: address,
-        start_time: old.start_time.or(Some(Time(now))),
+        start_time: old.start_time.or(Some(time(now))),
         init_container_statuses: (!init.is_empty()).then_some(init),
         container_statuses: Some(main),
         observed_generation: pod.metadata.generation.or(old.observed_generation),
@@ -70,7 +121,12 @@ pub fn status(pod: &Pod, observed: &Observed, host_ip: &str, now: Timestamp) -> 
 /// `Succeeded` or `Failed` once the pod is over: nothing of it will run again.
 pub fn terminal_phase(pod: &Pod, observed: &Observed) -> Option<&'static str> {
     let spec = pod.spec.as_ref()?;
-    let view = View { pod, spec, observed, policy: RestartPolicy::of(spec) };
+    let view = View {
+        pod,
+        spec,
+        observed,
+        policy: RestartPolicy::of(spec),
+    };
     Some(view.phase()).filter(|phase| matches!(*phase, "Succeeded" | "Failed"))
 }
 
@@ -84,7 +140,12 @@ struct View<'a> {
 impl View<'_> {
     /// As upstream's `getPhase`: a container that has run and waits to run again counts as stopped.
     fn phase(&self) -> &'static str {
-        match self.pod.status.as_ref().and_then(|status| status.phase.as_deref()) {
+        match self
+            .pod
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref())
+        {
             Some("Succeeded") => return "Succeeded",
             Some("Failed") => return "Failed",
             _ => {}
@@ -131,7 +192,9 @@ impl View<'_> {
     fn incomplete_init_containers(&self) -> Vec<&str> {
         let is_done = |name: &str| matches!(&self.observed.container(name).run, Run::Exited(e) if e.exit_code == 0);
         let init = self.spec.init_containers.iter().flatten();
-        init.map(|c| c.name.as_str()).filter(|name| !is_done(name)).collect()
+        init.map(|c| c.name.as_str())
+            .filter(|name| !is_done(name))
+            .collect()
     }
 
     fn container(&self, container: &Container, init: bool) -> ContainerStatus {
@@ -144,9 +207,16 @@ impl View<'_> {
         ContainerStatus {
             name: container.name.clone(),
             image: container.image.clone().unwrap_or_default(),
-            image_id: image.map(|i| format!("{}@{}", i.image, i.digest)).unwrap_or_default(),
-            container_id: (record.run != Run::Never).then(|| self.container_id(&container.name, record)),
-            ready: if init { succeeded } else { is_running && is_serving },
+            image_id: image
+                .map(|i| format!("{}@{}", i.image, i.digest))
+                .unwrap_or_default(),
+            container_id: (record.run != Run::Never)
+                .then(|| self.container_id(&container.name, record)),
+            ready: if init {
+                succeeded
+            } else {
+                is_running && is_serving
+            },
             started: Some(is_running),
             restart_count: i32::try_from(record.restart_count).unwrap_or(i32::MAX),
             last_state: Some(ContainerState {
@@ -166,21 +236,37 @@ impl View<'_> {
         init: bool,
     ) -> (ContainerState, Option<&'r Exit>) {
         let waiting = |reason: &str, message: Option<String>| ContainerState {
-            waiting: Some(ContainerStateWaiting { reason: Some(reason.to_owned()), message }),
+            waiting: Some(ContainerStateWaiting {
+                reason: Some(reason.to_owned()),
+                message,
+            }),
             ..ContainerState::default()
         };
-        let creating =
-            if init || self.is_initialized() { "ContainerCreating" } else { "PodInitializing" };
+        let creating = if init || self.is_initialized() {
+            "ContainerCreating"
+        } else {
+            "PodInitializing"
+        };
         match &record.run {
             Run::Running { started_at, .. } | Run::Stopping { started_at } => {
-                let running = ContainerStateRunning { started_at: Some(Time(*started_at)) };
-                (ContainerState { running: Some(running), ..ContainerState::default() }, record.last_exit.as_ref())
+                let running = ContainerStateRunning {
+                    started_at: Some(time(*started_at)),
+                };
+                (
+                    ContainerState {
+                        running: Some(running),
+                        ..ContainerState::default()
+                    },
+                    record.last_exit.as_ref(),
+                )
             }
             Run::Starting => (waiting(creating, None), record.last_exit.as_ref()),
             Run::Never => match self.image_problem(container, record) {
                 Some((reason, message)) => (waiting(&reason, Some(message)), None),
                 None => match &self.observed.sandbox {
-                    SandboxState::Failed { message, .. } => (waiting(creating, Some(message.clone())), None),
+                    SandboxState::Failed { message, .. } => {
+                        (waiting(creating, Some(message.clone())), None)
+                    }
                     _ => (waiting(creating, None), None),
                 },
             },
@@ -203,19 +289,41 @@ impl View<'_> {
                     return (waiting("CrashLoopBackOff", Some(message)), Some(exit));
                 }
                 let terminated = Some(self.terminated(exit, &container.name, record));
-                (ContainerState { terminated, ..ContainerState::default() }, record.last_exit.as_ref())
+                (
+                    ContainerState {
+                        terminated,
+                        ..ContainerState::default()
+                    },
+                    record.last_exit.as_ref(),
+                )
             }
         }
     }
 
     fn will_restart(&self, exit: &Exit, init: bool) -> bool {
-        let policy = if init { self.policy.of_init() } else { self.policy };
+        let policy = if init {
+            self.policy.of_init()
+        } else {
+            self.policy
+        };
         policy.restarts(exit) && self.pod.metadata.deletion_timestamp.is_none()
     }
 
     /// Why the next run has no image: upstream shows the error once, then that it backs off.
-    fn image_problem(&self, container: &Container, record: &ContainerRecord) -> Option<(String, String)> {
-        let ImageState::Failed { reason, message, attempts, .. } = &record.image else { return None };
+    fn image_problem(
+        &self,
+        container: &Container,
+        record: &ContainerRecord,
+    ) -> Option<(String, String)> {
+        let ImageState::Failed {
+            reason,
+            message,
+            attempts,
+            ..
+        } = &record.image
+        else {
+            return None;
+        };
         if reason == "ErrImagePull" && *attempts > 1 {
             let image = container.image.as_deref().unwrap_or_default();
             let message = format!("Back-off pulling image {image:?}: {reason}: {message}");
@@ -229,22 +337,36 @@ impl View<'_> {
         format!("coracle://{uid}/{name}/{}", record.restart_count)
     }
 
-    fn terminated(&self, exit: &Exit, name: &str, record: &ContainerRecord) -> ContainerStateTerminated {
+    fn terminated(
+        &self,
+        exit: &Exit,
+        name: &str,
+        record: &ContainerRecord,
+    ) -> ContainerStateTerminated {
         ContainerStateTerminated {
             container_id: Some(self.container_id(name, record)),
             exit_code: exit.exit_code,
             reason: (!exit.reason.is_empty()).then(|| exit.reason.clone()),
             message: (!exit.message.is_empty()).then(|| exit.message.clone()),
-            started_at: Some(Time(exit.started_at)),
-            finished_at: Some(Time(exit.finished_at)),
+            started_at: Some(time(exit.started_at)),
+            finished_at: Some(time(exit.finished_at)),
             signal: None,
         }
     }
 }
 
+/// Times in the API are whole seconds; a finer one would never equal what was read back.
+fn time(at: Timestamp) -> Time {
+    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
+}
+
 /// Seconds as Go prints a duration: `10s`, `1m20s`, `5m0s`.
 fn go_duration(seconds: i64) -> String {
-    if seconds < 60 { format!("{seconds}s") } else { format!("{}m{}s", seconds / 60, seconds % 60) }
+    if seconds < 60 {
+        format!("{seconds}s")
+    } else {
+        format!("{}m{}s", seconds / 60, seconds % 60)
+    }
 }
 
 /// Collects conditions; the time of the last change is kept while the status stays.
@@ -257,16 +379,26 @@ struct Conditions {
 impl Conditions {
     fn set(&mut self, kind: &str, holds: bool, why: Option<(&str, String)>) {
         let status = if holds { "True" } else { "False" };
-        let old = self.old.iter().position(|c| c.type_ == kind).map(|index| self.old.swap_remove(index));
-        let since = old.as_ref().filter(|c| c.status == status).and_then(|c| c.last_transition_time.clone());
+        let old = self
+            .old
+            .iter()
+            .position(|c| c.type_ == kind)
+            .map(|index| self.old.swap_remove(index));
+        let since = old
+            .as_ref()
+            .filter(|c| c.status == status)
+            .and_then(|c| c.last_transition_time.clone());
         let (reason, message) = match why {
-            Some((reason, message)) => (Some(reason.to_owned()), Some(message).filter(|m| !m.is_empty())),
+            Some((reason, message)) => (
+                Some(reason.to_owned()),
+                Some(message).filter(|m| !m.is_empty()),
+            ),
             None => (None, None),
         };
         self.new.push(PodCondition {
             type_: kind.to_owned(),
             status: status.to_owned(),
-            last_transition_time: Some(since.unwrap_or(Time(self.now))),
+            last_transition_time: Some(since.unwrap_or(time(self.now))),
             reason,
             message,
             ..PodCondition::default()

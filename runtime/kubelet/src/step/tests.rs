@@ -15,7 +15,11 @@ fn seconds(count: u64) -> Duration {
 }
 
 fn pod(policy: &str) -> Pod {
-    let container = |name: &str| Container { name: name.into(), image: Some("a".into()), ..Container::default() };
+    let container = |name: &str| Container {
+        name: name.into(),
+        image: Some("a".into()),
+        ..Container::default()
+    };
     let mut pod = Pod::default();
     pod.metadata.name = Some("web".into());
     pod.metadata.namespace = Some("default".into());
@@ -37,7 +41,11 @@ struct World {
 
 impl World {
     fn new(pod: Pod) -> Self {
-        Self { pod, observed: Observed::default(), now: start() }
+        Self {
+            pod,
+            observed: Observed::default(),
+            now: start(),
+        }
     }
 
     fn running(policy: &str) -> Self {
@@ -58,20 +66,31 @@ impl World {
             if actions.is_empty() || actions == [Action::Forget] {
                 return;
             }
-            actions.into_iter().for_each(|action| self.carry_out(action));
+            actions
+                .into_iter()
+                .for_each(|action| self.carry_out(action));
         }
         panic!("the pod does not settle: {:?}", self.observed);
     }
 
     fn carry_out(&mut self, action: Action) {
-        let image = ImageRef { image: "a".into(), digest: "sha256:0".into(), size: 1 };
+        let image = ImageRef {
+            image: "a".into(),
+            digest: "sha256:0".into(),
+            size: 1,
+        };
         match action {
             Action::RunSandbox => self.observed.sandbox = SandboxState::Ready,
             Action::EnsureImage { container } => {
                 self.observed.container_mut(&container).image = ImageState::Ready(image);
             }
-            Action::StartContainer { container, restart_count } => {
-                self.observed.container_mut(&container).starting(restart_count);
+            Action::StartContainer {
+                container,
+                restart_count,
+            } => {
+                self.observed
+                    .container_mut(&container)
+                    .starting(restart_count);
             }
             Action::StopContainer { container, .. } => self.exit(&container, 143),
             Action::StopSandbox => self.observed.sandbox = SandboxState::Absent,
@@ -103,8 +122,18 @@ impl World {
     }
 
     fn condition(&self, kind: &str) -> String {
-        let conditions = self.pod.status.as_ref().and_then(|s| s.conditions.as_ref()).expect("reported");
-        conditions.iter().find(|c| c.type_ == kind).expect("the condition").status.clone()
+        let conditions = self
+            .pod
+            .status
+            .as_ref()
+            .and_then(|s| s.conditions.as_ref())
+            .expect("reported");
+        conditions
+            .iter()
+            .find(|c| c.type_ == kind)
+            .expect("the condition")
+            .status
+            .clone()
     }
 }
 
@@ -114,10 +143,19 @@ fn a_pod_becomes_running_and_ready() {
     assert_eq!(world.phase(), "Pending");
     assert_eq!(world.waiting_reason().as_deref(), Some("ContainerCreating"));
     world.settle();
-    world.observed.container_mut("app").started(world.now, false);
-    assert_eq!((world.phase().as_str(), world.condition("Ready").as_str()), ("Running", "False"));
+    world
+        .observed
+        .container_mut("app")
+        .started(world.now, false);
+    assert_eq!(
+        (world.phase().as_str(), world.condition("Ready").as_str()),
+        ("Running", "False")
+    );
     world.observed.container_mut("app").started(world.now, true);
-    assert_eq!((world.phase().as_str(), world.condition("Ready").as_str()), ("Running", "True"));
+    assert_eq!(
+        (world.phase().as_str(), world.condition("Ready").as_str()),
+        ("Running", "True")
+    );
     assert_eq!(world.step(), Step::default());
 }
 
@@ -153,7 +191,11 @@ fn policies_decide_what_an_exit_means() {
         world.exit("app", code);
         assert_eq!(world.phase(), phase, "{policy} {code}");
         world.settle();
-        assert_eq!(world.observed.sandbox == SandboxState::Absent, is_over, "{policy} {code}");
+        assert_eq!(
+            world.observed.sandbox == SandboxState::Absent,
+            is_over,
+            "{policy} {code}"
+        );
     }
 }
 
@@ -164,14 +206,23 @@ fn a_phase_that_is_over_stays_over() {
     assert_eq!(world.phase(), "Succeeded");
     world.observed = Observed::recover(&world.pod, world.now);
     assert_eq!(world.phase(), "Succeeded");
-    assert!(!world.step().actions.iter().any(|a| matches!(a, Action::StartContainer { .. })));
+    assert!(
+        !world
+            .step()
+            .actions
+            .iter()
+            .any(|a| matches!(a, Action::StartContainer { .. }))
+    );
 }
 
 #[test]
 fn init_containers_run_one_after_the_other_before_the_others() {
     let mut pod = pod("Always");
     let spec = pod.spec.as_mut().expect("a spec");
-    let init = |name: &str| Container { name: name.into(), ..Container::default() };
+    let init = |name: &str| Container {
+        name: name.into(),
+        ..Container::default()
+    };
     spec.init_containers = Some(vec![init("one"), init("two")]);
     let mut world = World::new(pod);
     world.settle();
@@ -183,7 +234,13 @@ fn init_containers_run_one_after_the_other_before_the_others() {
         world.settle();
     }
     assert_eq!(world.observed.container("app").run, Run::Starting);
-    assert_eq!((world.phase().as_str(), world.condition("Initialized").as_str()), ("Pending", "True"));
+    assert_eq!(
+        (
+            world.phase().as_str(),
+            world.condition("Initialized").as_str()
+        ),
+        ("Pending", "True")
+    );
 }
 
 #[test]
@@ -192,13 +249,24 @@ fn an_image_that_cannot_be_had_is_asked_for_again_later() {
     world.observed.sandbox = SandboxState::Ready;
     let refused = ImageError::Pull("no such file".into());
     let now = world.now;
-    world.observed.container_mut("app").image_failed(&refused, now);
+    world
+        .observed
+        .container_mut("app")
+        .image_failed(&refused, now);
     assert_eq!(world.waiting_reason().as_deref(), Some("ErrImagePull"));
     let wake = world.step().wake_at.expect("a moment");
     assert_eq!(wake, now + seconds(10));
     world.now = wake;
-    assert_eq!(world.step().actions, [Action::EnsureImage { container: "app".into() }]);
-    world.observed.container_mut("app").image_failed(&refused, wake);
+    assert_eq!(
+        world.step().actions,
+        [Action::EnsureImage {
+            container: "app".into()
+        }]
+    );
+    world
+        .observed
+        .container_mut("app")
+        .image_failed(&refused, wake);
     assert_eq!(world.waiting_reason().as_deref(), Some("ImagePullBackOff"));
     assert_eq!(world.step().wake_at, Some(wake + seconds(20)));
 }
@@ -208,7 +276,10 @@ fn a_deleted_pod_is_stopped_within_its_grace_and_forgotten() {
     let mut world = World::running("Always");
     world.pod.metadata.deletion_timestamp = Some(Time(world.now));
     world.pod.metadata.deletion_grace_period_seconds = Some(5);
-    let stop = Action::StopContainer { container: "app".into(), grace: seconds(5) };
+    let stop = Action::StopContainer {
+        container: "app".into(),
+        grace: seconds(5),
+    };
     assert_eq!(world.step().actions, [stop]);
     world.settle();
     assert_eq!(world.step().actions, [Action::Forget]);
@@ -226,10 +297,17 @@ fn a_restarted_node_starts_what_ran_and_fails_what_never_restarts() {
         assert_eq!(world.phase(), phase, "{policy}");
         let status = world.pod.status.clone().expect("reported");
         assert_eq!(status.pod_ip.as_deref(), Some("10.240.0.7"));
-        assert_eq!(status.reason.as_deref(), (policy == "Never").then_some("NodeRestarted"));
+        assert_eq!(
+            status.reason.as_deref(),
+            (policy == "Never").then_some("NodeRestarted")
+        );
         world.settle();
         let record = world.observed.container("app");
         assert_eq!(record.restart_count, u32::from(policy == "Always"));
-        assert_eq!(record.run == Run::Starting, policy == "Always", "no back-off after a restart");
+        assert_eq!(
+            record.run == Run::Starting,
+            policy == "Always",
+            "no back-off after a restart"
+        );
     }
 }

@@ -1,0 +1,294 @@
+//! From a pod's spec to what the pod runtime is asked for.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use coracle_cri::{
+    ContainerConfig, ContainerId, ContainerPort, DnsConfig, ImageRef, ImageRequest, Mount,
+    PodSandboxConfig, PullPolicy, SandboxId,
+};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+
+use crate::environment::{self, ConfigError, Sources};
+use crate::expand::expand;
+use crate::resources::Resources;
+use crate::step::ContainerRecord;
+
+/// What a node's pods share.
+#[derive(Clone, Debug)]
+pub struct PodDefaults {
+    /// The domain of the cluster, such as `cluster.local`.
+    pub cluster_domain: String,
+    /// The address of the cluster's DNS server.
+    pub cluster_dns: IpAddr,
+    /// The folder that holds a folder per pod.
+    pub pods_directory: PathBuf,
+}
+
+impl PodDefaults {
+    /// The folder of one pod: logs, volumes, files.
+    pub fn pod_directory(&self, uid: &str) -> PathBuf {
+        self.pods_directory.join(uid)
+    }
+
+    /// The folder of a pod's log files.
+    pub fn log_directory(&self, uid: &str) -> PathBuf {
+        self.pod_directory(uid).join("logs")
+    }
+}
+
+/// The sandbox of `pod` at `address`.
+pub(crate) fn sandbox(pod: &Pod, address: IpAddr, defaults: &PodDefaults) -> PodSandboxConfig {
+    let spec = pod.spec.clone().unwrap_or_default();
+    let (namespace, name) = names(pod);
+    let limits = spec
+        .containers
+        .iter()
+        .map(|container| Resources::of(container).memory_limit);
+    PodSandboxConfig {
+        id: sandbox_id(pod),
+        pod: format!("{namespace}/{name}"),
+        hostname: hostname(pod, &spec, defaults),
+        address,
+        host_aliases: spec
+            .host_aliases
+            .iter()
+            .flatten()
+            .filter_map(|alias| {
+                Some((
+                    alias.ip.parse().ok()?,
+                    alias.hostnames.clone().unwrap_or_default(),
+                ))
+            })
+            .collect(),
+        dns: dns(&spec, namespace, defaults),
+        log_directory: defaults.log_directory(uid(pod)),
+        // Only a pod whose every container has a limit is limited as a whole.
+        memory_limit: limits.sum::<Option<u64>>(),
+    }
+}
+
+/// The run number `restart_count` of `container`, with its volumes already on disk.
+pub(crate) fn container(
+    pod: &Pod,
+    container: &Container,
+    image: ImageRef,
+    restart_count: u32,
+    mounts: Vec<Mount>,
+    address: IpAddr,
+    sources: &dyn Sources,
+) -> Result<ContainerConfig, ConfigError> {
+    let env = environment::environment(pod, container, &address.to_string(), sources)?;
+    let lookup = |name: &str| {
+        env.iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.clone())
+    };
+    let expanded = |list: &Option<Vec<String>>| -> Vec<String> {
+        list.iter()
+            .flatten()
+            .map(|text| expand(text, lookup))
+            .collect()
+    };
+    let resources = Resources::of(container);
+    Ok(ContainerConfig {
+        id: ContainerId {
+            sandbox: sandbox_id(pod),
+            name: container.name.clone(),
+        },
+        image,
+        command: expanded(&container.command),
+        args: expanded(&container.args),
+        working_dir: container.working_dir.clone().unwrap_or_default(),
+        mounts,
+        ports: container
+            .ports
+            .iter()
+            .flatten()
+            .filter_map(|port| {
+                Some(ContainerPort {
+                    name: port.name.clone().unwrap_or_default(),
+                    port: u16::try_from(port.container_port).ok()?,
+                    tcp: port.protocol.as_deref().unwrap_or("TCP") == "TCP",
+                })
+            })
+            .collect(),
+        memory_limit: resources.memory_limit,
+        cpu_limit_millis: resources.cpu_limit_millis,
+        cpu_weight_millis: resources.cpu_request_millis,
+        restart_count,
+        stdin: container.stdin.unwrap_or(false),
+        annotations: pod.metadata.annotations.clone().unwrap_or_default(),
+        env,
+    })
+}
+
+/// The image of `container`; an image that ran before may come from the node when its file is gone.
+pub(crate) fn image(container: &Container, record: &ContainerRecord) -> ImageRequest {
+    let image = container.image.clone().unwrap_or_default();
+    let known = record
+        .image_ref
+        .as_ref()
+        .filter(|known| known.image == image);
+    ImageRequest {
+        policy: match container.image_pull_policy.as_deref() {
+            Some("Always") => PullPolicy::Always,
+            Some("Never") => PullPolicy::Never,
+            _ => PullPolicy::IfNotPresent,
+        },
+        known_digest: known.map(|known| known.digest.clone()),
+        image,
+    }
+}
+
+/// The sandbox of a pod is named by the pod's UID.
+pub(crate) fn sandbox_id(pod: &Pod) -> SandboxId {
+    SandboxId(uid(pod).to_owned())
+}
+
+fn uid(pod: &Pod) -> &str {
+    pod.metadata.uid.as_deref().unwrap_or_default()
+}
+
+fn names(pod: &Pod) -> (&str, &str) {
+    let meta = &pod.metadata;
+    (
+        meta.namespace.as_deref().unwrap_or_default(),
+        meta.name.as_deref().unwrap_or_default(),
+    )
+}
+
+fn hostname(pod: &Pod, spec: &PodSpec, defaults: &PodDefaults) -> String {
+    let (namespace, name) = names(pod);
+    // A host name has at most 63 characters and does not end in a dash or a dot (upstream's
+    // `truncatePodHostnameIfNeeded`).
+    let short = name.get(..63).unwrap_or(name).trim_end_matches(['-', '.']);
+    let host = spec
+        .hostname
+        .as_deref()
+        .filter(|name| !name.is_empty())
+        .unwrap_or(short);
+    match spec.subdomain.as_deref().filter(|name| !name.is_empty()) {
+        Some(subdomain) if spec.set_hostname_as_fqdn == Some(true) => {
+            format!(
+                "{host}.{subdomain}.{namespace}.svc.{}",
+                defaults.cluster_domain
+            )
+        }
+        _ => host.to_owned(),
+    }
+}
+
+fn dns(spec: &PodSpec, namespace: &str, defaults: &PodDefaults) -> DnsConfig {
+    let domain = &defaults.cluster_domain;
+    let mut dns = match spec.dns_policy.as_deref() {
+        Some("None") => DnsConfig::default(),
+        Some("Default") => host_dns(Path::new("/etc/resolv.conf")),
+        _ => DnsConfig {
+            servers: vec![defaults.cluster_dns],
+            searches: vec![
+                format!("{namespace}.svc.{domain}"),
+                format!("svc.{domain}"),
+                domain.clone(),
+            ],
+            options: vec!["ndots:5".to_owned()],
+        },
+    };
+    if let Some(more) = &spec.dns_config {
+        dns.servers.extend(
+            more.nameservers
+                .iter()
+                .flatten()
+                .filter_map(|ip| ip.parse::<IpAddr>().ok()),
+        );
+        dns.searches.extend(more.searches.iter().flatten().cloned());
+        for option in more.options.iter().flatten() {
+            let name = option.name.clone().unwrap_or_default();
+            dns.options
+                .retain(|kept| kept.split(':').next() != Some(&name));
+            dns.options.push(match &option.value {
+                Some(value) => format!("{name}:{value}"),
+                None => name,
+            });
+        }
+    }
+    dns
+}
+
+/// The host's own configuration, for `dnsPolicy: Default`.
+fn host_dns(path: &Path) -> DnsConfig {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let mut dns = DnsConfig::default();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some("nameserver") => dns
+                .servers
+                .extend(words.filter_map(|word| word.parse::<IpAddr>().ok())),
+            Some("search") => dns.searches = words.map(str::to_owned).collect(),
+            Some("options") => dns.options.extend(words.map(str::to_owned)),
+            _ => {}
+        }
+    }
+    dns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn defaults() -> PodDefaults {
+        PodDefaults {
+            cluster_domain: "cluster.local".into(),
+            cluster_dns: [10, 96, 0, 10].into(),
+            pods_directory: "/pods".into(),
+        }
+    }
+
+    fn pod(spec: serde_json::Value) -> Pod {
+        let pod =
+            json!({"metadata": {"name": "web", "namespace": "shop", "uid": "u"}, "spec": spec});
+        serde_json::from_value(pod).expect("valid")
+    }
+
+    #[test]
+    fn cluster_first_looks_in_the_pods_namespace_first() {
+        let config = sandbox(
+            &pod(json!({"containers": []})),
+            [10, 240, 0, 2].into(),
+            &defaults(),
+        );
+        assert_eq!(config.dns.searches[0], "shop.svc.cluster.local");
+        assert_eq!(config.dns.options, ["ndots:5"]);
+        assert_eq!(
+            (config.hostname.as_str(), config.pod.as_str()),
+            ("web", "shop/web")
+        );
+    }
+
+    #[test]
+    fn dns_options_of_the_pod_replace_the_defaults() {
+        let spec = json!({"containers": [], "dnsConfig": {"options": [{"name": "ndots", "value": "2"}], "searches": ["x"]}});
+        let dns = sandbox(&pod(spec), [10, 240, 0, 2].into(), &defaults()).dns;
+        assert_eq!(dns.options, ["ndots:2"]);
+        assert_eq!(dns.searches.last().map(String::as_str), Some("x"));
+    }
+
+    #[test]
+    fn a_pod_is_limited_when_all_its_containers_are() {
+        let limited = json!({"name": "a", "resources": {"limits": {"memory": "1Mi"}}});
+        let both = sandbox(
+            &pod(json!({"containers": [limited, limited]})),
+            [10, 0, 0, 2].into(),
+            &defaults(),
+        );
+        assert_eq!(both.memory_limit, Some(2 << 20));
+        let one = sandbox(
+            &pod(json!({"containers": [limited, {"name": "b"}]})),
+            [10, 0, 0, 2].into(),
+            &defaults(),
+        );
+        assert_eq!(one.memory_limit, None);
+    }
+}
