@@ -4,12 +4,25 @@ use coracle_api::{Object, Resource};
 use coracle_clock::Timestamp;
 use serde_json::{Map, Value, json};
 
+use crate::status::{ApiError, Result};
+
 /// Columns and rows; the caller adds type, metadata and the rows' objects.
 pub struct Table {
     /// `columnDefinitions`.
     pub columns: Value,
     /// `rows`, without `object`.
     pub rows: Vec<Value>,
+}
+
+/// Refuses an `includeObject` that says nothing.
+pub fn check_include(include: Option<&str>) -> Result<()> {
+    match include.unwrap_or_default() {
+        "" | "Metadata" | "Object" | "None" => Ok(()),
+        other => Err(ApiError::bad_request(format!(
+            "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: must be 'Metadata', \
+             'Object', 'None', or empty"
+        ))),
+    }
 }
 
 /// The table of `objects`, whose ages are as of `now`.

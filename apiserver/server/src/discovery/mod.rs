@@ -17,6 +17,7 @@ use crate::answer::{Answer, to_json};
 use crate::negotiate;
 use crate::request_info::RequestInfo;
 use crate::server::Server;
+use crate::status::ApiError;
 
 /// Answers a discovery path; `None` for other paths.
 pub fn answer(server: &Server, parts: &Parts, info: &RequestInfo) -> Option<Answer> {
@@ -38,8 +39,17 @@ pub fn answer(server: &Server, parts: &Parts, info: &RequestInfo) -> Option<Answ
             Some(document) => document,
             None => return Some(Answer::text(StatusCode::NOT_FOUND, "404 page not found\n")),
         },
-        ["api", version] => plain::resources(registry, "", version)?,
-        ["apis", group, version] => plain::resources(registry, group, version)?,
+        ["api", version] => match plain::resources(registry, "", version) {
+            Some(document) => document,
+            None => return Some(Answer::from(ApiError::unknown_path())),
+        },
+        ["apis", group, version] => match plain::resources(registry, group, version) {
+            Some(document) => document,
+            None => {
+                plain::group(registry, group)?;
+                return Some(Answer::from(ApiError::unknown_path()));
+            }
+        },
         _ => return None,
     };
     Some(negotiated(parts, info, &document))
