@@ -13,6 +13,7 @@
 //!
 //! There are no descriptions here, and no validation beyond types.
 
+mod body;
 mod builder;
 mod decode;
 mod parse;
@@ -21,6 +22,7 @@ mod table;
 mod time;
 mod yaml;
 
+pub use body::{TypeMeta, excerpt, type_meta_of_json, type_meta_of_yaml};
 pub use builder::{DefinitionId, FieldFacts, TableBuilder, TypeFacts, TypeId};
 pub use decode::{
     DecodeError, Decoded, StrictError, decode_json, decode_value, decode_yaml, parse_json,

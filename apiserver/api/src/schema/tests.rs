@@ -1,5 +1,6 @@
 //! Tests of the table and of decoding.
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
@@ -53,4 +54,468 @@ fn the_table_knows_how_lists_merge() {
         .child("spec")
         .and_then(|spec| spec.child("selector"));
     assert_eq!(selector.expect("selector").map_type(), MapType::Atomic);
+}
+
+/// Decodes a body of a kind; the error's words, or the value.
+fn decode(kind: (&str, &str, &str), body: &str) -> Result<Decoded, String> {
+    decode_json(body.as_bytes(), &schema(kind.0, kind.1, kind.2)).map_err(|error| error.to_string())
+}
+
+const POD: (&str, &str, &str) = ("", "v1", "Pod");
+const CONFIG_MAP: (&str, &str, &str) = ("", "v1", "ConfigMap");
+const DEPLOYMENT: (&str, &str, &str) = ("apps", "v1", "Deployment");
+const SERVICE: (&str, &str, &str) = ("", "v1", "Service");
+const EVENT: (&str, &str, &str) = ("", "v1", "Event");
+const SECRET: (&str, &str, &str) = ("", "v1", "Secret");
+
+#[test]
+fn syntax_errors_are_gos() {
+    let cases = [
+        ("", "unexpected end of JSON input"),
+        ("{", "unexpected end of JSON input"),
+        (
+            "\u{feff}{}",
+            "invalid character 'ï' looking for beginning of value",
+        ),
+        (
+            r#"{"kind":"ConfigMap",}"#,
+            "invalid character '}' looking for beginning of object key string",
+        ),
+        (
+            "{'kind':'ConfigMap'}",
+            r"invalid character '\'' looking for beginning of object key string",
+        ),
+        (
+            "{\"a\":\"\u{1}\"}",
+            r"invalid character '\x01' in string literal",
+        ),
+        (
+            r#"{"a":1} x"#,
+            "invalid character 'x' after top-level value",
+        ),
+        ("{}{}", "invalid character '{' after top-level value"),
+        (
+            "kind: ConfigMap",
+            "invalid character 'k' looking for beginning of value",
+        ),
+        (r#"{"a" 1}"#, "invalid character '1' after object key"),
+        (
+            r#"{"a":1 "b":2}"#,
+            "invalid character '\"' after object key:value pair",
+        ),
+        ("[1 2]", "invalid character '2' after array element"),
+        (r#"["\x"]"#, "invalid character 'x' in string escape code"),
+        (
+            r#"["\u12g4"]"#,
+            r"invalid character 'g' in \u hexadecimal character escape",
+        ),
+        (
+            "nul!",
+            "invalid character '!' in literal null (expecting 'l')",
+        ),
+        ("[-]", "invalid character ']' in numeric literal"),
+        (
+            "[1.]",
+            "invalid character ']' after decimal point in numeric literal",
+        ),
+        (
+            "[1e]",
+            "invalid character ']' in exponent of numeric literal",
+        ),
+        ("[01]", "invalid character '1' after array element"),
+    ];
+    for (body, message) in cases {
+        assert_eq!(
+            parse_json(body.as_bytes()),
+            Err(DecodeError::Syntax(message.into())),
+            "{body}"
+        );
+    }
+    let deep = "[".repeat(10_001);
+    let error = parse_json(deep.as_bytes())
+        .expect_err("too deep")
+        .to_string();
+    assert_eq!(error, "invalid character '[' exceeded max depth");
+}
+
+#[test]
+fn wrong_types_are_refused_in_upstreams_words() {
+    let cases = [
+        (
+            CONFIG_MAP,
+            r#"{"metadata":"abc"}"#,
+            "string into Go struct field ConfigMap.metadata of type v1.ObjectMeta",
+        ),
+        (
+            CONFIG_MAP,
+            r#"{"binaryData":[]}"#,
+            "array into Go struct field ConfigMap.binaryData of type map[string][]uint8",
+        ),
+        (
+            SERVICE,
+            r#"{"metadata":{"name":7}}"#,
+            "number into Go struct field ObjectMeta.metadata.name of type string",
+        ),
+        (
+            SERVICE,
+            r#"{"spec":{"ports":[[]]}}"#,
+            "array into Go struct field ServiceSpec.spec.ports of type v1.ServicePort",
+        ),
+        (
+            SERVICE,
+            r#"{"spec":{"ports":[{"port":"x"}]}}"#,
+            "string into Go struct field ServicePort.spec.ports.port of type int32",
+        ),
+        (
+            SERVICE,
+            r#"{"spec":{"loadBalancerSourceRanges":{}}}"#,
+            "object into Go struct field ServiceSpec.spec.loadBalancerSourceRanges of type []string",
+        ),
+        (
+            DEPLOYMENT,
+            r#"{"spec":{"replicas":1.5}}"#,
+            "number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ),
+        (
+            DEPLOYMENT,
+            r#"{"spec":{"strategy":{"rollingUpdate":{"maxSurge":1.5}}}}"#,
+            "number 1.5 into Go struct field RollingUpdateDeployment.spec.strategy.rollingUpdate.maxSurge of type int32",
+        ),
+        (
+            DEPLOYMENT,
+            r#"{"spec":{"strategy":{"type":7}}}"#,
+            "number into Go struct field DeploymentStrategy.spec.strategy.type of type v1.DeploymentStrategyType",
+        ),
+        (
+            POD,
+            r#"{"spec":{"containers":[{"livenessProbe":{"httpGet":{"port":3000000000}}}]}}"#,
+            "number 3000000000 into Go struct field \
+             HTTPGetAction.spec.containers.livenessProbe.ProbeHandler.httpGet.port of type int32",
+        ),
+        (
+            POD,
+            r#"{"spec":{"volumes":[{"iscsi":{"lun":3000000000}}]}}"#,
+            "number 3000000000 into Go struct field ISCSIVolumeSource.spec.volumes.VolumeSource.iscsi.lun of type int32",
+        ),
+        (
+            POD,
+            r#"{"spec":{"containers":[{"securityContext":{"capabilities":{"add":{}}}}]}}"#,
+            "object into Go struct field Capabilities.spec.containers.securityContext.capabilities.add \
+             of type []v1.Capability",
+        ),
+        (
+            SECRET,
+            r#"{"stringData":{"b":"two","c":[1]}}"#,
+            "array into Go struct field Secret.stringData of type string",
+        ),
+        (
+            (
+                "admissionregistration.k8s.io",
+                "v1",
+                "ValidatingAdmissionPolicy",
+            ),
+            r#"{"spec":{"matchConstraints":{"resourceRules":[{"apiGroups":{}}]}}}"#,
+            "object into Go struct field \
+             NamedRuleWithOperations.spec.matchConstraints.resourceRules.RuleWithOperations.Rule.apiGroups of type []string",
+        ),
+    ];
+    for (kind, body, message) in cases {
+        let expected = format!("json: cannot unmarshal {message}");
+        assert_eq!(decode(kind, body).expect_err(body), expected, "{body}");
+    }
+}
+
+#[test]
+fn values_that_no_type_can_read_are_refused_in_upstreams_words() {
+    let quantity = r"quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+    let cases = [
+        (POD, r#"{"spec":{"overhead":{"cpu":"x"}}}"#, quantity),
+        (POD, r#"{"spec":{"overhead":{"cpu":[1]}}}"#, quantity),
+        (
+            EVENT,
+            r#"{"firstTimestamp":""}"#,
+            r#"parsing time "" as "2006-01-02T15:04:05Z07:00": cannot parse "" as "2006""#,
+        ),
+        (
+            EVENT,
+            r#"{"lastTimestamp":"Bad_Name!"}"#,
+            r#"parsing time "Bad_Name!" as "2006-01-02T15:04:05Z07:00": cannot parse "Bad_Name!" as "2006""#,
+        ),
+        (
+            SECRET,
+            r#"{"data":{"a":"!"}}"#,
+            "illegal base64 data at input byte 0",
+        ),
+        // What can't be read at all goes before a mere wrong type.
+        (
+            SECRET,
+            r#"{"type":7,"data":{"a":"!"}}"#,
+            "illegal base64 data at input byte 0",
+        ),
+    ];
+    for (kind, body, message) in cases {
+        assert_eq!(decode(kind, body).expect_err(body), message, "{body}");
+    }
+}
+
+#[test]
+fn unknown_and_duplicate_fields_are_reported_and_dropped() {
+    let cases: [(_, &str, &[&str]); 8] = [
+        (
+            CONFIG_MAP,
+            r#"{"Metadata":{},"Data":{}}"#,
+            &[r#"unknown field "Metadata""#, r#"unknown field "Data""#],
+        ),
+        (
+            CONFIG_MAP,
+            r#"{"kind":"ConfigMap","kind":"ConfigMap","metadata":{},"metadata":{}}"#,
+            &[r#"duplicate field "kind""#, r#"duplicate field "metadata""#],
+        ),
+        (
+            CONFIG_MAP,
+            r#"{"metadata":{"labels":{"a":"1","a":"2"}},"data":{"k":"1","k":"2"}}"#,
+            &[
+                r#"duplicate field "metadata.labels.a""#,
+                r#"duplicate field "data.k""#,
+            ],
+        ),
+        (
+            DEPLOYMENT,
+            r#"{"spec":{"template":{"spec":{"containers":[{"image":"a","image":"b","bogus":1}]}},"bogus":2}}"#,
+            &[
+                r#"duplicate field "spec.template.spec.containers[0].image""#,
+                r#"unknown field "spec.template.spec.containers[0].bogus""#,
+                r#"unknown field "spec.bogus""#,
+            ],
+        ),
+        (
+            POD,
+            r#"{"spec":{"containers":[{"envFrom":[{},{"secretRef":{"x":1}}]}]}}"#,
+            &[r#"unknown field "spec.containers[0].envFrom[1].secretRef.x""#],
+        ),
+        (
+            ("resource.k8s.io", "v1", "ResourceSlice"),
+            r#"{"spec":{"devices":[{"capacity":{"memory":{"value":"1","x":1}}}]}}"#,
+            &[r#"unknown field "spec.devices[0].capacity.memory.x""#],
+        ),
+        (
+            ("apps", "v1", "ControllerRevision"),
+            r#"{"data":{"anything":{"goes":1}}}"#,
+            &[],
+        ),
+        (
+            CONFIG_MAP,
+            r#"{"data":{"unknown":"keys are no fields"}}"#,
+            &[],
+        ),
+    ];
+    for (kind, body, expected) in cases {
+        let decoded = decode(kind, body).expect(body);
+        let strict: Vec<_> = decoded.strict.iter().map(ToString::to_string).collect();
+        assert_eq!(strict, expected, "{body}");
+        assert!(!decoded.value.to_string().contains("bogus"));
+        let message = (!expected.is_empty())
+            .then(|| format!("strict decoding error: {}", expected.join(", ")));
+        assert_eq!(decoded.strict_message(), message);
+    }
+    let many: Vec<String> = (0..500).map(|n| format!("\"x{n}\":1")).collect();
+    let decoded = decode(CONFIG_MAP, &format!("{{{}}}", many.join(",")))
+        .expect("unknown fields are no error");
+    assert_eq!(decoded.strict.len(), 100);
+}
+
+#[test]
+fn decoding_writes_what_go_would_write() {
+    let cases = [
+        (
+            CONFIG_MAP,
+            r#"{"data":{"b":"1","a":null},"kind":"ConfigMap","metadata":{"labels":{},"name":"x"},"immutable":false,"apiVersion":"v1"}"#,
+            r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"x"},"immutable":false,"data":{"b":"1","a":""}}"#,
+        ),
+        (
+            POD,
+            r#"{"spec":{"hostNetwork":false,"hostUsers":false,"nodeName":"","containers":[{"stdin":false,"env":[]}]}}"#,
+            r#"{"metadata":{},"spec":{"containers":[{"name":"","resources":{}}],"hostUsers":false},"status":{}}"#,
+        ),
+        (
+            POD,
+            r#"{"spec":null,"status":null}"#,
+            r#"{"metadata":{},"spec":{"containers":null},"status":{}}"#,
+        ),
+        (
+            DEPLOYMENT,
+            r#"{"spec":{"paused":false,"replicas":0,"minReadySeconds":0}}"#,
+            r#"{"metadata":{},"spec":{"replicas":0,"selector":null,"template":{"metadata":{},"spec":{"containers":null}},"strategy":{}},"status":{}}"#,
+        ),
+        (
+            SECRET,
+            r#"{"data":{"a":"QQ==","b":[1,2],"c":null}}"#,
+            r#"{"metadata":{},"data":{"a":"QQ==","b":"AQI=","c":null}}"#,
+        ),
+        (
+            ("coordination.k8s.io", "v1", "Lease"),
+            r#"{"metadata":{"creationTimestamp":"2026-01-02T05:04:05.9+02:00"},"spec":{"renewTime":"2026-01-02T03:04:05Z","holderIdentity":""}}"#,
+            r#"{"metadata":{"creationTimestamp":"2026-01-02T03:04:05Z"},"spec":{"holderIdentity":"","renewTime":"2026-01-02T03:04:05.000000Z"}}"#,
+        ),
+        (
+            POD,
+            r#"{"spec":{"containers":[{"name":"a","resources":{"limits":{"cpu":0.5,"memory":"1.5Gi"}}}]}}"#,
+            r#"{"metadata":{},"spec":{"containers":[{"name":"a","resources":{"limits":{"cpu":"500m","memory":"1536Mi"}}}]},"status":{}}"#,
+        ),
+        (
+            ("discovery.k8s.io", "v1", "EndpointSlice"),
+            r#"{"addressType":"IPv4"}"#,
+            r#"{"metadata":{},"addressType":"IPv4","endpoints":null,"ports":null}"#,
+        ),
+    ];
+    for (kind, body, expected) in cases {
+        let decoded = decode(kind, body).expect(body);
+        assert_eq!(decoded.value.to_string(), expected, "{body}");
+        let again = decode_value(decoded.value.clone(), &schema(kind.0, kind.1, kind.2))
+            .expect("decoded values decode");
+        assert_eq!(
+            again.value.to_string(),
+            expected,
+            "decoding twice changes nothing"
+        );
+    }
+}
+
+#[test]
+fn yaml_is_read_as_json_is() {
+    let body = "# a comment\nkind: ConfigMap\napiVersion: v1\nmetadata: {name: x}\ndata:\n  a: \"1\"\n  b: |\n    two\n";
+    let decoded = decode_yaml(body.as_bytes(), &schema("", "v1", "ConfigMap")).expect("YAML");
+    assert_eq!(
+        decoded.value,
+        json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "x"}, "data": {"a": "1", "b": "two\n"}})
+    );
+    let duplicate = decode_yaml(
+        b"data:\n  k: a\n  k: b\nextra: 1\n",
+        &schema("", "v1", "ConfigMap"),
+    )
+    .expect("YAML");
+    let strict: Vec<_> = duplicate.strict.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        strict,
+        [r#"duplicate field "data.k""#, r#"unknown field "extra""#]
+    );
+    let number = decode_yaml(b"data: {a: 1}", &schema("", "v1", "ConfigMap"))
+        .expect_err("a number is no string");
+    let expected =
+        "json: cannot unmarshal number into Go struct field ConfigMap.data of type string";
+    assert_eq!(number.to_string(), expected);
+    for body in ["{", "a: [", "a: b: c", "&a [*a]", "a: &x 1\nb: *y"] {
+        assert!(
+            decode_yaml(body.as_bytes(), &SchemaRef::any()).is_err(),
+            "{body}"
+        );
+    }
+}
+
+#[test]
+fn bodies_say_what_kind_they_are() {
+    let meta =
+        type_meta_of_json(br#"{"x":[],"kind":"Deployment","apiVersion":"apps/v1"}"#).expect("JSON");
+    assert_eq!(
+        (meta.group_version(), meta.kind.as_str()),
+        (("apps", "v1"), "Deployment")
+    );
+    assert_eq!(
+        type_meta_of_yaml(b"kind: Pod\napiVersion: v1")
+            .expect("YAML")
+            .group_version(),
+        ("", "v1")
+    );
+    assert_eq!(type_meta_of_json(b"null"), Ok(TypeMeta::default()));
+    let array = type_meta_of_json(b"[]").expect_err("an array").to_string();
+    assert_eq!(
+        array,
+        "couldn't get version/kind; json parse error: json: cannot unmarshal array into Go value of type struct \
+         { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }"
+    );
+    assert_eq!(excerpt(b""), "<empty>");
+    assert_eq!(excerpt(b"[]"), "5b5d");
+    assert_eq!(
+        excerpt(br#"{"kind":"ConfigMap","apiVersion":"v1"}"#),
+        r#"{"kind":"ConfigMap","apiVersio ..."#
+    );
+}
+
+#[test]
+fn a_table_for_a_custom_resource_is_read_like_the_builtin_one() {
+    let mut builder = TableBuilder::default();
+    let thing = builder.definition("com.example.v1.Thing");
+    let text = builder.scalar(SchemaKind::String, TypeFacts::default());
+    let items = builder.list(
+        text,
+        TypeFacts {
+            list_type: ListType::Set,
+            ..TypeFacts::default()
+        },
+    );
+    builder.describe(
+        thing,
+        TypeFacts {
+            preserve_unknown: true,
+            ..TypeFacts::default()
+        },
+    );
+    builder.field(thing, "items", items, FieldFacts::default());
+    let table = std::sync::Arc::new(builder.build());
+    let schema = table.definition("com.example.v1.Thing").expect("just made");
+    assert_eq!(
+        schema.child("items").expect("a field").list_type(),
+        ListType::Set
+    );
+    let decoded = decode_json(br#"{"other":1,"items":["a"]}"#, &schema).expect("a thing");
+    assert_eq!(
+        (decoded.value, decoded.strict.len()),
+        (json!({"items": ["a"], "other": 1}), 0)
+    );
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "(1Gi|QQ==|2026-01-02T03:04:05Z|\\PC{0,6})".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(6, 64, 6, |inner| {
+        let key = "(metadata|spec|status|template|containers|name|env|resources|limits|ports|startTime|labels|zz)";
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
+            prop::collection::vec((key, inner), 0..6).prop_map(|entries| Value::Object(entries.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_value_is_decoded_or_refused(value in any_json()) {
+        for (group, version, kind) in [POD, DEPLOYMENT, SECRET, EVENT] {
+            let schema = schema(group, version, kind);
+            if let Ok(decoded) = decode_value(value.clone(), &schema) {
+                let again = decode_value(decoded.value.clone(), &schema);
+                prop_assert_eq!(again, Ok(Decoded { value: decoded.value, strict: Vec::new() }));
+            }
+        }
+    }
+
+    #[test]
+    fn json_is_read_as_serde_json_reads_it(value in any_json()) {
+        let text = value.to_string();
+        prop_assert_eq!(parse_json(text.as_bytes()).map_err(|error| error.to_string()), Ok(value));
+    }
+
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        let json = parse_json(&bytes).is_ok();
+        if serde_json::from_slice::<Value>(&bytes).is_ok() {
+            prop_assert!(json, "what is JSON is read");
+        }
+        let _ = decode_yaml(&bytes, &SchemaRef::any());
+        let _ = type_meta_of_yaml(&bytes);
+    }
 }
