@@ -28,6 +28,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// A failed request made with kube's own types.
+    pub fn request(verb: &'static str, object: impl Into<String>, source: kube::Error) -> Self {
+        Self::Request {
+            verb,
+            object: object.into(),
+            source: Box::new(source),
+        }
+    }
+
     /// The server's `Status`, if it gave one.
     pub fn status(&self) -> Option<&Status> {
         match self {

@@ -54,6 +54,7 @@
 
 mod context;
 mod correlate;
+mod dynamic;
 mod error;
 mod events;
 mod informer;
@@ -65,6 +66,7 @@ mod queue;
 mod supervise;
 
 pub use context::{ClientFactory, Context, QueueBuilder, component_user};
+pub use dynamic::ServedResource;
 pub use error::Error;
 pub use events::{EventKind, EventRecorder, InvolvedObject};
 pub use informer::{Change, Informer, MetadataChange, MetadataSource, SharedInformers};

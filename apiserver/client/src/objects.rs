@@ -40,7 +40,7 @@ impl Precondition {
     }
 
     /// Adds the precondition to a merge patch's metadata, where the server checks it.
-    fn merge_into(&self, patch: &mut Value) {
+    pub(crate) fn merge_into(&self, patch: &mut Value) {
         let Some(patch) = patch.as_object_mut() else {
             return;
         };
@@ -293,20 +293,29 @@ pub(crate) fn delete_params(
 }
 
 /// One request with the words that name it in an error.
-struct Call<'a> {
+pub(crate) struct Call<'a> {
     verb: &'static str,
     kind: String,
     key: &'a ObjectKey,
-    request: Request,
+    pub(crate) request: Request,
 }
 
 impl<'a> Call<'a> {
     fn new<K: Kind>(verb: &'static str, key: &'a ObjectKey) -> Self {
+        Self::at(
+            verb,
+            &K::kind(&()),
+            K::url_path(&(), key.namespace_option()),
+            key,
+        )
+    }
+
+    pub(crate) fn at(verb: &'static str, kind: &str, path: String, key: &'a ObjectKey) -> Self {
         Self {
             verb,
-            kind: K::kind(&()).to_lowercase(),
+            kind: kind.to_lowercase(),
             key,
-            request: Request::new(K::url_path(&(), key.namespace_option())),
+            request: Request::new(path),
         }
     }
 
@@ -317,7 +326,7 @@ impl<'a> Call<'a> {
         })
     }
 
-    async fn send<T: DeserializeOwned>(
+    pub(crate) async fn send<T: DeserializeOwned>(
         &self,
         client: &Client,
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
@@ -326,11 +335,7 @@ impl<'a> Call<'a> {
             Ok(request) => client.request(request).await,
             Err(error) => Err(kube::Error::BuildRequest(error)),
         };
-        answer.map_err(|source| Error::Request {
-            verb: self.verb,
-            object: self.object(),
-            source: Box::new(source),
-        })
+        answer.map_err(|source| Error::request(self.verb, self.object(), source))
     }
 
     fn object(&self) -> String {
@@ -338,7 +343,7 @@ impl<'a> Call<'a> {
     }
 }
 
-fn optional<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
+pub(crate) fn optional<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
     match answer {
         Ok(object) => Ok(Some(object)),
         Err(error) if error.is_not_found() => Ok(None),

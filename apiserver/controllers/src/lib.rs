@@ -18,11 +18,18 @@
 //! ```
 
 mod deployment;
+mod endpoints;
+mod endpointslice;
 #[cfg(test)]
 mod fixtures;
+mod garbagecollector;
+mod namespace;
+mod nodelifecycle;
 mod patch;
+mod podgc;
 mod pods;
 mod replicaset;
+mod serviceaccount;
 mod worker;
 
 use std::future::Future;
@@ -38,9 +45,21 @@ const EXPECTATION_DEADLINE: Duration = Duration::from_secs(5);
 type Run = fn(Context) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Every controller by the name under which it writes.
-const CONTROLLERS: [(&str, Run); 2] = [
+const CONTROLLERS: [(&str, Run); 9] = [
     (deployment::NAME, |ctx| Box::pin(deployment::run(ctx))),
+    (endpoints::NAME, |ctx| Box::pin(endpoints::run(ctx))),
+    (endpointslice::NAME, |ctx| Box::pin(endpointslice::run(ctx))),
+    (namespace::NAME, |ctx| Box::pin(namespace::run(ctx))),
+    (nodelifecycle::NAME, |ctx| Box::pin(nodelifecycle::run(ctx))),
+    (podgc::NAME, |ctx| Box::pin(podgc::run(ctx))),
     (replicaset::NAME, |ctx| Box::pin(replicaset::run(ctx))),
+    (serviceaccount::NAME, |ctx| {
+        Box::pin(serviceaccount::run(ctx))
+    }),
+    // Last, so that it finds the caches of the others and needs few of its own.
+    (garbagecollector::NAME, |ctx| {
+        Box::pin(garbagecollector::run(ctx))
+    }),
 ];
 
 /// Runs every controller until the context is stopped. Each has a task and an identity of its own

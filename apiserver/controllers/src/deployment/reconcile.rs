@@ -147,7 +147,7 @@ impl<'a> Round<'a> {
                 deleted: false,
             })
             .collect();
-        sets.sort_by(|one, two| age(&one.is).cmp(&age(&two.is)));
+        sets.sort_by_key(|set| age(&set.is));
         let status = world.deployment.status.clone().unwrap_or_default();
         Self {
             world,
@@ -197,10 +197,10 @@ impl<'a> Round<'a> {
         let newest = self.newest_old_revision() + 1;
         let set = &mut self.sets[index].is;
         annotate_new(set, deployment, newest);
-        if let Some(own) = set.spec.as_mut() {
-            if own.min_ready_seconds.unwrap_or(0) != spec.min_ready_seconds.unwrap_or(0) {
-                own.min_ready_seconds = spec.min_ready_seconds;
-            }
+        if let Some(own) = set.spec.as_mut()
+            && own.min_ready_seconds.unwrap_or(0) != spec.min_ready_seconds.unwrap_or(0)
+        {
+            own.min_ready_seconds = spec.min_ready_seconds;
         }
         self.revision = Some(revision_of(&set.metadata));
         let name = set.metadata.name.clone().unwrap_or_default();

@@ -1,0 +1,103 @@
+//! Keeps the Endpoints of Services with a selector, for readers that know no EndpointSlices.
+
+pub(crate) mod reconcile;
+#[cfg(test)]
+mod tests;
+
+use coracle_client::{
+    Context, DeletePropagation, Error, Lister, ObjectKey, Outcome, PendingWrites, Precondition, uid,
+};
+use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
+
+use crate::worker::{outcome, services_of, work};
+use crate::{patch, pods};
+use reconcile::{Change, World, reconcile};
+
+/// The user's name, as upstream's.
+pub(crate) const NAME: &str = "endpoint-controller";
+
+const WORKERS: usize = 16;
+
+/// Runs until the context is stopped.
+pub(crate) async fn run(ctx: Context) {
+    let controller = Controller {
+        services: ctx.lister(),
+        pods: ctx.lister(),
+        endpoints: ctx.lister(),
+        pending: PendingWrites::new(ctx.clock().clone(), crate::EXPECTATION_DEADLINE),
+        ctx: ctx.clone(),
+    };
+    let queue = ctx
+        .watch::<Service>()
+        .and::<Pod>(services_of(ctx.lister()))
+        .and::<Endpoints>(|change| vec![ObjectKey::of(change.object().as_ref())])
+        .into_queue()
+        .await;
+    work(queue, WORKERS, |key| controller.sync(key)).await;
+}
+
+struct Controller {
+    ctx: Context,
+    services: Lister<Service>,
+    pods: Lister<Pod>,
+    endpoints: Lister<Endpoints>,
+    pending: PendingWrites<ObjectKey>,
+}
+
+impl Controller {
+    async fn sync(&self, key: ObjectKey) -> Outcome {
+        if let Some(wait) = self.pending.unobserved(&key) {
+            return Outcome::After(wait);
+        }
+        let service = self.services.get(&key);
+        let pods = match &service {
+            Some(service) => {
+                let mut pods = self.pods.in_namespace(&key.namespace);
+                pods.retain(|pod| pods::selects(service, pod.metadata.labels.as_ref()));
+                pods
+            }
+            None => Vec::new(),
+        };
+        let world = World {
+            service,
+            pods,
+            endpoints: self.endpoints.get(&key),
+        };
+        let result = match reconcile(&world) {
+            Some(change) => self.apply(&key, change).await,
+            None => Ok(()),
+        };
+        outcome(NAME, &key, result.map(|()| Outcome::Done))
+    }
+
+    async fn apply(&self, key: &ObjectKey, change: Change) -> Result<(), Error> {
+        match change {
+            Change::Create(endpoints) => {
+                let written = self.ctx.objects().create(endpoints.as_ref()).await?;
+                self.pending.wrote(key, &self.endpoints, &written);
+            }
+            Change::Update { old, new } => {
+                let Some(difference) = patch::difference(old.as_ref(), new.as_ref()) else {
+                    return Ok(());
+                };
+                let when = Precondition::unchanged(old.as_ref());
+                let written = self
+                    .ctx
+                    .objects()
+                    .patch::<Endpoints>(key, &when, difference)
+                    .await?;
+                self.pending.wrote(key, &self.endpoints, &written);
+            }
+            Change::Delete(endpoints) => {
+                let when = Precondition::uid_of(endpoints.as_ref());
+                self.ctx
+                    .objects()
+                    .delete::<Endpoints>(key, &when, DeletePropagation::Default, None)
+                    .await?;
+                self.pending
+                    .deleted(key, &self.endpoints, uid(endpoints.as_ref()));
+            }
+        }
+        Ok(())
+    }
+}

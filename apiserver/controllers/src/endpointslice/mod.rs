@@ -1,0 +1,141 @@
+//! Keeps the EndpointSlices of Services with a selector.
+
+pub(crate) mod reconcile;
+#[cfg(test)]
+mod tests;
+
+use coracle_client::{
+    Context, DeletePropagation, Error, Lister, ObjectKey, Outcome, PendingWrites, Precondition,
+    is_controlled_by, uid,
+};
+use futures::StreamExt;
+use futures::stream;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use crate::worker::{outcome, services_of, work};
+use crate::{patch, pods};
+use reconcile::{Change, MANAGED_BY, MANAGER, SERVICE_NAME, World, reconcile};
+
+/// The user's name, as upstream's.
+pub(crate) const NAME: &str = "endpointslice-controller";
+
+const WORKERS: usize = 16;
+const AT_ONCE: usize = 16;
+
+/// Runs until the context is stopped.
+pub(crate) async fn run(ctx: Context) {
+    let controller = Controller {
+        services: ctx.lister(),
+        pods: ctx.lister(),
+        slices: ctx.lister(),
+        pending: PendingWrites::new(ctx.clock().clone(), crate::EXPECTATION_DEADLINE),
+        ctx: ctx.clone(),
+    };
+    let queue = ctx
+        .watch::<Service>()
+        .and::<Pod>(services_of(ctx.lister()))
+        .and::<EndpointSlice>(|change| {
+            let labels = change.object().metadata.labels.clone().unwrap_or_default();
+            let ours = labels
+                .get(MANAGED_BY)
+                .is_some_and(|manager| manager == MANAGER);
+            let namespace = change
+                .object()
+                .metadata
+                .namespace
+                .clone()
+                .unwrap_or_default();
+            let service = labels.get(SERVICE_NAME).filter(|_| ours);
+            service
+                .map(|service| ObjectKey::new(namespace, service.clone()))
+                .into_iter()
+                .collect()
+        })
+        .into_queue()
+        .await;
+    work(queue, WORKERS, |key| controller.sync(key)).await;
+}
+
+struct Controller {
+    ctx: Context,
+    services: Lister<Service>,
+    pods: Lister<Pod>,
+    slices: Lister<EndpointSlice>,
+    pending: PendingWrites<ObjectKey>,
+}
+
+impl Controller {
+    async fn sync(&self, key: ObjectKey) -> Outcome {
+        if let Some(wait) = self.pending.unobserved(&key) {
+            return Outcome::After(wait);
+        }
+        // Gone: the garbage collector follows the owner references.
+        let Some(world) = self.observe(&key) else {
+            return Outcome::Done;
+        };
+        let changes = reconcile(&world);
+        let writes = changes.into_iter().map(|change| self.apply(&key, change));
+        let answers: Vec<_> = stream::iter(writes)
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        let result: Result<(), Error> = answers.into_iter().collect();
+        outcome(NAME, &key, result.map(|()| Outcome::Done))
+    }
+
+    fn observe(&self, key: &ObjectKey) -> Option<World> {
+        let service = self.services.get(key)?;
+        let mut pods = self.pods.in_namespace(&key.namespace);
+        pods.retain(|pod| pods::selects(&service, pod.metadata.labels.as_ref()));
+        // Slices that somebody else made for the Service are theirs.
+        let mut slices = self.slices.owned_by(uid(service.as_ref()));
+        slices.retain(|slice| {
+            let manager = slice
+                .metadata
+                .labels
+                .as_ref()
+                .and_then(|labels| labels.get(MANAGED_BY));
+            manager.is_some_and(|manager| manager == MANAGER)
+                && is_controlled_by(slice.as_ref(), uid(service.as_ref()))
+        });
+        Some(World {
+            service,
+            pods,
+            slices,
+        })
+    }
+
+    async fn apply(&self, key: &ObjectKey, change: Change) -> Result<(), Error> {
+        match change {
+            Change::Create(slice) => {
+                let written = self.ctx.objects().create(slice.as_ref()).await?;
+                self.pending.wrote(key, &self.slices, &written);
+            }
+            Change::Update { old, new } => {
+                let Some(difference) = patch::difference(old.as_ref(), new.as_ref()) else {
+                    return Ok(());
+                };
+                let when = Precondition::unchanged(old.as_ref());
+                let slice = ObjectKey::of(old.as_ref());
+                let written = self
+                    .ctx
+                    .objects()
+                    .patch::<EndpointSlice>(&slice, &when, difference)
+                    .await?;
+                self.pending.wrote(key, &self.slices, &written);
+            }
+            Change::Delete(slice) => {
+                let when = Precondition::uid_of(slice.as_ref());
+                let name = ObjectKey::of(slice.as_ref());
+                let how = DeletePropagation::Default;
+                self.ctx
+                    .objects()
+                    .delete::<EndpointSlice>(&name, &when, how, None)
+                    .await?;
+                self.pending.deleted(key, &self.slices, uid(slice.as_ref()));
+            }
+        }
+        Ok(())
+    }
+}
