@@ -1,4 +1,4 @@
-//! OpenAPI v3: `/openapi/v3` and one document per group and version.
+//! OpenAPI: `/openapi/v3` with one document per group and version, and `/openapi/v2` with all of them in one.
 //!
 //! ```text
 //! registry ──▶ paths ────┐
@@ -10,11 +10,12 @@
 //! fields itself. A document is made when it is first asked for; what is kept is its compressed form, a tenth of its
 //! size. Its hash in the index is of what it is made from, so that the index needs no documents.
 //!
-//! Not served: `/openapi/v2`, which clients before 1.24 need, and documents in protobuf; clients take JSON instead.
+//! Not served: v3 documents in protobuf; clients take JSON instead.
 
 mod descriptions;
 mod paths;
 mod schemas;
+mod v2;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -45,7 +46,11 @@ pub struct Documents {
 
 /// Answers an OpenAPI path; `None` for other paths.
 pub fn answer(server: &Server, parts: &Parts, info: &RequestInfo) -> Option<Answer> {
-    let path = info.path.trim_end_matches('/').strip_prefix("/openapi/v3")?;
+    let path = info.path.trim_end_matches('/');
+    if path == "/openapi/v2" {
+        return Some(version_2(server, parts));
+    }
+    let path = path.strip_prefix("/openapi/v3")?;
     if path.is_empty() {
         let index = to_json(&index(&server.registry));
         return Some(Answer::bytes(StatusCode::OK, "text/plain; charset=utf-8", index));
@@ -74,14 +79,44 @@ pub fn answer(server: &Server, parts: &Parts, info: &RequestInfo) -> Option<Answ
     Some(answer)
 }
 
+/// `/openapi/v2`: protobuf for those who ask for it, else JSON.
+fn version_2(server: &Server, parts: &Parts) -> Answer {
+    const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    // Clients write the version with `@`, or after a dot.
+    let protobuf = accepts(&parts.headers, |media| media.starts_with("application/com.github.proto-openapi.spec.v2"));
+    if !protobuf && !takes_json(&parts.headers) {
+        return Answer::bytes(StatusCode::NOT_ACCEPTABLE, "", Vec::new());
+    }
+    let registry = &server.registry;
+    let make = || {
+        let mut versions: Vec<(&str, &str)> = registry.iter().map(|r| (r.group, r.version)).collect();
+        versions.dedup();
+        let documents: Vec<Value> =
+            versions.into_iter().map(|(group, version)| document(registry, group, version)).collect();
+        v2::document(&documents, KUBERNETES_VERSION)
+    };
+    let (bytes, content_type) = if protobuf {
+        (server.documents.get_bytes("v2.pb", || v2::to_protobuf(&make()).into()), PROTOBUF)
+    } else {
+        (server.documents.get("v2.json", make), negotiate::JSON)
+    };
+    let mut answer = Answer::bytes(StatusCode::OK, content_type, bytes);
+    answer.headers.push((VARY, HeaderValue::from_static("Accept")));
+    answer
+}
+
 impl Documents {
     /// The document at `path`, made now if it has never been.
     fn get(&self, path: &str, make: impl FnOnce() -> Value) -> Bytes {
+        self.get_bytes(path, || to_json(&make()))
+    }
+
+    fn get_bytes(&self, path: &str, make: impl FnOnce() -> Bytes) -> Bytes {
         let known = self.made.lock().get(path).cloned();
         if let Some(document) = known.as_deref().and_then(unpack) {
             return document;
         }
-        let document = to_json(&make());
+        let document = make();
         if let Some(packed) = pack(&document) {
             self.made.lock().insert(path.to_owned(), packed);
         }
@@ -102,12 +137,14 @@ fn unpack(bytes: &[u8]) -> Option<Bytes> {
 }
 
 fn takes_json(headers: &HeaderMap) -> bool {
+    !headers.contains_key(ACCEPT)
+        || accepts(headers, |media| ["application/json", "application/*", "*/*"].contains(&media))
+}
+
+/// Whether `Accept` has a media type that fits.
+fn accepts(headers: &HeaderMap, fits: impl Fn(&str) -> bool) -> bool {
     let accept: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
-    accept.is_empty()
-        || accept.join(",").split(',').any(|clause| {
-            let media_type = clause.split(';').next().unwrap_or_default().trim();
-            ["application/json", "application/*", "*/*"].contains(&media_type)
-        })
+    accept.join(",").split(',').any(|clause| fits(clause.split(';').next().unwrap_or_default().trim()))
 }
 
 /// The path of a group's version below `/openapi/v3`.
