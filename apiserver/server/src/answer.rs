@@ -1,7 +1,8 @@
 //! Answers: status, representation, warnings; and how they become an HTTP response.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use coracle_api::Object;
+use coracle_api::schema::SchemaRef;
+use coracle_api::{Object, protobuf};
 use coracle_clock::Timestamp;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, VARY};
 use http::{Response, StatusCode};
@@ -85,12 +86,18 @@ impl Answer {
                 Ok(text) => Self::bytes(status, negotiate::YAML, text),
                 Err(error) => Self::from(ApiError::internal(error)),
             },
-            _ if output.pretty => {
+            Format::Protobuf => {
+                let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
+                let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
+                let schema = SchemaRef::for_kind(group, version, text("kind")).unwrap_or_else(SchemaRef::any);
+                Self::bytes(status, negotiate::PROTOBUF, protobuf::encode(value, &schema))
+            }
+            Format::Json if output.pretty => {
                 let mut text = serde_json::to_vec_pretty(value).expect("JSON values can always be written");
                 text.push(b'\n');
                 Self::bytes(status, negotiate::JSON, text)
             }
-            _ => Self::bytes(status, negotiate::JSON, to_json(value)),
+            Format::Json => Self::bytes(status, negotiate::JSON, to_json(value)),
         }
     }
 
@@ -98,9 +105,7 @@ impl Answer {
     pub fn object(call: &Call, status: StatusCode, shown: Shown<'_>, now: Timestamp) -> Self {
         let output = call.output;
         let value = match output.shape {
-            Shape::Object if output.is_plain() || output.format == Format::Protobuf => {
-                return Self::bytes(status, negotiate::JSON, shown.json());
-            }
+            Shape::Object if output.is_plain() => return Self::bytes(status, negotiate::JSON, shown.json()),
             Shape::Object => shown.object().into_value(),
             Shape::PartialMetadata(version) => partial(&shown.object(), version),
             Shape::Table(version) => {
@@ -118,7 +123,7 @@ impl Answer {
         let kind = format!("{}List", resource.kind);
         let objects = || entries.iter().map(|entry| entry.object());
         let value = match output.shape {
-            Shape::Object if output.is_plain() || output.format == Format::Protobuf => {
+            Shape::Object if output.is_plain() => {
                 let bytes = list_bytes(&kind, &resource.api_version(), &metadata, entries);
                 return Self::bytes(StatusCode::OK, negotiate::JSON, bytes);
             }
@@ -145,6 +150,12 @@ impl Answer {
         self
     }
 
+    /// Adds warnings before those that are there.
+    pub fn with_first_warnings(mut self, warnings: Vec<String>) -> Self {
+        self.warnings.splice(0..0, warnings);
+        self
+    }
+
     /// The response; large blocks are compressed for clients that accept it.
     pub async fn into_response(self, accept_encoding: Option<&str>) -> Response<Body> {
         let mut response = Response::new(body::empty());
@@ -164,7 +175,9 @@ impl Answer {
                 headers.append(http::header::WARNING, value);
             }
         }
-        headers.extend(self.headers);
+        for (name, value) in self.headers {
+            headers.insert(name, value);
+        }
         match self.payload {
             Payload::Stream(stream) => *response.body_mut() = stream,
             Payload::Bytes(bytes) => {
@@ -251,7 +264,7 @@ impl Call {
             .map(|(row, object)| {
                 let mut row = row;
                 match include {
-                    "None" => {}
+                    "None" => row["object"] = Value::Null,
                     "Object" => row["object"] = object.clone().into_value(),
                     _ => row["object"] = partial(object, version),
                 }

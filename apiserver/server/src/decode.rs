@@ -1,6 +1,7 @@
 //! Request bodies become objects: by format, by schema, with the findings that `fieldValidation` asks for.
 
 use bytes::Bytes;
+use coracle_api::protobuf::Envelope;
 use coracle_api::schema::{self, Decoded, SchemaRef};
 use coracle_api::{Object, Resource};
 use serde_json::{Map, Value};
@@ -54,7 +55,7 @@ pub fn body(bytes: &Bytes, input: Input, expected: Expected, validation: FieldVa
             Ok(decoded) => decoded.value,
             Err(error) => return Err(unrecognized(bytes, expected, &error.to_string())),
         },
-        Input::Protobuf => return protobuf(bytes, expected),
+        Input::Protobuf => return protobuf(bytes, expected, validation),
     };
     let (kind, api_version) = type_of(&value).map_err(|error| unrecognized(bytes, expected, &error))?;
     check_type(&kind, &api_version, expected)?;
@@ -201,12 +202,21 @@ fn check_type(kind: &str, api_version: &str, expected: Expected) -> Result<()> {
     )))
 }
 
-/// Decodes a protobuf body into a JSON value of the given type.
-pub fn protobuf_value(_bytes: &Bytes, _group: &str, _version: &str, _kind: &str) -> Result<Value> {
-    Err(ApiError::unsupported_media_type(&[crate::negotiate::JSON, crate::negotiate::YAML]))
+/// Decodes a protobuf body of the given kind into its JSON form.
+pub fn protobuf_value(bytes: &[u8], schema: &SchemaRef) -> Result<Value> {
+    let value = Envelope::open(bytes).and_then(|envelope| envelope.decode(schema));
+    value.map_err(|error| ApiError::bad_request(error.to_string()))
 }
 
-fn protobuf(bytes: &Bytes, expected: Expected) -> Result<Body> {
-    let value = protobuf_value(bytes, expected.group, expected.version, expected.kind)?;
-    self::value(value, expected, FieldValidation::Ignore)
+fn protobuf(bytes: &Bytes, expected: Expected, validation: FieldValidation) -> Result<Body> {
+    let envelope = Envelope::open(bytes).map_err(|error| unrecognized(bytes, expected, &error.to_string()))?;
+    check_type(&envelope.kind, &envelope.api_version, expected)?;
+    let value = envelope.decode(&expected.schema()).map_err(|error| {
+        ApiError::bad_request(format!(
+            "{} in version {:?} cannot be handled as a {}: {error}",
+            expected.kind, expected.version, expected.kind
+        ))
+    })?;
+    // Protobuf has no names, hence no unknown ones.
+    finish(Decoded { value, strict: Vec::new() }, expected, validation)
 }

@@ -23,7 +23,7 @@ pub enum Format {
     Json,
     /// YAML.
     Yaml,
-    /// Protobuf; whoever cannot encode an object falls back to JSON, which every client that asks for protobuf reads.
+    /// Protobuf; only for clients that accept nothing else, since JSON is what we have ready.
     Protobuf,
 }
 
@@ -66,6 +66,7 @@ pub fn output(headers: &HeaderMap, pretty: Option<&str>, verb: &str) -> Result<O
     if accept.trim().is_empty() {
         return Ok(Output { pretty, ..Output::PLAIN });
     }
+    let mut protobuf = None;
     for clause in accept.split(',') {
         let mut parts = clause.split(';').map(str::trim);
         let format = match parts.next().unwrap_or_default() {
@@ -98,10 +99,16 @@ pub fn output(headers: &HeaderMap, pretty: Option<&str>, verb: &str) -> Result<O
             }
             _ => continue,
         };
-        if matches!(shape, Shape::Table(_)) && format == Format::Protobuf {
-            continue;
+        let output = Output { format, shape, pretty };
+        if format != Format::Protobuf {
+            return Ok(output);
         }
-        return Ok(Output { format, shape, pretty });
+        if !matches!(shape, Shape::Table(_)) && verb != "watch" {
+            protobuf.get_or_insert(output);
+        }
+    }
+    if let Some(output) = protobuf {
+        return Ok(output);
     }
     let lists = matches!(verb, "list" | "watch" | "deletecollection");
     Err(ApiError::not_acceptable(if lists { LIST_TYPES } else { OBJECT_TYPES }))
@@ -151,8 +158,10 @@ mod tests {
     }
 
     #[test]
-    fn the_first_acceptable_clause_wins() {
+    fn json_is_preferred_to_protobuf() {
         let output = chosen("application/xml, application/vnd.kubernetes.protobuf, application/json", "get");
+        assert_eq!(output.expect("acceptable").format, Format::Json);
+        let output = chosen("application/vnd.kubernetes.protobuf", "get");
         assert_eq!(output.expect("acceptable").format, Format::Protobuf);
     }
 

@@ -35,14 +35,14 @@ use crate::call::Call;
 use crate::dialer::{NoNodes, NodeDialer};
 use crate::health::{Check, Health};
 use crate::metrics::Metrics;
-use crate::negotiate::{self, Output};
+use crate::negotiate::{self, Output, Shape};
 use crate::request_info::RequestInfo;
 use crate::server::Server;
 use crate::status::{ApiError, Result};
 use crate::storage::Storage;
 use crate::subresources::{binding, log, scale};
 use crate::verbs::{create, delete, get, list, patch, update, watch};
-use crate::{discovery, openapi};
+use crate::{discovery, openapi, table};
 
 /// Requests handled at once, watches not counted; more are 429.
 const DEFAULT_MAX_IN_FLIGHT: usize = 600;
@@ -198,7 +198,7 @@ impl ApiServer {
         if !info.is_resource {
             return self.document(&parts, &info).await;
         }
-        if !server.registry.iter().any(|resource| resource.group == info.group && resource.version == info.version) {
+        if !server.registry.iter().any(|resource| resource.group == info.group) {
             return Ok(page_not_found());
         }
         let resource = server
@@ -212,9 +212,13 @@ impl ApiServer {
             // Logs are text whatever the client accepts.
             if info.subresource == "log" { Ok(Output::PLAIN) } else { Err(error) }
         })?;
+        if matches!(output.shape, Shape::Table(_)) {
+            table::check_include(info.query.get("includeObject"))?;
+        }
         let call = Call { info, identity, headers: parts.headers, output, resource, subresource };
         let answer = settle(self.dispatch(&parts.method, call, body).await);
-        Ok(answer.with_warnings(deprecation(resource)))
+        let served = answer.status != StatusCode::METHOD_NOT_ALLOWED;
+        Ok(answer.with_warnings(deprecation(resource).filter(|_| served)))
     }
 
     /// Checks that the path fits the resource, and finds its subresource.

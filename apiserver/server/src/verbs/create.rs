@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::{MAX_RETRIES, expected, set_defaults, time_to_live, warnings};
 use crate::admission::{Attributes, Operation};
-use crate::answer::{Answer, Shown};
+use crate::answer::{Answer, Shown, settle};
 use crate::call::Call;
 use crate::decode;
 use crate::metadata;
@@ -22,7 +22,9 @@ pub async fn create(server: &Server, call: &Call, body: Bytes) -> Result<Answer>
     let input = negotiate::input(&call.headers)?;
     let decode::Body { object, warnings } = decode::body(&body, input, expected(call), options.field_validation)?;
     check_namespace(call, &object)?;
-    store(server, call, &options, object, warnings, StatusCode::CREATED).await
+    // What the schema does not know is worth a warning even when the object is refused.
+    let answer = settle(store(server, call, &options, object, StatusCode::CREATED).await);
+    Ok(answer.with_first_warnings(warnings))
 }
 
 /// Refuses an object whose namespace is not that of the path.
@@ -40,14 +42,13 @@ pub async fn store(
     call: &Call,
     options: &WriteOptions,
     mut object: Object,
-    mut notes: Vec<String>,
     status: StatusCode,
 ) -> Result<Answer> {
     let (resource, namespace) = (call.resource, call.namespace());
     if !matches!(object.resource_version(), "" | "0") {
         return Err(ApiError::unclassified("resourceVersion should not be set on objects to be created"));
     }
-    notes.extend(metadata::dedup_owners(&mut object, false));
+    let mut notes: Vec<String> = metadata::dedup_owners(&mut object, false).into_iter().collect();
     set_defaults(&mut object, resource);
     let name = object.name().to_owned();
     let attributes = Attributes {

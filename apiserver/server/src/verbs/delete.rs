@@ -6,7 +6,10 @@
 //!                     └── neither ───────────────────────────────┴──▶ removed from the store
 //! ```
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use coracle_api::schema::SchemaRef;
 use coracle_api::{Object, Resource};
 use coracle_clock::{Clock, Timestamp};
 use http::StatusCode;
@@ -75,10 +78,9 @@ fn options(call: &Call, body: &Bytes) -> Result<DeleteOptions> {
         Input::Json => coracle_api::schema::parse_json(body)
             .map_err(|error| bad(format!("couldn't get version/kind; json parse error: {error}")))?,
         Input::Yaml => {
-            let any = coracle_api::schema::SchemaRef::any();
-            coracle_api::schema::decode_yaml(body, &any).map_err(|error| bad(error.to_string()))?.value
+            coracle_api::schema::decode_yaml(body, &SchemaRef::any()).map_err(|error| bad(error.to_string()))?.value
         }
-        Input::Protobuf => crate::decode::protobuf_value(body, "meta.k8s.io", "v1", "DeleteOptions")?,
+        Input::Protobuf => crate::decode::protobuf_value(body, &options_schema())?,
     };
     let (kind, api_version) = crate::decode::type_of(&value).map_err(bad)?;
     if !matches!(kind.as_str(), "" | "DeleteOptions") {
@@ -87,12 +89,14 @@ fn options(call: &Call, body: &Bytes) -> Result<DeleteOptions> {
              \"k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27\""
         )));
     }
-    let schema = coracle_api::schema::SchemaRef::for_kind("", "v1", "DeleteOptions")
-        .unwrap_or_else(coracle_api::schema::SchemaRef::any);
     let value = if value.is_null() { json!({}) } else { value };
-    let decoded = coracle_api::schema::decode_value(value, &schema).map_err(|error| bad(error.to_string()))?;
+    let decoded = coracle_api::schema::decode_value(value, &options_schema()).map_err(|error| bad(error.to_string()))?;
     let object = Object::from_value(decoded.value).unwrap_or_default();
     DeleteOptions::parse(&call.info.query, Some(&object))
+}
+
+fn options_schema() -> SchemaRef {
+    SchemaRef::for_kind("", "v1", "DeleteOptions").unwrap_or_else(SchemaRef::any)
 }
 
 /// What a deletion came to.
@@ -139,6 +143,12 @@ async fn delete_one(
                 update.map(|entry| Deleted { object: entry.object(), gone: false })
             }
             Decision::Remove(last) => {
+                let entry = match show_last(server, resource, &entry, &last, options.dry_run).await {
+                    Ok(entry) => entry,
+                    Err(WriteError::Conflict) if attempt < MAX_RETRIES => continue,
+                    Err(WriteError::Conflict) => return Err(ApiError::modified(resource, name)),
+                    Err(WriteError::Other(error)) => return Err(error),
+                };
                 remove(server, call, &entry, &last, options.dry_run).await.map(|object| Deleted { object, gone: true })
             }
         };
@@ -150,6 +160,20 @@ async fn delete_one(
         }
     }
     unreachable!("the last attempt returns")
+}
+
+/// Kinds that are deleted gracefully show their watchers the end of the grace period before they go.
+async fn show_last(
+    server: &Server,
+    resource: &'static Resource,
+    entry: &Arc<Entry>,
+    last: &Object,
+    dry_run: bool,
+) -> Result<Arc<Entry>, WriteError> {
+    if dry_run || !last.is_terminating() || metadata::same(last, &entry.object()) {
+        return Ok(Arc::clone(entry));
+    }
+    server.storage.update(resource, &entry.key, last, entry.revision, time_to_live(resource)).await.map(Arc::new)
 }
 
 fn check_preconditions(resource: &Resource, object: &Object, options: &DeleteOptions) -> Result<()> {
@@ -190,7 +214,7 @@ fn decide(resource: &Resource, object: &Object, options: &DeleteOptions, clock: 
             let mut marked = object.clone();
             metadata::set_deletion(&mut marked, stamp(now), None);
             marked.set("status.phase", "Terminating");
-            set_propagation(&mut marked, options);
+            set_propagation(resource, &mut marked, options);
             return Decision::Mark(marked);
         }
         if object.at("spec.finalizers").len() > 0 {
@@ -198,7 +222,7 @@ fn decide(resource: &Resource, object: &Object, options: &DeleteOptions, clock: 
         }
     }
     let mut next = object.clone();
-    set_propagation(&mut next, options);
+    set_propagation(resource, &mut next, options);
     let grace = resource.strategy.grace_period_seconds(object, options.grace_period_seconds);
     let held = !metadata::finalizers(&next).is_empty();
     if object.is_terminating() {
@@ -246,7 +270,11 @@ fn stamp_seconds(seconds: i64) -> Value {
 }
 
 /// Turns the propagation policy into finalizers, as the garbage collector reads them.
-fn set_propagation(object: &mut Object, options: &DeleteOptions) {
+fn set_propagation(resource: &Resource, object: &mut Object, options: &DeleteOptions) {
+    // Events have no dependents, and upstream's collector does not look at them.
+    if resource.plural == "events" {
+        return;
+    }
     let mut finalizers = metadata::finalizers(object);
     let had = |name: &str| finalizers.iter().any(|finalizer| finalizer == name);
     let (orphan, foreground) = match (options.orphan_dependents, options.propagation) {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{MAX_RETRIES, create, delete, expected, set_defaults, time_to_live, warnings};
 use crate::admission::{Attributes, Operation};
-use crate::answer::{Answer, Shown};
+use crate::answer::{Answer, Shown, settle};
 use crate::cache::Entry;
 use crate::call::Call;
 use crate::decode;
@@ -32,19 +32,21 @@ pub async fn update(server: &Server, call: &Call, body: Bytes) -> Result<Answer>
         uid_precondition: true,
         make: &|_old| Ok(decode::Body { object: object.clone(), warnings: Vec::new() }),
     };
-    match apply(server, call, &options, &change).await? {
-        Some(outcome) => Ok(outcome.answer(server, call).with_warnings(warnings)),
-        None if call.resource.create_on_update && call.subresource.is_none() => {
+    let result = match apply(server, call, &options, &change).await {
+        Err(error) => Err(error),
+        Ok(Some(outcome)) => Ok(outcome.answer(server, call)),
+        Ok(None) if call.resource.create_on_update && call.subresource.is_none() => {
             if !object.uid().is_empty() {
                 return Err(wrong_uid(call, object.uid(), ""));
             }
             // A revision of an object that is gone says nothing about the new one.
             let mut object = object.clone();
             object.remove("metadata.resourceVersion");
-            create::store(server, call, &options, object, warnings, StatusCode::CREATED).await
+            create::store(server, call, &options, object, StatusCode::CREATED).await
         }
-        None => Err(ApiError::not_found(call.resource, call.name())),
-    }
+        Ok(None) => Err(ApiError::not_found(call.resource, call.name())),
+    };
+    Ok(settle(result).with_first_warnings(warnings))
 }
 
 /// Refuses an object whose name is not that of the path.

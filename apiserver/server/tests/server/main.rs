@@ -1,0 +1,8 @@
+//! The API server as its clients see it: requests in, answers out, over a store in memory and a paused clock.
+
+mod access;
+mod deletes;
+mod reads;
+mod support;
+mod watches;
+mod writes;
