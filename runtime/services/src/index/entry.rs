@@ -1,0 +1,284 @@
+//! What one Service means to whoever connects to it: a pure function of its objects.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use coracle_client::ObjectKey;
+use coracle_network::Protocol;
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+
+/// Upstream's default of `sessionAffinityConfig.clientIP.timeoutSeconds`.
+const AFFINITY_SECONDS: i32 = 10_800;
+
+/// One Service with its endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServiceEntry {
+    pub(crate) key: ObjectKey,
+    pub(crate) front: Front,
+    /// In the order of the manifest.
+    pub(crate) ports: Vec<Port>,
+    /// Addresses of the ready endpoints, sorted.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// Ready endpoints that have a name of their own below the Service's name, in lower case.
+    pub(crate) hostnames: BTreeMap<String, Vec<IpAddr>>,
+    /// How long a client stays with its endpoint; `None` without session affinity.
+    pub(crate) affinity: Option<Duration>,
+}
+
+/// What the Service's name stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Front {
+    /// Its own addresses, behind which the endpoints are.
+    ClusterIps(Vec<IpAddr>),
+    /// The endpoints themselves.
+    Headless,
+    /// Another name.
+    ExternalName(String),
+}
+
+/// One port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Port {
+    pub(crate) name: String,
+    pub(crate) port: u16,
+    pub(crate) protocol: Protocol,
+    pub(crate) node_port: Option<u16>,
+    pub(crate) endpoints: Endpoints,
+}
+
+/// Where connections may go, sorted, by address family. Shared, so that a pick copies no list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Endpoints {
+    v4: Arc<[SocketAddr]>,
+    v6: Arc<[SocketAddr]>,
+}
+
+impl Endpoints {
+    /// Of the given endpoints, each once.
+    fn new(mut all: Vec<SocketAddr>) -> Self {
+        all.sort_unstable();
+        all.dedup();
+        // IPv4 sorts before IPv6.
+        let v6 = all.split_off(all.partition_point(SocketAddr::is_ipv4));
+        Self {
+            v4: all.into(),
+            v6: v6.into(),
+        }
+    }
+
+    /// Those of the family of `address`.
+    pub(crate) fn of_family(&self, address: IpAddr) -> &[SocketAddr] {
+        if address.is_ipv4() {
+            &self.v4
+        } else {
+            &self.v6
+        }
+    }
+
+    /// Those of one family, for who does not care which.
+    pub(crate) fn any(&self) -> &[SocketAddr] {
+        if self.v4.is_empty() {
+            &self.v6
+        } else {
+            &self.v4
+        }
+    }
+}
+
+/// What `service` means, given all EndpointSlices that carry its name.
+///
+/// Ports of slices are matched by name and protocol. A port without any ready endpoint is served
+/// by those that are ending but still serve, as upstream's proxy does (KEP-1669).
+pub(crate) fn entry<'a>(
+    service: &Service,
+    slices: impl IntoIterator<Item = &'a EndpointSlice>,
+) -> ServiceEntry {
+    let none = ServiceSpec::default();
+    let spec = service.spec.as_ref().unwrap_or(&none);
+    let publish_all = spec.publish_not_ready_addresses == Some(true);
+    let wanted: Vec<&ServicePort> = spec.ports.iter().flatten().collect();
+    let mut backends: Vec<Candidates> = wanted.iter().map(|_| Candidates::default()).collect();
+    let mut addresses = Vec::new();
+    let mut hostnames: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+
+    for slice in slices {
+        if !matches!(slice.address_type.as_str(), "IPv4" | "IPv6") {
+            continue; // FQDN slices are nobody's endpoints, as upstream
+        }
+        // Which of the Service's ports this slice serves, and where.
+        let ports: Vec<(usize, u16)> = wanted
+            .iter()
+            .enumerate()
+            .filter_map(|(index, port)| Some((index, target(port, slice)?)))
+            .collect();
+        for endpoint in slice.endpoints.iter().flatten() {
+            let Some(address) = address_of(endpoint) else {
+                continue;
+            };
+            let readiness = if publish_all {
+                Readiness::Ready
+            } else {
+                readiness(endpoint)
+            };
+            if readiness == Readiness::Ready {
+                addresses.push(address);
+                if let Some(hostname) = endpoint.hostname.as_deref().filter(|name| !name.is_empty())
+                {
+                    hostnames
+                        .entry(hostname.to_ascii_lowercase())
+                        .or_default()
+                        .push(address);
+                }
+            }
+            for (index, port) in &ports {
+                backends[*index].add(readiness, SocketAddr::new(address, *port));
+            }
+        }
+    }
+
+    addresses.sort_unstable();
+    addresses.dedup();
+    for all in hostnames.values_mut() {
+        all.sort_unstable();
+        all.dedup();
+    }
+    let ports = wanted
+        .into_iter()
+        .zip(backends)
+        .filter_map(|(port, candidates)| port_of(port, candidates))
+        .collect();
+    ServiceEntry {
+        key: ObjectKey::of(service),
+        front: front_of(spec),
+        ports,
+        addresses,
+        hostnames,
+        affinity: affinity_of(spec),
+    }
+}
+
+/// The endpoints of one port, while they are gathered.
+#[derive(Default)]
+struct Candidates {
+    ready: Vec<SocketAddr>,
+    ending: Vec<SocketAddr>,
+}
+
+impl Candidates {
+    fn add(&mut self, readiness: Readiness, endpoint: SocketAddr) {
+        match readiness {
+            Readiness::Ready => self.ready.push(endpoint),
+            Readiness::Ending => self.ending.push(endpoint),
+            Readiness::Not => {}
+        }
+    }
+
+    fn into_endpoints(self) -> Endpoints {
+        Endpoints::new(if self.ready.is_empty() {
+            self.ending
+        } else {
+            self.ready
+        })
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Readiness {
+    Ready,
+    /// Terminating, but still serving: better than nothing.
+    Ending,
+    Not,
+}
+
+/// An unknown condition counts as ready (`EndpointConditions`).
+fn readiness(endpoint: &Endpoint) -> Readiness {
+    let conditions = endpoint.conditions.clone().unwrap_or_default();
+    let ready = conditions.ready.unwrap_or(true);
+    if ready {
+        Readiness::Ready
+    } else if conditions.terminating == Some(true) && conditions.serving.unwrap_or(ready) {
+        Readiness::Ending
+    } else {
+        Readiness::Not
+    }
+}
+
+/// The first address is the only one that counts, as upstream.
+fn address_of(endpoint: &Endpoint) -> Option<IpAddr> {
+    endpoint.addresses.first()?.parse().ok()
+}
+
+/// The port of the slice's endpoints that serves `port`.
+fn target(port: &ServicePort, slice: &EndpointSlice) -> Option<u16> {
+    let name = port.name.as_deref().unwrap_or_default();
+    let wanted = protocol_of(port.protocol.as_deref())?;
+    let found = slice.ports.iter().flatten().find(|candidate| {
+        candidate.name.as_deref().unwrap_or_default() == name
+            && protocol_of(candidate.protocol.as_deref()) == Some(wanted)
+    })?;
+    u16::try_from(found.port?).ok().filter(|port| *port != 0)
+}
+
+/// SCTP is not spoken here.
+fn protocol_of(name: Option<&str>) -> Option<Protocol> {
+    match name.unwrap_or("TCP") {
+        "TCP" => Some(Protocol::Tcp),
+        "UDP" => Some(Protocol::Udp),
+        _ => None,
+    }
+}
+
+fn port_of(port: &ServicePort, candidates: Candidates) -> Option<Port> {
+    Some(Port {
+        name: port.name.clone().unwrap_or_default(),
+        port: u16::try_from(port.port).ok()?,
+        protocol: protocol_of(port.protocol.as_deref())?,
+        node_port: port
+            .node_port
+            .and_then(|port| u16::try_from(port).ok())
+            .filter(|port| *port != 0),
+        endpoints: candidates.into_endpoints(),
+    })
+}
+
+fn front_of(spec: &ServiceSpec) -> Front {
+    if spec.type_.as_deref() == Some("ExternalName") {
+        let name = spec.external_name.clone().unwrap_or_default();
+        return Front::ExternalName(name.trim_end_matches('.').to_ascii_lowercase());
+    }
+    let mut all: Vec<IpAddr> = spec
+        .cluster_ips
+        .iter()
+        .flatten()
+        .chain(&spec.cluster_ip)
+        .filter_map(|address| address.parse().ok())
+        .collect();
+    let mut seen = Vec::new();
+    all.retain(|address| {
+        !seen.contains(address) && {
+            seen.push(*address);
+            true
+        }
+    });
+    if spec.cluster_ip.as_deref() == Some("None") {
+        Front::Headless
+    } else {
+        Front::ClusterIps(all)
+    }
+}
+
+fn affinity_of(spec: &ServiceSpec) -> Option<Duration> {
+    if spec.session_affinity.as_deref() != Some("ClientIP") {
+        return None;
+    }
+    let configured = spec
+        .session_affinity_config
+        .as_ref()
+        .and_then(|config| config.client_ip.as_ref())
+        .and_then(|client| client.timeout_seconds);
+    let seconds = configured.unwrap_or(AFFINITY_SECONDS).max(0);
+    Some(Duration::from_secs(seconds.unsigned_abs().into()))
+}

@@ -1,0 +1,177 @@
+//! The component: one index, what answers from it, and its place in the fabric.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use coracle_client::{Context, ObjectKey};
+use coracle_network::{Fabric, NetError, Protocol, TcpStream};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use crate::index::{Found, Index};
+use crate::names::Names;
+use crate::node_ports::{NodePorts, OpenPorts};
+use crate::router::Router;
+use crate::upstream::HostResolver;
+
+/// What Services need to know at their start.
+#[derive(Clone, Debug)]
+pub struct ServicesConfig {
+    /// The domain of the cluster's names, such as `cluster.local`.
+    pub cluster_domain: String,
+    /// The host's addresses on which node ports are opened; none opens no node port.
+    pub node_port_addresses: Vec<IpAddr>,
+}
+
+impl ServicesConfig {
+    /// Names below `cluster_domain`, and node ports on 127.0.0.1.
+    pub fn new(cluster_domain: impl Into<String>) -> Self {
+        Self {
+            cluster_domain: cluster_domain.into(),
+            node_port_addresses: vec![Ipv4Addr::LOCALHOST.into()],
+        }
+    }
+}
+
+/// Why a Service could not be dialled.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// There is none of that name.
+    #[error("service {0} was not found")]
+    NoService(ObjectKey),
+    /// It has no TCP port of that name or number.
+    #[error("service {service} has no TCP port {port:?}")]
+    NoPort {
+        /// The Service.
+        service: ObjectKey,
+        /// What was asked for.
+        port: String,
+    },
+    /// None of its endpoints is ready.
+    #[error("service {0} has no ready endpoints")]
+    NoEndpoints(ObjectKey),
+    /// No endpoint took the connection; the cause is the last one's.
+    #[error("no endpoint of service {service} took the connection")]
+    Connect {
+        /// The Service.
+        service: ObjectKey,
+        /// What the last endpoint that was tried said.
+        #[source]
+        source: NetError,
+    },
+}
+
+/// The node's Services; cheap to clone.
+#[derive(Clone)]
+pub struct Services {
+    index: Arc<Index>,
+    router: Arc<Router>,
+    fabric: Arc<Fabric>,
+    context: Context,
+    hosts: Arc<[IpAddr]>,
+    open: OpenPorts,
+}
+
+impl Services {
+    /// Starts to follow Services and EndpointSlices, and answers the fabric from now on. Must be
+    /// called within a tokio runtime: it runs the two kinds' informers, if nobody had asked for
+    /// them before.
+    ///
+    /// Until the caches are filled, lookups of the cluster's names wait for them.
+    pub fn start(config: ServicesConfig, context: Context, fabric: Arc<Fabric>) -> Self {
+        let index = Arc::<Index>::default();
+        let (services, slices) = (
+            context.informer::<Service>(),
+            context.informer::<EndpointSlice>(),
+        );
+        let node = fabric.node_address();
+        let router = Arc::new(Router::new(index.clone(), context.clock().clone(), node));
+        let names = Names::new(
+            index.clone(),
+            services.lister(),
+            slices.lister(),
+            &config.cluster_domain,
+            HostResolver::new(),
+        );
+        let service_index = index.clone();
+        services.subscribe(move |change| service_index.service_changed(change));
+        let slice_index = index.clone();
+        slices.subscribe(move |change| slice_index.slice_changed(change));
+        fabric.set_router(router.clone());
+        fabric.set_resolver(Arc::new(names));
+        Self {
+            index,
+            router,
+            fabric,
+            context,
+            hosts: config.node_port_addresses.into(),
+            open: OpenPorts::default(),
+        }
+    }
+
+    /// Serves node ports until the context's stop signal. Connections that pods have taken live on
+    /// after it.
+    pub async fn run(&self) {
+        let node_ports = NodePorts {
+            index: self.index.clone(),
+            router: self.router.clone(),
+            fabric: self.fabric.clone(),
+            context: self.context.clone(),
+            hosts: self.hosts.clone(),
+            open: self.open.clone(),
+        };
+        node_ports.run().await;
+    }
+
+    /// Where the host reaches the Service's first TCP node port; `None` if it has none, or while
+    /// its listener is not open.
+    pub fn node_port_address(&self, namespace: &str, name: &str) -> Option<SocketAddr> {
+        let key = ObjectKey::new(namespace, name);
+        let port = self.index.ask(|tables| {
+            let ports = &tables.service(&key)?.entry.ports;
+            let mut tcp = ports.iter().filter(|port| port.protocol == Protocol::Tcp);
+            tcp.find_map(|port| port.node_port)
+        })?;
+        let open = self.open.read();
+        open.iter().find(|address| address.port() == port).copied()
+    }
+
+    /// Connects from the node to an endpoint of a Service, as the API server's proxy does. `port`
+    /// is the name or the number of one of its TCP ports; empty means the only one.
+    pub async fn dial(
+        &self,
+        namespace: &str,
+        name: &str,
+        port: &str,
+    ) -> Result<TcpStream, DialError> {
+        let service = ObjectKey::new(namespace, name);
+        let found = self.find(&service, port)?;
+        let endpoints = found.port().endpoints.any();
+        let candidates = self
+            .router
+            .candidates(self.fabric.node_address(), &found, endpoints);
+        let mut last = None;
+        for endpoint in candidates {
+            match self.fabric.dial(endpoint).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(match last {
+            Some(source) => DialError::Connect { service, source },
+            None => DialError::NoEndpoints(service),
+        })
+    }
+
+    fn find(&self, service: &ObjectKey, port: &str) -> Result<Found, DialError> {
+        self.index.ask(|tables| {
+            let Some(indexed) = tables.service(service) else {
+                return Err(DialError::NoService(service.clone()));
+            };
+            indexed.tcp_port(port).ok_or_else(|| DialError::NoPort {
+                service: service.clone(),
+                port: port.to_owned(),
+            })
+        })
+    }
+}
