@@ -26,6 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 
 /// An image that is ready to be instantiated.
 pub(crate) struct Program {
+    pub(crate) world: World,
     pub(crate) linked: Linked,
 }
 
@@ -118,7 +119,7 @@ impl Compiler {
             )))
         })?;
         progress(ImageStep::Ready);
-        Ok(Arc::new(Program { linked }))
+        Ok(Arc::new(Program { world, linked }))
     }
 
     /// Code of an earlier run of the node, if it is there and whole.

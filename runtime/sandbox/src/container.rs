@@ -24,19 +24,30 @@ use coracle_cri::{ContainerPort, RuntimeError};
 
 use crate::exit::Exit;
 use crate::link::Linked;
+use crate::sockets::p1::Listeners;
 
 /// A container that is ready to run: whatever could be refused at once has been.
 pub(crate) enum Prepared {
-    Command(Arc<Guest>),
+    /// A program that runs once, with the listeners that a module inherits.
+    Command(Arc<Guest>, Option<Listeners>),
+    /// A component that answers requests.
     Http(http::Server),
 }
 
-/// Takes what the guest's world needs before it runs; for an http component, its port.
+/// Takes what the guest's world needs before it runs: the port of an http component, the listeners
+/// that a module inherits.
 pub(crate) fn prepare(guest: Guest) -> Result<Prepared, RuntimeError> {
     let guest = Arc::new(guest);
     match &guest.program.linked {
         Linked::Http(_) => Ok(Prepared::Http(http::Server::bind(guest)?)),
-        Linked::Module(_) | Linked::Command(_) => Ok(Prepared::Command(guest)),
+        Linked::Command(_) => Ok(Prepared::Command(guest, None)),
+        Linked::Module(_) => {
+            let listeners =
+                Listeners::bind(&guest.scope, &guest.config.ports).map_err(|error| {
+                    RuntimeError::Start(format!("failed to listen on the declared ports: {error}"))
+                })?;
+            Ok(Prepared::Command(guest, Some(listeners)))
+        }
     }
 }
 
@@ -44,7 +55,7 @@ impl Prepared {
     /// Runs to the end. Returns after every instance was dropped.
     pub(crate) async fn run(self, stop: StopSignal) -> Exit {
         match self {
-            Self::Command(guest) => command::run(guest, stop).await,
+            Self::Command(guest, listeners) => command::run(guest, listeners, stop).await,
             Self::Http(server) => server.run(stop).await,
         }
     }

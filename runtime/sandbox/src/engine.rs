@@ -64,7 +64,7 @@ fn config(pool: Option<u32>) -> Config {
         let mut pool = PoolingAllocationConfig::new();
         // A component is made of several core instances: its own, adapters and shims.
         pool.total_component_instances(instances)
-            .total_core_instances(instances.saturating_mul(4))
+            .total_core_instances(instances.saturating_mul(8))
             .total_memories(instances.saturating_mul(2))
             .total_tables(instances.saturating_mul(4))
             .total_stacks(instances.saturating_mul(2))

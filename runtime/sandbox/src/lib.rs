@@ -26,6 +26,7 @@ mod memory;
 mod pod;
 mod preopens;
 mod runtime;
+mod sockets;
 mod threads;
 mod world;
 

@@ -3,6 +3,7 @@
 //! Interfaces are added one by one. Whatever is not named here does not exist for a guest: nothing
 //! falls back to the sockets, the environment or the folders of the host.
 
+use coracle_network::SocketScope;
 use wasmtime::component::{HasData, Linker as ComponentLinker, ResourceTable};
 use wasmtime::{Engine, InstancePre, Linker, Store};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
@@ -19,6 +20,8 @@ use crate::compile::Code;
 use crate::container::OutgoingHttp;
 use crate::cpu::CpuShare;
 use crate::memory::StoreMemory;
+use crate::sockets::p1::{self, FdHost, FdTable, FdView};
+use crate::sockets::p2::{self, SocketHost, SocketsView};
 use crate::world::World;
 
 /// A program with its imports resolved, ready to be instantiated.
@@ -31,6 +34,7 @@ pub(crate) enum Linked {
 /// State of a WASI 0.1 guest.
 pub(crate) struct ModuleState {
     pub(crate) wasi: WasiP1Ctx,
+    pub(crate) fds: FdTable,
     pub(crate) memory: StoreMemory,
 }
 
@@ -40,6 +44,7 @@ pub(crate) struct ComponentState {
     pub(crate) table: ResourceTable,
     pub(crate) http: WasiHttpCtx,
     pub(crate) outgoing: OutgoingHttp,
+    pub(crate) scope: SocketScope,
     pub(crate) memory: StoreMemory,
 }
 
@@ -54,6 +59,7 @@ pub(crate) fn link(engine: &Engine, world: World, code: &Code) -> wasmtime::Resu
         Code::Component(component) => {
             let mut linker = ComponentLinker::new(engine);
             add_wasi(&mut linker)?;
+            p2::add_to_linker(&mut linker)?;
             wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
             let pre = linker.instantiate_pre(component)?;
             Ok(match world {
@@ -113,6 +119,24 @@ impl WasiHttpView for ComponentState {
     }
 }
 
+impl FdHost for ModuleState {
+    fn fds(&mut self) -> FdView<'_> {
+        FdView {
+            wasi: &mut self.wasi,
+            fds: &mut self.fds,
+        }
+    }
+}
+
+impl SocketHost for ComponentState {
+    fn sockets(&mut self) -> SocketsView<'_> {
+        SocketsView {
+            scope: &self.scope,
+            table: &mut self.table,
+        }
+    }
+}
+
 /// Interfaces of `wasi:io` need the table and nothing else.
 struct Io;
 
@@ -148,7 +172,7 @@ fn add_wasi(linker: &mut ComponentLinker<ComponentState>) -> wasmtime::Result<()
 }
 
 fn add_preview1(linker: &mut Linker<ModuleState>) -> wasmtime::Result<()> {
-    wasmtime_wasi::p1::add_to_linker_async(linker, |state: &mut ModuleState| &mut state.wasi)?;
+    p1::add_to_linker(linker)?;
     // wasmtime's own refuses codes from 126 up; a shell shows the lowest eight bits of any.
     linker.allow_shadowing(true);
     linker.func_wrap(

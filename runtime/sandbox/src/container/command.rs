@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_network::SocketScope;
+use wasmtime::InstancePre;
+use wasmtime_wasi::p2::bindings::CommandPre;
 
 use super::guest::Guest;
 use super::stop::StopSignal;
 use crate::exit::Exit;
-use crate::link::{Linked, new_store};
+use crate::link::{ComponentState, Linked, ModuleState, new_store};
+use crate::sockets::p1::Listeners;
 
 /// A connection that moved no byte for so long does not keep a stopped guest alive.
 const QUIET: Duration = Duration::from_millis(500);
@@ -16,16 +19,24 @@ const QUIET: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Runs the guest to its end.
-pub(super) async fn run(guest: Arc<Guest>, mut stop: StopSignal) -> Exit {
-    let mut task = guest.threads.spawn(guest.cpu.meter(call(guest.clone())));
+pub(super) async fn run(
+    guest: Arc<Guest>,
+    listeners: Option<Listeners>,
+    mut stop: StopSignal,
+) -> Exit {
+    let mut task = guest
+        .threads
+        .spawn(guest.cpu.meter(call(guest.clone(), listeners)));
     tokio::select! {
         done = &mut task => return done.unwrap_or_else(|error| Exit::runtime_failure(&error)),
         () = stop.asked() => guest.scope.stop_listening(),
     }
     let in_time = tokio::select! {
+        biased;
         done = &mut task => return done.unwrap_or_else(|error| Exit::runtime_failure(&error)),
-        () = quiet(&guest.scope) => true,
+        // Without any grace the guest is killed, quiet or not.
         () = stop.grace_over() => false,
+        () = quiet(&guest.scope) => true,
     };
     task.abort();
     match task.await {
@@ -43,11 +54,11 @@ async fn quiet(scope: &SocketScope) {
     }
 }
 
-async fn call(guest: Arc<Guest>) -> Exit {
-    let outcome = match &guest.program.linked {
-        Linked::Module(_) => call_module(&guest).await,
-        Linked::Command(_) => call_component(&guest).await,
-        Linked::Http(_) => unreachable!("http components are served, see `container::prepare`"),
+async fn call(guest: Arc<Guest>, listeners: Option<Listeners>) -> Exit {
+    let outcome = match (&guest.program.linked, listeners) {
+        (Linked::Module(pre), Some(listeners)) => call_module(&guest, pre, listeners).await,
+        (Linked::Command(pre), _) => call_component(&guest, pre).await,
+        _ => unreachable!("see `container::prepare`: modules have listeners, http is served"),
     };
     match outcome {
         Ok(Ok(code)) => Exit::with_code(code),
@@ -63,21 +74,21 @@ async fn call(guest: Arc<Guest>) -> Exit {
 /// The outer error is one of starting, the inner one how the call ended.
 type Outcome = wasmtime::Result<wasmtime::Result<i32>>;
 
-async fn call_module(guest: &Guest) -> Outcome {
-    let Linked::Module(pre) = &guest.program.linked else {
-        unreachable!("see `call`")
-    };
-    let mut store = new_store(&guest.engine.engine, guest.module_state()?, &guest.cpu);
+async fn call_module(
+    guest: &Guest,
+    pre: &InstancePre<ModuleState>,
+    listeners: Listeners,
+) -> Outcome {
+    let state = guest.module_state(listeners)?;
+    let mut store = new_store(&guest.engine.engine, state, &guest.cpu);
     let instance = pre.instantiate_async(&mut store).await?;
     let start = instance.get_typed_func::<(), ()>(&mut store, "_start")?;
     Ok(start.call_async(&mut store, ()).await.map(|()| 0))
 }
 
-async fn call_component(guest: &Guest) -> Outcome {
-    let Linked::Command(pre) = &guest.program.linked else {
-        unreachable!("see `call`")
-    };
-    let mut store = new_store(&guest.engine.engine, guest.component_state()?, &guest.cpu);
+async fn call_component(guest: &Guest, pre: &CommandPre<ComponentState>) -> Outcome {
+    let state = guest.component_state()?;
+    let mut store = new_store(&guest.engine.engine, state, &guest.cpu);
     let command = pre.instantiate_async(&mut store).await?;
     let result = command.wasi_cli_run().call_run(&mut store).await;
     Ok(result.map(|result| i32::from(result.is_err())))

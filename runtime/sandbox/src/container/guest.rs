@@ -16,6 +16,8 @@ use crate::link::{ComponentState, ModuleState};
 use crate::logs::{GuestOutput, LogQueue};
 use crate::memory::{MemoryBudget, StoreMemory};
 use crate::preopens::Preopens;
+use crate::sockets::p1::{FdTable, Listeners, nonblocking};
+use crate::world::World;
 
 /// A run's surroundings.
 pub(crate) struct Guest {
@@ -35,31 +37,35 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    pub(crate) fn module_state(&self) -> wasmtime::Result<ModuleState> {
-        let wasi = self.context()?.build_p1();
-        Ok(ModuleState {
-            wasi,
-            memory: StoreMemory::new(self.memory.clone()),
-        })
+    pub(crate) fn module_state(&self, listeners: Listeners) -> wasmtime::Result<ModuleState> {
+        let mut wasi = self.context(listeners.environment())?.build_p1();
+        let go = matches!(self.program.world, World::Preview1 { go: true });
+        let nonblocking = nonblocking(go, &self.config.annotations);
+        let fds = FdTable::new(listeners, nonblocking, &mut wasi);
+        let memory = StoreMemory::new(self.memory.clone());
+        Ok(ModuleState { wasi, fds, memory })
     }
 
     pub(crate) fn component_state(&self) -> wasmtime::Result<ComponentState> {
         Ok(ComponentState {
-            wasi: self.context()?.build(),
+            wasi: self.context(Vec::new())?.build(),
             table: ResourceTable::new(),
             http: WasiHttpCtx::new(),
             outgoing: OutgoingHttp::new(self.scope.clone(), self.logs.clone()),
+            scope: self.scope.clone(),
             memory: StoreMemory::new(self.memory.clone()),
         })
     }
 
     /// Nothing is inherited: what is not set here does not exist for the guest. Standard input is
-    /// empty.
-    fn context(&self) -> wasmtime::Result<WasiCtxBuilder> {
+    /// empty. `more` is what the runtime adds to the environment.
+    fn context(&self, more: Vec<(String, String)>) -> wasmtime::Result<WasiCtxBuilder> {
         let mut context = WasiCtx::builder();
-        context
-            .args(&arguments(&self.config))
-            .envs(&environment(&self.config, &self.hostname));
+        context.args(&arguments(&self.config)).envs(&environment(
+            &self.config,
+            &self.hostname,
+            more,
+        ));
         if !self.config.working_dir.is_empty() {
             context.initial_cwd(&self.config.working_dir);
         }
@@ -92,7 +98,11 @@ fn program_name(image: &str) -> &str {
 
 /// The container's environment, with the host name that every container runtime sets, and `PWD`,
 /// by which guests without a notion of a working directory find theirs.
-fn environment(config: &ContainerConfig, hostname: &str) -> Vec<(String, String)> {
+fn environment(
+    config: &ContainerConfig,
+    hostname: &str,
+    more: Vec<(String, String)>,
+) -> Vec<(String, String)> {
     let mut environment = config.env.clone();
     let mut add = |name: &str, value: &str| {
         if environment.iter().all(|(existing, _)| existing != name) {
@@ -102,6 +112,9 @@ fn environment(config: &ContainerConfig, hostname: &str) -> Vec<(String, String)
     add("HOSTNAME", hostname);
     if !config.working_dir.is_empty() {
         add("PWD", &config.working_dir);
+    }
+    for (name, value) in &more {
+        add(name, value);
     }
     environment
 }

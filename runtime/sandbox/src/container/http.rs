@@ -29,6 +29,8 @@ use super::{any_address, http_port};
 use crate::exit::{Exit, trap_message};
 use crate::link::{ComponentState, Linked, new_store};
 
+/// Bytes of a page of linear memory.
+const WASM_PAGE: u64 = 64 << 10;
 /// Connections that wait to be accepted.
 const BACKLOG: usize = 1024;
 
@@ -68,7 +70,7 @@ impl Server {
         })?;
         let initial = pre.instance_pre().component().resources_required();
         let initial = initial.map_or(0, |needed| {
-            u64::from(needed.num_memories) * needed.max_initial_memory_size.unwrap_or(0)
+            u64::from(needed.num_memories) * needed.max_initial_memory_size.unwrap_or(0) * WASM_PAGE
         });
         let handler = Handler {
             turns: Turns::new(guest.memory.limit(), initial),
@@ -112,8 +114,10 @@ impl Server {
             handler.work.wait().await;
         };
         let in_time = tokio::select! {
-            () = finished => true,
+            biased;
+            // Without any grace the guest is killed, whatever it does.
             () = stop.grace_over() => false,
+            () = finished => true,
         };
         handler.end().await;
         Exit::stopped(in_time)

@@ -21,8 +21,10 @@ pub(super) struct Turns {
 struct State {
     running: u64,
     waiting: usize,
-    /// The most that an instance has been seen to use.
+    /// What an instance is expected to use: at first twice what it begins with, then more than any
+    /// was seen to use. The room to spare is for the instances that grow beyond the others.
     bytes_each: u64,
+    most: u64,
 }
 
 /// A place among the running requests; given back when dropped.
@@ -37,7 +39,8 @@ impl Turns {
         let state = State {
             running: 0,
             waiting: 0,
-            bytes_each: initial.max(1),
+            bytes_each: initial.saturating_mul(2).max(1),
+            most: 0,
         };
         Arc::new(Self {
             limit,
@@ -72,7 +75,10 @@ impl Turns {
     /// Learns what an instance used.
     pub(super) fn learn(&self, bytes: u64) {
         let mut state = self.state.lock();
-        state.bytes_each = state.bytes_each.max(bytes);
+        if bytes > state.most {
+            state.most = bytes;
+            state.bytes_each = bytes + bytes / 4;
+        }
     }
 
     fn at_once(&self, state: &State) -> u64 {
@@ -111,7 +117,7 @@ mod tests {
 
     #[tokio::test]
     async fn instances_fit_into_the_memory_limit() {
-        let turns = Turns::new(100, 40);
+        let turns = Turns::new(100, 20);
         let first = now(turns.take()).flatten().unwrap();
         let _second = now(turns.take()).flatten().unwrap();
         assert!(now(turns.take()).is_none());
@@ -126,7 +132,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_request_always_runs_and_instances_that_grow_make_fewer() {
-        let turns = Turns::new(100, 10);
+        let turns = Turns::new(100, 5);
         turns.learn(1000);
         let only = now(turns.take()).flatten().unwrap();
         assert!(now(turns.take()).is_none());

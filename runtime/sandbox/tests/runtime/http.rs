@@ -1,5 +1,6 @@
 //! `wasi:http` components behind the pod network.
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -91,7 +92,17 @@ async fn many_requests_wait_for_their_turn_within_the_memory_limit() {
         requests.push(get(&node, "10.240.0.2:8080", "/"));
     }
     for response in futures_join(requests).await {
-        assert_eq!(response.status(), StatusCode::OK, "{response:?}");
+        let said = || {
+            node.log(&id, 0)
+                .into_iter()
+                .filter(|line| line.contains("stderr"))
+        };
+        assert_eq!(
+            response.status(),
+            StatusCode::OK,
+            "{:?}",
+            said().collect::<Vec<_>>()
+        );
     }
     let state = node.status(&id).await.unwrap().state;
     assert!(matches!(state, ContainerState::Running { .. }), "{state:?}");
@@ -156,68 +167,128 @@ async fn a_stopped_server_refuses_and_ends_with_143() {
     );
 }
 
-/// Trapping components are made by hand: an export that is unreachable.
+/// Starts the guest that does as the path says, at 10.240.0.3:8080.
+async fn echo(node: &Node) -> ContainerId {
+    let pod = node.pod("echo", 3).await;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/guests/wasm");
+    let image = node
+        .ensure(&folder.join("http-echo.wasm").canonicalize().unwrap())
+        .await
+        .unwrap();
+    let mut config = container(&pod, "echo", &image);
+    config.ports = vec![port("http", 8080)];
+    config.env = vec![("POD_NAME".to_owned(), "echo-0".to_owned())];
+    config.memory_limit = Some(32 << 20);
+    let id = config.id.clone();
+    node.start_with(config).await.unwrap();
+    id
+}
+
 #[tokio::test]
-async fn a_trap_is_answered_with_500_and_said_in_the_log() {
+async fn guests_that_fail_are_answered_for_and_said_in_the_log() {
     let node = Node::start();
-    let pod = node.pod("trap", 2).await;
-    let component = r#"(component
-      (import "wasi:http/types@0.2.0" (instance $types
-        (export "incoming-request" (type (sub resource)))
-        (export "response-outparam" (type (sub resource)))))
-      (alias export $types "incoming-request" (type $request))
-      (alias export $types "response-outparam" (type $outparam))
-      (core module $m (func $faulty (export "handle") (param i32 i32) unreachable))
-      (core instance $i (instantiate $m))
-      (func $handle (param "request" (own $request)) (param "response-out" (own $outparam))
-        (canon lift (core func $i "handle")))
-      (component $shim
-        (import "request" (type $request (sub resource)))
-        (import "outparam" (type $outparam (sub resource)))
-        (import "handle" (func $handle
-          (param "request" (own $request)) (param "response-out" (own $outparam))))
-        (export "handle" (func $handle)))
-      (instance $handler (instantiate $shim
-        (with "request" (type $request))
-        (with "outparam" (type $outparam))
-        (with "handle" (func $handle))))
-      (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))"#;
-    let image = node.image(component).await.unwrap();
-    let id = node.run(&pod, &image).await;
-    let response = get(&node, "10.240.0.2:80", "/path").await;
-    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    let id = echo(&node).await;
+    let trap = get(&node, "10.240.0.3:8080", "/trap").await;
+    assert_eq!(trap.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    let silent = get(&node, "10.240.0.3:8080", "/silent").await;
+    assert_eq!(silent.status(), StatusCode::INTERNAL_SERVER_ERROR);
     let said = node.until(|| async {
         let log = node.log(&id, 0).join("\n");
-        (log.contains("GET /path") && log.contains("unreachable") && log.contains("faulty"))
-            .then_some(())
+        (log.contains("GET /trap: ") && log.contains("unreachable")).then_some(())
     });
     said.await
         .unwrap_or_else(|| panic!("{:?}", node.log(&id, 0)));
+    let count = get(&node, "10.240.0.3:8080", "/count").await;
+    assert_eq!(
+        count.body(),
+        "1\n",
+        "a request finds the instance of an earlier one"
+    );
 }
 
-/// The front end of the guestbook calls its API by name, with `wasi:http`, through the pod network.
 #[tokio::test]
-async fn guests_call_each_other_by_name() {
+async fn a_spinning_request_does_not_stop_the_others() {
     let node = Node::start();
-    let api = node.pod("api", 3).await;
-    let image = node.sample("hello-http/wasm/hello-http.wasm").await;
-    let mut config = container(&api, "api", &image);
-    config.ports = vec![port("http", 80)];
-    config.env = vec![("GREETING".to_owned(), "from the api".to_owned())];
-    node.start_with(config).await.unwrap();
+    let id = echo(&node).await;
+    let spin = get(&node, "10.240.0.3:8080", "/spin");
+    let other = async {
+        let used = node.until(|| async {
+            (node.runtime.usage(&id)?.cpu > Duration::from_millis(20)).then_some(())
+        });
+        used.await.expect("the first request spins");
+        get(&node, "10.240.0.3:8080", "/count").await
+    };
+    tokio::select! {
+        answer = spin => panic!("{answer:?}"),
+        answer = other => assert_eq!(answer.status(), StatusCode::OK),
+    }
+    node.runtime
+        .stop_container(&id, Duration::ZERO)
+        .await
+        .unwrap();
+    assert_eq!(node.exit(&id).await.code, 137);
+}
 
-    let front = node.pod("front", 4).await;
-    let image = node.sample("guestbook/wasm/frontend.wasm").await;
-    let mut config = container(&front, "front", &image);
-    config.ports = vec![port("http", 8080)];
-    config.env = vec![("API".to_owned(), "api".to_owned())];
-    let id = config.id.clone();
-    node.start_with(config).await.unwrap();
-    let response = get(&node, "10.240.0.4:8080", "/").await;
-    assert_eq!(
-        response.status(),
-        StatusCode::OK,
-        "{response:?} {:?}",
-        node.log(&id, 0)
-    );
+#[tokio::test]
+async fn a_hungry_request_ends_the_container() {
+    let node = Node::start();
+    let id = echo(&node).await;
+    let stream = node
+        .fabric
+        .dial("10.240.0.3:8080".parse().unwrap())
+        .await
+        .unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let request = Request::get("/hog")
+        .header("host", "x")
+        .body(Empty::<Bytes>::new())
+        .unwrap();
+    // The answer, if one comes at all, is an error.
+    let answer = sender.send_request(request).await;
+    assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status().is_server_error()));
+    assert_eq!(node.exit(&id).await.reason, "OOMKilled");
+}
+
+#[tokio::test]
+async fn large_bodies_and_requests_in_flight_survive_a_graceful_stop() {
+    let node = Node::start();
+    let id = echo(&node).await;
+    let flood = get(&node, "10.240.0.3:8080", "/flood?3000000");
+    let stop = async {
+        // The request is in flight once the guest has said its path.
+        let begun = node.until(|| async {
+            node.log(&id, 0)
+                .iter()
+                .any(|line| line.ends_with("/flood"))
+                .then_some(())
+        });
+        begun.await.expect("the guest logs the path");
+        node.runtime
+            .stop_container(&id, Duration::from_secs(60))
+            .await
+            .unwrap();
+    };
+    let (response, ()) = tokio::join!(flood, stop);
+    assert_eq!(response.body().len(), 3_000_000);
+    assert_eq!(node.exit(&id).await.code, 143);
+}
+
+#[tokio::test]
+async fn guests_call_each_other_by_name_and_hear_why_it_fails() {
+    let node = Node::start();
+    echo(&node).await;
+    // The pod's hosts file calls the address of the echo pod `api`.
+    let called = get(&node, "10.240.0.3:8080", "/call?http://api:8080/status?418").await;
+    assert!(called.body().starts_with("418\n"), "{called:?}");
+    for (url, why) in [
+        ("http://api:1/", "ConnectionRefused"),
+        ("http://nobody.invalid/", "Dns"),
+        ("http://127.0.0.1:8080/count", "200"),
+    ] {
+        let called = get(&node, "10.240.0.3:8080", &format!("/call?{url}")).await;
+        assert!(called.body().contains(why), "{url}: {called:?}");
+    }
 }

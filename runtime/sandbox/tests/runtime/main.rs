@@ -1,5 +1,6 @@
 //! The pod runtime with real guests: small ones written as text, and the samples' own.
 
 mod commands;
+mod guests;
 mod http;
 mod node;

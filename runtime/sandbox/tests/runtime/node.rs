@@ -41,11 +41,15 @@ impl Node {
 
     pub(crate) fn in_folder(folder: tempfile::TempDir) -> Self {
         let clock = Clock::system();
-        let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let images = Images::new(ImagesConfig {
             store: ImageStore::open(folder.path().join("images"), clock.clone()).unwrap(),
             source: Arc::new(NoRegistry),
-            allowed_folders: vec![folder.path().to_owned(), samples],
+            allowed_folders: vec![
+                folder.path().to_owned(),
+                root.join("samples"),
+                root.join("tests/guests"),
+            ],
             max_bytes: 64 << 20,
         });
         let fabric = Fabric::new(FabricConfig::new([10, 240, 0, 1].into()), clock.clone());
