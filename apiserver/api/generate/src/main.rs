@@ -46,7 +46,9 @@ fn write(
         }
         out.push('\n');
         // A version that is newer than the protobuf sources has the fields of the one before it.
-        let message = messages.get(name).or_else(|| messages.get(&name.replace(".v1.", ".v1beta1.")));
+        let message = messages
+            .get(name)
+            .or_else(|| messages.get(&name.replace(".v1.", ".v1beta1.")));
         for field in ordered(&definition.fields, message, messages, facts, name) {
             write_field(&mut out, name, definition, field, facts)?;
         }
@@ -123,13 +125,13 @@ fn find(message: &Message, name: &str, messages: &Messages, fields: &[Field]) ->
         {
             continue;
         }
-        if let Some(inner) = field.message.as_ref().and_then(|inner| messages.get(inner)) {
-            if let Some(mut place) = find(inner, name, messages, &[]) {
-                place.numbers.insert(0, field.number);
-                place.inside.insert(0, inner.name.clone());
-                place.order.insert(0, order);
-                return Some(place);
-            }
+        if let Some(inner) = field.message.as_ref().and_then(|inner| messages.get(inner))
+            && let Some(mut place) = find(inner, name, messages, &[])
+        {
+            place.numbers.insert(0, field.number);
+            place.inside.insert(0, inner.name.clone());
+            place.order.insert(0, order);
+            return Some(place);
         }
     }
     None

@@ -261,8 +261,8 @@ fn duration(nanoseconds: i64) -> String {
     };
     match total {
         ..1_000 => format!("{sign}{total}ns"),
-        ..1_000_000 => format!("{sign}{}µs", fraction(total, 1_000)),
-        ..1_000_000_000 => format!("{sign}{}ms", fraction(total, 1_000_000)),
+        1_000..1_000_000 => format!("{sign}{}µs", fraction(total, 1_000)),
+        1_000_000..1_000_000_000 => format!("{sign}{}ms", fraction(total, 1_000_000)),
         _ => {
             let seconds = total / 1_000_000_000;
             let rest = fraction(total % 60_000_000_000, 1_000_000_000);
