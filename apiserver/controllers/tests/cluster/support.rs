@@ -22,15 +22,15 @@ use tokio::task::JoinSet;
 /// Longer than anything in these tests takes, in virtual time.
 const DEADLINE: Duration = Duration::from_secs(7200);
 
-pub struct TestCluster {
-    pub ctx: Context,
+pub(crate) struct TestCluster {
+    pub(crate) ctx: Context,
     clients: ClientFactory,
     heartbeats: CancellationToken,
     components: tokio::sync::Mutex<JoinSet<()>>,
 }
 
 impl TestCluster {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let clock = Clock::fake(1);
         let store = Arc::new(MemoryStore::new(clock.clone()));
         let server = ApiServer::start(Config::new(store, clock.clone()))
@@ -64,7 +64,7 @@ impl TestCluster {
     }
 
     /// Ends every component and every cache; the API server stays.
-    pub async fn stop_components(&self) {
+    pub(crate) async fn stop_components(&self) {
         self.ctx.stop().cancel();
         let mut components = self.components.lock().await;
         while let Some(ended) = components.join_next().await {
@@ -72,16 +72,16 @@ impl TestCluster {
         }
     }
 
-    pub fn restart_components(self) -> Self {
+    pub(crate) fn restart_components(self) -> Self {
         Self::components(self.clients.clone(), self.ctx.clock().clone())
     }
 
     /// The nodes stop to renew their Leases and to look after their Pods.
-    pub fn silence(&self) {
+    pub(crate) fn silence(&self) {
         self.heartbeats.cancel();
     }
 
-    pub async fn add_node(&self, name: &str, cpu: &str) {
+    pub(crate) async fn add_node(&self, name: &str, cpu: &str) {
         let amounts = json!({"cpu": cpu, "memory": "64Gi", "pods": "110"});
         let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
         self.create::<Node>(node).await;
@@ -102,7 +102,7 @@ impl TestCluster {
         self.create::<Lease>(lease).await;
     }
 
-    pub async fn create<K: Kind>(&self, object: Value) {
+    pub(crate) async fn create<K: Kind>(&self, object: Value) {
         let object: K = serde_json::from_value(object).expect("a well-formed object");
         self.ctx
             .objects()
@@ -111,7 +111,7 @@ impl TestCluster {
             .unwrap_or_else(|error| panic!("{error}: {}", error.message()));
     }
 
-    pub async fn get<K: Kind>(&self, name: &str) -> K {
+    pub(crate) async fn get<K: Kind>(&self, name: &str) -> K {
         self.ctx
             .objects()
             .get(&key("default", name))
@@ -120,7 +120,7 @@ impl TestCluster {
             .expect("the object")
     }
 
-    pub async fn delete<K: Kind>(&self, name: &str, how: DeletePropagation) {
+    pub(crate) async fn delete<K: Kind>(&self, name: &str, how: DeletePropagation) {
         let when = Precondition::default();
         self.ctx
             .objects()
@@ -129,7 +129,7 @@ impl TestCluster {
             .expect("deleted");
     }
 
-    pub async fn set_image(&self, name: &str, image: &str) {
+    pub(crate) async fn set_image(&self, name: &str, image: &str) {
         let patch = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": image}]}}}});
         let when = Precondition::default();
         let objects = self.ctx.objects();
@@ -139,16 +139,20 @@ impl TestCluster {
             .expect("patched");
     }
 
-    pub fn lister<K: Kind>(&self) -> Lister<K> {
+    pub(crate) fn lister<K: Kind>(&self) -> Lister<K> {
         self.ctx.lister()
     }
 
-    pub fn list<K: Kind>(&self) -> Vec<Arc<K>> {
+    pub(crate) fn list<K: Kind>(&self) -> Vec<Arc<K>> {
         self.lister::<K>().list()
     }
 
     /// Waits until the objects of the kind are as `condition` wants them.
-    pub async fn until<K: Kind>(&self, what: &str, mut condition: impl FnMut(&[Arc<K>]) -> bool) {
+    pub(crate) async fn until<K: Kind>(
+        &self,
+        what: &str,
+        mut condition: impl FnMut(&[Arc<K>]) -> bool,
+    ) {
         let lister = self.lister::<K>();
         lister.synced().await;
         let reached = lister.wait_until(|lister| condition(&lister.list()));
@@ -158,7 +162,7 @@ impl TestCluster {
     }
 
     /// The sorted names of the application's Pods, once that many are ready.
-    pub async fn ready_pods(&self, app: &str, count: usize) -> Vec<String> {
+    pub(crate) async fn ready_pods(&self, app: &str, count: usize) -> Vec<String> {
         let of_app = |pod: &&Arc<Pod>| {
             pod.metadata
                 .labels
@@ -181,7 +185,7 @@ impl TestCluster {
     }
 
     /// Waits until nobody has written anything for a virtual minute.
-    pub async fn settle(&self) {
+    pub(crate) async fn settle(&self) {
         loop {
             let before = self.versions();
             self.ctx.clock().sleep(Duration::from_secs(60)).await;
@@ -192,7 +196,7 @@ impl TestCluster {
     }
 
     /// What everything but heartbeats was last written at.
-    pub fn versions(&self) -> BTreeMap<String, String> {
+    pub(crate) fn versions(&self) -> BTreeMap<String, String> {
         fn of<K: Kind>(cluster: &TestCluster, all: &mut BTreeMap<String, String>) {
             for object in cluster.list::<K>() {
                 let name = format!("{} {}", K::kind(&()), ObjectKey::of(object.as_ref()));
@@ -301,11 +305,11 @@ async fn heartbeat(ctx: Context, alive: CancellationToken) {
     }
 }
 
-pub fn key(namespace: &str, name: &str) -> ObjectKey {
+pub(crate) fn key(namespace: &str, name: &str) -> ObjectKey {
     ObjectKey::new(namespace, name)
 }
 
-pub fn deployment(name: &str, replicas: i32, image: &str) -> Value {
+pub(crate) fn deployment(name: &str, replicas: i32, image: &str) -> Value {
     let labels = json!({"app": name});
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": "default"},
@@ -316,14 +320,14 @@ pub fn deployment(name: &str, replicas: i32, image: &str) -> Value {
     })
 }
 
-pub fn service(name: &str) -> Value {
+pub(crate) fn service(name: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "default"},
         "spec": {"selector": {"app": name}, "ports": [{"port": 80, "targetPort": 8080}]},
     })
 }
 
-pub fn is_ready(pod: &Pod) -> bool {
+pub(crate) fn is_ready(pod: &Pod) -> bool {
     let conditions = pod
         .status
         .iter()
@@ -333,7 +337,7 @@ pub fn is_ready(pod: &Pod) -> bool {
         .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-pub fn scheduled(pod: &Pod) -> Option<bool> {
+pub(crate) fn scheduled(pod: &Pod) -> Option<bool> {
     let conditions = pod
         .status
         .iter()
@@ -344,7 +348,13 @@ pub fn scheduled(pod: &Pod) -> Option<bool> {
         .map(|c| c.status == "True")
 }
 
-pub fn pod_condition(pod: &Pod, type_: &str, status: &str, reason: &str, message: &str) -> bool {
+pub(crate) fn pod_condition(
+    pod: &Pod,
+    type_: &str,
+    status: &str,
+    reason: &str,
+    message: &str,
+) -> bool {
     let conditions = pod
         .status
         .iter()
@@ -357,14 +367,14 @@ pub fn pod_condition(pod: &Pod, type_: &str, status: &str, reason: &str, message
     })
 }
 
-pub fn image(pod: &Pod) -> String {
+pub(crate) fn image(pod: &Pod) -> String {
     pod.spec
         .as_ref()
         .and_then(|spec| spec.containers[0].image.clone())
         .unwrap_or_default()
 }
 
-pub fn condition(deployment: &Deployment, type_: &str) -> Option<(String, String)> {
+pub(crate) fn condition(deployment: &Deployment, type_: &str) -> Option<(String, String)> {
     let conditions = deployment
         .status
         .iter()
