@@ -21,7 +21,7 @@ pub static RESOURCE: Resource = Resource {
     verbs: ALL_VERBS,
     subresources: &[],
     columns: COLUMNS,
-    name_rule: NameRule::Subdomain,
+    name_rule: NameRule::PathSegment,
     generation: false,
     create_on_update: true,
     unconditional_update: true,

@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 
 use super::pod_spec::{defaults, qos, update, validation, warnings};
 use crate::kinds::{AGE, ALL_VERBS, BINDING, Column, LOG, NAME, NameRule, STATUS, Storage};
-use crate::object::default_text;
 use crate::validation::address;
 use crate::{FieldErrors, Object, Resource, Strategy};
 
@@ -41,7 +40,6 @@ impl Strategy for Pod {
         let spec = object.map_mut("spec");
         defaults::pod_spec(spec);
         defaults::pod(spec);
-        default_text(object.map_mut("status"), "phase", "Pending");
     }
 
     fn prepare_for_create(&self, new: &mut Object) {

@@ -261,6 +261,15 @@ fn patch_allocated(new: &mut Object, old: &Object) {
     }
 }
 
+/// Whether something outside the cluster can reach the Service.
+fn is_exposed(service: &Object) -> bool {
+    match service.at("spec.type").str() {
+        "NodePort" | "LoadBalancer" => true,
+        "ClusterIP" => service.at("spec.externalIPs").len() > 0,
+        _ => false,
+    }
+}
+
 /// Fields that only the old type had are dropped when the type changes and the client left them as
 /// they were.
 fn drop_dependents_of_type(new: &mut Object, old: &Object) {
@@ -274,7 +283,7 @@ fn drop_dependents_of_type(new: &mut Object, old: &Object) {
         new.remove("spec.clusterIPs");
     }
     if needs_ip(&was) && !needs_ip(&now) {
-        for path in ["spec.ipFamilies", "spec.ipFamilyPolicy"] {
+        for path in ["spec.ipFamilies", "spec.ipFamilyPolicy", "spec.internalTrafficPolicy"] {
             if same(new, path) {
                 new.remove(path);
             }
@@ -287,9 +296,9 @@ fn drop_dependents_of_type(new: &mut Object, old: &Object) {
                 port.shift_remove("nodePort");
             }
         });
-        if same(new, "spec.externalTrafficPolicy") && new.at("spec.externalIPs").len() == 0 {
-            new.remove("spec.externalTrafficPolicy");
-        }
+    }
+    if is_exposed(old) && !is_exposed(new) && same(new, "spec.externalTrafficPolicy") {
+        new.remove("spec.externalTrafficPolicy");
     }
     if was == "LoadBalancer" && now != "LoadBalancer" {
         for path in ["spec.allocateLoadBalancerNodePorts", "spec.loadBalancerClass", "spec.healthCheckNodePort"] {
@@ -297,9 +306,6 @@ fn drop_dependents_of_type(new: &mut Object, old: &Object) {
                 new.remove(path);
             }
         }
-    }
-    if was == "ExternalName" && now != "ExternalName" && same(new, "spec.externalName") {
-        new.remove("spec.externalName");
     }
 }
 

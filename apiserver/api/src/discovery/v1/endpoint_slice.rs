@@ -41,10 +41,24 @@ pub struct EndpointSlice;
 
 impl Strategy for EndpointSlice {
     fn default(&self, object: &mut Object) {
+        // Go has one nothing: what was decoded as an empty list is shown as null.
+        for list in ["endpoints", "ports"] {
+            if object.at(list).len() == 0 {
+                object.set(list, Value::Null);
+            }
+        }
         each_object(object.root_mut(), "ports", |port| {
             default_value(port, "name", || Value::from(""));
             default_value(port, "protocol", || Value::from("TCP"));
         });
+    }
+
+    fn prepare_for_update(&self, new: &mut Object, old: &Object) {
+        // Labels say which Service a slice belongs to, so they count as content here.
+        if new.at("metadata.labels").value() != old.at("metadata.labels").value() {
+            let generation = old.at("metadata.generation").as_i64().unwrap_or(0) + 1;
+            new.set("metadata.generation", generation);
+        }
     }
 
     fn validate(&self, new: &Object, errors: &mut FieldErrors) {

@@ -41,8 +41,42 @@ pub fn pod(new: &Object, old: &Object, errors: &mut FieldErrors) {
         node_selector(&new_spec.key("nodeSelector"), &old_spec.key("nodeSelector"), errors);
         node_affinity(&new_spec, &old_spec, errors);
     }
-    if new_spec.value().map(|spec| settled(spec, gated)) != old_spec.value().map(|spec| settled(spec, gated)) {
-        errors.forbidden(&new_spec, MAY_CHANGE);
+    let (Some(now), Some(was)) = (new_spec.value(), old_spec.value()) else {
+        return;
+    };
+    let mut changes = Vec::new();
+    differences("spec", Some(&settled(now, gated)), Some(&settled(was, gated)), &mut changes);
+    if !changes.is_empty() {
+        // Upstream shows a diff of its Go structs here.
+        errors.forbidden(&new_spec, format!("{MAY_CHANGE}\n{}", changes.join("\n")));
+    }
+}
+
+/// Most differences that a message shows.
+const SHOWN: usize = 5;
+
+/// Collects what differs, as lines of a diff.
+fn differences(path: &str, now: Option<&Value>, was: Option<&Value>, changes: &mut Vec<String>) {
+    if changes.len() >= SHOWN || now == was {
+        return;
+    }
+    match (now, was) {
+        (Some(Value::Object(now)), Some(Value::Object(was))) => {
+            let added = now.keys().filter(|key| !was.contains_key(*key));
+            for key in was.keys().chain(added) {
+                differences(&format!("{path}.{key}"), now.get(key), was.get(key), changes);
+            }
+        }
+        (Some(Value::Array(now)), Some(Value::Array(was))) => {
+            for index in 0..now.len().max(was.len()) {
+                differences(&format!("{path}[{index}]"), now.get(index), was.get(index), changes);
+            }
+        }
+        _ => {
+            let line = |sign: char, value: Option<&Value>| value.map(|value| format!("{sign} {path}: {value}"));
+            changes.extend(line('-', was));
+            changes.extend(line('+', now));
+        }
     }
 }
 

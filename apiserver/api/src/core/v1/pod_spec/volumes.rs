@@ -130,7 +130,7 @@ fn claim_template(spec: &At<'_>, errors: &mut FieldErrors) {
     }
     let storage = spec.at("resources.requests").entry("storage");
     if !storage.exists() {
-        errors.required(&storage, "");
+        errors.required(&At::maybe(None, format!("{}[storage]", spec.key("resources").path())), "");
     }
 }
 
@@ -277,9 +277,6 @@ fn projected(at: &At<'_>, errors: &mut FieldErrors) {
                 }
                 _ => {}
             }
-        }
-        if found == 0 {
-            errors.required(&source, "may not specify empty source");
         }
     }
 }

@@ -8,6 +8,8 @@ use crate::field_errors::ErrorType;
 use crate::validation::{address, metadata, names, numbers};
 use crate::{At, FieldErrors, Object};
 
+const ONLY_LOAD_BALANCERS: &str = "may only be used when `type` is 'LoadBalancer'";
+
 /// Reports what is wrong with a Service by itself.
 pub(super) fn service(service: &Object, errors: &mut FieldErrors) {
     let spec = service.at("spec");
@@ -72,12 +74,10 @@ pub(super) fn update(new: &Object, old: &Object, errors: &mut FieldErrors) {
             let path = format!("{}[0]", now.key("clusterIPs").path());
             errors.push(ErrorType::Invalid, &path, Some(shown), "may not change once set");
         }
-        for (index, family) in was.key("ipFamilies").items().enumerate().take(1) {
-            let now_family = now.key("ipFamilies").index(index);
-            if now_family.exists() && now_family.str() != family.str() {
-                let shown = now.key("ipFamilies").value().cloned();
-                errors.push(ErrorType::Invalid, now_family.path(), shown, "may not change once set");
-            }
+        let policy = now.key("ipFamilyPolicy");
+        let releases = was.key("ipFamilies").len() > 1 && now.key("ipFamilies").len() == 1;
+        if releases && policy.str() != "SingleStack" {
+            errors.invalid(&policy, "must be 'SingleStack' to release the secondary IP family");
         }
     }
     if now_kind == "LoadBalancer" && was_kind == "LoadBalancer" {
@@ -85,6 +85,9 @@ pub(super) fn update(new: &Object, old: &Object, errors: &mut FieldErrors) {
         if now_class.value() != was_class.value() {
             errors.invalid(&now_class, "may not change once set");
         }
+    } else if now_kind != "LoadBalancer" && now.key("loadBalancerClass").exists() {
+        // Upstream reports it here and with the rest.
+        errors.forbidden(&now.key("loadBalancerClass"), ONLY_LOAD_BALANCERS);
     }
 }
 
@@ -226,14 +229,13 @@ fn unique_ports(ports: &At<'_>, kind: &str, errors: &mut FieldErrors) {
 }
 
 fn load_balancer(spec: &At<'_>, kind: &str, errors: &mut FieldErrors) {
-    let only_here = "may only be used when `type` is 'LoadBalancer'";
     let ranges = spec.key("loadBalancerSourceRanges");
     if ranges.len() > 0 {
         // Upstream writes this path with a capital letter.
         let path = format!("{}.LoadBalancerSourceRanges", spec.path());
         let place = At::maybe(ranges.value(), path);
         if kind != "LoadBalancer" {
-            errors.forbidden(&place, only_here);
+            errors.forbidden(&place, ONLY_LOAD_BALANCERS);
         }
         for range in place.items() {
             if address::parse_cidr(range.str().trim()).is_none() {
@@ -245,13 +247,13 @@ fn load_balancer(spec: &At<'_>, kind: &str, errors: &mut FieldErrors) {
     if kind == "LoadBalancer" && !allocate.exists() {
         errors.required(&allocate, "");
     } else if kind != "LoadBalancer" && allocate.exists() {
-        errors.forbidden(&allocate, only_here);
+        errors.forbidden(&allocate, ONLY_LOAD_BALANCERS);
     }
     let class = spec.key("loadBalancerClass");
     if class.exists() {
         errors.text(&class, names::qualified_name);
         if kind != "LoadBalancer" {
-            errors.forbidden(&class, only_here);
+            errors.forbidden(&class, ONLY_LOAD_BALANCERS);
         }
     }
 }
