@@ -16,7 +16,7 @@ use crate::status::{ApiError, Result};
 use crate::table;
 
 /// What a handler answers.
-pub struct Answer {
+pub(crate) struct Answer {
     /// HTTP status.
     pub status: StatusCode,
     /// `Content-Type`.
@@ -30,7 +30,7 @@ pub struct Answer {
 }
 
 /// The body of an [`Answer`].
-pub enum Payload {
+pub(crate) enum Payload {
     /// All of it.
     Bytes(Bytes),
     /// As it comes.
@@ -39,7 +39,7 @@ pub enum Payload {
 
 /// An object to show: as cached, or as made for this answer.
 #[derive(Clone, Copy)]
-pub enum Shown<'a> {
+pub(crate) enum Shown<'a> {
     /// Ready bytes.
     Entry(&'a Entry),
     /// Not stored (dry run, scale, status).
@@ -63,24 +63,24 @@ impl Shown<'_> {
 }
 
 /// A value as JSON bytes.
-pub fn to_json(value: &impl serde::Serialize) -> Bytes {
+pub(crate) fn to_json(value: &impl serde::Serialize) -> Bytes {
     Bytes::from(serde_json::to_vec(value).expect("JSON values can always be written"))
 }
 
 impl Answer {
     /// Bytes of a media type.
-    pub fn bytes(status: StatusCode, content_type: &'static str, bytes: impl Into<Bytes>) -> Self {
+    pub(crate) fn bytes(status: StatusCode, content_type: &'static str, bytes: impl Into<Bytes>) -> Self {
         let payload = Payload::Bytes(bytes.into());
         Self { status, content_type, payload, warnings: Vec::new(), headers: Vec::new() }
     }
 
     /// Plain text.
-    pub fn text(status: StatusCode, text: impl Into<String>) -> Self {
+    pub(crate) fn text(status: StatusCode, text: impl Into<String>) -> Self {
         Self::bytes(status, "text/plain; charset=utf-8", text.into())
     }
 
     /// A JSON value, in the format that was negotiated.
-    pub fn value(status: StatusCode, output: Output, value: &Value) -> Self {
+    pub(crate) fn value(status: StatusCode, output: Output, value: &Value) -> Self {
         match output.format {
             Format::Yaml => match serde_saphyr::to_string(value) {
                 Ok(text) => Self::bytes(status, negotiate::YAML, text),
@@ -102,7 +102,7 @@ impl Answer {
     }
 
     /// One object.
-    pub fn object(call: &Call, status: StatusCode, shown: Shown<'_>, now: Timestamp) -> Self {
+    pub(crate) fn object(call: &Call, status: StatusCode, shown: Shown<'_>, now: Timestamp) -> Self {
         let output = call.output;
         let value = match output.shape {
             Shape::Object if output.is_plain() => return Self::bytes(status, negotiate::JSON, shown.json()),
@@ -118,7 +118,7 @@ impl Answer {
     }
 
     /// A list of cached objects.
-    pub fn list(call: &Call, metadata: Value, entries: &[std::sync::Arc<Entry>], now: Timestamp) -> Self {
+    pub(crate) fn list(call: &Call, metadata: Value, entries: &[std::sync::Arc<Entry>], now: Timestamp) -> Self {
         let (resource, output) = (call.resource, call.output);
         let kind = format!("{}List", resource.kind);
         let objects = || entries.iter().map(|entry| entry.object());
@@ -145,19 +145,19 @@ impl Answer {
     }
 
     /// Adds warnings.
-    pub fn with_warnings(mut self, warnings: impl IntoIterator<Item = String>) -> Self {
+    pub(crate) fn with_warnings(mut self, warnings: impl IntoIterator<Item = String>) -> Self {
         self.warnings.extend(warnings);
         self
     }
 
     /// Adds warnings before those that are there.
-    pub fn with_first_warnings(mut self, warnings: Vec<String>) -> Self {
+    pub(crate) fn with_first_warnings(mut self, warnings: Vec<String>) -> Self {
         self.warnings.splice(0..0, warnings);
         self
     }
 
     /// The response; large blocks are compressed for clients that accept it.
-    pub async fn into_response(self, accept_encoding: Option<&str>) -> Response<Body> {
+    pub(crate) async fn into_response(self, accept_encoding: Option<&str>) -> Response<Body> {
         let mut response = Response::new(body::empty());
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
@@ -241,14 +241,14 @@ fn without_type(mut object: Object) -> Value {
 }
 
 /// `PartialObjectMetadata`.
-pub fn partial(object: &Object, version: &str) -> Value {
+pub(crate) fn partial(object: &Object, version: &str) -> Value {
     let metadata = object.root().get("metadata").cloned().unwrap_or_else(|| json!({}));
     json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata})
 }
 
 impl Call {
     /// The table form of some objects. `headings` is off for the second and later events of a watch.
-    pub fn table(&self, version: &str, objects: &[Object], now: Timestamp, metadata: Value, headings: bool) -> Value {
+    pub(crate) fn table(&self, version: &str, objects: &[Object], now: Timestamp, metadata: Value, headings: bool) -> Value {
         let table = table::render(self.resource, objects, now);
         let include = self.info.query.get("includeObject").unwrap_or_default();
         let mut value = Map::new();
@@ -277,7 +277,7 @@ impl Call {
 }
 
 /// Turns a failure into its answer.
-pub fn settle(result: Result<Answer>) -> Answer {
+pub(crate) fn settle(result: Result<Answer>) -> Answer {
     result.unwrap_or_else(Answer::from)
 }
 

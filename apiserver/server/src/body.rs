@@ -16,7 +16,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 
 /// The largest request body, as upstream's `MaxRequestBodyBytes`.
-pub const MAX_REQUEST_BODY: usize = 3 * 1024 * 1024;
+pub(crate) const MAX_REQUEST_BODY: usize = 3 * 1024 * 1024;
 
 /// How much of a body that is too large is read before the refusal.
 const MAX_DRAINED: usize = 8 * 1024 * 1024;
@@ -25,17 +25,17 @@ const MAX_DRAINED: usize = 8 * 1024 * 1024;
 const GZIP_ABOVE: usize = 128 * 1024;
 
 /// A body of `bytes`.
-pub fn full(bytes: impl Into<Bytes>) -> Body {
+pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never: Infallible| match never {}).boxed_unsync()
 }
 
 /// A body without bytes.
-pub fn empty() -> Body {
+pub(crate) fn empty() -> Body {
     Empty::new().map_err(|never: Infallible| match never {}).boxed_unsync()
 }
 
 /// Reads a request body of up to [`MAX_REQUEST_BODY`] bytes.
-pub async fn read<B>(body: B) -> Result<Bytes>
+pub(crate) async fn read<B>(body: B) -> Result<Bytes>
 where
     B: HttpBody<Data = Bytes>,
     B::Error: Into<BoxError>,
@@ -91,7 +91,7 @@ async fn drain<B: HttpBody<Data = Bytes>>(mut body: std::pin::Pin<&mut B>) {
 }
 
 /// Whether an answer of `size` bytes is compressed for a client that sent this `Accept-Encoding`.
-pub fn wants_gzip(accept_encoding: Option<&str>, size: usize) -> bool {
+pub(crate) fn wants_gzip(accept_encoding: Option<&str>, size: usize) -> bool {
     size > GZIP_ABOVE
         && accept_encoding.is_some_and(|header| {
             header.split(',').any(|coding| {
@@ -102,7 +102,7 @@ pub fn wants_gzip(accept_encoding: Option<&str>, size: usize) -> bool {
 }
 
 /// `bytes`, compressed at the fastest level; runs off the request's thread.
-pub async fn gzip(bytes: Bytes) -> Option<Bytes> {
+pub(crate) async fn gzip(bytes: Bytes) -> Option<Bytes> {
     tokio::task::spawn_blocking(move || {
         let buffer = Vec::with_capacity(bytes.len() / 4);
         let mut encoder = flate2::write::GzEncoder::new(buffer, flate2::Compression::fast());

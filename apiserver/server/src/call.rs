@@ -10,7 +10,7 @@ use crate::request_info::RequestInfo;
 use crate::storage;
 
 /// What the handlers of verbs need to know of a request.
-pub struct Call {
+pub(crate) struct Call {
     /// What the path and query say.
     pub info: RequestInfo,
     /// Who asks.
@@ -27,27 +27,22 @@ pub struct Call {
 
 impl Call {
     /// Namespace; empty for cluster-scoped kinds.
-    pub fn namespace(&self) -> &str {
+    pub(crate) fn namespace(&self) -> &str {
         if self.resource.namespaced { &self.info.namespace } else { "" }
     }
 
     /// Name in the path.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.info.name
     }
 
     /// The key of the object that the path names.
-    pub fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         storage::key(self.resource, self.namespace(), self.name())
     }
 
     /// What the keys of the listed objects begin with.
-    pub fn scope(&self) -> String {
+    pub(crate) fn scope(&self) -> String {
         if self.namespace().is_empty() { String::new() } else { format!("{}/", self.namespace()) }
-    }
-
-    /// A name for messages about an object: the one in the path, or `name`.
-    pub fn shown_name<'a>(&'a self, name: &'a str) -> &'a str {
-        if name.is_empty() { self.name() } else { name }
     }
 }

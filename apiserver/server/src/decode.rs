@@ -12,7 +12,7 @@ use crate::status::{ApiError, Result};
 
 /// An object as decoded, and the warnings that its answer carries.
 #[derive(Debug)]
-pub struct Body {
+pub(crate) struct Body {
     /// The object, without defaults.
     pub object: Object,
     /// Unknown and duplicate fields, for `Warning` headers.
@@ -21,7 +21,7 @@ pub struct Body {
 
 /// What a body is expected to be.
 #[derive(Clone, Copy, Debug)]
-pub struct Expected {
+pub(crate) struct Expected {
     /// Group.
     pub group: &'static str,
     /// Version.
@@ -32,23 +32,23 @@ pub struct Expected {
 
 impl Expected {
     /// A body of the resource's own kind.
-    pub fn of(resource: &Resource) -> Self {
+    pub(crate) fn of(resource: &Resource) -> Self {
         Self { group: resource.group, version: resource.version, kind: resource.kind }
     }
 
     /// `group/version`.
-    pub fn api_version(&self) -> String {
+    pub(crate) fn api_version(&self) -> String {
         if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
     }
 
     /// The schema of the kind.
-    pub fn schema(&self) -> SchemaRef {
+    pub(crate) fn schema(&self) -> SchemaRef {
         SchemaRef::for_kind(self.group, self.version, self.kind).unwrap_or_else(SchemaRef::any)
     }
 }
 
 /// Decodes a request body as the expected kind.
-pub fn body(bytes: &Bytes, input: Input, expected: Expected, validation: FieldValidation) -> Result<Body> {
+pub(crate) fn body(bytes: &Bytes, input: Input, expected: Expected, validation: FieldValidation) -> Result<Body> {
     let value = match input {
         Input::Json => parse_json(bytes, expected)?,
         Input::Yaml => match schema::decode_yaml(bytes, &SchemaRef::any()) {
@@ -74,7 +74,7 @@ pub fn body(bytes: &Bytes, input: Input, expected: Expected, validation: FieldVa
 }
 
 /// Reads a patched or otherwise changed object again.
-pub fn value(value: Value, expected: Expected, validation: FieldValidation) -> Result<Body> {
+pub(crate) fn value(value: Value, expected: Expected, validation: FieldValidation) -> Result<Body> {
     let decoded = schema::decode_value(value, &expected.schema()).map_err(|error| ApiError::bad_request(error.to_string()))?;
     finish(decoded, expected, validation)
 }
@@ -115,7 +115,7 @@ fn parse_json(bytes: &Bytes, expected: Expected) -> Result<Value> {
 }
 
 /// Kind and apiVersion of a body; the error is in the words of Go's decoder.
-pub fn type_of(value: &Value) -> Result<(String, String), String> {
+pub(crate) fn type_of(value: &Value) -> Result<(String, String), String> {
     let target = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
     let mismatch = |what: &str, place: &str| {
         Err(format!("couldn't get version/kind; json parse error: json: cannot unmarshal {what} into Go {place}"))
@@ -203,7 +203,7 @@ fn check_type(kind: &str, api_version: &str, expected: Expected) -> Result<()> {
 }
 
 /// Decodes a protobuf body of the given kind into its JSON form.
-pub fn protobuf_value(bytes: &[u8], schema: &SchemaRef) -> Result<Value> {
+pub(crate) fn protobuf_value(bytes: &[u8], schema: &SchemaRef) -> Result<Value> {
     let value = Envelope::open(bytes).and_then(|envelope| envelope.decode(schema));
     value.map_err(|error| ApiError::bad_request(error.to_string()))
 }

@@ -5,7 +5,7 @@ use coracle_api::schema::{SchemaKind, SchemaRef};
 use serde_json::Value;
 
 /// Fills in what is absent and has a default; parents are made only where they have a default themselves.
-pub fn apply(object: &mut Object, schema: &SchemaRef) {
+pub(crate) fn apply(object: &mut Object, schema: &SchemaRef) {
     let mut root = Value::Object(std::mem::take(object.root_mut()));
     fill(&mut root, schema);
     if let Value::Object(map) = root {

@@ -15,18 +15,18 @@ pub type Check = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// The checks behind the health paths.
 #[derive(Default)]
-pub struct Health {
+pub(crate) struct Health {
     ready: RwLock<Vec<(String, Check)>>,
 }
 
 impl Health {
     /// Adds a check of readiness; liveness has only `ping`.
-    pub fn add_ready_check(&self, name: impl Into<String>, check: Check) {
+    pub(crate) fn add_ready_check(&self, name: impl Into<String>, check: Check) {
         self.ready.write().push((name.into(), check));
     }
 
     /// Answers a health path; `None` for other paths.
-    pub fn answer(&self, info: &RequestInfo, draining: bool) -> Option<Answer> {
+    pub(crate) fn answer(&self, info: &RequestInfo, draining: bool) -> Option<Answer> {
         let path = info.path.trim_end_matches('/');
         let (kind, one) = ["healthz", "livez", "readyz"].into_iter().find_map(|kind| {
             let rest = path.strip_prefix('/')?.strip_prefix(kind)?;
@@ -75,7 +75,7 @@ fn report(kind: &str, results: &[(String, Result<(), String>)], verbose: bool) -
 }
 
 /// The body of `/version`.
-pub fn version() -> Value {
+pub(crate) fn version() -> Value {
     let (major, minor) = ("1", "36");
     json!({
         "major": major,

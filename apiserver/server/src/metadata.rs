@@ -13,23 +13,23 @@ use serde_json::{Value, json};
 const MAX_GENERATED_BASE: usize = 58;
 
 /// The finalizers that stand for a way of treating dependents.
-pub const ORPHAN: &str = "orphan";
+pub(crate) const ORPHAN: &str = "orphan";
 /// See [`ORPHAN`].
-pub const FOREGROUND: &str = "foregroundDeletion";
+pub(crate) const FOREGROUND: &str = "foregroundDeletion";
 
 /// A time stamp as objects carry it: whole seconds in UTC.
-pub fn time_stamp(clock: &Clock) -> Value {
+pub(crate) fn time_stamp(clock: &Clock) -> Value {
     Value::from(seconds(clock.now()))
 }
 
 /// `time` in whole seconds, as RFC 3339.
-pub fn seconds(time: coracle_clock::Timestamp) -> String {
+pub(crate) fn seconds(time: coracle_clock::Timestamp) -> String {
     let whole = coracle_clock::Timestamp::from_second(time.as_second()).unwrap_or(time);
     whole.to_string()
 }
 
 /// Fills in what a new object starts with, and takes off what a client may not set.
-pub fn prepare_create(object: &mut Object, resource: &Resource, namespace: &str, clock: &Clock) {
+pub(crate) fn prepare_create(object: &mut Object, resource: &Resource, namespace: &str, clock: &Clock) {
     let (uid, now) = (clock.uuid(), time_stamp(clock));
     let metadata = object.metadata_mut();
     for field in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion"] {
@@ -54,13 +54,13 @@ pub fn prepare_create(object: &mut Object, resource: &Resource, namespace: &str,
 }
 
 /// A name made of `base` and five random characters.
-pub fn generated_name(base: &str, clock: &Clock) -> String {
+pub(crate) fn generated_name(base: &str, clock: &Clock) -> String {
     let kept: String = base.chars().take(MAX_GENERATED_BASE).collect();
     format!("{kept}{}", clock.name_suffix(5))
 }
 
 /// Puts back what an update may not change.
-pub fn prepare_update(new: &mut Object, old: &Object) {
+pub(crate) fn prepare_update(new: &mut Object, old: &Object) {
     let old_metadata = old.root().get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
     let metadata = new.metadata_mut();
     metadata.shift_remove("selfLink");
@@ -112,7 +112,7 @@ fn order(object: &mut Object) {
 }
 
 /// Removes owner references that occur twice; the answer is the warning about it.
-pub fn dedup_owners(object: &mut Object, patch_or_mutated: bool) -> Option<String> {
+pub(crate) fn dedup_owners(object: &mut Object, patch_or_mutated: bool) -> Option<String> {
     let owners = object.get_mut("metadata.ownerReferences")?.as_array_mut()?;
     let mut kept: Vec<Value> = Vec::with_capacity(owners.len());
     let mut repeated: Vec<String> = Vec::new();
@@ -139,7 +139,7 @@ pub fn dedup_owners(object: &mut Object, patch_or_mutated: bool) -> Option<Strin
 }
 
 /// Reports what is wrong with the metadata of any object.
-pub fn validate(object: &Object, resource: &Resource, errors: &mut FieldErrors) {
+pub(crate) fn validate(object: &Object, resource: &Resource, errors: &mut FieldErrors) {
     let at = |field: &str| object.at("metadata").key(field);
     let generate_name = at("generateName");
     if !generate_name.is_empty() {
@@ -226,7 +226,7 @@ fn validate_finalizers(object: &Object, errors: &mut FieldErrors) {
 }
 
 /// Reports changes of metadata that an update may not make.
-pub fn validate_update(new: &Object, old: &Object, errors: &mut FieldErrors) {
+pub(crate) fn validate_update(new: &Object, old: &Object, errors: &mut FieldErrors) {
     const IMMUTABLE: &[&str] =
         &["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"];
     if old.is_terminating() {
@@ -257,7 +257,7 @@ pub fn validate_update(new: &Object, old: &Object, errors: &mut FieldErrors) {
 }
 
 /// Whether everything but metadata and status is the same.
-pub fn same_spec(new: &Object, old: &Object) -> bool {
+pub(crate) fn same_spec(new: &Object, old: &Object) -> bool {
     let rest = |object: &Object| {
         let keys = object.root().iter().filter(|(key, _)| !matches!(key.as_str(), "metadata" | "status"));
         keys.map(|(key, value)| (key.clone(), value.clone())).collect::<serde_json::Map<_, _>>()
@@ -266,7 +266,7 @@ pub fn same_spec(new: &Object, old: &Object) -> bool {
 }
 
 /// Whether the objects are equal but for `resourceVersion`.
-pub fn same(new: &Object, old: &Object) -> bool {
+pub(crate) fn same(new: &Object, old: &Object) -> bool {
     let strip = |object: &Object| {
         let mut object = object.clone();
         object.metadata_mut().shift_remove("resourceVersion");
@@ -276,12 +276,12 @@ pub fn same(new: &Object, old: &Object) -> bool {
 }
 
 /// The finalizers of an object.
-pub fn finalizers(object: &Object) -> Vec<String> {
+pub(crate) fn finalizers(object: &Object) -> Vec<String> {
     object.at("metadata.finalizers").items().map(|item| item.str().to_owned()).collect()
 }
 
 /// Replaces the finalizers; none removes the field.
-pub fn set_finalizers(object: &mut Object, finalizers: &[String]) {
+pub(crate) fn set_finalizers(object: &mut Object, finalizers: &[String]) {
     if finalizers.is_empty() {
         object.metadata_mut().shift_remove("finalizers");
     } else {
@@ -291,7 +291,7 @@ pub fn set_finalizers(object: &mut Object, finalizers: &[String]) {
 }
 
 /// Marks an object as being deleted.
-pub fn set_deletion(object: &mut Object, when: Value, grace: Option<i64>) {
+pub(crate) fn set_deletion(object: &mut Object, when: Value, grace: Option<i64>) {
     object.metadata_mut().insert("deletionTimestamp".to_owned(), when);
     if let Some(seconds) = grace {
         object.metadata_mut().insert("deletionGracePeriodSeconds".to_owned(), seconds.into());

@@ -15,7 +15,7 @@ const MAX_SERIES: usize = 2000;
 
 /// Counters of requests and watches.
 #[derive(Default)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     requests: Mutex<BTreeMap<Labels, Series>>,
     watches: AtomicI64,
     in_flight: AtomicI64,
@@ -37,7 +37,7 @@ struct Series {
 
 impl Metrics {
     /// Counts one finished request. `resource` is empty for paths that name none.
-    pub fn request(&self, verb: &'static str, resource: &str, code: u16, took: Duration) {
+    pub(crate) fn request(&self, verb: &'static str, resource: &str, code: u16, took: Duration) {
         let mut requests = self.requests.lock();
         let mut labels = Labels { verb, resource: resource.to_owned(), code };
         if requests.len() >= MAX_SERIES && !requests.contains_key(&labels) {
@@ -53,25 +53,25 @@ impl Metrics {
     }
 
     /// A watch began.
-    pub fn watch_started(&self) {
+    pub(crate) fn watch_started(&self) {
         self.watches.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A watch ended.
-    pub fn watch_ended(&self) {
+    pub(crate) fn watch_ended(&self) {
         self.watches.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// A request is being handled; dropping the guard ends it.
-    pub fn entered(&self) -> InFlight<'_> {
+    pub(crate) fn entered(&self) -> InFlight<'_> {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         InFlight(&self.in_flight)
     }
 
     /// The text of `/metrics`.
-    pub fn render(&self, objects: impl Iterator<Item = (String, usize)>) -> String {
+    pub(crate) fn render(&self, objects: impl Iterator<Item = (String, usize)>) -> String {
         let mut text = String::new();
-        let mut head = |text: &mut String, name: &str, kind: &str, help: &str| {
+        let head = |text: &mut String, name: &str, kind: &str, help: &str| {
             let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
         };
         head(&mut text, "apiserver_request_total", "counter", "Requests, by verb, resource and HTTP status.");
@@ -107,7 +107,7 @@ impl Metrics {
 }
 
 /// See [`Metrics::entered`].
-pub struct InFlight<'a>(&'a AtomicI64);
+pub(crate) struct InFlight<'a>(&'a AtomicI64);
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {

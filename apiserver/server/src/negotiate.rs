@@ -6,11 +6,11 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use crate::status::{ApiError, Result};
 
 /// `application/json`.
-pub const JSON: &str = "application/json";
+pub(crate) const JSON: &str = "application/json";
 /// `application/yaml`.
-pub const YAML: &str = "application/yaml";
+pub(crate) const YAML: &str = "application/yaml";
 /// Kubernetes' protobuf envelope.
-pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+pub(crate) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 const OBJECT_TYPES: &[&str] = &[JSON, YAML, PROTOBUF];
 const LIST_TYPES: &[&str] =
@@ -18,7 +18,7 @@ const LIST_TYPES: &[&str] =
 
 /// The bytes that an answer is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     /// JSON.
     Json,
     /// YAML.
@@ -29,7 +29,7 @@ pub enum Format {
 
 /// What an answer shows of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
+pub(crate) enum Shape {
     /// The object itself.
     Object,
     /// `meta.k8s.io` `Table`, in this version.
@@ -40,7 +40,7 @@ pub enum Shape {
 
 /// How an answer is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Output {
+pub(crate) struct Output {
     /// Bytes.
     pub format: Format,
     /// Content.
@@ -51,16 +51,16 @@ pub struct Output {
 
 impl Output {
     /// Plain JSON of the object.
-    pub const PLAIN: Self = Self { format: Format::Json, shape: Shape::Object, pretty: false };
+    pub(crate) const PLAIN: Self = Self { format: Format::Json, shape: Shape::Object, pretty: false };
 
     /// Whether stored bytes can be sent as they are.
-    pub fn is_plain(self) -> bool {
+    pub(crate) fn is_plain(self) -> bool {
         self == Self::PLAIN
     }
 }
 
 /// Chooses the representation from `Accept`. `list` adds the types that watches may ask for.
-pub fn output(headers: &HeaderMap, pretty: Option<&str>, verb: &str) -> Result<Output> {
+pub(crate) fn output(headers: &HeaderMap, pretty: Option<&str>, verb: &str) -> Result<Output> {
     let pretty = matches!(pretty, Some("1" | "true"));
     let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",");
     if accept.trim().is_empty() {
@@ -116,7 +116,7 @@ pub fn output(headers: &HeaderMap, pretty: Option<&str>, verb: &str) -> Result<O
 
 /// The format of a request body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Input {
+pub(crate) enum Input {
     /// JSON.
     Json,
     /// YAML.
@@ -126,7 +126,7 @@ pub enum Input {
 }
 
 /// The format that `Content-Type` names; nothing means JSON.
-pub fn input(headers: &HeaderMap) -> Result<Input> {
+pub(crate) fn input(headers: &HeaderMap) -> Result<Input> {
     match media_type(headers) {
         "" | "application/json" => Ok(Input::Json),
         "application/yaml" => Ok(Input::Yaml),
@@ -136,7 +136,7 @@ pub fn input(headers: &HeaderMap) -> Result<Input> {
 }
 
 /// `Content-Type` without parameters.
-pub fn media_type(headers: &HeaderMap) -> &str {
+pub(crate) fn media_type(headers: &HeaderMap) -> &str {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim()
 }

@@ -13,7 +13,7 @@ const MAX_FIELD_MANAGER: usize = 128;
 
 /// What happens to fields that the schema does not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FieldValidation {
+pub(crate) enum FieldValidation {
     /// They are dropped.
     Ignore,
     /// They are dropped, and a `Warning` header names them.
@@ -24,7 +24,7 @@ pub enum FieldValidation {
 
 /// The options that creations, updates and patches share.
 #[derive(Clone, Debug, PartialEq)]
-pub struct WriteOptions {
+pub(crate) struct WriteOptions {
     /// Do everything but store.
     pub dry_run: bool,
     /// Who owns the fields written.
@@ -35,7 +35,7 @@ pub struct WriteOptions {
 
 impl WriteOptions {
     /// Reads the query; `kind` is `CreateOptions`, `UpdateOptions` or `PatchOptions`, for messages.
-    pub fn parse(query: &Query, kind: &str) -> Result<Self> {
+    pub(crate) fn parse(query: &Query, kind: &str) -> Result<Self> {
         let mut errors = FieldErrors::default();
         let field_manager = query.get("fieldManager").unwrap_or_default().to_owned();
         check_field_manager(&field_manager, &mut errors);
@@ -59,7 +59,7 @@ impl WriteOptions {
 
 /// How dependents are treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Propagation {
+pub(crate) enum Propagation {
     /// They stay, without this owner.
     Orphan,
     /// They go after it.
@@ -70,7 +70,7 @@ pub enum Propagation {
 
 /// The options of a deletion.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct DeleteOptions {
+pub(crate) struct DeleteOptions {
     /// Do everything but store.
     pub dry_run: bool,
     /// Seconds until a graceful deletion is enforced.
@@ -87,7 +87,7 @@ pub struct DeleteOptions {
 
 impl DeleteOptions {
     /// Reads the query, or the body when there is one.
-    pub fn parse(query: &Query, body: Option<&Object>) -> Result<Self> {
+    pub(crate) fn parse(query: &Query, body: Option<&Object>) -> Result<Self> {
         let mut errors = FieldErrors::default();
         let mut options = Self::default();
         let (policy, dry_runs) = match body {
@@ -171,7 +171,7 @@ fn finish<T>(kind: &str, errors: FieldErrors, options: T) -> Result<T> {
 
 /// How `resourceVersion` is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VersionMatch {
+pub(crate) enum VersionMatch {
     /// At this revision or a later one.
     NotOlderThan,
     /// At exactly this revision.
@@ -180,7 +180,7 @@ pub enum VersionMatch {
 
 /// The options of lists and watches.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct ListOptions {
+pub(crate) struct ListOptions {
     /// `resourceVersion` as sent; empty when absent.
     pub resource_version: String,
     /// `resourceVersionMatch`.
@@ -199,7 +199,7 @@ pub struct ListOptions {
 
 impl ListOptions {
     /// Reads the query of a list or (with `watch`) a watch.
-    pub fn parse(query: &Query, watch: bool) -> Result<Self> {
+    pub(crate) fn parse(query: &Query, watch: bool) -> Result<Self> {
         let get = |key: &str| query.get(key).unwrap_or_default();
         let number = |key: &str| -> Result<Option<i64>> {
             let text = get(key);
@@ -289,7 +289,7 @@ impl ListOptions {
 }
 
 /// A revision as a client sends it; empty and `0` are `None`.
-pub fn parse_revision(text: &str) -> Result<Option<u64>> {
+pub(crate) fn parse_revision(text: &str) -> Result<Option<u64>> {
     if text.is_empty() {
         return Ok(None);
     }

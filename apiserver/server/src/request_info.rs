@@ -139,7 +139,7 @@ impl Query {
 }
 
 /// How Go's conversion of query parameters reads a boolean: everything but `false`, `0` and absence is true.
-pub fn truthy(value: Option<&str>) -> bool {
+pub(crate) fn truthy(value: Option<&str>) -> bool {
     !matches!(value.map(str::to_ascii_lowercase).as_deref(), None | Some("false" | "0"))
 }
 

@@ -161,7 +161,7 @@ impl ApiServer {
         let (parts, body) = request.into_parts();
         let started = self.server.clock.monotonic();
         let info = RequestInfo::parse(&parts.method, &parts.uri);
-        let (verb, resource) = (info.verb, info.is_resource.then(|| info.resource_path()).unwrap_or_default());
+        let (verb, resource) = (info.verb, if info.is_resource { info.resource_path() } else { String::new() });
         let accept = parts.headers.get(ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let answer = settle(self.answer(parts, info, body).await);
         let took = self.server.clock.monotonic().saturating_sub(started);

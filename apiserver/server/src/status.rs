@@ -296,12 +296,12 @@ fn field_path(field: &str) -> &str {
 }
 
 /// `Kind.group`, or the kind alone for the core group: how 422 messages name it.
-pub fn qualified_kind(resource: &Resource) -> String {
+pub(crate) fn qualified_kind(resource: &Resource) -> String {
     if resource.group.is_empty() { resource.kind.to_owned() } else { format!("{}.{}", resource.kind, resource.group) }
 }
 
 /// A `Status` that reports success, as deletions answer.
-pub fn success(details: Option<Value>) -> Value {
+pub(crate) fn success(details: Option<Value>) -> Value {
     let mut status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
     if let Some(details) = details {
         status["details"] = details;

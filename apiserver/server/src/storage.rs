@@ -10,14 +10,14 @@ use crate::cache::{Caches, Entry, ResourceCache, encode, key_below};
 use crate::status::{ApiError, Result};
 
 /// The store together with its caches.
-pub struct Storage {
+pub(crate) struct Storage {
     store: Arc<dyn Store>,
     caches: Arc<Caches>,
 }
 
 /// Why a conditional write did not happen.
 #[derive(Debug)]
-pub enum WriteError {
+pub(crate) enum WriteError {
     /// The object is there already, or has changed, or is gone.
     Conflict,
     /// Something else.
@@ -35,36 +35,36 @@ impl From<Error> for WriteError {
 
 impl Storage {
     /// Joins the two.
-    pub fn new(store: Arc<dyn Store>, caches: Arc<Caches>) -> Self {
+    pub(crate) fn new(store: Arc<dyn Store>, caches: Arc<Caches>) -> Self {
         Self { store, caches }
     }
 
     /// The caches.
-    pub fn caches(&self) -> &Caches {
+    pub(crate) fn caches(&self) -> &Caches {
         &self.caches
     }
 
     /// The cache of `resource`; a resource without storage is an unknown path.
-    pub fn cache(&self, resource: &Resource) -> Result<&Arc<ResourceCache>> {
+    pub(crate) fn cache(&self, resource: &Resource) -> Result<&Arc<ResourceCache>> {
         self.caches.of(resource).ok_or_else(ApiError::unknown_path)
     }
 
     /// The object, consistent with every write that was answered before.
-    pub async fn get(&self, resource: &Resource, key: &str) -> Result<Option<Arc<Entry>>> {
+    pub(crate) async fn get(&self, resource: &Resource, key: &str) -> Result<Option<Arc<Entry>>> {
         let cache = self.cache(resource)?;
         self.catch_up().await;
         Ok(cache.get(key))
     }
 
     /// Waits until the caches hold every write that was published before the call, and returns that revision.
-    pub async fn catch_up(&self) -> u64 {
+    pub(crate) async fn catch_up(&self) -> u64 {
         let revision = self.store.current_revision().0;
         self.caches.wait_for(revision).await;
         revision
     }
 
     /// Creates the object; [`WriteError::Conflict`] when the key is taken.
-    pub async fn create(
+    pub(crate) async fn create(
         &self,
         resource: &'static Resource,
         key: &str,
@@ -75,7 +75,7 @@ impl Storage {
     }
 
     /// Replaces the object that was last changed at `revision`.
-    pub async fn update(
+    pub(crate) async fn update(
         &self,
         resource: &'static Resource,
         key: &str,
@@ -104,7 +104,7 @@ impl Storage {
     }
 
     /// Deletes the object that was last changed at `revision`; the answer is the deletion's revision.
-    pub async fn delete(&self, resource: &Resource, key: &str, revision: u64) -> Result<u64, WriteError> {
+    pub(crate) async fn delete(&self, resource: &Resource, key: &str, revision: u64) -> Result<u64, WriteError> {
         let op = Op::delete(format!("{}{key}", resource.prefix()));
         let deleted = self.store.write(op, Precondition::Revision(Revision(revision)), None).await?;
         self.caches.wait_for(deleted.0).await;
@@ -112,7 +112,7 @@ impl Storage {
     }
 
     /// Up to `limit` objects below `scope` after the key `after`, as they were at `revision`; and whether there are more.
-    pub async fn page(
+    pub(crate) async fn page(
         &self,
         resource: &'static Resource,
         scope: &str,
@@ -138,18 +138,18 @@ impl Storage {
     }
 
     /// The oldest revision that can still be read.
-    pub fn compacted(&self) -> u64 {
+    pub(crate) fn compacted(&self) -> u64 {
         self.store.compacted_revision().0
     }
 }
 
 /// The key of an object below its resource's prefix.
-pub fn key(resource: &Resource, namespace: &str, name: &str) -> String {
+pub(crate) fn key(resource: &Resource, namespace: &str, name: &str) -> String {
     if resource.namespaced { format!("{namespace}/{name}") } else { name.to_owned() }
 }
 
 /// The key that upstream's messages name, which is not ours.
-pub fn upstream_key(resource: &Resource, namespace: &str, name: &str) -> String {
+pub(crate) fn upstream_key(resource: &Resource, namespace: &str, name: &str) -> String {
     let folder = match (resource.group, resource.plural) {
         ("", "nodes") => "minions",
         ("", "services") => "services/specs",

@@ -41,7 +41,7 @@ impl Admission for ServiceAccountAdmission {
             return Err(ApiError::forbidden(resource, shown, why));
         };
         let account = account.object();
-        if pod.at("spec.imagePullSecrets").len() == 0
+        if pod.at("spec.imagePullSecrets").is_empty()
             && let Some(secrets) = account.at("imagePullSecrets").value().filter(|list| *list != &json!([]))
         {
             pod.set("spec.imagePullSecrets", secrets.clone());

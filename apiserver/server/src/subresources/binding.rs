@@ -22,7 +22,7 @@ const BINDING: Expected = Expected { group: "", version: "v1", kind: "Binding" }
 const MAX_RETRIES: usize = 5;
 
 /// Binds the pod that the path (or, for `POST bindings`, the body) names to a node.
-pub async fn create(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
+pub(crate) async fn create(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
     let options = WriteOptions::parse(&call.info.query, "CreateOptions")?;
     let input = negotiate::input(&call.headers)?;
     let decode::Body { object: binding, warnings } = decode::body(&body, input, BINDING, options.field_validation)?;
@@ -96,7 +96,7 @@ async fn bind(
     if !node.is_empty() {
         return refuse(format!("pod {name} is already assigned to node {node:?}"));
     }
-    if pod.at("spec.schedulingGates").len() > 0 {
+    if !pod.at("spec.schedulingGates").is_empty() {
         return refuse(format!("pod {name} has non-empty .spec.schedulingGates"));
     }
     pod.set("spec.nodeName", binding.at("target.name").str());

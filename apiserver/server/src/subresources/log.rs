@@ -15,7 +15,7 @@ const OPTIONS: &[&str] =
     &["follow", "previous", "timestamps", "tailLines", "limitBytes", "sinceSeconds", "sinceTime", "stream"];
 
 /// Streams the log of one container of the pod that the path names.
-pub async fn get(server: &Server, call: &Call) -> Result<Answer> {
+pub(crate) async fn get(server: &Server, call: &Call) -> Result<Answer> {
     check_options(&call.info.query)?;
     let pod = server.storage.get(call.resource, &call.key()).await?;
     let pod = pod.ok_or_else(|| ApiError::not_found(call.resource, call.name()))?.object();

@@ -16,14 +16,14 @@ use crate::status::{ApiError, Result};
 use crate::verbs::{patch, update};
 
 /// Answers with the object's scale.
-pub async fn get(server: &Server, call: &Call) -> Result<Answer> {
+pub(crate) async fn get(server: &Server, call: &Call) -> Result<Answer> {
     let entry = server.storage.get(call.resource, &call.key()).await?;
     let entry = entry.ok_or_else(|| ApiError::not_found(call.resource, call.name()))?;
     answer(server, call, &entry.object(), Vec::new())
 }
 
 /// Replaces the scale.
-pub async fn put(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
+pub(crate) async fn put(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
     let options = WriteOptions::parse(&call.info.query, "UpdateOptions")?;
     let input = negotiate::input(&call.headers)?;
     let expected = crate::verbs::expected(call);
@@ -34,7 +34,7 @@ pub async fn put(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
 }
 
 /// Patches the scale.
-pub async fn patch(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
+pub(crate) async fn patch(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
     let change = patch::parse(negotiate::media_type(&call.headers), &body)?;
     let options = WriteOptions::parse(&call.info.query, "PatchOptions")?;
     let make = |old: &Object| {

@@ -17,7 +17,7 @@ use crate::status::{ApiError, Result};
 use crate::storage::{self, WriteError};
 
 /// Creates the object in `body`.
-pub async fn create(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
+pub(crate) async fn create(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
     let options = WriteOptions::parse(&call.info.query, "CreateOptions")?;
     let input = negotiate::input(&call.headers)?;
     let decode::Body { object, warnings } = decode::body(&body, input, expected(call), options.field_validation)?;
@@ -28,7 +28,7 @@ pub async fn create(server: &Server, call: &Call, body: Bytes) -> Result<Answer>
 }
 
 /// Refuses an object whose namespace is not that of the path.
-pub fn check_namespace(call: &Call, object: &Object) -> Result<()> {
+pub(crate) fn check_namespace(call: &Call, object: &Object) -> Result<()> {
     let namespace = object.namespace();
     if namespace.is_empty() || !call.resource.namespaced || namespace == call.namespace() {
         return Ok(());
@@ -37,7 +37,7 @@ pub fn check_namespace(call: &Call, object: &Object) -> Result<()> {
 }
 
 /// Runs a decoded object through the pipeline and stores it.
-pub async fn store(
+pub(crate) async fn store(
     server: &Server,
     call: &Call,
     options: &WriteOptions,

@@ -33,7 +33,7 @@ const RETURN_DELETED: &[&str] =
     &["persistentvolumeclaims", "persistentvolumes", "pods", "podtemplates", "resourcequotas", "serviceaccounts", "services"];
 
 /// Deletes the object that the path names.
-pub async fn delete(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
+pub(crate) async fn delete(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
     let options = options(call, &body)?;
     let deleted = delete_one(server, call, call.namespace(), call.name(), &options).await?;
     let resource = call.resource;
@@ -53,7 +53,7 @@ pub async fn delete(server: &Server, call: &Call, body: Bytes) -> Result<Answer>
 }
 
 /// Deletes every object that the path and the selectors name.
-pub async fn delete_collection(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
+pub(crate) async fn delete_collection(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
     let options = options(call, &body)?;
     let list_options = ListOptions::parse(&call.info.query, false)?;
     let selection = Selection::parse(&call.info.query, call.resource)?;
@@ -217,7 +217,7 @@ fn decide(resource: &Resource, object: &Object, options: &DeleteOptions, clock: 
             set_propagation(resource, &mut marked, options);
             return Decision::Mark(marked);
         }
-        if object.at("spec.finalizers").len() > 0 {
+        if !object.at("spec.finalizers").is_empty() {
             return Decision::Stay;
         }
     }
@@ -293,16 +293,16 @@ fn set_propagation(resource: &Resource, object: &mut Object, options: &DeleteOpt
 }
 
 /// Whether an updated object has nothing left to wait for and goes.
-pub fn finished(resource: &Resource, object: &Object) -> bool {
+pub(crate) fn finished(resource: &Resource, object: &Object) -> bool {
     let namespace = resource.group.is_empty() && resource.plural == "namespaces";
     object.is_terminating()
-        && object.at("metadata.finalizers").len() == 0
+        && object.at("metadata.finalizers").is_empty()
         && object.at("metadata.deletionGracePeriodSeconds").as_i64().unwrap_or(0) == 0
-        && (!namespace || object.at("spec.finalizers").len() == 0)
+        && (!namespace || object.at("spec.finalizers").is_empty())
 }
 
 /// Removes an object from the store and gives back what it had allocated; the answer is how it looked last.
-pub async fn remove(
+pub(crate) async fn remove(
     server: &Server,
     call: &Call,
     entry: &Entry,

@@ -9,7 +9,7 @@ use crate::server::Server;
 use crate::status::{ApiError, Result};
 
 /// Answers with the object. `resourceVersion` asks for a state not older than it.
-pub async fn get(server: &Server, call: &Call) -> Result<Answer> {
+pub(crate) async fn get(server: &Server, call: &Call) -> Result<Answer> {
     if let Some(revision) = parse_revision(call.info.query.get("resourceVersion").unwrap_or_default())? {
         super::list::reach(server, revision).await?;
     }

@@ -24,7 +24,7 @@ const REVISION_WAIT: Duration = Duration::from_secs(3);
 const STORE_PAGE: usize = 500;
 
 /// One page.
-pub struct Page {
+pub(crate) struct Page {
     /// The objects.
     pub entries: Vec<Arc<Entry>>,
     /// The revision that the page shows.
@@ -36,7 +36,7 @@ pub struct Page {
 }
 
 /// Answers with the objects that the path and the selectors name.
-pub async fn list(server: &Server, call: &Call) -> Result<Answer> {
+pub(crate) async fn list(server: &Server, call: &Call) -> Result<Answer> {
     let options = ListOptions::parse(&call.info.query, false)?;
     let selection = Selection::parse(&call.info.query, call.resource)?;
     let page = page(server, call, &options, &selection).await?;
@@ -44,7 +44,7 @@ pub async fn list(server: &Server, call: &Call) -> Result<Answer> {
 }
 
 /// `metadata` of a list.
-pub fn metadata(page: &Page) -> Value {
+pub(crate) fn metadata(page: &Page) -> Value {
     let mut metadata = Map::new();
     metadata.insert("resourceVersion".to_owned(), page.revision.to_string().into());
     if !page.continue_token.is_empty() {
@@ -57,7 +57,7 @@ pub fn metadata(page: &Page) -> Value {
 }
 
 /// Reads one page.
-pub async fn page(server: &Server, call: &Call, options: &ListOptions, selection: &Selection) -> Result<Page> {
+pub(crate) async fn page(server: &Server, call: &Call, options: &ListOptions, selection: &Selection) -> Result<Page> {
     let asked = parse_revision(&options.resource_version)
         .map_err(|error| ApiError::bad_request(format!("invalid resource version: {error}")))?;
     // "Any state will do" is answered from the cache as a whole, as upstream does.
@@ -189,7 +189,7 @@ async fn past(
 }
 
 /// Waits for `revision`, for a while.
-pub async fn reach(server: &Server, revision: u64) -> Result<()> {
+pub(crate) async fn reach(server: &Server, revision: u64) -> Result<()> {
     let caches = server.storage.caches();
     if tokio::time::timeout(REVISION_WAIT, caches.wait_for(revision)).await.is_err() {
         return Err(ApiError::revision_too_large(revision, caches.revision()));

@@ -1,12 +1,12 @@
 //! One file per verb; each is generic over the resource.
 
-pub mod create;
-pub mod delete;
-pub mod get;
-pub mod list;
-pub mod patch;
-pub mod update;
-pub mod watch;
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod get;
+pub(crate) mod list;
+pub(crate) mod patch;
+pub(crate) mod update;
+pub(crate) mod watch;
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ fn set_defaults(object: &mut Object, resource: &Resource) {
 }
 
 /// What a body of this call is expected to be.
-pub fn expected(call: &Call) -> Expected {
+pub(crate) fn expected(call: &Call) -> Expected {
     match call.subresource.and_then(|subresource| subresource.kind) {
         Some((group, version, kind)) => Expected { group, version, kind },
         None => Expected::of(call.resource),

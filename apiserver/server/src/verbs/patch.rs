@@ -16,13 +16,13 @@ use crate::server::Server;
 use crate::status::{ApiError, Result};
 
 /// A patch body as read, with the findings that strict validation asks for.
-pub struct Parsed {
+pub(crate) struct Parsed {
     patch: Patch,
     findings: Vec<String>,
 }
 
 /// Reads a patch body by its media type.
-pub fn parse(media_type: &str, body: &Bytes) -> Result<Parsed> {
+pub(crate) fn parse(media_type: &str, body: &Bytes) -> Result<Parsed> {
     let (kind, prefix) = match media_type {
         "application/json-patch+json" => (PatchType::Json, "json patch "),
         "application/merge-patch+json" => (PatchType::Merge, ""),
@@ -47,7 +47,7 @@ impl From<PatchError> for ApiError {
 }
 
 /// Patches the object that the path names.
-pub async fn patch(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
+pub(crate) async fn patch(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
     let patch = parse(negotiate::media_type(&call.headers), &body)?;
     let options = WriteOptions::parse(&call.info.query, "PatchOptions")?;
     let change = update::Change {
@@ -67,12 +67,12 @@ pub async fn patch(server: &Server, call: &Call, body: Bytes) -> Result<Answer> 
 }
 
 /// The patched form of `old`.
-pub fn apply(call: &Call, parsed: &Parsed, old: &Object) -> Result<Value> {
+pub(crate) fn apply(call: &Call, parsed: &Parsed, old: &Object) -> Result<Value> {
     Ok(parsed.patch.apply(&old.clone().into_value(), &expected(call).schema())?)
 }
 
 /// Reads a patched object by its schema; what does not fit is 422 about the patch, as upstream has it.
-pub fn decode_patched(call: &Call, parsed: &Parsed, patched: Value, options: &WriteOptions) -> Result<decode::Body> {
+pub(crate) fn decode_patched(call: &Call, parsed: &Parsed, patched: Value, options: &WriteOptions) -> Result<decode::Body> {
     let about_patch = |value: String, why: String| {
         let mut errors = FieldErrors::default();
         errors.push(ErrorType::Invalid, "patch", Some(Value::from(value)), why);

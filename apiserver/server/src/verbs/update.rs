@@ -21,7 +21,7 @@ use crate::status::{ApiError, Result, qualified_kind};
 use crate::storage::{self, WriteError};
 
 /// Replaces the object that the path names by the one in `body`.
-pub async fn update(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
+pub(crate) async fn update(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
     let options = WriteOptions::parse(&call.info.query, "UpdateOptions")?;
     let input = negotiate::input(&call.headers)?;
     let decode::Body { object, warnings } = decode::body(&body, input, expected(call), options.field_validation)?;
@@ -50,7 +50,7 @@ pub async fn update(server: &Server, call: &Call, body: Bytes) -> Result<Answer>
 }
 
 /// Refuses an object whose name is not that of the path.
-pub fn check_name(call: &Call, object: &Object) -> Result<()> {
+pub(crate) fn check_name(call: &Call, object: &Object) -> Result<()> {
     match object.name() {
         "" => Err(ApiError::bad_request(format!(
             "the name of the object ({} based on URL) was undeterminable: name must be provided",
@@ -66,7 +66,7 @@ pub fn check_name(call: &Call, object: &Object) -> Result<()> {
 
 /// Which part of the object a request may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub(crate) enum Part {
     /// Everything but the status, if that is a subresource.
     Main,
     /// The status and the metadata that clients own.
@@ -77,7 +77,7 @@ pub enum Part {
 
 impl Part {
     /// The part that the path names.
-    pub fn of(call: &Call) -> Self {
+    pub(crate) fn of(call: &Call) -> Self {
         match call.subresource.map(|subresource| subresource.name) {
             Some("status") => Self::Status,
             Some("finalize") => Self::Finalize,
@@ -87,7 +87,7 @@ impl Part {
 }
 
 /// How the new object is made of the old one.
-pub struct Change<'a> {
+pub(crate) struct Change<'a> {
     /// What may change.
     pub part: Part,
     /// Whether a uid in the object is a precondition (PUT) or just a field (PATCH).
@@ -97,7 +97,7 @@ pub struct Change<'a> {
 }
 
 /// What an update came to.
-pub struct Outcome {
+pub(crate) struct Outcome {
     shown: Afterwards,
     warnings: Vec<String>,
 }
@@ -109,7 +109,7 @@ enum Afterwards {
 
 impl Outcome {
     /// The object afterwards.
-    pub fn object(&self) -> Object {
+    pub(crate) fn object(&self) -> Object {
         match &self.shown {
             Afterwards::Entry(entry) => entry.object(),
             Afterwards::Object(object) => object.clone(),
@@ -117,12 +117,12 @@ impl Outcome {
     }
 
     /// Warnings.
-    pub fn warnings(&self) -> &[String] {
+    pub(crate) fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
     /// The answer that shows the object.
-    pub fn answer(self, server: &Server, call: &Call) -> Answer {
+    pub(crate) fn answer(self, server: &Server, call: &Call) -> Answer {
         let shown = match &self.shown {
             Afterwards::Entry(entry) => Shown::Entry(entry),
             Afterwards::Object(object) => Shown::Object(object),
@@ -132,7 +132,7 @@ impl Outcome {
 }
 
 /// Applies `change` to the object that the path names; `None` when it is absent.
-pub async fn apply(server: &Server, call: &Call, options: &WriteOptions, change: &Change<'_>) -> Result<Option<Outcome>> {
+pub(crate) async fn apply(server: &Server, call: &Call, options: &WriteOptions, change: &Change<'_>) -> Result<Option<Outcome>> {
     let (resource, key) = (call.resource, call.key());
     for attempt in 0..=MAX_RETRIES {
         let Some(entry) = server.storage.get(resource, &key).await? else { return Ok(None) };

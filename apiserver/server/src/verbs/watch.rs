@@ -44,7 +44,7 @@ const MAX_CHUNK: usize = 64 * 1024;
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 /// Starts a watch.
-pub async fn watch(server: &Arc<Server>, call: Call) -> Result<Answer> {
+pub(crate) async fn watch(server: &Arc<Server>, call: Call) -> Result<Answer> {
     let options = ListOptions::parse(&call.info.query, true)?;
     let mut selection = Selection::parse(&call.info.query, call.resource)?;
     if call.info.watch_prefix && !call.name().is_empty() {

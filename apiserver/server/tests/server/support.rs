@@ -11,20 +11,20 @@ use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 
 /// A server with its system namespaces, and an administrator's identity.
-pub struct TestServer {
-    pub api: ApiServer,
+pub(crate) struct TestServer {
+    pub(crate) api: ApiServer,
 }
 
 /// An answer, read to its end.
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
     /// The body as JSON.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| {
             panic!("{error} in {}", String::from_utf8_lossy(&self.body));
         })
@@ -32,14 +32,14 @@ impl Answer {
 
     /// The body as JSON, of an answer that is a success.
     #[track_caller]
-    pub fn ok(self) -> Value {
+    pub(crate) fn ok(self) -> Value {
         assert!(self.status.is_success(), "{}: {}", self.status, String::from_utf8_lossy(&self.body));
         self.json()
     }
 
     /// Status, reason and message of a failure.
     #[track_caller]
-    pub fn failure(&self) -> (u16, String, String) {
+    pub(crate) fn failure(&self) -> (u16, String, String) {
         assert!(!self.status.is_success(), "{}: {}", self.status, String::from_utf8_lossy(&self.body));
         let status = self.json();
         let text = |key: &str| status[key].as_str().unwrap_or_default().to_owned();
@@ -47,18 +47,18 @@ impl Answer {
     }
 
     /// The texts of `Warning` headers.
-    pub fn warnings(&self) -> Vec<String> {
+    pub(crate) fn warnings(&self) -> Vec<String> {
         let values = self.headers.get_all(http::header::WARNING);
         values.iter().map(|value| value.to_str().expect("text").to_owned()).collect()
     }
 }
 
 impl TestServer {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
 
-    pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let clock = Clock::fake(1);
         let mut config = Config::new(Arc::new(MemoryStore::new(clock.clone())), clock);
         change(&mut config);
@@ -71,56 +71,56 @@ impl TestServer {
     }
 
     /// Sends a request as an administrator in the same process.
-    pub async fn send(&self, mut request: Request<Full<Bytes>>) -> Answer {
+    pub(crate) async fn send(&self, mut request: Request<Full<Bytes>>) -> Answer {
         request.extensions_mut().insert(Identity::new("admin", ["system:masters"]));
         self.send_as_is(request).await
     }
 
     /// Sends a request without adding an identity.
-    pub async fn send_as_is(&self, request: Request<Full<Bytes>>) -> Answer {
+    pub(crate) async fn send_as_is(&self, request: Request<Full<Bytes>>) -> Answer {
         let (parts, body) = self.api.handle(request).await.into_parts();
         let body = body.collect().await.expect("a whole body").to_bytes();
         Answer { status: parts.status, headers: parts.headers, body }
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send(request("GET", path, "", None)).await
     }
 
-    pub async fn get_accepting(&self, path: &str, accept: &str) -> Answer {
+    pub(crate) async fn get_accepting(&self, path: &str, accept: &str) -> Answer {
         let mut request = request("GET", path, "", None);
         request.headers_mut().insert("accept", accept.parse().expect("a header"));
         self.send(request).await
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
         self.send(request("POST", path, "application/json", Some(body))).await
     }
 
-    pub async fn put(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn put(&self, path: &str, body: Value) -> Answer {
         self.send(request("PUT", path, "application/json", Some(body))).await
     }
 
-    pub async fn delete(&self, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
         self.send(request("DELETE", path, "", None)).await
     }
 
-    pub async fn merge(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn merge(&self, path: &str, body: Value) -> Answer {
         self.send(request("PATCH", path, "application/merge-patch+json", Some(body))).await
     }
 
-    pub async fn patch(&self, path: &str, media_type: &str, body: Value) -> Answer {
+    pub(crate) async fn patch(&self, path: &str, media_type: &str, body: Value) -> Answer {
         self.send(request("PATCH", path, media_type, Some(body))).await
     }
 
     /// Makes a ConfigMap in `default`.
-    pub async fn config_map(&self, name: &str, labels: Value) -> Value {
+    pub(crate) async fn config_map(&self, name: &str, labels: Value) -> Value {
         let body = json!({"metadata": {"name": name, "labels": labels}, "data": {"a": "1"}});
         self.post(CONFIG_MAPS, body).await.ok()
     }
 
     /// Makes a pod with one container in `default`.
-    pub async fn pod(&self, name: &str, node: Option<&str>) -> Value {
+    pub(crate) async fn pod(&self, name: &str, node: Option<&str>) -> Value {
         let mut spec = json!({"containers": [{"name": "a", "image": "example.com/app:1"}]});
         if let Some(node) = node {
             spec["nodeName"] = node.into();
@@ -129,7 +129,7 @@ impl TestServer {
     }
 
     /// Opens a watch.
-    pub async fn watch(&self, path: &str) -> Watch {
+    pub(crate) async fn watch(&self, path: &str) -> Watch {
         let mut request = request("GET", path, "", None);
         request.extensions_mut().insert(Identity::new("admin", ["system:masters"]));
         let response = self.api.handle(request).await;
@@ -138,10 +138,10 @@ impl TestServer {
     }
 }
 
-pub const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
-pub const PODS: &str = "/api/v1/namespaces/default/pods";
+pub(crate) const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+pub(crate) const PODS: &str = "/api/v1/namespaces/default/pods";
 
-pub fn request(method: &str, path: &str, media_type: &str, body: Option<Value>) -> Request<Full<Bytes>> {
+pub(crate) fn request(method: &str, path: &str, media_type: &str, body: Option<Value>) -> Request<Full<Bytes>> {
     let mut request = Request::builder().method(method).uri(path);
     if !media_type.is_empty() {
         request = request.header("content-type", media_type);
@@ -151,14 +151,14 @@ pub fn request(method: &str, path: &str, media_type: &str, body: Option<Value>) 
 }
 
 /// An open watch.
-pub struct Watch {
+pub(crate) struct Watch {
     body: Body,
     buffer: Vec<u8>,
 }
 
 impl Watch {
     /// The next event; `None` at the end.
-    pub async fn next(&mut self) -> Option<Value> {
+    pub(crate) async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
@@ -170,7 +170,7 @@ impl Watch {
     }
 
     /// Type and name of the next event.
-    pub async fn event(&mut self) -> (String, String) {
+    pub(crate) async fn event(&mut self) -> (String, String) {
         let event = self.next().await.expect("the watch goes on");
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         (text(&event["type"]), text(&event["object"]["metadata"]["name"]))
@@ -178,6 +178,6 @@ impl Watch {
 }
 
 /// A pair of texts, for comparisons with [`Watch::event`].
-pub fn event(kind: &str, name: &str) -> (String, String) {
+pub(crate) fn event(kind: &str, name: &str) -> (String, String) {
     (kind.to_owned(), name.to_owned())
 }
