@@ -4,17 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_client::{DeletePropagation, EventKind, InvolvedObject, ObjectKey, Precondition};
-use coracle_cri::{ContainerId, ContainerState, SandboxId};
+use coracle_cri::{ContainerConfig, ContainerId, ContainerState, SandboxId};
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, Service};
 
 use crate::environment::Sources;
 use crate::ipam::Ipam;
-use crate::kubelet::{Entry, Kubelet};
-use crate::step::{Action, Exit, ImageState, Observed, Run, SandboxState};
+use crate::kubelet::{Kubelet, remove_folder};
+use crate::state::Entry;
+use crate::step::{self, Action, Exit, ImageState, Observed, Run, SandboxState};
 use crate::{translate, volumes};
 
 /// How long a sandbox that could not be made waits before the next attempt.
 const SANDBOX_RETRY: Duration = Duration::from_secs(2);
+/// How long a deletion that the API refused waits before the next attempt.
+const DELETE_RETRY: Duration = Duration::from_secs(1);
 
 impl Kubelet {
     /// Carries out `action` for the pod with that UID, then looks at the pod again.
@@ -22,6 +25,7 @@ impl Kubelet {
         let Some(entry) = self.entry(&uid) else {
             return;
         };
+        let mut look_again = Duration::ZERO;
         match action {
             Action::RunSandbox => self.run_sandbox(&uid, &entry.pod).await,
             Action::EnsureImage { container } => self.ensure_image(&uid, &entry, &container).await,
@@ -33,13 +37,17 @@ impl Kubelet {
                     .await;
             }
             Action::StopContainer { container, grace } => {
-                self.stop_container(&uid, &entry.pod, &container, grace)
-                    .await;
+                self.stop_container(&uid, &entry, &container, grace).await;
             }
             Action::StopSandbox => self.stop_sandbox(&uid).await,
-            Action::Forget => self.forget(&uid, &entry).await,
+            Action::Forget => {
+                if !self.forget(&uid, &entry).await {
+                    look_again = DELETE_RETRY;
+                }
+            }
         }
-        self.0.queue.add(entry.key);
+        self.0.changed.notify_waiters();
+        self.0.queue.add_after(entry.key, look_again);
     }
 
     async fn run_sandbox(&self, uid: &str, pod: &Arc<Pod>) {
@@ -51,7 +59,10 @@ impl Kubelet {
                 Ok(()) => {
                     let config = translate::sandbox(pod, address, &self.0.config.defaults);
                     let made = self.0.runtime.run_pod_sandbox(config).await;
-                    made.map_err(|error| ("FailedCreatePodSandBox", error.to_string()))
+                    made.map_err(|error| {
+                        let message = format!("Failed to create pod sandbox: {error}");
+                        ("FailedCreatePodSandBox", message)
+                    })
                 }
             },
         };
@@ -131,34 +142,10 @@ impl Kubelet {
     }
 
     async fn start_container(&self, uid: &str, entry: &Entry, name: &str, restart_count: u32) {
-        let Some(container) = find(&entry.pod, name) else {
-            return;
-        };
-        let record = entry.observed.container(name);
-        let (Some(image), Some(address)) = (record.image_ref.clone(), entry.observed.address)
-        else {
-            return;
-        };
         let object = || InvolvedObject::of(entry.pod.as_ref()).at(&field_path(&entry.pod, name));
         let recorder = self.0.ctx.recorder();
-        let sources = PodSources::of(self, &entry.pod);
-        let mounts = volumes::mounts(&entry.pod, container, &self.0.config);
-        let config = mounts
-            .map_err(|error| error.to_string())
-            .and_then(|mounts| {
-                translate::container(
-                    &entry.pod,
-                    container,
-                    image,
-                    restart_count,
-                    mounts,
-                    address,
-                    &sources,
-                )
-                .map_err(|error| error.to_string())
-            });
-        let now = self.0.ctx.clock().now();
-        match config {
+        let config = match self.container_config(entry, name, restart_count) {
+            Ok(config) => config,
             Err(message) => {
                 recorder.event_for(
                     object(),
@@ -166,45 +153,75 @@ impl Kubelet {
                     "Failed",
                     format!("Error: {message}"),
                 );
-                self.with(uid, |observed| {
-                    let record = observed.container_mut(name);
-                    record.not_started(restart_count);
-                    record.blocked("CreateContainerConfigError", message, now);
-                });
+                let now = self.0.ctx.clock().now();
+                return self
+                    .with(uid, |observed| {
+                        let record = observed.container_mut(name);
+                        record.not_started(restart_count);
+                        record.blocked(step::CONFIG_ERROR, message, now);
+                    })
+                    .unwrap_or_default();
             }
-            Ok(config) => {
-                recorder.event_for(
-                    object(),
-                    EventKind::Normal,
-                    "Created",
-                    format!("Created container: {name}"),
-                );
-                if let Err(error) = self.0.runtime.start_container(config).await {
-                    let message = error.to_string();
-                    recorder.event_for(
-                        object(),
-                        EventKind::Warning,
-                        "Failed",
-                        format!("Error: {message}"),
-                    );
-                    let now = self.0.ctx.clock().now();
-                    let reason = "StartError".to_owned();
-                    let exit = Exit {
-                        exit_code: 128,
-                        reason,
-                        message,
-                        started_at: now,
-                        finished_at: now,
-                    };
-                    self.with(uid, |observed| observed.container_mut(name).exited(exit));
-                }
-            }
+        };
+        let created = format!("Container created: {name}");
+        recorder.event_for(object(), EventKind::Normal, "Created", created);
+        if let Err(error) = self.0.runtime.start_container(config).await {
+            let message = error.to_string();
+            recorder.event_for(
+                object(),
+                EventKind::Warning,
+                "Failed",
+                format!("Error: {message}"),
+            );
+            let now = self.0.ctx.clock().now();
+            let reason = "StartError".to_owned();
+            let exit = Exit {
+                exit_code: 128,
+                reason,
+                message,
+                started_at: now,
+                finished_at: now,
+            };
+            self.with(uid, |observed| observed.container_mut(name).exited(exit));
         }
     }
 
-    async fn stop_container(&self, uid: &str, pod: &Arc<Pod>, name: &str, grace: Duration) {
-        let object = InvolvedObject::of(pod.as_ref()).at(&field_path(pod, name));
-        let message = format!("Stopping container {name}");
+    /// What the runtime is given, or why it cannot be made.
+    fn container_config(
+        &self,
+        entry: &Entry,
+        name: &str,
+        restart_count: u32,
+    ) -> Result<ContainerConfig, String> {
+        let container = find(&entry.pod, name).ok_or("the pod has no such container")?;
+        let image = entry
+            .observed
+            .container(name)
+            .image_ref
+            .clone()
+            .ok_or("its image is not known")?;
+        let address = entry.observed.address.ok_or("the pod has no address")?;
+        let mounts =
+            volumes::mounts(&entry.pod, container, &self.0.config).map_err(|e| e.to_string())?;
+        let sources = PodSources::of(self, &entry.pod);
+        translate::container(
+            &entry.pod,
+            container,
+            image,
+            restart_count,
+            mounts,
+            address,
+            &sources,
+        )
+        .map_err(|error| error.to_string())
+    }
+
+    async fn stop_container(&self, uid: &str, entry: &Entry, name: &str, grace: Duration) {
+        let object = InvolvedObject::of(entry.pod.as_ref()).at(&field_path(&entry.pod, name));
+        let message = match entry.observed.container(name).probes.gave_up {
+            Some(probe) => format!("Container {name} failed {probe} probe, will be restarted"),
+            None => format!("Stopping container {name}"),
+        };
         self.0
             .ctx
             .recorder()
@@ -254,54 +271,59 @@ impl Kubelet {
             tracing::warn!(uid, %error, "failed to stop a sandbox");
         }
         let mut state = self.0.state.lock();
-        let address = state.entries.get_mut(uid).and_then(|entry| {
+        state.release(uid);
+        if let Some(entry) = state.entries.get_mut(uid) {
             entry.observed.sandbox = SandboxState::Absent;
-            entry.observed.address
-        });
-        if let Some(address) = address {
-            state.ipam.release(address);
         }
     }
 
-    async fn forget(&self, uid: &str, entry: &Entry) {
+    /// False when the API did not take the deletion, and it has to be tried again.
+    async fn forget(&self, uid: &str, entry: &Entry) -> bool {
         let folder = self.0.config.defaults.pod_directory(uid);
-        let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder)).await;
-        if let Ok(Err(error)) = removed
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(uid, %error, "failed to remove a pod's files");
+        // A panic in there is a folder that stays until the next start.
+        let _ = tokio::task::spawn_blocking(move || remove_folder(&folder)).await;
+        if entry.orphaned {
+            self.0.state.lock().remove(uid);
+            return true;
         }
-        if !entry.orphaned {
-            let when = Precondition::uid_of(entry.pod.as_ref());
-            let propagation = DeletePropagation::Background;
-            let deleted = self
-                .0
-                .ctx
-                .objects()
-                .delete::<Pod>(&entry.key, &when, propagation, Some(0))
-                .await;
-            if let Err(error) = deleted
-                && !error.is_not_found()
-                && !error.is_conflict()
-            {
-                tracing::debug!(pod = %entry.key, %error, "pod was not deleted yet");
-                if let Some(entry) = self.0.state.lock().entries.get_mut(uid) {
-                    entry.forgetting = false;
-                }
-                return;
+        let when = Precondition::uid_of(entry.pod.as_ref());
+        let propagation = DeletePropagation::Background;
+        let deleted = self
+            .0
+            .ctx
+            .objects()
+            .delete::<Pod>(&entry.key, &when, propagation, Some(0))
+            .await;
+        let is_done = match deleted {
+            Ok(()) => true,
+            // Another pod has the name by now.
+            Err(error) if error.is_not_found() || error.is_conflict() => true,
+            Err(error) => {
+                tracing::debug!(pod = %entry.key, error = error.message(), "pod was not deleted yet");
+                false
             }
+        };
+        let mut state = self.0.state.lock();
+        state.release(uid);
+        if let Some(entry) = state.entries.get_mut(uid) {
+            entry.forgetting = false;
+            // The cache may show the pod for a moment longer; it must not be taken for a new one.
+            entry.gone = is_done;
         }
-        self.0.state.lock().entries.remove(uid);
+        is_done
     }
 
     fn entry(&self, uid: &str) -> Option<Entry> {
         self.0.state.lock().entries.get(uid).cloned()
     }
 
-    fn with(&self, uid: &str, change: impl FnOnce(&mut Observed)) {
-        if let Some(entry) = self.0.state.lock().entries.get_mut(uid) {
-            change(&mut entry.observed);
-        }
+    pub(crate) fn with<T>(&self, uid: &str, change: impl FnOnce(&mut Observed) -> T) -> Option<T> {
+        self.0
+            .state
+            .lock()
+            .entries
+            .get_mut(uid)
+            .map(|entry| change(&mut entry.observed))
     }
 }
 
@@ -314,7 +336,8 @@ pub(crate) fn find<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
         .find(|c| c.name == name)
 }
 
-fn field_path(pod: &Pod, name: &str) -> String {
+/// The part of the pod that an Event about a container is about.
+pub(crate) fn field_path(pod: &Pod, name: &str) -> String {
     let is_main = pod
         .spec
         .iter()

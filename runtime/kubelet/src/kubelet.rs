@@ -10,21 +10,21 @@
 //! or a long grace period never holds up another pod; what they find goes into the pod's
 //! [`Observed`], and the key comes round again.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 
-use coracle_client::{Context, EventKind, Lister, ObjectKey, WorkQueue, supervise};
+use coracle_client::{Context, EventKind, InvolvedObject, Lister, ObjectKey, WorkQueue, supervise};
 use coracle_cri::{ContainerStatus, PodRuntime, RuntimeEvent};
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
 
+use crate::actions::field_path;
 use crate::ipam::Ipam;
-use crate::step::Observed;
+use crate::state::{News, State};
 use crate::translate::PodDefaults;
 
 /// Workers that sync pods at the same time.
@@ -74,28 +74,8 @@ pub(crate) struct Inner {
     pub(crate) services: Lister<Service>,
     pub(crate) queue: WorkQueue<ObjectKey>,
     pub(crate) state: Mutex<State>,
-}
-
-/// The pods of the node, by UID: a pod may be wound down while its successor of the same name starts.
-#[derive(Debug)]
-pub(crate) struct State {
-    pub(crate) entries: HashMap<String, Entry>,
-    pub(crate) ipam: Ipam,
-    /// The node is being stopped: nothing new is begun.
-    pub(crate) draining: bool,
-}
-
-/// One pod of the node.
-#[derive(Clone, Debug)]
-pub(crate) struct Entry {
-    pub(crate) key: ObjectKey,
-    /// The newest version seen, from the cache or as the answer to our own write.
-    pub(crate) pod: Arc<Pod>,
-    pub(crate) observed: Observed,
-    /// The object is gone from the API.
-    pub(crate) orphaned: bool,
-    /// The pod's files and address are being given up.
-    pub(crate) forgetting: bool,
+    /// Told whenever something was written into `state`'s pods.
+    pub(crate) changed: Notify,
 }
 
 impl Kubelet {
@@ -106,12 +86,7 @@ impl Kubelet {
         let (config_maps, secrets, services) = (ctx.lister(), ctx.lister(), ctx.lister());
         let node = config.node.clone();
         let queue = ctx.watch::<Pod>().into_queue().await;
-        let ipam = Ipam::new(config.pod_range);
-        let state = State {
-            entries: HashMap::new(),
-            ipam,
-            draining: false,
-        };
+        let state = State::new(Ipam::new(config.pod_range));
         let kubelet = Self(Arc::new(Inner {
             pods: ctx.lister(),
             config_maps,
@@ -119,11 +94,13 @@ impl Kubelet {
             services,
             queue,
             state: Mutex::new(state),
+            changed: Notify::new(),
             config,
             ctx,
             runtime,
         }));
         kubelet.recover();
+        kubelet.watch_sources();
         tracing::info!(
             node,
             pods = kubelet.0.state.lock().entries.len(),
@@ -161,36 +138,38 @@ impl Kubelet {
         &self.0.config.node
     }
 
-    /// Ends every container, each within its pod's grace period but at the latest after `longest`,
-    /// and reports how they ended. Pods stay: the next start brings them back.
-    pub async fn drain(&self, longest: Duration) {
-        let stops = self.begin_drain(longest);
-        futures::future::join_all(stops).await;
-        let keys: Vec<_> = self
-            .0
-            .state
-            .lock()
-            .entries
-            .values()
-            .map(|entry| entry.key.clone())
-            .collect();
-        for key in keys {
-            // A status that cannot be written now is computed anew by the next start.
-            if let Err(error) = self.report(&key).await {
-                tracing::debug!(%key, %error, "last status was not written");
-            }
-        }
-    }
-
-    /// Addresses of pods that ran before this process are taken before any new pod gets one.
+    /// Addresses of pods that ran before this process are taken before any new pod gets one; files
+    /// of pods that went away meanwhile are removed.
     fn recover(&self) {
         let now = self.0.ctx.clock().now();
         let mut state = self.0.state.lock();
-        for pod in self.0.pods.list() {
-            if self.is_ours(&pod) {
-                state.insert(pod, now);
-            }
-        }
+        self.0
+            .pods
+            .list()
+            .into_iter()
+            .filter(|pod| self.is_ours(pod))
+            .for_each(|pod| state.insert(pod, now));
+        let kept: HashSet<String> = state.entries.keys().cloned().collect();
+        // Listed now, while no new pod can have a folder yet.
+        let strangers = strangers(&self.0.config.defaults.pods_directory, &kept);
+        tokio::task::spawn_blocking(move || {
+            strangers.iter().for_each(|folder| remove_folder(folder))
+        });
+    }
+
+    /// A changed ConfigMap or Secret may be what a pod waits for.
+    fn watch_sources(&self) {
+        let kubelet = Arc::downgrade(&self.0);
+        self.0.ctx.informer::<ConfigMap>().subscribe_while({
+            let kubelet = kubelet.clone();
+            move |change| retry(&kubelet, change.object().metadata.namespace.as_deref())
+        });
+        self.0
+            .ctx
+            .informer::<Secret>()
+            .subscribe_while(move |change| {
+                retry(&kubelet, change.object().metadata.namespace.as_deref())
+            });
     }
 
     pub(crate) fn is_ours(&self, pod: &Pod) -> bool {
@@ -229,65 +208,86 @@ impl Kubelet {
         }
     }
 
+    /// Takes over what the runtime says of a container, and looks at its pod again.
     pub(crate) fn apply(&self, status: &ContainerStatus) {
+        let name = &status.id.name;
         let mut state = self.0.state.lock();
-        let Some(entry) = state.entries.get_mut(&status.id.sandbox.0) else {
+        let Some((entry, news)) = state.apply(status) else {
             return;
         };
-        if entry.observed.apply(status) {
-            let message = format!("Started container {}", status.id.name);
-            self.0
-                .ctx
-                .recorder()
-                .event(entry.pod.as_ref(), EventKind::Normal, "Started", message);
-        }
-        let key = entry.key.clone();
+        let (pod, key) = (entry.pod.clone(), entry.key.clone());
         drop(state);
+        let object = || InvolvedObject::of(pod.as_ref()).at(&field_path(&pod, name));
+        match news {
+            News::Started => {
+                let message = format!("Container started: {name}");
+                self.0
+                    .ctx
+                    .recorder()
+                    .event_for(object(), EventKind::Normal, "Started", message);
+                self.begin_probing(&pod, status);
+            }
+            News::BacksOff => {
+                let uid = coracle_client::uid(pod.as_ref());
+                let message = format!(
+                    "Back-off restarting failed container {name} in pod {}_{}({uid})",
+                    key.name, key.namespace
+                );
+                self.0
+                    .ctx
+                    .recorder()
+                    .event_for(object(), EventKind::Warning, "BackOff", message);
+            }
+            News::Other => {}
+        }
+        self.0.changed.notify_waiters();
         self.0.queue.add(key);
     }
 }
 
-impl State {
-    /// Begins to keep a pod; one that ran before keeps its address.
-    pub(crate) fn insert(&mut self, pod: Arc<Pod>, now: coracle_clock::Timestamp) -> &mut Entry {
-        let uid = pod.metadata.uid.clone().unwrap_or_default();
-        let mut observed = Observed::recover(&pod, now);
-        let is_over = crate::step::terminal_phase(&pod, &observed).is_some();
-        // A pod that is over gave its address up; one whose address someone else has gets another.
-        if let Some(address) = observed.address
-            && !is_over
-            && !self.ipam.reserve(address)
-        {
-            observed.address = None;
+/// Lets pods of `namespace` that wait for a ConfigMap or Secret look for it now. False when the
+/// kubelet is gone.
+fn retry(kubelet: &Weak<Inner>, namespace: Option<&str>) -> bool {
+    let Some(kubelet) = kubelet.upgrade() else {
+        return false;
+    };
+    let now = kubelet.ctx.clock().now();
+    let mut state = kubelet.state.lock();
+    let waiting = state
+        .entries
+        .values_mut()
+        .filter(|entry| Some(entry.key.namespace.as_str()) == namespace);
+    for entry in waiting {
+        if entry.observed.retry_sources(now) {
+            kubelet.queue.add(entry.key.clone());
         }
-        let key = ObjectKey::of(pod.as_ref());
-        self.entries.entry(uid).or_insert_with(|| Entry {
-            key,
-            pod,
-            observed,
-            orphaned: false,
-            forgetting: false,
-        })
     }
+    true
+}
 
-    /// The UIDs of all pods, gone ones too, that have or had this name.
-    pub(crate) fn of_key(&self, key: &ObjectKey) -> Vec<String> {
-        let same = self.entries.iter().filter(|(_, entry)| entry.key == *key);
-        same.map(|(uid, _)| uid.clone()).collect()
-    }
+/// The folders of pods that are not `kept`.
+fn strangers(pods_directory: &Path, kept: &HashSet<String>) -> Vec<PathBuf> {
+    // There is no folder before the first pod.
+    let Ok(folders) = std::fs::read_dir(pods_directory) else {
+        return Vec::new();
+    };
+    let is_kept = |path: &Path| {
+        path.file_name()
+            .and_then(|uid| uid.to_str())
+            .is_some_and(|uid| kept.contains(uid))
+    };
+    folders
+        .flatten()
+        .map(|folder| folder.path())
+        .filter(|path| !is_kept(path))
+        .collect()
+}
 
-    pub(crate) fn allocate(&mut self, uid: &str) -> Result<IpAddr, crate::ipam::Exhausted> {
-        if let Some(address) = self
-            .entries
-            .get(uid)
-            .and_then(|entry| entry.observed.address)
-        {
-            return Ok(address);
-        }
-        let address = self.ipam.allocate()?;
-        if let Some(entry) = self.entries.get_mut(uid) {
-            entry.observed.address = Some(address);
-        }
-        Ok(address)
+/// Removes the files of a pod.
+pub(crate) fn remove_folder(folder: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(folder)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %folder.display(), %error, "failed to remove a pod's files");
     }
 }

@@ -6,17 +6,23 @@
 //! to the store, and it does not know which runtime it drives.
 
 mod actions;
+mod api;
+mod drain;
 mod environment;
 mod expand;
 pub mod ipam;
 mod kubelet;
+pub mod logs;
 mod node;
+mod probe;
 mod resources;
+mod state;
 pub mod step;
 mod translate;
 mod volumes;
 mod worker;
 
+pub use api::Body;
 pub use ipam::Ipam;
 pub use kubelet::{Capacity, Kubelet, KubeletConfig};
 pub use translate::PodDefaults;

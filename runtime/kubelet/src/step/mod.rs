@@ -4,9 +4,9 @@
 //!           (Pod, Observed, now) ──▶ step ──▶ actions for the runtime, when to look again
 //!                                └─▶ status ─▶ the PodStatus to report
 //!
-//!  sandbox ─▶ images ─▶ init containers, one after the other ─▶ containers, all at once
-//!                                                               │ exit
-//!            deletion: stop containers ─▶ stop sandbox ─▶ gone   └─▶ restart after back-off, or done
+//!  sandbox, images ─▶ init containers, one after the other ─▶ containers, all at once
+//!                                                              │ exit, or a probe gives up
+//!            deletion: stop containers ─▶ stop sandbox ─▶ gone  └─▶ restart after back-off, or done
 //! ```
 //!
 //! Nothing here waits, reads a clock or talks to anyone: the loop in [`crate::worker`] carries out
@@ -25,7 +25,10 @@ use coracle_clock::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 pub use backoff::Backoff;
-pub use observed::{ContainerRecord, Exit, ImageState, Observed, Run, SandboxState};
+pub(crate) use observed::CONFIG_ERROR;
+pub use observed::{
+    ContainerRecord, Exit, ImageState, Observed, ProbeResults, Refusal, Run, SandboxState,
+};
 pub use status::{status, terminal_phase};
 
 /// What the runtime is to be asked for.
@@ -127,9 +130,9 @@ pub fn step(pod: &Pod, observed: &Observed, now: Timestamp) -> Step {
             SandboxState::Absent => step.actions.push(Action::RunSandbox),
             SandboxState::Failed { retry_at, .. } if *retry_at > now => step.wake(*retry_at),
             SandboxState::Failed { .. } => step.actions.push(Action::RunSandbox),
-            SandboxState::Starting | SandboxState::Stopping => {}
-            SandboxState::Ready => run_containers(spec, observed, now, &mut step),
+            SandboxState::Starting | SandboxState::Stopping | SandboxState::Ready => {}
         }
+        run_containers(spec, observed, now, &mut step);
     }
     step
 }
@@ -159,65 +162,86 @@ fn wind_down(observed: &Observed, grace: Duration, step: &mut Step) {
             });
         }
     }
-    if !observed.is_anything_running() && matches!(observed.sandbox, SandboxState::Ready) {
+    // A pod that is deleted without grace does not wait for a grace that it was given before.
+    let is_over = !observed.is_anything_running()
+        || grace.is_zero() && step.actions.is_empty() && !observed.is_anything_starting();
+    // One that could not be made may still hold an address.
+    let is_there = matches!(
+        observed.sandbox,
+        SandboxState::Ready | SandboxState::Failed { .. }
+    );
+    if is_over && is_there {
         step.actions.push(Action::StopSandbox);
     }
 }
 
 fn run_containers(spec: &PodSpec, observed: &Observed, now: Timestamp, step: &mut Step) {
     let policy = RestartPolicy::of(spec);
+    let grace = spec.termination_grace_period_seconds.unwrap_or(30);
+    let mut next = Next {
+        can_start: matches!(observed.sandbox, SandboxState::Ready),
+        grace: Duration::from_secs(u64::try_from(grace).unwrap_or(0)),
+        now,
+        step,
+    };
     for container in spec.init_containers.iter().flatten() {
         let record = observed.container(&container.name);
         if !matches!(&record.run, Run::Exited(exit) if exit.exit_code == 0) {
-            return advance(container, record, policy.of_init(), now, step);
+            return next.advance(container, record, policy.of_init());
         }
     }
     for container in &spec.containers {
-        advance(
-            container,
-            observed.container(&container.name),
-            policy,
-            now,
-            step,
-        );
+        next.advance(container, observed.container(&container.name), policy);
     }
 }
 
-/// The next action for one container, if any.
-fn advance(
-    container: &Container,
-    record: &ContainerRecord,
-    policy: RestartPolicy,
+/// Collects the next actions of the containers.
+struct Next<'a> {
+    /// The sandbox is there. Images can be had before.
+    can_start: bool,
+    grace: Duration,
     now: Timestamp,
-    step: &mut Step,
-) {
-    let restart_count = match &record.run {
-        Run::Starting | Run::Running { .. } | Run::Stopping { .. } => return,
-        Run::Never => 0,
-        Run::Exited(exit) if policy.restarts(exit) => record.restart_count + 1,
-        Run::Exited(_) => return,
-    };
-    if let Some(start_at) = record.start_at
-        && start_at > now
-    {
-        return step.wake(start_at);
-    }
-    match &record.image {
-        ImageState::Absent => step.actions.push(Action::EnsureImage {
-            container: container.name.clone(),
-        }),
-        ImageState::Failed { retry_at, .. } if *retry_at > now => step.wake(*retry_at),
-        ImageState::Failed { .. } => {
-            step.actions.push(Action::EnsureImage {
-                container: container.name.clone(),
-            });
+    step: &'a mut Step,
+}
+
+impl Next<'_> {
+    /// The next action for one container, if any.
+    fn advance(&mut self, container: &Container, record: &ContainerRecord, policy: RestartPolicy) {
+        let name = || container.name.clone();
+        let restart_count = match &record.run {
+            Run::Running { .. } if record.probes.gave_up.is_some() => {
+                let grace = record.probes.grace.unwrap_or(self.grace);
+                return self.step.actions.push(Action::StopContainer {
+                    container: name(),
+                    grace,
+                });
+            }
+            Run::Starting | Run::Running { .. } | Run::Stopping { .. } => return,
+            Run::Never => 0,
+            Run::Exited(exit) if policy.restarts(exit) => record.restart_count + 1,
+            Run::Exited(_) => return,
+        };
+        if let Some(start_at) = record.start_at
+            && start_at > self.now
+        {
+            return self.step.wake(start_at);
         }
-        ImageState::Pulling { .. } => {}
-        ImageState::Ready(_) => {
-            step.actions.push(Action::StartContainer {
-                container: container.name.clone(),
-                restart_count,
-            });
+        match &record.image {
+            ImageState::Failed { retry_at, .. } if *retry_at > self.now => {
+                self.step.wake(*retry_at)
+            }
+            ImageState::Absent | ImageState::Failed { .. } => {
+                self.step
+                    .actions
+                    .push(Action::EnsureImage { container: name() });
+            }
+            ImageState::Ready(_) if self.can_start => {
+                self.step.actions.push(Action::StartContainer {
+                    container: name(),
+                    restart_count,
+                });
+            }
+            ImageState::Pulling { .. } | ImageState::Ready(_) => {}
         }
     }
 }

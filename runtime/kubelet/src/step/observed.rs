@@ -25,8 +25,6 @@ pub struct Observed {
     pub address: Option<IpAddr>,
     /// By name; containers that were never touched are absent.
     pub containers: BTreeMap<String, ContainerRecord>,
-    /// The node was started anew while the pod ran.
-    pub node_restarted: bool,
 }
 
 /// Where the sandbox is.
@@ -67,6 +65,10 @@ pub struct ContainerRecord {
     pub start_at: Option<Timestamp>,
     /// What the next delay will be.
     pub backoff: Backoff,
+    /// What probes found of the latest run.
+    pub probes: ProbeResults,
+    /// The run is being ended because the node is, not for its own sake.
+    pub drained: bool,
 }
 
 /// Where an image is.
@@ -75,35 +77,62 @@ pub enum ImageState {
     /// Not asked for since the last run.
     #[default]
     Absent,
-    /// On its way; attempts in a row that failed before.
+    /// On its way, perhaps after it was refused.
     Pulling {
-        /// How many.
-        failed: u32,
+        /// How the attempt before ended.
+        after: Option<Refusal>,
     },
     /// Can start.
     Ready(ImageRef),
     /// Was refused.
     Failed {
-        /// `ErrImagePull` and others.
-        reason: String,
-        /// What was wrong and what to do.
-        message: String,
-        /// Attempts in a row.
-        attempts: u32,
+        /// What was wrong.
+        refusal: Refusal,
         /// When to ask again.
         retry_at: Timestamp,
     },
 }
 
+/// Why a run cannot begin.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    /// `ErrImagePull` and others.
+    pub reason: String,
+    /// What was wrong and what to do.
+    pub message: String,
+    /// Attempts in a row.
+    pub attempts: u32,
+}
+
 impl ImageState {
     /// Notes that the image was asked for.
     pub fn pulling(&mut self) {
-        let failed = match self {
-            Self::Failed { attempts, .. } => *attempts,
-            _ => 0,
+        *self = Self::Pulling {
+            after: self.refusal().cloned(),
         };
-        *self = Self::Pulling { failed };
     }
+
+    /// The latest refusal, while nothing better has come of it.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Failed { refusal, .. } => Some(refusal),
+            Self::Pulling { after } => after.as_ref(),
+            Self::Absent | Self::Ready(_) => None,
+        }
+    }
+}
+
+/// What probes found of the current run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProbeResults {
+    /// The startup probe has succeeded; the others wait for it.
+    pub started: bool,
+    /// The latest verdict of the readiness probe.
+    pub ready: bool,
+    /// The liveness or startup probe found the run beyond help: which one.
+    pub gave_up: Option<&'static str>,
+    /// The probe's own grace for the end of such a run.
+    pub grace: Option<Duration>,
 }
 
 /// One run of a container.
@@ -213,6 +242,48 @@ impl Observed {
         })
     }
 
+    /// Makes what failed for want of a ConfigMap or Secret due now. False when nothing did.
+    pub fn retry_sources(&mut self, now: Timestamp) -> bool {
+        let mut is_due = false;
+        if let SandboxState::Failed { retry_at, .. } = &mut self.sandbox {
+            *retry_at = now;
+            is_due = true;
+        }
+        for record in self.containers.values_mut() {
+            if let ImageState::Failed { refusal, retry_at } = &mut record.image
+                && refusal.reason == CONFIG_ERROR
+            {
+                *retry_at = now;
+                is_due = true;
+            }
+        }
+        is_due
+    }
+
+    /// Whether a run ended because the node did.
+    pub fn is_cut_off(&self) -> bool {
+        self.containers
+            .values()
+            .any(|c| matches!(&c.run, Run::Exited(exit) if exit.reason == NODE_RESTARTED))
+    }
+
+    /// Whether any run was asked for and has not begun.
+    pub fn is_anything_starting(&self) -> bool {
+        self.containers.values().any(|c| c.run == Run::Starting)
+    }
+
+    /// Whether something was begun that usually takes a moment only, so that a report now would
+    /// be out of date at once.
+    pub fn is_on_its_way(&self) -> bool {
+        self.sandbox == SandboxState::Starting
+            || self.containers.values().any(|record| {
+                matches!(
+                    record.run,
+                    Run::Starting | Run::Running { serving: false, .. }
+                ) || matches!(record.image, ImageState::Pulling { .. })
+            })
+    }
+
     /// What is known of a pod that ran before this process started: the address to keep, and of
     /// each container how often it ran and that its last run was cut off (or how it had ended).
     pub fn recover(pod: &Pod, now: Timestamp) -> Self {
@@ -228,14 +299,15 @@ impl Observed {
             .chain(status.container_statuses.iter().flatten());
         for container in known {
             if let Some(record) = ContainerRecord::recover(container, now) {
-                observed.node_restarted |=
-                    matches!(&record.run, Run::Exited(e) if e.reason == NODE_RESTARTED);
                 observed.containers.insert(container.name.clone(), record);
             }
         }
         observed
     }
 }
+
+/// The reason of a container that waits for something that its spec names.
+pub(crate) const CONFIG_ERROR: &str = "CreateContainerConfigError";
 
 /// The reason of a run that ended because the node did.
 pub(super) const NODE_RESTARTED: &str = "NodeRestarted";
@@ -290,7 +362,15 @@ impl ContainerRecord {
     }
 
     /// Notes the end of a run, and from when the next one may start.
-    pub fn exited(&mut self, exit: Exit) {
+    pub fn exited(&mut self, mut exit: Exit) {
+        if self.drained {
+            // It did not come to its end by itself, whatever it said last: the next start of the
+            // node runs it again, or reports it as failed.
+            exit.reason = NODE_RESTARTED.into();
+            if exit.exit_code == 0 {
+                exit.exit_code = 143;
+            }
+        }
         let ran_for = Duration::try_from(exit.finished_at - exit.started_at).unwrap_or_default();
         let delay = self.backoff.after_run(ran_for);
         self.start_at = (!delay.is_zero()).then(|| exit.finished_at + delay);
@@ -308,6 +388,8 @@ impl ContainerRecord {
         }
         self.restart_count = restart_count;
         self.start_at = None;
+        self.probes = ProbeResults::default();
+        self.drained = false;
         self.run = Run::Starting;
     }
 
@@ -327,15 +409,17 @@ impl ContainerRecord {
 
     /// Notes that the next run cannot be prepared: `reason` is shown while it waits.
     pub fn blocked(&mut self, reason: &str, message: String, now: Timestamp) {
-        let attempts = match &self.image {
-            ImageState::Failed { attempts, .. } => attempts + 1,
-            ImageState::Pulling { failed } => failed + 1,
-            _ => 1,
-        };
-        self.image = ImageState::Failed {
+        let attempts = self
+            .image
+            .refusal()
+            .map_or(1, |before| before.attempts.saturating_add(1));
+        let refusal = Refusal {
             reason: reason.to_owned(),
             message,
             attempts,
+        };
+        self.image = ImageState::Failed {
+            refusal,
             retry_at: now + image_retry(attempts),
         };
     }

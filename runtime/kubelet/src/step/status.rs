@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::observed::NODE_RESTARTED;
-use super::{ContainerRecord, Exit, ImageState, Observed, RestartPolicy, Run, SandboxState};
+use super::{ContainerRecord, Exit, Observed, Refusal, RestartPolicy, Run, SandboxState};
 
 /// The whole status of `pod` on the node with address `host_ip`. Fields that others write (the
 /// scheduler's condition, the QoS class) are kept; a terminal phase is never left again.
@@ -90,7 +90,8 @@ pub fn status(pod: &Pod, observed: &Observed, host_ip: &str, now: Timestamp) -> 
         .address
         .map(|address| address.to_string())
         .or(old.pod_ip);
-    let restarted = is_over && view.policy == RestartPolicy::Never && observed.node_restarted;
+    let restarted =
+        phase == "Failed" && view.policy == RestartPolicy::Never && observed.is_cut_off();
     PodStatus {
         phase: Some(phase.to_owned()),
         reason: if restarted {
@@ -202,6 +203,8 @@ impl View<'_> {
         let (state, last_exit) = self.state(container, record, init);
         let is_running = state.running.is_some();
         let is_serving = matches!(record.run, Run::Running { serving: true, .. });
+        let started = is_running && (container.startup_probe.is_none() || record.probes.started);
+        let ready = started && (container.readiness_probe.is_none() || record.probes.ready);
         let succeeded = state.terminated.as_ref().is_some_and(|t| t.exit_code == 0);
         let image = record.image_ref.as_ref();
         ContainerStatus {
@@ -211,16 +214,13 @@ impl View<'_> {
                 .map(|i| format!("{}@{}", i.image, i.digest))
                 .unwrap_or_default(),
             container_id: (record.run != Run::Never)
-                .then(|| self.container_id(&container.name, record)),
-            ready: if init {
-                succeeded
-            } else {
-                is_running && is_serving
-            },
-            started: Some(is_running),
+                .then(|| self.container_id(&container.name, record.restart_count)),
+            ready: if init { succeeded } else { ready && is_serving },
+            started: Some(started),
             restart_count: i32::try_from(record.restart_count).unwrap_or(i32::MAX),
             last_state: Some(ContainerState {
-                terminated: last_exit.map(|exit| self.terminated(exit, &container.name, record)),
+                terminated: last_exit
+                    .map(|(exit, run)| self.terminated(exit, &container.name, run)),
                 ..ContainerState::default()
             }),
             state: Some(state),
@@ -228,13 +228,13 @@ impl View<'_> {
         }
     }
 
-    /// The state to show, and the run that ended before it.
+    /// The state to show, and the run that ended before it with its number.
     fn state<'r>(
         &self,
         container: &Container,
         record: &'r ContainerRecord,
         init: bool,
-    ) -> (ContainerState, Option<&'r Exit>) {
+    ) -> (ContainerState, Option<(&'r Exit, u32)>) {
         let waiting = |reason: &str, message: Option<String>| ContainerState {
             waiting: Some(ContainerStateWaiting {
                 reason: Some(reason.to_owned()),
@@ -247,6 +247,10 @@ impl View<'_> {
         } else {
             "PodInitializing"
         };
+        let before = record
+            .last_exit
+            .as_ref()
+            .map(|exit| (exit, record.restart_count.saturating_sub(1)));
         match &record.run {
             Run::Running { started_at, .. } | Run::Stopping { started_at } => {
                 let running = ContainerStateRunning {
@@ -257,10 +261,10 @@ impl View<'_> {
                         running: Some(running),
                         ..ContainerState::default()
                     },
-                    record.last_exit.as_ref(),
+                    before,
                 )
             }
-            Run::Starting => (waiting(creating, None), record.last_exit.as_ref()),
+            Run::Starting => (waiting(creating, None), before),
             Run::Never => match self.image_problem(container, record) {
                 Some((reason, message)) => (waiting(&reason, Some(message)), None),
                 None => match &self.observed.sandbox {
@@ -271,8 +275,9 @@ impl View<'_> {
                 },
             },
             Run::Exited(exit) => {
+                let latest = Some((exit, record.restart_count));
                 if let Some((reason, message)) = self.image_problem(container, record) {
-                    return (waiting(&reason, Some(message)), Some(exit));
+                    return (waiting(&reason, Some(message)), latest);
                 }
                 if let Some(start_at) = record.start_at
                     && self.will_restart(exit, init)
@@ -286,15 +291,15 @@ impl View<'_> {
                         self.pod.metadata.namespace.as_deref().unwrap_or_default(),
                         self.pod.metadata.uid.as_deref().unwrap_or_default(),
                     );
-                    return (waiting("CrashLoopBackOff", Some(message)), Some(exit));
+                    return (waiting("CrashLoopBackOff", Some(message)), latest);
                 }
-                let terminated = Some(self.terminated(exit, &container.name, record));
+                let terminated = Some(self.terminated(exit, &container.name, record.restart_count));
                 (
                     ContainerState {
                         terminated,
                         ..ContainerState::default()
                     },
-                    record.last_exit.as_ref(),
+                    before,
                 )
             }
         }
@@ -315,15 +320,11 @@ impl View<'_> {
         container: &Container,
         record: &ContainerRecord,
     ) -> Option<(String, String)> {
-        let ImageState::Failed {
+        let Refusal {
             reason,
             message,
             attempts,
-            ..
-        } = &record.image
-        else {
-            return None;
-        };
+        } = record.image.refusal()?;
         if reason == "ErrImagePull" && *attempts > 1 {
             let image = container.image.as_deref().unwrap_or_default();
             let message = format!("Back-off pulling image {image:?}: {reason}: {message}");
@@ -332,19 +333,15 @@ impl View<'_> {
         Some((reason.clone(), message.clone()))
     }
 
-    fn container_id(&self, name: &str, record: &ContainerRecord) -> String {
+    /// Names the run, so that its log can be found.
+    fn container_id(&self, name: &str, run: u32) -> String {
         let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
-        format!("coracle://{uid}/{name}/{}", record.restart_count)
+        format!("coracle://{uid}/{name}/{run}")
     }
 
-    fn terminated(
-        &self,
-        exit: &Exit,
-        name: &str,
-        record: &ContainerRecord,
-    ) -> ContainerStateTerminated {
+    fn terminated(&self, exit: &Exit, name: &str, run: u32) -> ContainerStateTerminated {
         ContainerStateTerminated {
-            container_id: Some(self.container_id(name, record)),
+            container_id: Some(self.container_id(name, run)),
             exit_code: exit.exit_code,
             reason: (!exit.reason.is_empty()).then(|| exit.reason.clone()),
             message: (!exit.message.is_empty()).then(|| exit.message.clone()),

@@ -1,0 +1,276 @@
+//! What the kubelet holds of its pods, and which addresses they have.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coracle_client::ObjectKey;
+use coracle_clock::Timestamp;
+use coracle_cri::ContainerStatus;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::ipam::{Exhausted, Ipam};
+use crate::step::{self, Action, Observed, Run, SandboxState};
+
+/// How long a report waits for what was begun. A pod that starts within it is written once, as
+/// running, rather than in every state on the way.
+const HOLD: Duration = Duration::from_millis(25);
+
+/// The pods of the node, by UID: a pod may be wound down while its successor of the same name starts.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) entries: HashMap<String, Entry>,
+    ipam: Ipam,
+    /// Who has which address. A pod that is over gives its own up, and still shows it.
+    addresses: HashMap<String, IpAddr>,
+    /// The node is being stopped: nothing new is begun.
+    pub(crate) draining: bool,
+}
+
+/// One pod of the node.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) key: ObjectKey,
+    /// The newest version seen, from the cache or as the answer to our own write.
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) observed: Observed,
+    /// The object is gone from the API.
+    pub(crate) orphaned: bool,
+    /// The pod's files and address are being given up.
+    pub(crate) forgetting: bool,
+    /// Nothing of the pod is left here; it stays known until the cache has seen it go.
+    pub(crate) gone: bool,
+    /// Since when something is on its way, by the monotonic clock.
+    pub(crate) busy_since: Option<Duration>,
+}
+
+/// What one look at the pods of a name came to.
+#[derive(Debug, Default)]
+pub(crate) struct Decision {
+    /// To be carried out, by the pod's UID; marked as begun.
+    pub(crate) actions: Vec<(String, Action)>,
+    /// When time alone changes the answer.
+    pub(crate) wake_at: Option<Timestamp>,
+    /// The status is soon another; report after this.
+    pub(crate) hold: Option<Duration>,
+}
+
+/// What is new about a container.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// A run has begun.
+    Started,
+    /// A run has ended, and the next one waits for its back-off.
+    BacksOff,
+    /// Anything else, or nothing.
+    Other,
+}
+
+impl State {
+    /// No pods yet; addresses come from `ipam`.
+    pub(crate) fn new(ipam: Ipam) -> Self {
+        let (entries, addresses) = (HashMap::new(), HashMap::new());
+        Self {
+            entries,
+            ipam,
+            addresses,
+            draining: false,
+        }
+    }
+
+    /// Begins to keep a pod; one that ran before keeps its address unless somebody else has it.
+    pub(crate) fn insert(&mut self, pod: Arc<Pod>, now: Timestamp) {
+        let uid = coracle_client::uid(pod.as_ref()).to_owned();
+        if self.entries.contains_key(&uid) {
+            return;
+        }
+        let mut observed = Observed::recover(&pod, now);
+        // A pod that is over gave its address up.
+        let is_over = step::terminal_phase(&pod, &observed).is_some();
+        if let Some(address) = observed.address.filter(|_| !is_over) {
+            if self.ipam.reserve(address) {
+                self.addresses.insert(uid.clone(), address);
+            } else {
+                observed.address = None;
+            }
+        }
+        let key = ObjectKey::of(pod.as_ref());
+        let entry = Entry {
+            key,
+            pod,
+            observed,
+            orphaned: false,
+            forgetting: false,
+            gone: false,
+            busy_since: None,
+        };
+        self.entries.insert(uid, entry);
+    }
+
+    /// The address of a pod: the one it has, or the next that is free.
+    pub(crate) fn allocate(&mut self, uid: &str) -> Result<IpAddr, Exhausted> {
+        if let Some(address) = self.addresses.get(uid) {
+            return Ok(*address);
+        }
+        let address = self.ipam.allocate()?;
+        self.addresses.insert(uid.to_owned(), address);
+        if let Some(entry) = self.entries.get_mut(uid) {
+            entry.observed.address = Some(address);
+        }
+        Ok(address)
+    }
+
+    /// Gives back the address of a pod, once; the pod's status goes on to show it.
+    pub(crate) fn release(&mut self, uid: &str) {
+        if let Some(address) = self.addresses.remove(uid) {
+            self.ipam.release(address);
+        }
+    }
+
+    /// Drops all that is known of a pod.
+    pub(crate) fn remove(&mut self, uid: &str) {
+        self.release(uid);
+        self.entries.remove(uid);
+    }
+
+    /// Takes over what the runtime says of a container.
+    pub(crate) fn apply(&mut self, status: &ContainerStatus) -> Option<(&Entry, News)> {
+        let entry = self.entries.get_mut(&status.id.sandbox.0)?;
+        let was_running = !matches!(
+            entry.observed.container(&status.id.name).run,
+            Run::Exited(_)
+        );
+        let started = entry.observed.apply(status);
+        let record = entry.observed.container(&status.id.name);
+        let has_ended = was_running && matches!(record.run, Run::Exited(_));
+        let news = match (started, has_ended && record.start_at.is_some()) {
+            (true, _) => News::Started,
+            (_, true) => News::BacksOff,
+            _ => News::Other,
+        };
+        Some((entry, news))
+    }
+
+    /// The pod of that name that is in the API.
+    pub(crate) fn live(&self, key: &ObjectKey) -> Option<&Entry> {
+        self.entries
+            .values()
+            .find(|entry| entry.key == *key && !entry.orphaned)
+    }
+
+    /// Decides about all pods that have or had this name. `live` is the one in the cache; `now` and
+    /// `monotonic` are the two clocks.
+    pub(crate) fn decide(
+        &mut self,
+        key: &ObjectKey,
+        live: Option<Arc<Pod>>,
+        now: Timestamp,
+        monotonic: Duration,
+    ) -> Decision {
+        let live_uid = live
+            .as_ref()
+            .map(|pod| coracle_client::uid(pod.as_ref()).to_owned());
+        if let Some(pod) = live {
+            match self.entries.get_mut(coracle_client::uid(pod.as_ref())) {
+                // Our own write may be ahead of the cache.
+                Some(entry) if revision(&pod) >= revision(&entry.pod) => entry.pod = pod,
+                Some(_) => {}
+                None if self.draining => {}
+                None => self.insert(pod, now),
+            }
+        }
+        let mut decision = Decision::default();
+        for uid in self.of_key(key) {
+            let is_live = live_uid.as_deref() == Some(uid.as_str());
+            let Some(entry) = self.entries.get_mut(&uid) else {
+                continue;
+            };
+            if entry.gone && !is_live {
+                self.remove(&uid);
+                continue;
+            }
+            if !is_live && !entry.orphaned {
+                entry.orphaned = true;
+                entry.pod = Arc::new(wound_down(&entry.pod, now));
+            }
+            if entry.gone || self.draining {
+                continue;
+            }
+            let step = step::step(&entry.pod, &entry.observed, now);
+            decision.wake_at = [decision.wake_at, step.wake_at].into_iter().flatten().min();
+            for action in step.actions {
+                if entry.begin(&action) {
+                    decision.actions.push((uid.clone(), action));
+                }
+            }
+            if is_live {
+                decision.hold = entry.hold(monotonic);
+            }
+        }
+        decision
+    }
+
+    fn of_key(&self, key: &ObjectKey) -> Vec<String> {
+        let same = self.entries.iter().filter(|(_, entry)| entry.key == *key);
+        same.map(|(uid, _)| uid.clone()).collect()
+    }
+}
+
+impl Entry {
+    /// Marks an action as begun. False when it has been begun already.
+    pub(crate) fn begin(&mut self, action: &Action) -> bool {
+        match action {
+            Action::RunSandbox => self.observed.sandbox = SandboxState::Starting,
+            Action::StopSandbox => self.observed.sandbox = SandboxState::Stopping,
+            Action::EnsureImage { container } => {
+                self.observed.container_mut(container).image.pulling();
+            }
+            Action::StartContainer {
+                container,
+                restart_count,
+            } => {
+                self.observed
+                    .container_mut(container)
+                    .starting(*restart_count);
+            }
+            Action::StopContainer { container, .. } => {
+                let record = self.observed.container_mut(container);
+                let Run::Running { started_at, .. } = record.run else {
+                    return false;
+                };
+                record.run = Run::Stopping { started_at };
+            }
+            Action::Forget => return !std::mem::replace(&mut self.forgetting, true),
+        }
+        true
+    }
+
+    fn hold(&mut self, monotonic: Duration) -> Option<Duration> {
+        if !self.observed.is_on_its_way() {
+            self.busy_since = None;
+            return None;
+        }
+        let since = *self.busy_since.get_or_insert(monotonic);
+        HOLD.checked_sub(monotonic.saturating_sub(since))
+            .filter(|left| !left.is_zero())
+    }
+}
+
+/// Which of two versions of one pod is newer. Our server counts with one number
+/// (Kubernetes 1.35 made resource versions comparable); anything else counts as old.
+pub(crate) fn revision(pod: &Pod) -> u64 {
+    let version = pod.metadata.resource_version.as_deref();
+    version
+        .and_then(|version| version.parse().ok())
+        .unwrap_or(0)
+}
+
+/// A pod that is gone from the API is wound down as if it had been deleted without grace.
+fn wound_down(pod: &Pod, now: Timestamp) -> Pod {
+    let mut pod = pod.clone();
+    pod.metadata.deletion_timestamp = Some(Time(now));
+    pod.metadata.deletion_grace_period_seconds = Some(0);
+    pod
+}
