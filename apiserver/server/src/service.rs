@@ -218,7 +218,7 @@ impl ApiServer {
         let call = Call { info, identity, headers: parts.headers, output, resource, subresource };
         let answer = settle(self.dispatch(&parts.method, call, body).await);
         let served = answer.status != StatusCode::METHOD_NOT_ALLOWED;
-        Ok(answer.with_warnings(deprecation(resource).filter(|_| served)))
+        Ok(answer.with_first_warnings(deprecation(resource).filter(|_| served).into_iter().collect()))
     }
 
     /// Checks that the path fits the resource, and finds its subresource.

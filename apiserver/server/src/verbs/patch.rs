@@ -19,6 +19,8 @@ use crate::status::{ApiError, Result};
 pub(crate) struct Parsed {
     patch: Patch,
     findings: Vec<String>,
+    /// How upstream's messages show the patch, for the kind that they show instead of the patched object.
+    shown: Option<String>,
 }
 
 /// Reads a patch body by its media type.
@@ -31,7 +33,11 @@ pub(crate) fn parse(media_type: &str, body: &Bytes) -> Result<Parsed> {
     };
     let (patch, strict) = Patch::parse(kind, body)?;
     let findings = strict.iter().map(|finding| format!("{prefix}{finding}")).collect();
-    Ok(Parsed { patch, findings })
+    let shown = match kind {
+        PatchType::Strategic => serde_json::from_slice(body).ok().map(|value| go_format(&value)),
+        _ => None,
+    };
+    Ok(Parsed { patch, findings, shown })
 }
 
 impl From<PatchError> for ApiError {
@@ -78,9 +84,12 @@ pub(crate) fn decode_patched(call: &Call, parsed: &Parsed, patched: Value, optio
         errors.push(ErrorType::Invalid, "patch", Some(Value::from(value)), why);
         ApiError::invalid_as("", "", "", "", &errors)
     };
-    let shown = patched.clone();
+    let shown = parsed.shown.clone().unwrap_or_else(|| patched.to_string());
     let decoded = decode::value(patched, expected(call), FieldValidation::Warn);
-    let mut decoded = decoded.map_err(|error| about_patch(shown.to_string(), error.to_string()))?;
+    let mut decoded = decoded.map_err(|error| about_patch(shown.clone(), error.to_string()))?;
+    if parsed.shown.is_some() {
+        decoded.warnings.sort();
+    }
     let mut findings = parsed.findings.clone();
     findings.append(&mut decoded.warnings);
     match options.field_validation {
@@ -88,8 +97,35 @@ pub(crate) fn decode_patched(call: &Call, parsed: &Parsed, patched: Value, optio
         FieldValidation::Warn => decoded.warnings = findings,
         FieldValidation::Strict if findings.is_empty() => {}
         FieldValidation::Strict => {
-            return Err(ApiError::bad_request(format!("strict decoding error: {}", findings.join(", "))));
+            return Err(about_patch(shown, format!("strict decoding error: {}", findings.join(", "))));
         }
     }
     Ok(decoded)
+}
+
+/// A value as Go's `%v` prints it: `map[a:1 b:[x y]]`.
+fn go_format(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", items.iter().map(go_format).collect::<Vec<_>>().join(" ")),
+        Value::Object(map) => {
+            let mut entries: Vec<_> = map.iter().collect();
+            entries.sort_by_key(|(key, _)| key.as_str());
+            let entries: Vec<String> = entries.iter().map(|(key, value)| format!("{key}:{}", go_format(value))).collect();
+            format!("map[{}]", entries.join(" "))
+        }
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_shown_as_go_shows_them() {
+        let value = serde_json::json!({"b": [1, "x"], "a": {"c": null}});
+        assert_eq!(go_format(&value), "map[a:map[c:<nil>] b:[1 x]]");
+    }
 }
