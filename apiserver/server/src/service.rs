@@ -8,16 +8,19 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use coracle_api::Registry;
 use coracle_api::kinds::Subresource;
 use coracle_clock::Clock;
 use coracle_store::Store;
+use futures::FutureExt;
 use http::header::{ACCEPT_ENCODING, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
@@ -46,6 +49,9 @@ use crate::{discovery, openapi, table};
 
 /// Requests handled at once, watches not counted; more are 429.
 const DEFAULT_MAX_IN_FLIGHT: usize = 600;
+
+/// How long the body of a request may take: a slow sender must not hold one of the places for ever.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What an API server is made of.
 pub struct Config {
@@ -163,7 +169,12 @@ impl ApiServer {
         let info = RequestInfo::parse(&parts.method, &parts.uri);
         let (verb, resource) = (info.verb, if info.is_resource { info.resource_path() } else { String::new() });
         let accept = parts.headers.get(ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let answer = settle(self.answer(parts, info, body).await);
+        // A bug in one handler is that request's failure, not that of others on the same connection.
+        let caught = AssertUnwindSafe(self.answer(parts, info, body)).catch_unwind().await;
+        let answer = settle(caught.unwrap_or_else(|_| {
+            tracing::error!(verb, resource, "a request handler panicked");
+            Err(ApiError::internal("this request caused apiserver to panic. Look in the logs for details"))
+        }));
         let took = self.server.clock.monotonic().saturating_sub(started);
         // Only names that are served become labels: paths are the client's to choose.
         let label = if answer.status == StatusCode::NOT_FOUND { "" } else { resource.as_str() };
@@ -267,7 +278,8 @@ impl ApiServer {
             ("scale", "get") => scale::get(server, &call).await,
             ("log", "get") => log::get(server, &call).await,
             _ => {
-                let body = body::read(body).await?;
+                let read = tokio::time::timeout(BODY_TIMEOUT, body::read(body)).await;
+                let body = read.map_err(|_| ApiError::new(408, "Timeout", "the body of the request came too slowly"))??;
                 match (name, verb) {
                     ("", "create") if is_bindings => binding::create(server, &call, body).await,
                     ("binding", "create") => binding::create(server, &call, body).await,

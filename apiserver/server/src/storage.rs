@@ -70,7 +70,7 @@ impl Storage {
         key: &str,
         object: &Object,
         ttl: Option<Duration>,
-    ) -> Result<Entry, WriteError> {
+    ) -> Result<Arc<Entry>, WriteError> {
         self.put(resource, key, object, Precondition::Absent, ttl).await
     }
 
@@ -82,7 +82,7 @@ impl Storage {
         object: &Object,
         revision: u64,
         ttl: Option<Duration>,
-    ) -> Result<Entry, WriteError> {
+    ) -> Result<Arc<Entry>, WriteError> {
         self.put(resource, key, object, Precondition::Revision(Revision(revision)), ttl).await
     }
 
@@ -93,14 +93,18 @@ impl Storage {
         object: &Object,
         precondition: Precondition,
         ttl: Option<Duration>,
-    ) -> Result<Entry, WriteError> {
+    ) -> Result<Arc<Entry>, WriteError> {
         let value = encode(resource, object);
         let op = Op::put(format!("{}{key}", resource.prefix()), value.clone());
         let revision = self.store.write(op, precondition, ttl).await?;
-        let entry = Entry::from_stored(resource, key, &value, revision.0)
-            .map_err(|error| WriteError::Other(ApiError::internal(error)))?;
         self.caches.wait_for(revision.0).await;
-        Ok(entry)
+        // The cache has just read the same bytes, unless someone was faster still.
+        let cached = self.caches.of(resource).and_then(|cache| cache.get(key));
+        if let Some(entry) = cached.filter(|entry| entry.revision == revision.0) {
+            return Ok(entry);
+        }
+        let entry = Entry::from_stored(resource, key, &value, revision.0);
+        entry.map(Arc::new).map_err(|error| WriteError::Other(ApiError::internal(error)))
     }
 
     /// Deletes the object that was last changed at `revision`; the answer is the deletion's revision.

@@ -1,16 +1,26 @@
 //! ServiceAccount: every pod runs as an account, and finds the account's files in a projected volume.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use async_trait::async_trait;
 use coracle_api::Object;
 use serde_json::{Value, json};
 
 use super::{Admission, Attributes, Operation};
+use crate::cache::Entry;
+use crate::server::Server;
 use crate::status::{ApiError, Result};
 
 /// Where containers find the account's files.
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// How long a mounted token is good, in seconds: an hour and a little, so that its refresh is never late.
 const TOKEN_SECONDS: i64 = 3607;
+
+/// How often the default account of a namespace is looked for.
+const DEFAULT_ATTEMPTS: usize = 10;
+/// The pause between two looks.
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// See the module.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,7 +43,7 @@ impl Admission for ServiceAccountAdmission {
         }
         let account_name = pod.at("spec.serviceAccountName").str().to_owned();
         pod.set("spec.serviceAccount", account_name.clone());
-        let Some(account) = server.find("", "serviceaccounts", namespace, &account_name).await? else {
+        let Some(account) = find_account(server, namespace, &account_name).await? else {
             let shown = if name.is_empty() { "" } else { name };
             let why = format!(
                 "error looking up service account {namespace}/{account_name}: serviceaccount {account_name:?} not found"
@@ -56,6 +66,19 @@ impl Admission for ServiceAccountAdmission {
         }
         Ok(())
     }
+}
+
+/// The account; the default one of a new namespace is about to be made, so it is waited for a little.
+async fn find_account(server: &Server, namespace: &str, name: &str) -> Result<Option<Arc<Entry>>> {
+    let attempts = if name == "default" { DEFAULT_ATTEMPTS } else { 1 };
+    for attempt in 1..=attempts {
+        let found = server.find("", "serviceaccounts", namespace, name).await?;
+        if found.is_some() || attempt == attempts {
+            return Ok(found);
+        }
+        tokio::time::sleep(ATTEMPT_PAUSE).await;
+    }
+    Ok(None)
 }
 
 /// Mounts the account's files into every container that has nothing at their path.

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use coracle_api::Object;
+use futures::StreamExt;
 use http::{Request, StatusCode};
+use http_body_util::{BodyExt, BodyStream, StreamBody};
 
 use crate::answer::{Answer, Payload};
 use crate::call::Call;
@@ -37,7 +39,10 @@ pub(crate) async fn get(server: &Server, call: &Call) -> Result<Answer> {
         return Err(if status.is_client_error() { ApiError::bad_request(text) } else { ApiError::internal(text) });
     }
     let mut answer = Answer::bytes(StatusCode::OK, "text/plain", Bytes::new());
-    answer.payload = Payload::Stream(body);
+    // A followed log ends with the server.
+    let stopped = server.stop.clone().cancelled_owned();
+    let stream = BodyStream::new(body).take_until(Box::pin(stopped));
+    answer.payload = Payload::Stream(StreamBody::new(stream).boxed_unsync());
     Ok(answer)
 }
 

@@ -173,7 +173,7 @@ async fn show_last(
     if dry_run || !last.is_terminating() || metadata::same(last, &entry.object()) {
         return Ok(Arc::clone(entry));
     }
-    server.storage.update(resource, &entry.key, last, entry.revision, time_to_live(resource)).await.map(Arc::new)
+    server.storage.update(resource, &entry.key, last, entry.revision, time_to_live(resource)).await
 }
 
 fn check_preconditions(resource: &Resource, object: &Object, options: &DeleteOptions) -> Result<()> {

@@ -186,7 +186,7 @@ pub(crate) async fn apply(server: &Server, call: &Call, options: &WriteOptions, 
         match server.storage.update(resource, &key, &new, entry.revision, time_to_live(resource)).await {
             Ok(entry) => {
                 allocation.keep();
-                return Ok(Some(Outcome { shown: Afterwards::Entry(Arc::new(entry)), warnings: notes }));
+                return Ok(Some(Outcome { shown: Afterwards::Entry(entry), warnings: notes }));
             }
             Err(WriteError::Conflict) if !pinned && attempt < MAX_RETRIES => continue,
             Err(WriteError::Conflict) => return Err(ApiError::modified(resource, call.name())),
