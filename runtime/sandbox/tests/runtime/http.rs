@@ -292,3 +292,54 @@ async fn guests_call_each_other_by_name_and_hear_why_it_fails() {
         assert!(called.body().contains(why), "{url}: {called:?}");
     }
 }
+
+/// The three tiers of the guestbook: a `wasi:http` front end, an API on `wasi:sockets`, and a WASI
+/// 0.1 store on a listener that it inherits.
+#[tokio::test]
+async fn the_guestbook_works_from_end_to_end() {
+    let node = Node::start();
+    let tiers = [
+        ("store", 5, 7000, vec![]),
+        (
+            "api",
+            3,
+            8080,
+            vec![("STORE", "store:7000"), ("GREETING", "Welcome aboard")],
+        ),
+        (
+            "frontend",
+            4,
+            8080,
+            vec![("API", "api:8080"), ("POD_NAME", "front-0")],
+        ),
+    ];
+    let mut ids = Vec::new();
+    for (name, last, number, env) in tiers {
+        let pod = node.pod(name, last).await;
+        let image = node.sample(&format!("guestbook/wasm/{name}.wasm")).await;
+        let mut config = container(&pod, name, &image);
+        config.ports = vec![port("", number)];
+        config.env = env
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        config.memory_limit = Some(32 << 20);
+        ids.push(config.id.clone());
+        node.start_with(config).await.unwrap();
+    }
+    let logs = || ids.iter().map(|id| node.log(id, 0)).collect::<Vec<_>>();
+    let page = node.until(|| async {
+        let page = get(&node, "10.240.0.4:8080", "/").await;
+        (page.status() == StatusCode::OK).then_some(page)
+    });
+    let page = page.await.unwrap_or_else(|| panic!("{:?}", logs()));
+    assert!(page.body().contains("Welcome aboard"), "{page:?}");
+    assert!(page.body().contains("front-0"), "{page:?}");
+    for id in &ids {
+        node.runtime
+            .stop_container(id, Duration::from_secs(30))
+            .await
+            .unwrap();
+        assert_eq!(node.exit(id).await.code, 143, "{id}: {:?}", logs());
+    }
+}

@@ -75,7 +75,10 @@ impl Node {
             pod: format!("default/{name}"),
             hostname: name.to_owned(),
             address: IpAddr::from([10, 240, 0, last]),
-            host_aliases: vec![([10, 240, 0, 3].into(), vec!["api".to_owned()])],
+            host_aliases: vec![
+                ([10, 240, 0, 3].into(), vec!["api".to_owned()]),
+                ([10, 240, 0, 5].into(), vec!["store".to_owned()]),
+            ],
             dns: DnsConfig::default(),
             log_directory: self.logs(name),
             memory_limit: None,
