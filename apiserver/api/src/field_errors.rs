@@ -179,12 +179,22 @@ impl FieldErrors {
     /// There are more than `most` items.
     pub fn too_many(&mut self, at: &At<'_>, most: usize) {
         let detail = format!("must have at most {most} items");
-        self.push(ErrorType::TooMany, at.path(), Some(Value::from(at.len())), detail);
+        self.push(
+            ErrorType::TooMany,
+            at.path(),
+            Some(Value::from(at.len())),
+            detail,
+        );
     }
 
     /// The value has more than `most` bytes.
     pub fn too_long(&mut self, at: &At<'_>, most: usize) {
-        self.push(ErrorType::TooLong, at.path(), None, format!("may not be more than {most} bytes"));
+        self.push(
+            ErrorType::TooLong,
+            at.path(),
+            None,
+            format!("may not be more than {most} bytes"),
+        );
     }
 
     /// Reports a text that is none of `supported`; an absent one counts as empty.
@@ -197,7 +207,12 @@ impl FieldErrors {
     /// Applies `check` to the text here; a message it returns is an invalid value.
     pub fn text(&mut self, at: &At<'_>, check: impl Fn(&str) -> Vec<String>) {
         for message in check(at.str()) {
-            self.push(ErrorType::Invalid, at.path(), Some(Value::from(at.str())), message);
+            self.push(
+                ErrorType::Invalid,
+                at.path(),
+                Some(Value::from(at.str())),
+                message,
+            );
         }
     }
 

@@ -294,7 +294,10 @@ pub fn age(object: &Object, now: Timestamp) -> Value {
 
 /// How long ago a written time was, or `<unknown>`.
 pub fn since_text(time: &str, now: Timestamp) -> Value {
-    Value::from(time.parse().map_or_else(|_| "<unknown>".to_owned(), |time| since(time, now)))
+    Value::from(
+        time.parse()
+            .map_or_else(|_| "<unknown>".to_owned(), |time| since(time, now)),
+    )
 }
 
 /// How long ago a time was.
@@ -310,7 +313,11 @@ pub fn selector_text(selector: &At<'_>) -> String {
     }
     for requirement in selector.key("matchExpressions").items() {
         let key = requirement.key("key").str();
-        let mut values: Vec<&str> = requirement.key("values").items().filter_map(|v| v.as_str()).collect();
+        let mut values: Vec<&str> = requirement
+            .key("values")
+            .items()
+            .filter_map(|v| v.as_str())
+            .collect();
         values.sort_unstable();
         let values = values.join(",");
         let text = match requirement.key("operator").str() {
@@ -323,14 +330,25 @@ pub fn selector_text(selector: &At<'_>) -> String {
     }
     parts.sort_by(|a, b| a.0.cmp(&b.0));
     let texts: Vec<String> = parts.into_iter().map(|(_, text)| text).collect();
-    if texts.is_empty() { "<none>".to_owned() } else { texts.join(",") }
+    if texts.is_empty() {
+        "<none>".to_owned()
+    } else {
+        texts.join(",")
+    }
 }
 
 /// A map of labels on one line: `a=b,c=d`, sorted; `<none>` when empty.
 pub fn labels_text(labels: &At<'_>) -> String {
-    let mut parts: Vec<String> = labels.entries().map(|(key, value)| format!("{key}={}", value.str())).collect();
+    let mut parts: Vec<String> = labels
+        .entries()
+        .map(|(key, value)| format!("{key}={}", value.str()))
+        .collect();
     parts.sort_unstable();
-    if parts.is_empty() { "<none>".to_owned() } else { parts.join(",") }
+    if parts.is_empty() {
+        "<none>".to_owned()
+    } else {
+        parts.join(",")
+    }
 }
 
 /// A duration in seconds as kubectl prints it (`k8s.io/apimachinery/pkg/util/duration`).

@@ -156,7 +156,10 @@ impl<'a> At<'a> {
 
     /// A place that may be empty, under a path of the caller's choice.
     pub fn maybe(value: Option<&'a Value>, path: impl Into<String>) -> Self {
-        Self { value, path: path.into() }
+        Self {
+            value,
+            path: path.into(),
+        }
     }
 
     /// The value; null counts as absent.
@@ -298,7 +301,10 @@ pub fn default_text(map: &mut Map<String, Value>, field: &str, text: &str) {
 
 /// Inserts a number when none, null or zero is there.
 pub fn default_int(map: &mut Map<String, Value>, field: &str, number: i64) {
-    if map.get(field).is_none_or(|given| given.is_null() || given.as_i64() == Some(0)) {
+    if map
+        .get(field)
+        .is_none_or(|given| given.is_null() || given.as_i64() == Some(0))
+    {
         map.insert(field.to_owned(), Value::from(number));
     }
 }
@@ -311,7 +317,11 @@ pub fn default_value(map: &mut Map<String, Value>, field: &str, value: impl FnOn
 }
 
 /// Calls `change` with every object in the list `field`.
-pub fn each_object(map: &mut Map<String, Value>, field: &str, mut change: impl FnMut(&mut Map<String, Value>)) {
+pub fn each_object(
+    map: &mut Map<String, Value>,
+    field: &str,
+    mut change: impl FnMut(&mut Map<String, Value>),
+) {
     let items = map.get_mut(field).and_then(Value::as_array_mut);
     for item in items.into_iter().flatten().filter_map(Value::as_object_mut) {
         change(item);

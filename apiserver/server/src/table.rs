@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::status::{ApiError, Result};
 
 /// Columns and rows; the caller adds type, metadata and the rows' objects.
-pub struct Table {
+pub(crate) struct Table {
     /// `columnDefinitions`.
     pub columns: Value,
     /// `rows`, without `object`.
@@ -15,7 +15,7 @@ pub struct Table {
 }
 
 /// Refuses an `includeObject` that says nothing.
-pub fn check_include(include: Option<&str>) -> Result<()> {
+pub(crate) fn check_include(include: Option<&str>) -> Result<()> {
     match include.unwrap_or_default() {
         "" | "Metadata" | "Object" | "None" => Ok(()),
         other => Err(ApiError::bad_request(format!(
@@ -26,7 +26,7 @@ pub fn check_include(include: Option<&str>) -> Result<()> {
 }
 
 /// The table of `objects`, whose ages are as of `now`.
-pub fn render(resource: &Resource, objects: &[Object], now: Timestamp) -> Table {
+pub(crate) fn render(resource: &Resource, objects: &[Object], now: Timestamp) -> Table {
     let columns = resource.columns.iter().map(|column| {
         json!({
             "name": column.name,
@@ -37,14 +37,20 @@ pub fn render(resource: &Resource, objects: &[Object], now: Timestamp) -> Table 
         })
     });
     let rows = objects.iter().map(|object| {
-        let mut row = Map::from_iter([("cells".to_owned(), resource.strategy.cells(object, now).into())]);
+        let mut row = Map::from_iter([(
+            "cells".to_owned(),
+            resource.strategy.cells(object, now).into(),
+        )]);
         let conditions = resource.strategy.row_conditions(object);
         if !conditions.is_empty() {
             row.insert("conditions".to_owned(), conditions.into());
         }
         Value::Object(row)
     });
-    Table { columns: columns.collect(), rows: rows.collect() }
+    Table {
+        columns: columns.collect(),
+        rows: rows.collect(),
+    }
 }
 
 #[cfg(test)]
@@ -62,7 +68,12 @@ mod tests {
         for resource in Registry::builtin().iter() {
             let table = render(resource, std::slice::from_ref(&object), now());
             let cells = table.rows[0]["cells"].as_array().map(Vec::len);
-            assert_eq!(cells, table.columns.as_array().map(Vec::len), "{}", resource.qualified());
+            assert_eq!(
+                cells,
+                table.columns.as_array().map(Vec::len),
+                "{}",
+                resource.qualified()
+            );
         }
     }
 
@@ -71,7 +82,8 @@ mod tests {
         let registry = Registry::builtin();
         let pods = registry.by_kind("", "v1", "Pod").expect("served");
         let object = |phase: &str| {
-            Object::from_value(json!({"metadata": {"name": "x"}, "status": {"phase": phase}})).expect("an object")
+            Object::from_value(json!({"metadata": {"name": "x"}, "status": {"phase": phase}}))
+                .expect("an object")
         };
         let table = render(pods, &[object("Running"), object("Succeeded")], now());
         assert!(table.rows[0].get("conditions").is_none());

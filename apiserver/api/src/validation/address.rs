@@ -24,7 +24,10 @@ pub fn ip(at: &At<'_>, errors: &mut FieldErrors) {
     } else if at.str().parse::<Ipv6Addr>().is_ok() {
         errors.invalid(at, "must not be an IPv4-mapped IPv6 address");
     } else {
-        errors.invalid(at, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+        errors.invalid(
+            at,
+            "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+        );
     }
 }
 
@@ -41,7 +44,10 @@ pub fn parse_cidr(text: &str) -> Option<(IpAddr, u8)> {
 /// Reports a value that is not an address range.
 pub fn cidr(at: &At<'_>, errors: &mut FieldErrors) {
     if parse_cidr(at.str()).is_none() {
-        errors.invalid(at, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
+        errors.invalid(
+            at,
+            "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+        );
     }
 }
 
@@ -58,13 +64,22 @@ pub fn non_special_ip(at: &At<'_>, errors: &mut FieldErrors) {
         errors.invalid(at, format!("may not be unspecified ({address})"));
     }
     if address.is_loopback() {
-        errors.invalid(at, "may not be in the loopback range (127.0.0.0/8, ::1/128)");
+        errors.invalid(
+            at,
+            "may not be in the loopback range (127.0.0.0/8, ::1/128)",
+        );
     }
     if link_local {
-        errors.invalid(at, "may not be in the link-local range (169.254.0.0/16, fe80::/10)");
+        errors.invalid(
+            at,
+            "may not be in the link-local range (169.254.0.0/16, fe80::/10)",
+        );
     }
     if link_local_multicast {
-        errors.invalid(at, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)");
+        errors.invalid(
+            at,
+            "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)",
+        );
     }
 }
 

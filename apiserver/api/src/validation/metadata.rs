@@ -13,10 +13,20 @@ const MOST_ANNOTATION_BYTES: usize = 256 * 1024;
 pub fn labels(at: &At<'_>, errors: &mut FieldErrors) {
     for (key, value) in at.entries() {
         for message in names::qualified_name(key) {
-            errors.push(ErrorType::Invalid, at.path(), Some(Value::from(key)), message);
+            errors.push(
+                ErrorType::Invalid,
+                at.path(),
+                Some(Value::from(key)),
+                message,
+            );
         }
         for message in names::label_value(value.str()) {
-            errors.push(ErrorType::Invalid, at.path(), Some(Value::from(value.str())), message);
+            errors.push(
+                ErrorType::Invalid,
+                at.path(),
+                Some(Value::from(value.str())),
+                message,
+            );
         }
     }
 }
@@ -27,7 +37,12 @@ pub fn annotations(at: &At<'_>, errors: &mut FieldErrors) {
     for (key, value) in at.entries() {
         // Upstream checks the lower-cased key: upper case is fine in annotations' prefixes.
         for message in names::qualified_name(&key.to_lowercase()) {
-            errors.push(ErrorType::Invalid, at.path(), Some(Value::from(key)), message);
+            errors.push(
+                ErrorType::Invalid,
+                at.path(),
+                Some(Value::from(key)),
+                message,
+            );
         }
         bytes += key.len() + value.str().len();
     }

@@ -74,7 +74,9 @@ pub fn path_segment(value: &str, prefix: bool) -> Vec<String> {
         return vec![format!("may not be '{value}'")];
     }
     let illegal = ["/", "%"].into_iter().filter(|text| value.contains(text));
-    illegal.map(|text| format!("may not contain '{text}'")).collect()
+    illegal
+        .map(|text| format!("may not contain '{text}'"))
+        .collect()
 }
 
 /// A qualified name such as `example.com/name`: label keys, condition types, taint keys.
@@ -90,13 +92,20 @@ pub fn qualified_name(value: &str) -> Vec<String> {
             name
         }
         [prefix, name] => {
-            found.extend(dns1123_subdomain(prefix).into_iter().map(|message| format!("prefix part {message}")));
+            found.extend(
+                dns1123_subdomain(prefix)
+                    .into_iter()
+                    .map(|message| format!("prefix part {message}")),
+            );
             name
         }
         _ => {
             let shape = format!("a qualified name {SHAPE}");
             let message = form_message(&shape, QUALIFIED_FORM, &["MyName", "my.name", "123-abc"]);
-            return vec![message + " with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"];
+            return vec![
+                message
+                    + " with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')",
+            ];
         }
     };
     if name.is_empty() {
@@ -106,7 +115,11 @@ pub fn qualified_name(value: &str) -> Vec<String> {
     }
     if !is_qualified_part(name) {
         let shape = format!("name part {SHAPE}");
-        found.push(form_message(&shape, QUALIFIED_FORM, &["MyName", "my.name", "123-abc"]));
+        found.push(form_message(
+            &shape,
+            QUALIFIED_FORM,
+            &["MyName", "my.name", "123-abc"],
+        ));
     }
     found
 }
@@ -131,7 +144,11 @@ pub fn label_value(value: &str) -> Vec<String> {
 /// A key of a ConfigMap or Secret.
 pub fn config_key(value: &str) -> Vec<String> {
     let mut found = too_long(value, 253);
-    if value.is_empty() || !value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
+    if value.is_empty()
+        || !value
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+    {
         found.push(form_message(
             "a valid config key must consist of alphanumeric characters, '-', '_' or '.'",
             "[-._a-zA-Z0-9]+",
@@ -154,7 +171,11 @@ fn path_part(value: &str) -> Option<String> {
 
 /// An environment variable's name: any printable ASCII but `=`.
 pub fn env_var_name(value: &str) -> Vec<String> {
-    if !value.is_empty() && value.bytes().all(|b| (0x20..0x7f).contains(&b) && b != b'=') {
+    if !value.is_empty()
+        && value
+            .bytes()
+            .all(|b| (0x20..0x7f).contains(&b) && b != b'=')
+    {
         return Vec::new();
     }
     vec![
@@ -168,8 +189,14 @@ pub fn port_name(value: &str) -> Vec<String> {
     if value.len() > 15 {
         found.push("must be no more than 15 characters".to_owned());
     }
-    if value.is_empty() || !value.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
-        found.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned());
+    if value.is_empty()
+        || !value
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    {
+        found.push(
+            "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned(),
+        );
     }
     if !value.bytes().any(|b| b.is_ascii_lowercase()) {
         found.push("must contain at least one letter (a-z)".to_owned());
@@ -185,7 +212,11 @@ pub fn port_name(value: &str) -> Vec<String> {
 
 /// The name of a header of an http probe.
 pub fn http_header_name(value: &str) -> Vec<String> {
-    if !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+    if !value.is_empty()
+        && value
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    {
         return Vec::new();
     }
     vec![form_message(
@@ -196,19 +227,32 @@ pub fn http_header_name(value: &str) -> Vec<String> {
 }
 
 fn too_long(value: &str, most: usize) -> Vec<String> {
-    if value.len() > most { vec![format!("must be no more than {most} characters")] } else { Vec::new() }
+    if value.len() > most {
+        vec![format!("must be no more than {most} characters")]
+    } else {
+        Vec::new()
+    }
 }
 
 fn form_message(message: &str, form: &str, examples: &[&str]) -> String {
-    let examples: Vec<String> = examples.iter().map(|example| format!("'{example}', ")).collect();
-    format!("{message} (e.g. {} regex used for validation is '{form}')", examples.join(" or ").trim_end())
+    let examples: Vec<String> = examples
+        .iter()
+        .map(|example| format!("'{example}', "))
+        .collect();
+    format!(
+        "{message} (e.g. {} regex used for validation is '{form}')",
+        examples.join(" or ").trim_end()
+    )
 }
 
 fn is_label(value: &str) -> bool {
-    let alphanumeric = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let alphanumeric =
+        |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     alphanumeric(value.bytes().next())
         && alphanumeric(value.bytes().last())
-        && value.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && value
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 fn is_subdomain(value: &str) -> bool {
@@ -219,27 +263,36 @@ fn is_qualified_part(value: &str) -> bool {
     let alphanumeric = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric());
     alphanumeric(value.bytes().next())
         && alphanumeric(value.bytes().last())
-        && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        && value
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// A rule, and a text to judge by it.
+    type Case<'a> = (fn(&str) -> Vec<String>, &'a str);
+
     #[test]
     fn texts_are_upstreams() {
         assert_eq!(
             dns1123_label("A"),
-            ["a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start \
+            [
+                "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start \
               and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
-              '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"]
+              '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+            ]
         );
         assert_eq!(dns1123_label("a.b"), ["must not contain dots"]);
         assert_eq!(
             dns1123_subdomain("a_b"),
-            ["a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and \
+            [
+                "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and \
               must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
-              '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"]
+              '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
+            ]
         );
         assert_eq!(
             qualified_name(""),
@@ -260,7 +313,7 @@ mod tests {
 
     #[test]
     fn accepted_and_rejected_side_by_side() {
-        let accepted: &[(fn(&str) -> Vec<String>, &str)] = &[
+        let accepted: &[Case<'_>] = &[
             (qualified_name, "example.com/My_name"),
             (label_value, ""),
             (config_key, "a.b_c-D"),
@@ -271,7 +324,7 @@ mod tests {
         for (rule, value) in accepted {
             assert_eq!(rule(value), Vec::<String>::new(), "{value}");
         }
-        let rejected: &[(fn(&str) -> Vec<String>, &str)] = &[
+        let rejected: &[Case<'_>] = &[
             (qualified_name, "a/b/c"),
             (label_value, "-a"),
             (config_key, "..a"),

@@ -31,13 +31,19 @@ pub fn non_negative(at: &At<'_>, errors: &mut FieldErrors) {
 /// Reports a file mode outside 0 to 0777.
 pub fn file_mode(at: &At<'_>, errors: &mut FieldErrors) {
     if at.as_i64().is_some_and(|mode| !(0..=0o777).contains(&mode)) {
-        errors.invalid(at, "must be a number between 0 and 0777 (octal), both inclusive");
+        errors.invalid(
+            at,
+            "must be a number between 0 and 0777 (octal), both inclusive",
+        );
     }
 }
 
 /// Reports a number outside `from..=to`, when there is one.
 pub fn within(at: &At<'_>, from: i64, to: i64, errors: &mut FieldErrors) {
-    if at.as_i64().is_some_and(|number| !(from..=to).contains(&number)) {
+    if at
+        .as_i64()
+        .is_some_and(|number| !(from..=to).contains(&number))
+    {
         errors.invalid(at, format!("must be between {from} and {to}, inclusive"));
     }
 }
@@ -45,5 +51,10 @@ pub fn within(at: &At<'_>, from: i64, to: i64, errors: &mut FieldErrors) {
 /// An invalid number; an absent one is shown as Go's zero.
 pub(crate) fn number_invalid(at: &At<'_>, detail: &str, errors: &mut FieldErrors) {
     let value = at.value().cloned().unwrap_or_else(|| 0.into());
-    errors.push(crate::field_errors::ErrorType::Invalid, at.path(), Some(value), detail);
+    errors.push(
+        crate::field_errors::ErrorType::Invalid,
+        at.path(),
+        Some(value),
+        detail,
+    );
 }

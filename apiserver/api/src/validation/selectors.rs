@@ -12,24 +12,40 @@ pub fn label_selector(at: &At<'_>, errors: &mut FieldErrors) {
     for requirement in at.key("matchExpressions").items() {
         let values = requirement.key("values");
         match requirement.key("operator").str() {
-            "In" | "NotIn" if values.len() == 0 => {
-                errors.required(&values, "must be specified when `operator` is 'In' or 'NotIn'");
+            "In" | "NotIn" if values.is_empty() => {
+                errors.required(
+                    &values,
+                    "must be specified when `operator` is 'In' or 'NotIn'",
+                );
             }
             "In" | "NotIn" => {}
-            "Exists" | "DoesNotExist" if values.len() > 0 => {
-                errors.forbidden(&values, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
+            "Exists" | "DoesNotExist" if !values.is_empty() => {
+                errors.forbidden(
+                    &values,
+                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                );
             }
             "Exists" | "DoesNotExist" => {}
             other => {
                 let operator = requirement.key("operator");
                 let value = Some(Value::from(other));
-                errors.push(ErrorType::Invalid, operator.path(), value, "not a valid selector operator");
+                errors.push(
+                    ErrorType::Invalid,
+                    operator.path(),
+                    value,
+                    "not a valid selector operator",
+                );
             }
         }
         label_key(&requirement.key("key"), errors);
         for value in values.items() {
             for message in names::label_value(value.str()) {
-                errors.push(ErrorType::Invalid, value.path(), Some(Value::from(value.str())), message);
+                errors.push(
+                    ErrorType::Invalid,
+                    value.path(),
+                    Some(Value::from(value.str())),
+                    message,
+                );
             }
         }
     }
@@ -38,7 +54,12 @@ pub fn label_selector(at: &At<'_>, errors: &mut FieldErrors) {
 /// Reports a text that is no label key.
 pub fn label_key(at: &At<'_>, errors: &mut FieldErrors) {
     for message in names::qualified_name(at.str()) {
-        errors.push(ErrorType::Invalid, at.path(), Some(Value::from(at.str())), message);
+        errors.push(
+            ErrorType::Invalid,
+            at.path(),
+            Some(Value::from(at.str())),
+            message,
+        );
     }
 }
 
@@ -49,15 +70,28 @@ pub fn is_empty(selector: &At<'_>) -> bool {
 
 /// Whether a label selector selects an object with these labels; a selector that is absent selects nothing.
 pub fn matches(selector: &At<'_>, labels: &At<'_>) -> bool {
-    let label = |key: &str| labels.value().and_then(|map| map.get(key)).and_then(Value::as_str);
+    let label = |key: &str| {
+        labels
+            .value()
+            .and_then(|map| map.get(key))
+            .and_then(Value::as_str)
+    };
     if !selector.exists() {
         return false;
     }
-    let equal = selector.key("matchLabels").entries().all(|(key, value)| label(key) == value.as_str());
+    let equal = selector
+        .key("matchLabels")
+        .entries()
+        .all(|(key, value)| label(key) == value.as_str());
     equal
         && selector.key("matchExpressions").items().all(|requirement| {
             let present = label(requirement.key("key").str());
-            let listed = || requirement.key("values").items().any(|value| value.as_str() == present);
+            let listed = || {
+                requirement
+                    .key("values")
+                    .items()
+                    .any(|value| value.as_str() == present)
+            };
             match requirement.key("operator").str() {
                 "In" => present.is_some() && listed(),
                 "NotIn" => present.is_none() || !listed(),

@@ -8,8 +8,15 @@ use super::plain::{body_kind, group_names, version_names};
 
 /// The core group (`/api`), or all named ones (`/apis`).
 pub(super) fn document(registry: &Registry, core: bool, version: &str) -> Value {
-    let groups = if core { vec![""] } else { group_names(registry) };
-    let items: Vec<Value> = groups.into_iter().map(|group| item(registry, group)).collect();
+    let groups = if core {
+        vec![""]
+    } else {
+        group_names(registry)
+    };
+    let items: Vec<Value> = groups
+        .into_iter()
+        .map(|group| item(registry, group))
+        .collect();
     let api_version = format!("apidiscovery.k8s.io/{version}");
     json!({"kind": "APIGroupDiscoveryList", "apiVersion": api_version, "metadata": {}, "items": items})
 }
@@ -18,22 +25,39 @@ fn item(registry: &Registry, group: &str) -> Value {
     let versions: Vec<Value> = version_names(registry, group)
         .into_iter()
         .map(|version| {
-            let mut served: Vec<&Resource> =
-                registry.iter().filter(|r| r.group == group && r.version == version).collect();
+            let mut served: Vec<&Resource> = registry
+                .iter()
+                .filter(|r| r.group == group && r.version == version)
+                .collect();
             served.sort_by_key(|resource| resource.plural);
             let resources: Vec<Value> = served.into_iter().map(resource).collect();
             json!({"version": version, "resources": resources, "freshness": "Current"})
         })
         .collect();
-    let metadata = if group.is_empty() { json!({}) } else { json!({"name": group}) };
+    let metadata = if group.is_empty() {
+        json!({})
+    } else {
+        json!({"name": group})
+    };
     json!({"metadata": metadata, "versions": versions})
 }
 
 fn resource(resource: &Resource) -> Value {
     let mut entry = Map::new();
     entry.insert("resource".to_owned(), resource.plural.into());
-    entry.insert("responseKind".to_owned(), json!({"group": "", "version": "", "kind": resource.kind}));
-    entry.insert("scope".to_owned(), if resource.namespaced { "Namespaced" } else { "Cluster" }.into());
+    entry.insert(
+        "responseKind".to_owned(),
+        json!({"group": "", "version": "", "kind": resource.kind}),
+    );
+    entry.insert(
+        "scope".to_owned(),
+        if resource.namespaced {
+            "Namespaced"
+        } else {
+            "Cluster"
+        }
+        .into(),
+    );
     entry.insert("singularResource".to_owned(), resource.singular.into());
     entry.insert("verbs".to_owned(), json!(resource.verbs));
     if !resource.short_names.is_empty() {
@@ -71,8 +95,12 @@ mod tests {
         let count = |core: bool| {
             let document = document(&registry, core, "v2");
             let items = document["items"].as_array().expect("a list").clone();
-            let versions = items.iter().flat_map(|item| item["versions"].as_array().expect("a list").clone());
-            versions.map(|version| version["resources"].as_array().map_or(0, Vec::len)).sum::<usize>()
+            let versions = items
+                .iter()
+                .flat_map(|item| item["versions"].as_array().expect("a list").clone());
+            versions
+                .map(|version| version["resources"].as_array().map_or(0, Vec::len))
+                .sum::<usize>()
         };
         assert_eq!(count(true) + count(false), registry.iter().count());
     }

@@ -20,7 +20,7 @@ use crate::server::Server;
 use crate::status::ApiError;
 
 /// Answers a discovery path; `None` for other paths.
-pub fn answer(server: &Server, parts: &Parts, info: &RequestInfo) -> Option<Answer> {
+pub(crate) fn answer(server: &Server, parts: &Parts, info: &RequestInfo) -> Option<Answer> {
     let path: Vec<&str> = info.path.trim_matches('/').split('/').collect();
     let registry = &server.registry;
     if let ["api"] | ["apis"] = path[..]
@@ -30,7 +30,9 @@ pub fn answer(server: &Server, parts: &Parts, info: &RequestInfo) -> Option<Answ
         return Some(tagged(&parts.headers, version, &document));
     }
     let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
-    let host = host.or_else(|| parts.uri.authority().map(|authority| authority.as_str())).unwrap_or_default();
+    let host = host
+        .or_else(|| parts.uri.authority().map(|authority| authority.as_str()))
+        .unwrap_or_default();
     let document = match path[..] {
         [""] => plain::index(registry),
         ["api"] => plain::versions(host),
@@ -65,17 +67,33 @@ fn negotiated(parts: &Parts, info: &RequestInfo, document: &Value) -> Answer {
 
 /// The version of the aggregated form that the client prefers to all plain ones.
 fn aggregated_version(headers: &HeaderMap) -> Option<&'static str> {
-    let accept: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let accept: Vec<&str> = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect();
     for clause in accept.join(",").split(',') {
         let mut parts = clause.split(';').map(str::trim);
-        if !matches!(parts.next(), Some("application/json" | "*/*" | "application/yaml")) {
+        if !matches!(
+            parts.next(),
+            Some("application/json" | "*/*" | "application/yaml")
+        ) {
             continue;
         }
         let parameters: Vec<(&str, &str)> = parts.filter_map(|part| part.split_once('=')).collect();
-        let get = |key: &str| parameters.iter().find(|(k, _)| *k == key).map(|(_, value)| *value);
+        let get = |key: &str| {
+            parameters
+                .iter()
+                .find(|(k, _)| *k == key)
+                .map(|(_, value)| *value)
+        };
         match (get("as"), get("g"), get("v")) {
-            (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io"), Some("v2")) => return Some("v2"),
-            (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io"), Some("v2beta1")) => return Some("v2beta1"),
+            (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io"), Some("v2")) => {
+                return Some("v2");
+            }
+            (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io"), Some("v2beta1")) => {
+                return Some("v2beta1");
+            }
             (None, _, _) => return None,
             _ => {}
         }
@@ -91,26 +109,36 @@ fn tagged(headers: &HeaderMap, version: &str, document: &Value) -> Answer {
     };
     let bytes = to_json(document);
     let tag = entity_tag(&bytes);
-    let mut answer = if headers.get(IF_NONE_MATCH).is_some_and(|known| *known == tag) {
+    let mut answer = if headers
+        .get(IF_NONE_MATCH)
+        .is_some_and(|known| *known == tag)
+    {
         Answer::bytes(StatusCode::NOT_MODIFIED, content_type, Vec::new())
     } else {
         Answer::bytes(StatusCode::OK, content_type, bytes)
     };
     answer.headers.push((ETAG, tag));
-    answer.headers.push((VARY, HeaderValue::from_static("Accept")));
-    answer.headers.push((CACHE_CONTROL, HeaderValue::from_static("public")));
+    answer
+        .headers
+        .push((VARY, HeaderValue::from_static("Accept")));
+    answer
+        .headers
+        .push((CACHE_CONTROL, HeaderValue::from_static("public")));
     answer
 }
 
 /// A quoted hash of the bytes.
-pub fn entity_tag(bytes: &[u8]) -> HeaderValue {
+pub(crate) fn entity_tag(bytes: &[u8]) -> HeaderValue {
     let tag = format!("\"{}\"", hash(bytes));
     HeaderValue::try_from(tag).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
 }
 
 /// SHA-256 in upper-case hexadecimal digits.
-pub fn hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02X}")).collect()
+pub(crate) fn hash(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02X}"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -125,12 +153,16 @@ mod tests {
 
     #[test]
     fn clients_say_whether_they_take_all_at_once() {
-        let v2 = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+        let v2 =
+            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
         assert_eq!(version(v2), Some("v2"));
         let older = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
         assert_eq!(version(older), Some("v2beta1"));
         assert_eq!(version("application/json, */*"), None);
-        assert_eq!(version("application/json;g=apidiscovery.k8s.io;v=v3;as=APIGroupDiscoveryList"), None);
+        assert_eq!(
+            version("application/json;g=apidiscovery.k8s.io;v=v3;as=APIGroupDiscoveryList"),
+            None
+        );
     }
 
     #[test]
@@ -140,6 +172,9 @@ mod tests {
         assert_eq!(first.status, StatusCode::OK);
         let mut headers = HeaderMap::new();
         headers.insert(IF_NONE_MATCH, entity_tag(&to_json(&document)));
-        assert_eq!(tagged(&headers, "v2", &document).status, StatusCode::NOT_MODIFIED);
+        assert_eq!(
+            tagged(&headers, "v2", &document).status,
+            StatusCode::NOT_MODIFIED
+        );
     }
 }

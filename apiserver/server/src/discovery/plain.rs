@@ -12,9 +12,24 @@ pub(super) fn index(registry: &Registry) -> Value {
     let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
     for group in group_names(registry) {
         paths.push(format!("/apis/{group}"));
-        paths.extend(version_names(registry, group).into_iter().map(|version| format!("/apis/{group}/{version}")));
+        paths.extend(
+            version_names(registry, group)
+                .into_iter()
+                .map(|version| format!("/apis/{group}/{version}")),
+        );
     }
-    paths.extend(["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
+    paths.extend(
+        [
+            "/healthz",
+            "/livez",
+            "/metrics",
+            "/openapi/v2",
+            "/openapi/v3",
+            "/readyz",
+            "/version",
+        ]
+        .map(str::to_owned),
+    );
     paths.sort_unstable();
     json!({"paths": paths})
 }
@@ -27,8 +42,10 @@ pub(super) fn versions(host: &str) -> Value {
 
 /// `/apis`: the groups with their versions.
 pub(super) fn groups(registry: &Registry) -> Value {
-    let groups: Vec<Value> =
-        group_names(registry).into_iter().map(|group| Value::Object(group_body(registry, group))).collect();
+    let groups: Vec<Value> = group_names(registry)
+        .into_iter()
+        .map(|group| Value::Object(group_body(registry, group)))
+        .collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
@@ -46,11 +63,17 @@ pub(super) fn group(registry: &Registry, group: &str) -> Option<Value> {
 /// `/api/v1` or `/apis/<group>/<version>`: the resources and their subresources, sorted by name.
 pub(super) fn resources(registry: &Registry, group: &str, version: &str) -> Option<Value> {
     let mut entries: Vec<(String, Value)> = Vec::new();
-    for resource in registry.iter().filter(|r| r.group == group && r.version == version) {
+    for resource in registry
+        .iter()
+        .filter(|r| r.group == group && r.version == version)
+    {
         entries.push((resource.plural.to_owned(), resource_entry(resource)));
         for subresource in resource.subresources {
             let name = format!("{}/{}", resource.plural, subresource.name);
-            entries.push((name.clone(), subresource_entry(resource, subresource, &name)));
+            entries.push((
+                name.clone(),
+                subresource_entry(resource, subresource, &name),
+            ));
         }
     }
     if entries.is_empty() {
@@ -63,7 +86,10 @@ pub(super) fn resources(registry: &Registry, group: &str, version: &str) -> Opti
     if !group.is_empty() {
         document.insert("apiVersion".to_owned(), "v1".into());
     }
-    document.insert("groupVersion".to_owned(), group_version(group, version).into());
+    document.insert(
+        "groupVersion".to_owned(),
+        group_version(group, version).into(),
+    );
     document.insert("resources".to_owned(), entries.into());
     Some(Value::Object(document))
 }
@@ -71,7 +97,10 @@ pub(super) fn resources(registry: &Registry, group: &str, version: &str) -> Opti
 /// The named groups, in the registry's order, which is the order of preference.
 pub(super) fn group_names(registry: &Registry) -> Vec<&'static str> {
     let mut names: Vec<&str> = Vec::new();
-    for resource in registry.iter().filter(|resource| !resource.group.is_empty()) {
+    for resource in registry
+        .iter()
+        .filter(|resource| !resource.group.is_empty())
+    {
         if !names.contains(&resource.group) {
             names.push(resource.group);
         }
@@ -91,7 +120,11 @@ pub(super) fn version_names(registry: &Registry, group: &str) -> Vec<&'static st
 }
 
 fn group_version(group: &str, version: &str) -> String {
-    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+    if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    }
 }
 
 fn group_body(registry: &Registry, group: &str) -> Map<String, Value> {
@@ -120,7 +153,10 @@ fn resource_entry(resource: &Resource) -> Value {
         entry.insert("categories".to_owned(), json!(resource.categories));
     }
     if resource.storage != Storage::None {
-        entry.insert("storageVersionHash".to_owned(), storage_version_hash(resource).into());
+        entry.insert(
+            "storageVersionHash".to_owned(),
+            storage_version_hash(resource).into(),
+        );
     }
     Value::Object(entry)
 }
@@ -141,10 +177,15 @@ fn subresource_entry(resource: &Resource, subresource: &Subresource, name: &str)
 }
 
 /// Group, version and kind of a subresource's body; group and version are empty when they are the resource's.
-pub(super) fn body_kind(resource: &Resource, subresource: &Subresource) -> (&'static str, &'static str, &'static str) {
+pub(super) fn body_kind(
+    resource: &Resource,
+    subresource: &Subresource,
+) -> (&'static str, &'static str, &'static str) {
     match subresource.kind {
         None => ("", "", resource.kind),
-        Some((group, version, kind)) if (group, version) == (resource.group, resource.version) => ("", "", kind),
+        Some((group, version, kind)) if (group, version) == (resource.group, resource.version) => {
+            ("", "", kind)
+        }
         Some(other) => other,
     }
 }
@@ -165,14 +206,22 @@ mod tests {
         assert_eq!(document["groupVersion"], "v1");
         assert!(document.get("apiVersion").is_none());
         let entries = document["resources"].as_array().expect("a list");
-        let find = |name: &str| entries.iter().find(|entry| entry["name"] == name).expect(name);
+        let find = |name: &str| {
+            entries
+                .iter()
+                .find(|entry| entry["name"] == name)
+                .expect(name)
+        };
         assert_eq!(find("pods")["shortNames"], json!(["po"]));
         assert_eq!(find("pods")["storageVersionHash"], "xPOwRZ+Yhw8=");
         assert_eq!(
             find("pods/binding"),
             &json!({"name": "pods/binding", "singularName": "", "namespaced": true, "kind": "Binding", "verbs": ["create"]})
         );
-        let names: Vec<&str> = entries.iter().filter_map(|entry| entry["name"].as_str()).collect();
+        let names: Vec<&str> = entries
+            .iter()
+            .filter_map(|entry| entry["name"].as_str())
+            .collect();
         assert!(names.is_sorted());
     }
 
@@ -180,8 +229,14 @@ mod tests {
     fn scale_says_which_kind_its_body_has() {
         let document = resources(&Registry::builtin(), "apps", "v1").expect("apps is served");
         let entries = document["resources"].as_array().expect("a list");
-        let scale = entries.iter().find(|entry| entry["name"] == "deployments/scale").expect("scale is served");
-        assert_eq!((&scale["group"], &scale["kind"]), (&json!("autoscaling"), &json!("Scale")));
+        let scale = entries
+            .iter()
+            .find(|entry| entry["name"] == "deployments/scale")
+            .expect("scale is served");
+        assert_eq!(
+            (&scale["group"], &scale["kind"]),
+            (&json!("autoscaling"), &json!("Scale"))
+        );
     }
 
     #[test]
@@ -189,6 +244,9 @@ mod tests {
         let registry = Registry::builtin();
         assert!(group(&registry, "none.example.com").is_none());
         assert!(resources(&registry, "apps", "v9").is_none());
-        assert_eq!(group(&registry, "apps").expect("served")["preferredVersion"]["groupVersion"], "apps/v1");
+        assert_eq!(
+            group(&registry, "apps").expect("served")["preferredVersion"]["groupVersion"],
+            "apps/v1"
+        );
     }
 }

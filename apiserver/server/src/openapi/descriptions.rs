@@ -43,16 +43,31 @@ impl Descriptions {
 
     /// What a field of a definition is.
     pub(super) fn field(&self, definition: &str, field: &str) -> Option<&str> {
-        self.definitions.get(definition)?.fields.get(field).map(String::as_str)
+        self.definitions
+            .get(definition)?
+            .fields
+            .get(field)
+            .map(String::as_str)
     }
 }
 
 fn texts(schema: &Value) -> Texts {
-    let text = |value: &Value| value.get("description").and_then(Value::as_str).map(str::to_owned);
+    let text = |value: &Value| {
+        value
+            .get("description")
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    };
     let properties = schema.get("properties").and_then(Value::as_object);
-    let fields =
-        properties.into_iter().flatten().filter_map(|(name, field)| Some((name.clone(), text(field)?))).collect();
-    Texts { own: text(schema), fields }
+    let fields = properties
+        .into_iter()
+        .flatten()
+        .filter_map(|(name, field)| Some((name.clone(), text(field)?)))
+        .collect();
+    Texts {
+        own: text(schema),
+        fields,
+    }
 }
 
 /// Adds a kind to the generator's definitions.

@@ -40,12 +40,12 @@ const FORMAT: u32 = 1;
 
 /// The documents made so far, compressed.
 #[derive(Default)]
-pub struct Documents {
+pub(crate) struct Documents {
     made: Mutex<BTreeMap<String, Bytes>>,
 }
 
 /// Answers an OpenAPI path; `None` for other paths.
-pub fn answer(server: &Server, parts: &Parts, info: &RequestInfo) -> Option<Answer> {
+pub(crate) fn answer(server: &Server, parts: &Parts, info: &RequestInfo) -> Option<Answer> {
     let path = info.path.trim_end_matches('/');
     if path == "/openapi/v2" {
         return Some(version_2(server, parts));
@@ -53,7 +53,11 @@ pub fn answer(server: &Server, parts: &Parts, info: &RequestInfo) -> Option<Answ
     let path = path.strip_prefix("/openapi/v3")?;
     if path.is_empty() {
         let index = to_json(&index(&server.registry));
-        return Some(Answer::bytes(StatusCode::OK, "text/plain; charset=utf-8", index));
+        return Some(Answer::bytes(
+            StatusCode::OK,
+            "text/plain; charset=utf-8",
+            index,
+        ));
     }
     let path = path.strip_prefix('/')?;
     let Some((group, version)) = group_version(&server.registry, path) else {
@@ -65,17 +69,31 @@ pub fn answer(server: &Server, parts: &Parts, info: &RequestInfo) -> Option<Answ
     let tag = document_hash(&server.registry, group, version);
     let asked = info.query.get("hash").filter(|asked| !asked.is_empty());
     if asked.is_some_and(|asked| asked != tag) && parts.method == Method::GET {
-        let mut answer = Answer::bytes(StatusCode::MOVED_PERMANENTLY, "text/html; charset=utf-8", Vec::new());
+        let mut answer = Answer::bytes(
+            StatusCode::MOVED_PERMANENTLY,
+            "text/html; charset=utf-8",
+            Vec::new(),
+        );
         let location = HeaderValue::try_from(format!("/openapi/v3/{path}?hash={tag}")).ok()?;
         answer.headers.push((header::LOCATION, location));
         return Some(answer);
     }
-    let document = server.documents.get(path, || document(&server.registry, group, version));
+    let document = server
+        .documents
+        .get(path, || document(&server.registry, group, version));
     let mut answer = Answer::bytes(StatusCode::OK, negotiate::JSON, document);
     answer.headers.push((ETAG, entity_tag(tag.as_bytes())));
-    answer.headers.push((VARY, HeaderValue::from_static("Accept")));
-    let fresh = if asked.is_some() { "public, immutable" } else { "no-cache, private" };
-    answer.headers.push((CACHE_CONTROL, HeaderValue::from_static(fresh)));
+    answer
+        .headers
+        .push((VARY, HeaderValue::from_static("Accept")));
+    let fresh = if asked.is_some() {
+        "public, immutable"
+    } else {
+        "no-cache, private"
+    };
+    answer
+        .headers
+        .push((CACHE_CONTROL, HeaderValue::from_static(fresh)));
     Some(answer)
 }
 
@@ -83,25 +101,37 @@ pub fn answer(server: &Server, parts: &Parts, info: &RequestInfo) -> Option<Answ
 fn version_2(server: &Server, parts: &Parts) -> Answer {
     const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
     // Clients write the version with `@`, or after a dot.
-    let protobuf = accepts(&parts.headers, |media| media.starts_with("application/com.github.proto-openapi.spec.v2"));
+    let protobuf = accepts(&parts.headers, |media| {
+        media.starts_with("application/com.github.proto-openapi.spec.v2")
+    });
     if !protobuf && !takes_json(&parts.headers) {
         return Answer::bytes(StatusCode::NOT_ACCEPTABLE, "", Vec::new());
     }
     let registry = &server.registry;
     let make = || {
-        let mut versions: Vec<(&str, &str)> = registry.iter().map(|r| (r.group, r.version)).collect();
+        let mut versions: Vec<(&str, &str)> =
+            registry.iter().map(|r| (r.group, r.version)).collect();
         versions.dedup();
-        let documents: Vec<Value> =
-            versions.into_iter().map(|(group, version)| document(registry, group, version)).collect();
+        let documents: Vec<Value> = versions
+            .into_iter()
+            .map(|(group, version)| document(registry, group, version))
+            .collect();
         v2::document(&documents, KUBERNETES_VERSION)
     };
     let (bytes, content_type) = if protobuf {
-        (server.documents.get_bytes("v2.pb", || v2::to_protobuf(&make()).into()), PROTOBUF)
+        (
+            server
+                .documents
+                .get_bytes("v2.pb", || v2::to_protobuf(&make()).into()),
+            PROTOBUF,
+        )
     } else {
         (server.documents.get("v2.json", make), negotiate::JSON)
     };
     let mut answer = Answer::bytes(StatusCode::OK, content_type, bytes);
-    answer.headers.push((VARY, HeaderValue::from_static("Accept")));
+    answer
+        .headers
+        .push((VARY, HeaderValue::from_static("Accept")));
     answer
 }
 
@@ -132,28 +162,46 @@ fn pack(bytes: &[u8]) -> Option<Bytes> {
 
 fn unpack(bytes: &[u8]) -> Option<Bytes> {
     let mut document = Vec::new();
-    flate2::read::GzDecoder::new(bytes).read_to_end(&mut document).ok()?;
+    flate2::read::GzDecoder::new(bytes)
+        .read_to_end(&mut document)
+        .ok()?;
     Some(Bytes::from(document))
 }
 
 fn takes_json(headers: &HeaderMap) -> bool {
     !headers.contains_key(ACCEPT)
-        || accepts(headers, |media| ["application/json", "application/*", "*/*"].contains(&media))
+        || accepts(headers, |media| {
+            ["application/json", "application/*", "*/*"].contains(&media)
+        })
 }
 
 /// Whether `Accept` has a media type that fits.
 fn accepts(headers: &HeaderMap, fits: impl Fn(&str) -> bool) -> bool {
-    let accept: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
-    accept.join(",").split(',').any(|clause| fits(clause.split(';').next().unwrap_or_default().trim()))
+    let accept: Vec<&str> = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect();
+    accept
+        .join(",")
+        .split(',')
+        .any(|clause| fits(clause.split(';').next().unwrap_or_default().trim()))
 }
 
 /// The path of a group's version below `/openapi/v3`.
 fn document_path(group: &str, version: &str) -> String {
-    if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
+    if group.is_empty() {
+        format!("api/{version}")
+    } else {
+        format!("apis/{group}/{version}")
+    }
 }
 
 fn group_version(registry: &Registry, path: &str) -> Option<(&'static str, &'static str)> {
-    registry.iter().map(|r| (r.group, r.version)).find(|(group, version)| document_path(group, version) == path)
+    registry
+        .iter()
+        .map(|r| (r.group, r.version))
+        .find(|(group, version)| document_path(group, version) == path)
 }
 
 fn index(registry: &Registry) -> Value {
@@ -170,20 +218,37 @@ fn index(registry: &Registry) -> Value {
 
 /// A hash of what a document is made from.
 fn document_hash(registry: &Registry, group: &str, version: &str) -> String {
-    let mut source = format!("{FORMAT} {} {KUBERNETES_VERSION} {group} {version}", env!("CARGO_PKG_VERSION"));
-    for resource in registry.iter().filter(|r| r.group == group && r.version == version) {
-        source.push_str(&format!(" {} {:?} {:?}", resource.kind, resource.verbs, resource.subresources));
+    let mut source = format!(
+        "{FORMAT} {} {KUBERNETES_VERSION} {group} {version}",
+        env!("CARGO_PKG_VERSION")
+    );
+    for resource in registry
+        .iter()
+        .filter(|r| r.group == group && r.version == version)
+    {
+        source.push_str(&format!(
+            " {} {:?} {:?}",
+            resource.kind, resource.verbs, resource.subresources
+        ));
     }
     hash(source.as_bytes())
 }
 
 fn document(registry: &Registry, group: &str, version: &str) -> Value {
-    let resources: Vec<&Resource> = registry.iter().filter(|r| r.group == group && r.version == version).collect();
+    let resources: Vec<&Resource> = registry
+        .iter()
+        .filter(|r| r.group == group && r.version == version)
+        .collect();
     let mut roots = paths::shared_kinds();
     let mut all_paths = Map::new();
     for resource in &resources {
         roots.push((resource.group, resource.version, resource.kind));
-        roots.extend(resource.subresources.iter().filter_map(|subresource| subresource.kind));
+        roots.extend(
+            resource
+                .subresources
+                .iter()
+                .filter_map(|subresource| subresource.kind),
+        );
         all_paths.extend(paths::of(resource));
     }
     let texts = descriptions::Descriptions::of(&roots);
@@ -213,7 +278,9 @@ mod tests {
     #[test]
     fn the_index_names_every_served_version() {
         let index = index(&Registry::builtin());
-        let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().expect("apps is served");
+        let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"]
+            .as_str()
+            .expect("apps is served");
         assert!(url.starts_with("/openapi/v3/apis/apps/v1?hash="), "{url}");
         assert!(index["paths"].get("api/v1").is_some());
     }
@@ -221,15 +288,25 @@ mod tests {
     #[test]
     fn patches_say_what_kubectl_looks_for() {
         let document = apps();
-        let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
+        let patch =
+            &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
         assert_eq!(patch["x-kubernetes-action"], "patch");
         let kind = json!({"group": "apps", "version": "v1", "kind": "Deployment"});
         assert_eq!(patch["x-kubernetes-group-version-kind"], kind);
         let parameters = patch["parameters"].as_array().expect("a list");
         for name in ["fieldValidation", "fieldManager", "dryRun", "force"] {
-            assert!(parameters.iter().any(|p| p["name"] == name && p["in"] == "query"), "{name}");
+            assert!(
+                parameters
+                    .iter()
+                    .any(|p| p["name"] == name && p["in"] == "query"),
+                "{name}"
+            );
         }
-        assert!(patch["requestBody"]["content"].get("application/strategic-merge-patch+json").is_some());
+        assert!(
+            patch["requestBody"]["content"]
+                .get("application/strategic-merge-patch+json")
+                .is_some()
+        );
     }
 
     #[test]
@@ -239,10 +316,18 @@ mod tests {
         let deployment = &schemas["io.k8s.api.apps.v1.Deployment"];
         let kind = json!([{"group": "apps", "kind": "Deployment", "version": "v1"}]);
         assert_eq!(deployment["x-kubernetes-group-version-kind"], kind);
-        assert_eq!(schemas["io.k8s.api.apps.v1.DeploymentSpec"]["required"], json!(["selector", "template"]));
+        assert_eq!(
+            schemas["io.k8s.api.apps.v1.DeploymentSpec"]["required"],
+            json!(["selector", "template"])
+        );
         let strategy = &schemas["io.k8s.api.apps.v1.DeploymentStrategy"]["properties"]["type"];
         assert_eq!(strategy["type"], "string");
-        assert!(strategy["description"].as_str().expect("described").starts_with("Type of deployment."));
+        assert!(
+            strategy["description"]
+                .as_str()
+                .expect("described")
+                .starts_with("Type of deployment.")
+        );
         let containers = &schemas["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
         assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
         assert_eq!(containers["x-kubernetes-list-map-keys"], json!(["name"]));
@@ -268,8 +353,13 @@ mod tests {
             references(&document, &mut found);
             assert!(!found.is_empty());
             for reference in found {
-                let name = reference.strip_prefix("#/components/schemas/").expect("a schema");
-                assert!(document["components"]["schemas"].get(name).is_some(), "{reference}");
+                let name = reference
+                    .strip_prefix("#/components/schemas/")
+                    .expect("a schema");
+                assert!(
+                    document["components"]["schemas"].get(name).is_some(),
+                    "{reference}"
+                );
             }
         }
     }

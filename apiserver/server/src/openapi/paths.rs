@@ -19,7 +19,10 @@ pub(super) fn of(resource: &Resource) -> Map<String, Value> {
         "" => format!("/api/{}", resource.version),
         group => format!("/apis/{group}/{}", resource.version),
     };
-    let (own, scope) = ((resource.group, resource.version, resource.kind), resource.namespaced);
+    let (own, scope) = (
+        (resource.group, resource.version, resource.kind),
+        resource.namespaced,
+    );
     let collection = match scope {
         true => format!("{base}/namespaces/{{namespace}}/{}", resource.plural),
         false => format!("{base}/{}", resource.plural),
@@ -32,43 +35,75 @@ pub(super) fn of(resource: &Resource) -> Map<String, Value> {
         many.insert("get".to_owned(), operation("list", own, resource, "", None));
     }
     if has("create") {
-        many.insert("post".to_owned(), operation("post", own, resource, "", Some(own)));
+        many.insert(
+            "post".to_owned(),
+            operation("post", own, resource, "", Some(own)),
+        );
     }
     if has("deletecollection") {
-        many.insert("delete".to_owned(), operation("deletecollection", own, resource, "", None));
+        many.insert(
+            "delete".to_owned(),
+            operation("deletecollection", own, resource, "", None),
+        );
     }
     paths.insert(collection.clone(), Value::Object(many));
 
     let mut one = path_item(scope, true);
-    for (verb, method) in [("get", "get"), ("update", "put"), ("patch", "patch"), ("delete", "delete")] {
+    for (verb, method) in [
+        ("get", "get"),
+        ("update", "put"),
+        ("patch", "patch"),
+        ("delete", "delete"),
+    ] {
         if has(verb) {
             let body = (method == "put").then_some(own);
-            one.insert(method.to_owned(), operation(method, own, resource, "", body));
+            one.insert(
+                method.to_owned(),
+                operation(method, own, resource, "", body),
+            );
         }
     }
     paths.insert(format!("{collection}/{{name}}"), Value::Object(one));
 
     for subresource in resource.subresources {
         let path = format!("{collection}/{{name}}/{}", subresource.name);
-        paths.insert(path, Value::Object(subresource_paths(resource, subresource)));
+        paths.insert(
+            path,
+            Value::Object(subresource_paths(resource, subresource)),
+        );
     }
     if scope && has("list") {
         let mut everywhere = path_item(false, false);
-        everywhere.insert("get".to_owned(), operation("list", own, resource, "ForAllNamespaces", None));
-        paths.insert(format!("{base}/{}", resource.plural), Value::Object(everywhere));
+        everywhere.insert(
+            "get".to_owned(),
+            operation("list", own, resource, "ForAllNamespaces", None),
+        );
+        paths.insert(
+            format!("{base}/{}", resource.plural),
+            Value::Object(everywhere),
+        );
     }
     paths
 }
 
 fn subresource_paths(resource: &Resource, subresource: &Subresource) -> Map<String, Value> {
-    let kind = subresource.kind.unwrap_or((resource.group, resource.version, resource.kind));
+    let kind = subresource
+        .kind
+        .unwrap_or((resource.group, resource.version, resource.kind));
     let mut item = path_item(resource.namespaced, true);
-    for (verb, method) in
-        [("get", "get"), ("create", "post"), ("update", "put"), ("patch", "patch"), ("delete", "delete")]
-    {
+    for (verb, method) in [
+        ("get", "get"),
+        ("create", "post"),
+        ("update", "put"),
+        ("patch", "patch"),
+        ("delete", "delete"),
+    ] {
         if subresource.verbs.contains(&verb) {
             let body = ["post", "put"].contains(&method).then_some(kind);
-            item.insert(method.to_owned(), operation(method, kind, resource, subresource.name, body));
+            item.insert(
+                method.to_owned(),
+                operation(method, kind, resource, subresource.name, body),
+            );
         }
     }
     item
@@ -81,9 +116,16 @@ fn path_item(namespaced: bool, named: bool) -> Map<String, Value> {
         parameters.push(path_parameter("name", "name of the object"));
     }
     if namespaced {
-        parameters.push(path_parameter("namespace", "object name and auth scope, such as for teams and projects"));
+        parameters.push(path_parameter(
+            "namespace",
+            "object name and auth scope, such as for teams and projects",
+        ));
     }
-    parameters.push(query("pretty", "string", "If 'true', then the output is pretty printed."));
+    parameters.push(query(
+        "pretty",
+        "string",
+        "If 'true', then the output is pretty printed.",
+    ));
     Map::from_iter([("parameters".to_owned(), Value::Array(parameters))])
 }
 
@@ -97,7 +139,13 @@ fn query(name: &str, kind: &str, description: &str) -> Value {
     json!({"name": name, "in": "query", "description": description, "schema": schema})
 }
 
-fn operation(action: &str, kind: Kind, resource: &Resource, suffix: &str, body: Option<Kind>) -> Value {
+fn operation(
+    action: &str,
+    kind: Kind,
+    resource: &Resource,
+    suffix: &str,
+    body: Option<Kind>,
+) -> Value {
     let (group, version, name) = kind;
     let shown = match action {
         "list" => list_name(kind).unwrap_or_default(),
@@ -105,7 +153,10 @@ fn operation(action: &str, kind: Kind, resource: &Resource, suffix: &str, body: 
         _ => name_of(kind).unwrap_or_default(),
     };
     let media = |types: &[&str]| -> Map<String, Value> {
-        types.iter().map(|media| ((*media).to_owned(), json!({"schema": reference(&shown)}))).collect()
+        types
+            .iter()
+            .map(|media| ((*media).to_owned(), json!({"schema": reference(&shown)})))
+            .collect()
     };
     let answers: &[&str] = match action {
         "list" => &[
@@ -115,12 +166,19 @@ fn operation(action: &str, kind: Kind, resource: &Resource, suffix: &str, body: 
             "application/vnd.kubernetes.protobuf;stream=watch",
             "application/yaml",
         ],
-        _ => &["application/json", "application/vnd.kubernetes.protobuf", "application/yaml"],
+        _ => &[
+            "application/json",
+            "application/vnd.kubernetes.protobuf",
+            "application/yaml",
+        ],
     };
     let answer = json!({"description": "OK", "content": media(answers)});
     let mut responses = Map::from_iter([("200".to_owned(), answer.clone())]);
     if ["post", "put", "patch"].contains(&action) {
-        responses.insert("201".to_owned(), json!({"description": "Created", "content": answer["content"]}));
+        responses.insert(
+            "201".to_owned(),
+            json!({"description": "Created", "content": answer["content"]}),
+        );
     }
     responses.insert("401".to_owned(), json!({"description": "Unauthorized"}));
     let mut operation = Map::new();
@@ -128,19 +186,35 @@ fn operation(action: &str, kind: Kind, resource: &Resource, suffix: &str, body: 
         "" => "core".to_owned(),
         group => camel(group.split('.').next().unwrap_or(group)),
     };
-    let id = format!("{}{}{}{}{}", verb_text(action), upper(&group_tag), upper(version), resource.kind, upper(suffix));
-    operation.insert("tags".to_owned(), json!([format!("{group_tag}_{}", resource.version)]));
+    let id = format!(
+        "{}{}{}{}{}",
+        verb_text(action),
+        upper(&group_tag),
+        upper(version),
+        resource.kind,
+        upper(suffix)
+    );
+    operation.insert(
+        "tags".to_owned(),
+        json!([format!("{group_tag}_{}", resource.version)]),
+    );
     operation.insert("operationId".to_owned(), id.into());
     operation.insert("parameters".to_owned(), Value::Array(parameters(action)));
     if let Some(body) = body {
         let schema = reference(&name_of(body).unwrap_or_default());
         let content = json!({"*/*": {"schema": schema}});
-        operation.insert("requestBody".to_owned(), json!({"content": content, "required": true}));
+        operation.insert(
+            "requestBody".to_owned(),
+            json!({"content": content, "required": true}),
+        );
     } else if action == "patch" {
         operation.insert("requestBody".to_owned(), patch_body());
     } else if ["delete", "deletecollection"].contains(&action) {
         let schema = reference(&name_of(("", "v1", "DeleteOptions")).unwrap_or_default());
-        operation.insert("requestBody".to_owned(), json!({"content": {"*/*": {"schema": schema}}}));
+        operation.insert(
+            "requestBody".to_owned(),
+            json!({"content": {"*/*": {"schema": schema}}}),
+        );
     }
     operation.insert("responses".to_owned(), Value::Object(responses));
     operation.insert("x-kubernetes-action".to_owned(), action.into());
@@ -160,23 +234,66 @@ fn patch_body() -> Value {
         "application/strategic-merge-patch+json",
     ];
     let schema = json!({"schema": reference(super::schemas::PATCH)});
-    let content: Map<String, Value> = types.iter().map(|media| ((*media).to_owned(), schema.clone())).collect();
+    let content: Map<String, Value> = types
+        .iter()
+        .map(|media| ((*media).to_owned(), schema.clone()))
+        .collect();
     json!({"content": content, "required": true})
 }
 
 fn parameters(action: &str) -> Vec<Value> {
     let list = || {
         vec![
-            query("allowWatchBookmarks", "boolean", "allowWatchBookmarks requests watch events with type \"BOOKMARK\"."),
-            query("continue", "string", "The continue option should be set when retrieving more results from the server."),
-            query("fieldSelector", "string", "A selector to restrict the list of returned objects by their fields."),
-            query("labelSelector", "string", "A selector to restrict the list of returned objects by their labels."),
-            query("limit", "integer", "limit is a maximum number of responses to return for a list call."),
-            query("resourceVersion", "string", "resourceVersion sets a constraint on what resource versions a request may be served from."),
-            query("resourceVersionMatch", "string", "resourceVersionMatch determines how resourceVersion is applied to list calls."),
-            query("sendInitialEvents", "boolean", "`sendInitialEvents=true` may be set together with `watch=true`."),
-            query("timeoutSeconds", "integer", "Timeout for the list/watch call."),
-            query("watch", "boolean", "Watch for changes to the described resources."),
+            query(
+                "allowWatchBookmarks",
+                "boolean",
+                "allowWatchBookmarks requests watch events with type \"BOOKMARK\".",
+            ),
+            query(
+                "continue",
+                "string",
+                "The continue option should be set when retrieving more results from the server.",
+            ),
+            query(
+                "fieldSelector",
+                "string",
+                "A selector to restrict the list of returned objects by their fields.",
+            ),
+            query(
+                "labelSelector",
+                "string",
+                "A selector to restrict the list of returned objects by their labels.",
+            ),
+            query(
+                "limit",
+                "integer",
+                "limit is a maximum number of responses to return for a list call.",
+            ),
+            query(
+                "resourceVersion",
+                "string",
+                "resourceVersion sets a constraint on what resource versions a request may be served from.",
+            ),
+            query(
+                "resourceVersionMatch",
+                "string",
+                "resourceVersionMatch determines how resourceVersion is applied to list calls.",
+            ),
+            query(
+                "sendInitialEvents",
+                "boolean",
+                "`sendInitialEvents=true` may be set together with `watch=true`.",
+            ),
+            query(
+                "timeoutSeconds",
+                "integer",
+                "Timeout for the list/watch call.",
+            ),
+            query(
+                "watch",
+                "boolean",
+                "Watch for changes to the described resources.",
+            ),
         ]
     };
     let dry_run = || {
@@ -197,9 +314,21 @@ fn parameters(action: &str) -> Vec<Value> {
     let delete = || {
         vec![
             dry_run(),
-            query("gracePeriodSeconds", "integer", "The duration in seconds before the object should be deleted."),
-            query("orphanDependents", "boolean", "Deprecated: please use the PropagationPolicy."),
-            query("propagationPolicy", "string", "Whether and how garbage collection will be performed."),
+            query(
+                "gracePeriodSeconds",
+                "integer",
+                "The duration in seconds before the object should be deleted.",
+            ),
+            query(
+                "orphanDependents",
+                "boolean",
+                "Deprecated: please use the PropagationPolicy.",
+            ),
+            query(
+                "propagationPolicy",
+                "string",
+                "Whether and how garbage collection will be performed.",
+            ),
         ]
     };
     match action {
@@ -220,17 +349,25 @@ fn parameters(action: &str) -> Vec<Value> {
 
 /// A reference to a definition; any value when there is none.
 pub(super) fn reference(name: &str) -> Value {
-    if name.is_empty() { json!({}) } else { json!({"$ref": format!("#/components/schemas/{name}")}) }
+    if name.is_empty() {
+        json!({})
+    } else {
+        json!({"$ref": format!("#/components/schemas/{name}")})
+    }
 }
 
 /// The definition of a kind.
 pub(super) fn name_of((group, version, kind): Kind) -> Option<String> {
-    SchemaRef::for_kind(group, version, kind)?.definition_name().map(str::to_owned)
+    SchemaRef::for_kind(group, version, kind)?
+        .definition_name()
+        .map(str::to_owned)
 }
 
 /// The definition of a kind's list.
 pub(super) fn list_name((group, version, kind): Kind) -> Option<String> {
-    SchemaRef::for_kind(group, version, &format!("{kind}List"))?.definition_name().map(str::to_owned)
+    SchemaRef::for_kind(group, version, &format!("{kind}List"))?
+        .definition_name()
+        .map(str::to_owned)
 }
 
 fn verb_text(action: &str) -> &'static str {
@@ -247,7 +384,9 @@ fn verb_text(action: &str) -> &'static str {
 
 fn upper(text: &str) -> String {
     let mut characters = text.chars();
-    characters.next().map_or_else(String::new, |first| first.to_uppercase().chain(characters).collect())
+    characters.next().map_or_else(String::new, |first| {
+        first.to_uppercase().chain(characters).collect()
+    })
 }
 
 fn camel(text: &str) -> String {

@@ -43,7 +43,10 @@ fn definition(schema: &SchemaRef, texts: &Descriptions, made: &mut BTreeMap<Stri
     let mut properties = Map::new();
     let mut required = Vec::new();
     for field in schema.fields() {
-        properties.insert(field.name().to_owned(), property(&field, texts.field(&name, field.name()), texts, made));
+        properties.insert(
+            field.name().to_owned(),
+            property(&field, texts.field(&name, field.name()), texts, made),
+        );
         if field.required() {
             required.push(field.name().to_owned());
         }
@@ -107,7 +110,10 @@ fn facts(schema: &SchemaRef, entry: &mut Map<String, Value>) {
             entry.insert("x-kubernetes-list-type".to_owned(), "set".into());
         }
         (SchemaKind::List, ListType::Map) => {
-            entry.insert("x-kubernetes-list-map-keys".to_owned(), json!(schema.list_keys()));
+            entry.insert(
+                "x-kubernetes-list-map-keys".to_owned(),
+                json!(schema.list_keys()),
+            );
             entry.insert("x-kubernetes-list-type".to_owned(), "map".into());
         }
         (SchemaKind::List, ListType::Atomic) => {
@@ -122,17 +128,27 @@ fn facts(schema: &SchemaRef, entry: &mut Map<String, Value>) {
         entry.insert("x-kubernetes-patch-merge-key".to_owned(), key.into());
     }
     let strategy = schema.patch_strategy();
-    let words: Vec<&str> =
-        [(strategy.merge, "merge"), (strategy.replace, "replace"), (strategy.retain_keys, "retainKeys")]
-            .into_iter()
-            .filter_map(|(set, word)| set.then_some(word))
-            .collect();
+    let words: Vec<&str> = [
+        (strategy.merge, "merge"),
+        (strategy.replace, "replace"),
+        (strategy.retain_keys, "retainKeys"),
+    ]
+    .into_iter()
+    .filter_map(|(set, word)| set.then_some(word))
+    .collect();
     if !words.is_empty() {
-        entry.insert("x-kubernetes-patch-strategy".to_owned(), words.join(",").into());
+        entry.insert(
+            "x-kubernetes-patch-strategy".to_owned(),
+            words.join(",").into(),
+        );
     }
 }
 
-fn value(schema: &SchemaRef, texts: &Descriptions, made: &mut BTreeMap<String, Value>) -> Map<String, Value> {
+fn value(
+    schema: &SchemaRef,
+    texts: &Descriptions,
+    made: &mut BTreeMap<String, Value>,
+) -> Map<String, Value> {
     let plain = |kind: &str, format: Option<&str>| {
         let mut entry = Map::from_iter([("type".to_owned(), Value::from(kind))]);
         if let Some(format) = format {
@@ -174,19 +190,27 @@ fn value(schema: &SchemaRef, texts: &Descriptions, made: &mut BTreeMap<String, V
             "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime",
             json!({"type": "string", "format": "date-time"}),
         ),
-        SchemaKind::Duration => {
-            named("io.k8s.apimachinery.pkg.apis.meta.v1.Duration", json!({"type": "string"}))
-        }
-        SchemaKind::RawExtension => {
-            named("io.k8s.apimachinery.pkg.runtime.RawExtension", json!({"type": "object"}))
-        }
-        SchemaKind::FieldsV1 => {
-            named("io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1", json!({"type": "object"}))
-        }
+        SchemaKind::Duration => named(
+            "io.k8s.apimachinery.pkg.apis.meta.v1.Duration",
+            json!({"type": "string"}),
+        ),
+        SchemaKind::RawExtension => named(
+            "io.k8s.apimachinery.pkg.runtime.RawExtension",
+            json!({"type": "object"}),
+        ),
+        SchemaKind::FieldsV1 => named(
+            "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1",
+            json!({"type": "object"}),
+        ),
         SchemaKind::List | SchemaKind::Map => {
-            let elem = schema.elem().map_or_else(Map::new, |elem| value(&elem, texts, made));
-            let (kind, below) =
-                if schema.kind() == SchemaKind::List { ("array", "items") } else { ("object", "additionalProperties") };
+            let elem = schema
+                .elem()
+                .map_or_else(Map::new, |elem| value(&elem, texts, made));
+            let (kind, below) = if schema.kind() == SchemaKind::List {
+                ("array", "items")
+            } else {
+                ("object", "additionalProperties")
+            };
             let mut entry = plain(kind, None);
             entry.insert(below.to_owned(), Value::Object(elem));
             entry

@@ -12,7 +12,11 @@ pub(super) fn document(documents: &[Value], version: &str) -> Value {
         for (path, item) in document["paths"].as_object().into_iter().flatten() {
             paths.insert(path.clone(), path_item(item));
         }
-        for (name, schema) in document["components"]["schemas"].as_object().into_iter().flatten() {
+        for (name, schema) in document["components"]["schemas"]
+            .as_object()
+            .into_iter()
+            .flatten()
+        {
             definitions.insert(name.clone(), self::schema(schema));
         }
     }
@@ -26,38 +30,72 @@ pub(super) fn document(documents: &[Value], version: &str) -> Value {
 
 fn path_item(item: &Value) -> Value {
     let convert = |(key, value): (&String, &Value)| {
-        let value = if key == "parameters" { parameters(value) } else { operation(value) };
+        let value = if key == "parameters" {
+            parameters(value)
+        } else {
+            operation(value)
+        };
         (key.clone(), value)
     };
-    item.as_object().into_iter().flatten().map(convert).collect::<Map<_, _>>().into()
+    item.as_object()
+        .into_iter()
+        .flatten()
+        .map(convert)
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 fn operation(operation: &Value) -> Value {
     let keys = |value: &Value| -> Vec<String> {
-        value.as_object().into_iter().flatten().map(|(key, _)| key.clone()).collect()
+        value
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(key, _)| key.clone())
+            .collect()
     };
     let mut converted = operation.as_object().cloned().unwrap_or_default();
     let body = converted.shift_remove("requestBody");
     let responses = converted.shift_remove("responses").unwrap_or_default();
-    let mut all = parameters(&operation["parameters"]).as_array().cloned().unwrap_or_default();
+    let mut all = parameters(&operation["parameters"])
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     if let Some(body) = body {
         let content = &body["content"];
-        let first = content.as_object().and_then(|content| content.values().next()).cloned().unwrap_or_default();
+        let first = content
+            .as_object()
+            .and_then(|content| content.values().next())
+            .cloned()
+            .unwrap_or_default();
         let required = body["required"].as_bool().unwrap_or(false);
         all.push(json!({"name": "body", "in": "body", "required": required, "schema": schema(&first["schema"])}));
         converted.insert("consumes".to_owned(), json!(keys(content)));
     }
     converted.insert("parameters".to_owned(), all.into());
-    converted.insert("produces".to_owned(), json!(keys(&responses["200"]["content"])));
-    let responses = responses.as_object().into_iter().flatten().map(|(code, response)| {
-        let mut converted = Map::from_iter([("description".to_owned(), response["description"].clone())]);
-        let content = response["content"].as_object().and_then(|content| content.values().next());
-        if let Some(content) = content {
-            converted.insert("schema".to_owned(), schema(&content["schema"]));
-        }
-        (code.clone(), Value::Object(converted))
-    });
-    converted.insert("responses".to_owned(), responses.collect::<Map<_, _>>().into());
+    converted.insert(
+        "produces".to_owned(),
+        json!(keys(&responses["200"]["content"])),
+    );
+    let responses = responses
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(code, response)| {
+            let mut converted =
+                Map::from_iter([("description".to_owned(), response["description"].clone())]);
+            let content = response["content"]
+                .as_object()
+                .and_then(|content| content.values().next());
+            if let Some(content) = content {
+                converted.insert("schema".to_owned(), schema(&content["schema"]));
+            }
+            (code.clone(), Value::Object(converted))
+        });
+    converted.insert(
+        "responses".to_owned(),
+        responses.collect::<Map<_, _>>().into(),
+    );
     Value::Object(converted)
 }
 
@@ -91,8 +129,10 @@ fn schema(value: &Value) -> Value {
                 converted.insert("type".to_owned(), "string".into());
             }
             ("properties", Value::Object(fields)) => {
-                let fields: Map<String, Value> =
-                    fields.iter().map(|(name, field)| (name.clone(), schema(field))).collect();
+                let fields: Map<String, Value> = fields
+                    .iter()
+                    .map(|(name, field)| (name.clone(), schema(field)))
+                    .collect();
                 converted.insert(key.clone(), fields.into());
             }
             ("items" | "additionalProperties", inner) => {
@@ -128,7 +168,13 @@ pub(super) fn to_protobuf(document: &Value) -> Vec<u8> {
 }
 
 fn path_item_message(item: &Value, out: &mut Message) {
-    for (number, method) in [(2, "get"), (3, "put"), (4, "post"), (5, "delete"), (8, "patch")] {
+    for (number, method) in [
+        (2, "get"),
+        (3, "put"),
+        (4, "post"),
+        (5, "delete"),
+        (8, "patch"),
+    ] {
         if let Some(operation) = item.get(method) {
             out.message(number, |out| operation_message(operation, out));
         }
@@ -170,7 +216,11 @@ fn parameter_messages(number: u32, list: &Value, out: &mut Message) {
                     body.message(5, |out| schema_message(&parameter["schema"], out));
                 }),
                 _ => out.message(2, |other| {
-                    let (choice, kind, unique) = if place == "path" { (4, 5, 19) } else { (3, 6, 20) };
+                    let (choice, kind, unique) = if place == "path" {
+                        (4, 5, 19)
+                    } else {
+                        (3, 6, 20)
+                    };
                     other.message(choice, |out| {
                         out.flag(1, required);
                         out.text(2, Some(place));
@@ -270,7 +320,12 @@ impl Message {
 
     /// The `x-…` keys; JSON is YAML too.
     fn extensions(&mut self, number: u32, value: &Value) {
-        for (key, value) in value.as_object().into_iter().flatten().filter(|(key, _)| key.starts_with("x-")) {
+        for (key, value) in value
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(key, _)| key.starts_with("x-"))
+        {
             self.named(number, key, |any| any.text(2, Some(&value.to_string())));
         }
     }
@@ -283,14 +338,18 @@ mod tests {
     #[test]
     fn references_keep_their_description_beside_them() {
         let v3 = json!({"description": "d", "allOf": [{"$ref": "#/components/schemas/io.k8s.X"}]});
-        assert_eq!(schema(&v3), json!({"description": "d", "$ref": "#/definitions/io.k8s.X"}));
+        assert_eq!(
+            schema(&v3),
+            json!({"description": "d", "$ref": "#/definitions/io.k8s.X"})
+        );
         let quantity = json!({"oneOf": [{"type": "string"}, {"type": "number"}]});
         assert_eq!(schema(&quantity), json!({"type": "string"}));
     }
 
     #[test]
     fn protobuf_is_what_gnostic_reads() {
-        let document = json!({"swagger": "2.0", "definitions": {"A": {"type": "object", "x-b": [1]}}});
+        let document =
+            json!({"swagger": "2.0", "definitions": {"A": {"type": "object", "x-b": [1]}}});
         let bytes = to_protobuf(&document);
         let mut expected = vec![0x0a, 3];
         expected.extend_from_slice(b"2.0");

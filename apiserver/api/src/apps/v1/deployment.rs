@@ -3,9 +3,11 @@
 use coracle_clock::Timestamp;
 use serde_json::{Value, json};
 
-use crate::core::v1::pod_spec::warnings;
 use super::{containers_and_images, selector_and_template, template_defaults};
-use crate::kinds::{age, selector_text, AGE, ALL_VERBS, Column, NAME, NameRule, SCALE, STATUS, Storage};
+use crate::core::v1::pod_spec::warnings;
+use crate::kinds::{
+    AGE, ALL_VERBS, Column, NAME, NameRule, SCALE, STATUS, Storage, age, selector_text,
+};
 use crate::object::{default_text, default_value};
 use crate::validation::numbers;
 use crate::{At, FieldErrors, Object, Resource, Strategy};
@@ -44,7 +46,10 @@ impl Strategy for Deployment {
             default_text(strategy, "type", "RollingUpdate");
             if strategy["type"] == "RollingUpdate" {
                 default_value(strategy, "rollingUpdate", || json!({}));
-                if let Some(rolling) = strategy.get_mut("rollingUpdate").and_then(Value::as_object_mut) {
+                if let Some(rolling) = strategy
+                    .get_mut("rollingUpdate")
+                    .and_then(Value::as_object_mut)
+                {
                     default_value(rolling, "maxUnavailable", || json!("25%"));
                     default_value(rolling, "maxSurge", || json!("25%"));
                 }
@@ -82,27 +87,44 @@ impl Strategy for Deployment {
 
     fn validate_status_update(&self, new: &Object, old: &Object, errors: &mut FieldErrors) {
         let (now, was) = (new.at("status"), old.at("status"));
-        for field in
-            ["observedGeneration", "replicas", "updatedReplicas", "readyReplicas", "availableReplicas", "unavailableReplicas"]
-        {
+        for field in [
+            "observedGeneration",
+            "replicas",
+            "updatedReplicas",
+            "readyReplicas",
+            "availableReplicas",
+            "unavailableReplicas",
+        ] {
             numbers::non_negative(&now.key(field), errors);
         }
         let all = now.key("replicas").as_i64().unwrap_or(0);
         for field in ["updatedReplicas", "readyReplicas", "availableReplicas"] {
-            not_more(&now.key(field), all, "cannot be greater than status.replicas", errors);
+            not_more(
+                &now.key(field),
+                all,
+                "cannot be greater than status.replicas",
+                errors,
+            );
         }
         let ready = now.key("readyReplicas").as_i64().unwrap_or(0);
-        not_more(&now.key("availableReplicas"), ready, "cannot be greater than readyReplicas", errors);
+        not_more(
+            &now.key("availableReplicas"),
+            ready,
+            "cannot be greater than readyReplicas",
+            errors,
+        );
         let collisions = |at: &At<'_>| at.key("collisionCount").as_i64();
-        if let Some(before) = collisions(&was) {
-            if collisions(&now).unwrap_or(0) < before {
-                errors.invalid(&now.key("collisionCount"), "cannot be decremented");
-            }
+        if let Some(before) = collisions(&was)
+            && collisions(&now).unwrap_or(0) < before
+        {
+            errors.invalid(&now.key("collisionCount"), "cannot be decremented");
         }
     }
 
     fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
-        let mut found: Vec<String> = warnings::name(new, "Pod names and hostnames").into_iter().collect();
+        let mut found: Vec<String> = warnings::name(new, "Pod names and hostnames")
+            .into_iter()
+            .collect();
         found.extend(warnings::pod_spec(&new.at("spec.template.spec")));
         found
     }
@@ -112,7 +134,12 @@ impl Strategy for Deployment {
         let (containers, images) = containers_and_images(object);
         vec![
             object.name().into(),
-            format!("{}/{}", number("status.readyReplicas"), number("spec.replicas")).into(),
+            format!(
+                "{}/{}",
+                number("status.readyReplicas"),
+                number("spec.replicas")
+            )
+            .into(),
             number("status.updatedReplicas").into(),
             number("status.availableReplicas").into(),
             age(object, now),
@@ -133,7 +160,10 @@ fn strategy(strategy: &At<'_>, errors: &mut FieldErrors) {
     let rolling = strategy.key("rollingUpdate");
     match strategy.key("type").str() {
         "Recreate" if rolling.exists() => {
-            errors.forbidden(&rolling, "may not be specified when strategy `type` is 'Recreate'");
+            errors.forbidden(
+                &rolling,
+                "may not be specified when strategy `type` is 'Recreate'",
+            );
         }
         "Recreate" => {}
         "RollingUpdate" if !rolling.exists() => {
@@ -156,7 +186,9 @@ fn rolling_update(rolling: &At<'_>, errors: &mut FieldErrors) {
     if zero(&unavailable) && zero(&surge) {
         errors.invalid(&unavailable, "may not be 0 when `maxSurge` is 0");
     }
-    let percent = unavailable.as_str().and_then(|text| text.strip_suffix('%')?.parse::<i64>().ok());
+    let percent = unavailable
+        .as_str()
+        .and_then(|text| text.strip_suffix('%')?.parse::<i64>().ok());
     if percent.is_some_and(|percent| percent > 100) {
         errors.invalid(&unavailable, "must not be greater than 100%");
     }
@@ -237,16 +269,21 @@ mod tests {
         assert_eq!(findings(&object), Vec::<String>::new());
         assert_eq!(
             object.at("spec.strategy").value(),
-            Some(&json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}}))
+            Some(
+                &json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}})
+            )
         );
     }
 
     #[test]
     fn an_update_that_could_never_move_is_refused() {
-        let rolling = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}});
+        let rolling =
+            json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}});
         assert_eq!(
             findings(&deployment(json!({"strategy": rolling}))),
-            ["spec.strategy.rollingUpdate.maxUnavailable: Invalid value: 0: may not be 0 when `maxSurge` is 0"]
+            [
+                "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: 0: may not be 0 when `maxSurge` is 0"
+            ]
         );
     }
 
@@ -255,7 +292,9 @@ mod tests {
         let other = deployment(json!({"selector": {"matchLabels": {"app": "y"}}}));
         assert_eq!(
             findings(&other),
-            ["spec.template.metadata.labels: Invalid value: {\"app\":\"x\"}: `selector` does not match template `labels`"]
+            [
+                "spec.template.metadata.labels: Invalid value: {\"app\":\"x\"}: `selector` does not match template `labels`"
+            ]
         );
         let mut errors = FieldErrors::default();
         Deployment.validate_update(&other, &deployment(json!({})), &mut errors);

@@ -40,7 +40,10 @@ fn selector_and_template(spec: &At<'_>, errors: &mut FieldErrors) {
     }
     let deadline = template.at("spec.activeDeadlineSeconds");
     if deadline.exists() {
-        errors.forbidden(&deadline, "activeDeadlineSeconds in ReplicaSet is not Supported");
+        errors.forbidden(
+            &deadline,
+            "activeDeadlineSeconds in ReplicaSet is not Supported",
+        );
     }
 }
 
@@ -48,7 +51,10 @@ fn selector_and_template(spec: &At<'_>, errors: &mut FieldErrors) {
 fn containers_and_images(object: &Object) -> (String, String) {
     let containers = object.at("spec.template.spec.containers");
     let list = |field: &str| {
-        let texts: Vec<&str> = containers.items().map(|container| container.key(field).str()).collect();
+        let texts: Vec<&str> = containers
+            .items()
+            .map(|container| container.key(field).str())
+            .collect();
         texts.join(",")
     };
     (list("name"), list("image"))

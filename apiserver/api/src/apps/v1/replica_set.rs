@@ -3,9 +3,11 @@
 use coracle_clock::Timestamp;
 use serde_json::{Value, json};
 
-use crate::core::v1::pod_spec::warnings;
 use super::{containers_and_images, selector_and_template, template_defaults};
-use crate::kinds::{age, selector_text, AGE, ALL_VERBS, Column, NAME, NameRule, SCALE, STATUS, Storage};
+use crate::core::v1::pod_spec::warnings;
+use crate::kinds::{
+    AGE, ALL_VERBS, Column, NAME, NameRule, SCALE, STATUS, Storage, age, selector_text,
+};
 use crate::object::default_value;
 use crate::validation::numbers;
 use crate::{FieldErrors, Object, Resource, Strategy};
@@ -59,7 +61,13 @@ impl Strategy for ReplicaSet {
 
     fn validate_status_update(&self, new: &Object, _old: &Object, errors: &mut FieldErrors) {
         let status = new.at("status");
-        for field in ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"] {
+        for field in [
+            "replicas",
+            "fullyLabeledReplicas",
+            "readyReplicas",
+            "availableReplicas",
+            "observedGeneration",
+        ] {
             numbers::non_negative(&status.key(field), errors);
         }
         let all = status.key("replicas").as_i64().unwrap_or(0);
@@ -68,13 +76,14 @@ impl Strategy for ReplicaSet {
                 errors.invalid(&status.key(field), "cannot be greater than status.replicas");
             }
         }
-        if status.key("availableReplicas").as_i64().unwrap_or(0) > status.key("readyReplicas").as_i64().unwrap_or(0) {
-            errors.invalid(&status.key("availableReplicas"), "cannot be greater than readyReplicas");
+        if status.key("availableReplicas").as_i64().unwrap_or(0)
+            > status.key("readyReplicas").as_i64().unwrap_or(0)
+        {
+            errors.invalid(
+                &status.key("availableReplicas"),
+                "cannot be greater than readyReplicas",
+            );
         }
-    }
-
-    fn selectable_fields(&self, object: &Object) -> Vec<(&'static str, String)> {
-        vec![("status.replicas", object.at("status.replicas").as_i64().unwrap_or(0).to_string())]
     }
 
     fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {

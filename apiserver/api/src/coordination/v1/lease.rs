@@ -34,7 +34,10 @@ pub struct Lease;
 
 impl Strategy for Lease {
     fn validate(&self, new: &Object, errors: &mut FieldErrors) {
-        let (duration, transitions) = (new.at("spec.leaseDurationSeconds"), new.at("spec.leaseTransitions"));
+        let (duration, transitions) = (
+            new.at("spec.leaseDurationSeconds"),
+            new.at("spec.leaseTransitions"),
+        );
         if duration.as_i64().is_some_and(|seconds| seconds <= 0) {
             errors.invalid(&duration, "must be greater than 0");
         }
@@ -42,7 +45,11 @@ impl Strategy for Lease {
     }
 
     fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
-        vec![object.name().into(), object.at("spec.holderIdentity").str().into(), age(object, now)]
+        vec![
+            object.name().into(),
+            object.at("spec.holderIdentity").str().into(),
+            age(object, now),
+        ]
     }
 }
 

@@ -44,7 +44,12 @@ impl Strategy for ConfigMap {
             named_value(key, &value, errors);
             if binary.entry(key).exists() {
                 let shown = Some(Value::from(key));
-                errors.push(ErrorType::Invalid, value.path(), shown, "duplicate of key present in binaryData");
+                errors.push(
+                    ErrorType::Invalid,
+                    value.path(),
+                    shown,
+                    "duplicate of key present in binaryData",
+                );
             }
             bytes += value.str().len();
         }
@@ -70,7 +75,12 @@ impl Strategy for ConfigMap {
 /// Reports a key that is not legal.
 pub(super) fn named_value(key: &str, value: &At<'_>, errors: &mut FieldErrors) {
     for message in names::config_key(key) {
-        errors.push(ErrorType::Invalid, value.path(), Some(Value::from(key)), message);
+        errors.push(
+            ErrorType::Invalid,
+            value.path(),
+            Some(Value::from(key)),
+            message,
+        );
     }
 }
 

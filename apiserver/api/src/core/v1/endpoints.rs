@@ -29,7 +29,9 @@ pub static RESOURCE: Resource = Resource {
     create_on_update: true,
     unconditional_update: true,
     storage: Storage::Own,
-    deprecation: Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
+    deprecation: Some(
+        "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+    ),
     strategy: &Endpoints,
 };
 
@@ -39,14 +41,19 @@ pub struct Endpoints;
 impl Strategy for Endpoints {
     fn default(&self, object: &mut Object) {
         each_object(object.root_mut(), "subsets", |subset| {
-            each_object(subset, "ports", |port| default_text(port, "protocol", "TCP"));
+            each_object(subset, "ports", |port| {
+                default_text(port, "protocol", "TCP")
+            });
         });
     }
 
     fn validate(&self, new: &Object, errors: &mut FieldErrors) {
         for subset in new.at("subsets").items() {
-            let (ready, waiting, ports) =
-                (subset.key("addresses"), subset.key("notReadyAddresses"), subset.key("ports"));
+            let (ready, waiting, ports) = (
+                subset.key("addresses"),
+                subset.key("notReadyAddresses"),
+                subset.key("ports"),
+            );
             if ready.len() + waiting.len() == 0 {
                 errors.required(&subset, "must specify `addresses` or `notReadyAddresses`");
             }
@@ -60,7 +67,11 @@ impl Strategy for Endpoints {
     }
 
     fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
-        vec![object.name().into(), addresses_text(&object.at("subsets")).into(), age(object, now)]
+        vec![
+            object.name().into(),
+            addresses_text(&object.at("subsets")).into(),
+            age(object, now),
+        ]
     }
 }
 
@@ -74,9 +85,10 @@ fn endpoint_address(endpoint: &At<'_>, errors: &mut FieldErrors) {
     } else {
         address::non_special_ip(&ip, errors);
     }
-    for (field, rule) in
-        [("hostname", names::dns1123_label as fn(&str) -> Vec<String>), ("nodeName", names::dns1123_subdomain)]
-    {
+    for (field, rule) in [
+        ("hostname", names::dns1123_label as fn(&str) -> Vec<String>),
+        ("nodeName", names::dns1123_subdomain),
+    ] {
         let name = endpoint.key(field);
         if !name.str().is_empty() {
             errors.text(&name, rule);
@@ -108,19 +120,23 @@ fn addresses_text(subsets: &At<'_>) -> String {
     let mut all = Vec::new();
     for subset in subsets.items() {
         let (addresses, ports) = (subset.key("addresses"), subset.key("ports"));
-        for address in addresses.items().filter(|_| ports.len() == 0) {
+        for address in addresses.items().filter(|_| ports.is_empty()) {
             all.push(address.key("ip").str().to_owned());
         }
         for port in ports.items() {
             let number = port.key("port").as_i64().unwrap_or(0);
             for address in addresses.items() {
                 let ip = address.key("ip").str();
-                all.push(if ip.contains(':') { format!("[{ip}]:{number}") } else { format!("{ip}:{number}") });
+                all.push(if ip.contains(':') {
+                    format!("[{ip}]:{number}")
+                } else {
+                    format!("{ip}:{number}")
+                });
             }
         }
     }
     match all.len() {
-        0 if subsets.len() == 0 => "<none>".to_owned(),
+        0 if subsets.is_empty() => "<none>".to_owned(),
         count if count > SHOWN => format!("{} + {} more...", all[..SHOWN].join(","), count - SHOWN),
         _ => all.join(","),
     }

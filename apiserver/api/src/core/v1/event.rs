@@ -49,7 +49,12 @@ impl Strategy for Event {
         };
         if !agrees {
             let shown = Some(Value::from(about.str()));
-            errors.push(ErrorType::Invalid, about.path(), shown, "does not match event.namespace");
+            errors.push(
+                ErrorType::Invalid,
+                about.path(),
+                shown,
+                "does not match event.namespace",
+            );
         }
     }
 
@@ -64,8 +69,14 @@ impl Strategy for Event {
             ("involvedObject.namespace", text("involvedObject.namespace")),
             ("involvedObject.name", text("involvedObject.name")),
             ("involvedObject.uid", text("involvedObject.uid")),
-            ("involvedObject.apiVersion", text("involvedObject.apiVersion")),
-            ("involvedObject.resourceVersion", text("involvedObject.resourceVersion")),
+            (
+                "involvedObject.apiVersion",
+                text("involvedObject.apiVersion"),
+            ),
+            (
+                "involvedObject.resourceVersion",
+                text("involvedObject.resourceVersion"),
+            ),
             ("involvedObject.fieldPath", text("involvedObject.fieldPath")),
             ("reason", text("reason")),
             ("reportingComponent", text("reportingComponent")),
@@ -78,9 +89,15 @@ impl Strategy for Event {
         let text = |path: &str| object.at(path).str();
         let time = |path: &str| object.at(path).as_str().map(|time| since_text(time, now));
         let unknown = || Value::from("<unknown>");
-        let first = time("firstTimestamp").or_else(|| time("eventTime")).unwrap_or_else(unknown);
+        let first = time("firstTimestamp")
+            .or_else(|| time("eventTime"))
+            .unwrap_or_else(unknown);
         let mut last = time("lastTimestamp").unwrap_or_else(|| first.clone());
-        let mut count = object.at("count").as_i64().filter(|count| *count != 0).unwrap_or(1);
+        let mut count = object
+            .at("count")
+            .as_i64()
+            .filter(|count| *count != 0)
+            .unwrap_or(1);
         if object.at("series").exists() {
             last = time("series.lastObservedTime").unwrap_or_else(unknown);
             count = object.at("series.count").as_i64().unwrap_or(0);
@@ -90,7 +107,14 @@ impl Strategy for Event {
             "" => kind,
             name => format!("{kind}/{name}"),
         };
-        let either = |one: &str, other: &str| if text(one).is_empty() { text(other) } else { text(one) }.to_owned();
+        let either = |one: &str, other: &str| {
+            if text(one).is_empty() {
+                text(other)
+            } else {
+                text(one)
+            }
+            .to_owned()
+        };
         let component = either("source.component", "reportingComponent");
         let source = match either("source.host", "reportingInstance") {
             host if host.is_empty() => component,

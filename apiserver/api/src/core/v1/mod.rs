@@ -10,3 +10,6 @@ pub mod pod_spec;
 pub mod secret;
 pub mod service;
 pub mod service_account;
+
+#[cfg(test)]
+mod tests;

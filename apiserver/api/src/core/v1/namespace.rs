@@ -48,7 +48,10 @@ impl Strategy for Namespace {
         // Only now is a generated name there.
         label_with_name(new);
         new.set("status", json!({"phase": "Active"}));
-        let finalizers = new.map_mut("spec").entry("finalizers").or_insert_with(|| json!([]));
+        let finalizers = new
+            .map_mut("spec")
+            .entry("finalizers")
+            .or_insert_with(|| json!([]));
         match finalizers.as_array_mut() {
             Some(list) if !list.contains(&json!(FINALIZER)) => list.push(json!(FINALIZER)),
             Some(_) => {}
@@ -70,7 +73,10 @@ impl Strategy for Namespace {
             let place = At::maybe(finalizer.value(), finalizers.path());
             errors.text(&place, names::qualified_name);
             if !finalizer.str().contains('/') && finalizer.str() != FINALIZER {
-                errors.invalid(&place, "name is neither a standard finalizer name nor is it fully qualified");
+                errors.invalid(
+                    &place,
+                    "name is neither a standard finalizer name nor is it fully qualified",
+                );
             }
         }
     }
@@ -78,10 +84,16 @@ impl Strategy for Namespace {
     fn validate_status_update(&self, new: &Object, _old: &Object, errors: &mut FieldErrors) {
         let phase = At::maybe(new.at("status.phase").value(), "status.Phase");
         if new.is_terminating() && phase.str() != "Terminating" {
-            errors.invalid(&phase, "may only be 'Terminating' if `deletionTimestamp` is not empty");
+            errors.invalid(
+                &phase,
+                "may only be 'Terminating' if `deletionTimestamp` is not empty",
+            );
         }
         if !new.is_terminating() && phase.str() != "Active" {
-            errors.invalid(&phase, "may only be 'Active' if `deletionTimestamp` is empty");
+            errors.invalid(
+                &phase,
+                "may only be 'Active' if `deletionTimestamp` is empty",
+            );
         }
     }
 
@@ -90,7 +102,11 @@ impl Strategy for Namespace {
     }
 
     fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
-        vec![object.name().into(), object.at("status.phase").str().into(), age(object, now)]
+        vec![
+            object.name().into(),
+            object.at("status.phase").str().into(),
+            age(object, now),
+        ]
     }
 }
 
@@ -98,7 +114,9 @@ impl Strategy for Namespace {
 fn label_with_name(object: &mut Object) {
     let name = object.name().to_owned();
     if !name.is_empty() {
-        object.map_mut("metadata.labels").insert("kubernetes.io/metadata.name".to_owned(), name.into());
+        object
+            .map_mut("metadata.labels")
+            .insert("kubernetes.io/metadata.name".to_owned(), name.into());
     }
 }
 

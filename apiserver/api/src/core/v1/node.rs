@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use coracle_clock::Timestamp;
 use serde_json::{Value, json};
 
+use super::pod_spec::containers;
 use crate::field_errors::ErrorType;
 use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, STATUS, Storage, age};
-use super::pod_spec::containers;
 use crate::validation::{address, names};
 use crate::{At, FieldErrors, Object, Resource, Strategy};
 
@@ -42,7 +42,10 @@ impl Strategy for Node {
             object.set_default("status.allocatable", capacity);
         }
         // The list is the newer form; the first of it is the old one.
-        let (one, all) = (object.at("spec.podCIDR").str().to_owned(), object.at("spec.podCIDRs").len());
+        let (one, all) = (
+            object.at("spec.podCIDR").str().to_owned(),
+            object.at("spec.podCIDRs").len(),
+        );
         if all == 0 && !one.is_empty() {
             object.set("spec.podCIDRs", json!([one]));
         } else if one.is_empty() && all > 0 {
@@ -53,7 +56,10 @@ impl Strategy for Node {
 
     fn validate(&self, new: &Object, errors: &mut FieldErrors) {
         // Upstream reports taints under `metadata`.
-        taints(&At::maybe(new.at("spec.taints").value(), "metadata.taints"), errors);
+        taints(
+            &At::maybe(new.at("spec.taints").value(), "metadata.taints"),
+            errors,
+        );
         for list in ["capacity", "allocatable"] {
             let at = new.at("status").key(list);
             for (name, quantity) in at.entries() {
@@ -68,10 +74,17 @@ impl Strategy for Node {
 
     fn validate_update(&self, new: &Object, old: &Object, errors: &mut FieldErrors) {
         let (now, was) = (new.at("spec"), old.at("spec"));
-        if was.key("podCIDRs").len() > 0 && now.key("podCIDRs").value() != was.key("podCIDRs").value() {
-            errors.forbidden(&now.key("podCIDRs"), "node updates may not change podCIDR except from \"\" to valid");
+        if !was.key("podCIDRs").is_empty()
+            && now.key("podCIDRs").value() != was.key("podCIDRs").value()
+        {
+            errors.forbidden(
+                &now.key("podCIDRs"),
+                "node updates may not change podCIDR except from \"\" to valid",
+            );
         }
-        if !was.key("providerID").str().is_empty() && now.key("providerID").str() != was.key("providerID").str() {
+        if !was.key("providerID").str().is_empty()
+            && now.key("providerID").str() != was.key("providerID").str()
+        {
             let detail = "node updates may not change providerID except from \"\" to valid";
             errors.forbidden(&now.key("providerID"), detail);
         }
@@ -82,13 +95,19 @@ impl Strategy for Node {
     }
 
     fn selectable_fields(&self, object: &Object) -> Vec<(&'static str, String)> {
-        vec![("spec.unschedulable", object.at("spec.unschedulable").is_true().to_string())]
+        vec![(
+            "spec.unschedulable",
+            object.at("spec.unschedulable").is_true().to_string(),
+        )]
     }
 
     fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
         let info = object.at("status.nodeInfo");
         let known = |text: &str| Value::from(if text.is_empty() { "<unknown>" } else { text });
-        let kernel = match (info.key("kernelVersion").str(), info.key("architecture").str()) {
+        let kernel = match (
+            info.key("kernelVersion").str(),
+            info.key("architecture").str(),
+        ) {
             ("", _) => "<unknown>".to_owned(),
             (kernel, "") => kernel.to_owned(),
             (kernel, architecture) => format!("{kernel} ({architecture})"),
@@ -131,13 +150,22 @@ fn taints(list: &At<'_>, errors: &mut FieldErrors) {
 
 fn status_text(node: &Object) -> String {
     let conditions = node.at("status.conditions");
-    let ready = conditions.items().find(|condition| condition.key("type").str() == "Ready");
-    let status = match ready.as_ref().map(|condition| condition.key("status").str()) {
+    let ready = conditions
+        .items()
+        .find(|condition| condition.key("type").str() == "Ready");
+    let status = match ready
+        .as_ref()
+        .map(|condition| condition.key("status").str())
+    {
         Some("True") => "Ready",
         Some(_) => "NotReady",
         None => "Unknown",
     };
-    let closed = if node.at("spec.unschedulable").is_true() { ",SchedulingDisabled" } else { "" };
+    let closed = if node.at("spec.unschedulable").is_true() {
+        ",SchedulingDisabled"
+    } else {
+        ""
+    };
     format!("{status}{closed}")
 }
 
@@ -146,22 +174,33 @@ fn roles(node: &Object) -> String {
     let labels = node.at("metadata.labels");
     let mut roles: Vec<&str> = labels
         .entries()
-        .filter_map(|(key, value)| match key.strip_prefix("node-role.kubernetes.io/") {
-            Some(role) => Some(role),
-            None if key == "kubernetes.io/role" => value.as_str(),
-            None => None,
-        })
+        .filter_map(
+            |(key, value)| match key.strip_prefix("node-role.kubernetes.io/") {
+                Some(role) => Some(role),
+                None if key == "kubernetes.io/role" => value.as_str(),
+                None => None,
+            },
+        )
         .filter(|role| !role.is_empty())
         .collect();
     roles.sort_unstable();
     roles.dedup();
-    if roles.is_empty() { "<none>".to_owned() } else { roles.join(",") }
+    if roles.is_empty() {
+        "<none>".to_owned()
+    } else {
+        roles.join(",")
+    }
 }
 
 fn first_address(node: &Object, kind: &str) -> String {
     let addresses = node.at("status.addresses");
-    let found = addresses.items().find(|address| address.key("type").str() == kind);
-    found.map_or_else(|| "<none>".to_owned(), |address| address.key("address").str().to_owned())
+    let found = addresses
+        .items()
+        .find(|address| address.key("type").str() == kind);
+    found.map_or_else(
+        || "<none>".to_owned(),
+        |address| address.key("address").str().to_owned(),
+    )
 }
 
 static COLUMNS: &[Column] = &[

@@ -44,12 +44,19 @@ impl Strategy for Pod {
 
     fn prepare_for_create(&self, new: &mut Object) {
         let qos = qos::class(&new.at("spec"));
-        let gated = new.at("spec.schedulingGates").len() > 0;
+        let gated = !new.at("spec.schedulingGates").is_empty();
         new.set("status", json!({"phase": "Pending", "qosClass": qos}));
         if gated {
+            // The pipeline has stamped the object before.
+            let now = new.metadata("creationTimestamp");
+            let now = if now.is_empty() {
+                Value::Null
+            } else {
+                now.into()
+            };
             let condition = json!({
                 "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
-                "lastProbeTime": null, "lastTransitionTime": null,
+                "lastProbeTime": null, "lastTransitionTime": now,
                 "message": "Scheduling is blocked due to non-empty scheduling gates",
             });
             new.set("status.conditions", json!([condition]));
@@ -73,8 +80,14 @@ impl Strategy for Pod {
     fn validate(&self, new: &Object, errors: &mut FieldErrors) {
         validation::pod_spec(&new.at("spec"), true, errors);
         let name = new.at("spec.nodeName");
-        if !name.str().is_empty() && new.at("spec.schedulingGates").len() > 0 && new.resource_version().is_empty() {
-            errors.forbidden(&name, "cannot be set until all schedulingGates have been cleared");
+        if !name.str().is_empty()
+            && !new.at("spec.schedulingGates").is_empty()
+            && new.resource_version().is_empty()
+        {
+            errors.forbidden(
+                &name,
+                "cannot be set until all schedulingGates have been cleared",
+            );
         }
     }
 
@@ -90,20 +103,30 @@ impl Strategy for Pod {
             }
         }
         let policy = old.at("spec.restartPolicy");
-        for (list, containers) in [("containerStatuses", "containers"), ("initContainerStatuses", "initContainers")] {
+        for (list, containers) in [
+            ("containerStatuses", "containers"),
+            ("initContainerStatuses", "initContainers"),
+        ] {
             no_resurrection(new, old, list, containers, policy.str(), errors);
         }
     }
 
     fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
-        let mut found: Vec<String> = warnings::name(new, "the Pod's hostname").into_iter().collect();
+        let mut found: Vec<String> = warnings::name(new, "the Pod's hostname")
+            .into_iter()
+            .collect();
         found.extend(warnings::pod_spec(&new.at("spec")));
         found
     }
 
     fn selectable_fields(&self, object: &Object) -> Vec<(&'static str, String)> {
         let text = |path: &str| object.at(path).str().to_owned();
-        let address = object.at("status.podIPs").index(0).key("ip").str().to_owned();
+        let address = object
+            .at("status.podIPs")
+            .index(0)
+            .key("ip")
+            .str()
+            .to_owned();
         let host_network = object.at("spec.hostNetwork").is_true();
         vec![
             ("spec.nodeName", text("spec.nodeName")),
@@ -153,21 +176,31 @@ fn no_resurrection(
     policy: &str,
     errors: &mut FieldErrors,
 ) {
-    if policy == "Always" || old.at("status").key(list).len() == 0 {
+    if policy == "Always" || old.at("status").key(list).is_empty() {
         return;
     }
     let specs = old.at("spec").key(containers);
     for was in old.at("status").key(list).items() {
         let terminated = was.at("state.terminated");
         let name = was.key("name");
-        let sidecar = specs.items().any(|c| c.key("name").str() == name.str() && c.key("restartPolicy").exists());
+        let sidecar = specs
+            .items()
+            .any(|c| c.key("name").str() == name.str() && c.key("restartPolicy").exists());
         let failed = terminated.key("exitCode").as_i64().unwrap_or(0) != 0;
         if !terminated.exists() || sidecar || (policy == "OnFailure" && failed) {
             continue;
         }
-        for now in new.at("status").key(list).items().filter(|now| now.key("name").str() == name.str()) {
+        for now in new
+            .at("status")
+            .key(list)
+            .items()
+            .filter(|now| now.key("name").str() == name.str())
+        {
             if !now.at("state.terminated").exists() {
-                errors.forbidden(&now.key("state"), "may not be transitioned to non-terminated state");
+                errors.forbidden(
+                    &now.key("state"),
+                    "may not be transitioned to non-terminated state",
+                );
             }
         }
     }

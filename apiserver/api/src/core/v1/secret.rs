@@ -5,9 +5,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use coracle_clock::Timestamp;
 use serde_json::Value;
 
-use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, Storage, age};
 use super::config_map::{MOST_BYTES, frozen, named_value};
 use crate::field_errors::ErrorType;
+use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, Storage, age};
 use crate::object::default_text;
 use crate::{At, FieldErrors, Object, Resource, Strategy};
 
@@ -60,13 +60,17 @@ impl Strategy for Secret {
         }
         match new.at("type").str() {
             "kubernetes.io/service-account-token" => {
-                let account = new.at("metadata.annotations").entry("kubernetes.io/service-account.name");
+                let account = new
+                    .at("metadata.annotations")
+                    .entry("kubernetes.io/service-account.name");
                 if account.str().is_empty() {
                     errors.required(&account, "");
                 }
             }
             "kubernetes.io/dockercfg" => json_value(&data.entry(".dockercfg"), errors),
-            "kubernetes.io/dockerconfigjson" => json_value(&data.entry(".dockerconfigjson"), errors),
+            "kubernetes.io/dockerconfigjson" => {
+                json_value(&data.entry(".dockerconfigjson"), errors)
+            }
             "kubernetes.io/basic-auth" => {
                 let (user, password) = (data.entry("username"), data.entry("password"));
                 if user.as_str().is_none() && password.as_str().is_none() {
@@ -101,11 +105,20 @@ impl Strategy for Secret {
             return Vec::new();
         }
         let has_pem = |key: &str| {
-            let bytes = BASE64.decode(new.at("data").entry(key).str()).unwrap_or_default();
-            bytes.windows(PEM_START.len()).any(|window| window == PEM_START)
+            let bytes = BASE64
+                .decode(new.at("data").entry(key).str())
+                .unwrap_or_default();
+            bytes
+                .windows(PEM_START.len())
+                .any(|window| window == PEM_START)
         };
-        let missing = [("tls.crt", "certificate"), ("tls.key", "key")].into_iter().find(|(key, _)| !has_pem(key));
-        missing.map(|(_, what)| format!("tls: failed to find any PEM data in {what} input")).into_iter().collect()
+        let missing = [("tls.crt", "certificate"), ("tls.key", "key")]
+            .into_iter()
+            .find(|(key, _)| !has_pem(key));
+        missing
+            .map(|(_, what)| format!("tls: failed to find any PEM data in {what} input"))
+            .into_iter()
+            .collect()
     }
 
     fn selectable_fields(&self, object: &Object) -> Vec<(&'static str, String)> {
@@ -114,7 +127,12 @@ impl Strategy for Secret {
 
     fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
         let entries = object.at("data").len();
-        vec![object.name().into(), object.at("type").str().into(), entries.into(), age(object, now)]
+        vec![
+            object.name().into(),
+            object.at("type").str().into(),
+            entries.into(),
+            age(object, now),
+        ]
     }
 }
 
@@ -131,7 +149,10 @@ fn json_value(at: &At<'_>, errors: &mut FieldErrors) {
         let detail = match bytes.first() {
             None => "unexpected end of JSON input".to_owned(),
             Some(byte) => {
-                format!("invalid character '{}' looking for beginning of value", char::from(*byte))
+                format!(
+                    "invalid character '{}' looking for beginning of value",
+                    char::from(*byte)
+                )
             }
         };
         let shown = Some(Value::from("<secret contents redacted>"));

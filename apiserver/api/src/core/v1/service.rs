@@ -5,10 +5,12 @@ use std::collections::{HashMap, HashSet};
 use coracle_clock::Timestamp;
 use serde_json::{Value, json};
 
-use crate::kinds::{age, labels_text, AGE, ALL_VERBS, Column, NAME, NameRule, STATUS, Storage};
+use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, STATUS, Storage, age, labels_text};
 use crate::object::{default_int, default_text, default_value, each_object};
 use crate::{At, FieldErrors, Object, Resource, Strategy};
 
+#[cfg(test)]
+mod tests;
 mod validation;
 
 /// How long a client stays with its endpoint by default, in seconds.
@@ -46,7 +48,10 @@ impl Strategy for Service {
         default_text(spec, "type", "ClusterIP");
         if spec.get("sessionAffinity").and_then(Value::as_str) == Some("ClientIP") {
             default_value(spec, "sessionAffinityConfig", || json!({}));
-            if let Some(config) = spec.get_mut("sessionAffinityConfig").and_then(Value::as_object_mut) {
+            if let Some(config) = spec
+                .get_mut("sessionAffinityConfig")
+                .and_then(Value::as_object_mut)
+            {
                 default_value(config, "clientIP", || json!({}));
                 if let Some(client) = config.get_mut("clientIP").and_then(Value::as_object_mut) {
                     default_value(client, "timeoutSeconds", || json!(THREE_HOURS));
@@ -67,9 +72,18 @@ impl Strategy for Service {
                 port.insert("targetPort".to_owned(), number);
             }
         });
-        let kind = spec.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let external_addresses = spec.get("externalIPs").and_then(Value::as_array).is_some_and(|ips| !ips.is_empty());
-        if ["NodePort", "LoadBalancer"].contains(&&*kind) || (kind == "ClusterIP" && external_addresses) {
+        let kind = spec
+            .get("type")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned();
+        let external_addresses = spec
+            .get("externalIPs")
+            .and_then(Value::as_array)
+            .is_some_and(|ips| !ips.is_empty());
+        if ["NodePort", "LoadBalancer"].contains(&&*kind)
+            || (kind == "ClusterIP" && external_addresses)
+        {
             default_text(spec, "externalTrafficPolicy", "Cluster");
         }
         if ["NodePort", "LoadBalancer", "ClusterIP"].contains(&&*kind) {
@@ -103,18 +117,23 @@ impl Strategy for Service {
     fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
         let spec = new.at("spec");
         let mut found = Vec::new();
-        if spec.key("clusterIP").str() == "None" && spec.key("sessionAffinity").str() == "ClientIP" {
+        if spec.key("clusterIP").str() == "None" && spec.key("sessionAffinity").str() == "ClientIP"
+        {
             found.push("spec.SessionAffinity is ignored for headless services".to_owned());
         }
         if spec.key("type").str() != "ExternalName" && !spec.key("externalName").is_empty() {
-            found.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned());
+            found.push(
+                "spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned(),
+            );
         }
-        if spec.key("externalIPs").len() > 0 {
-            let text = "spec.externalIPs is deprecated and may no longer be implemented in some clusters";
+        if !spec.key("externalIPs").is_empty() {
+            let text =
+                "spec.externalIPs is deprecated and may no longer be implemented in some clusters";
             found.push(text.to_owned());
         }
         if spec.key("trafficDistribution").str() == "PreferClose" {
-            let text = "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"";
+            let text =
+                "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"";
             found.push(text.to_owned());
         }
         found
@@ -122,7 +141,10 @@ impl Strategy for Service {
 
     fn selectable_fields(&self, object: &Object) -> Vec<(&'static str, String)> {
         let text = |path: &str| object.at(path).str().to_owned();
-        vec![("spec.clusterIP", text("spec.clusterIP")), ("spec.type", text("spec.type"))]
+        vec![
+            ("spec.clusterIP", text("spec.clusterIP")),
+            ("spec.type", text("spec.type")),
+        ]
     }
 
     fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
@@ -147,7 +169,8 @@ impl Strategy for Service {
 /// How clients outside reach the Service, by its type.
 fn external_ip(service: &Object) -> String {
     let spec = service.at("spec");
-    let texts = |list: At<'_>| -> Vec<String> { list.items().map(|item| item.str().to_owned()).collect() };
+    let texts =
+        |list: At<'_>| -> Vec<String> { list.items().map(|item| item.str().to_owned()).collect() };
     let given = texts(spec.key("externalIPs"));
     match spec.key("type").str() {
         "ClusterIP" | "NodePort" if given.is_empty() => "<none>".to_owned(),
@@ -166,7 +189,11 @@ fn external_ip(service: &Object) -> String {
             addresses.sort_unstable();
             addresses.dedup();
             addresses.extend(given);
-            if addresses.is_empty() { "<pending>".to_owned() } else { addresses.join(",") }
+            if addresses.is_empty() {
+                "<pending>".to_owned()
+            } else {
+                addresses.join(",")
+            }
         }
         _ => "<unknown>".to_owned(),
     }
@@ -184,7 +211,11 @@ fn ports_text(ports: &At<'_>) -> String {
             }
         })
         .collect();
-    if texts.is_empty() { "<none>".to_owned() } else { texts.join(",") }
+    if texts.is_empty() {
+        "<none>".to_owned()
+    } else {
+        texts.join(",")
+    }
 }
 
 /// `clusterIP` is the first of `clusterIPs`; old clients know only the one, so the other follows it.
@@ -193,7 +224,7 @@ fn normalise_cluster_ips(new: &mut Object, old: Option<&Object>) {
     let now = text(new, "spec.clusterIP");
     let list = |object: &Object| object.at("spec.clusterIPs").value().cloned();
     let Some(old) = old else {
-        if !now.is_empty() && new.at("spec.clusterIPs").len() == 0 {
+        if !now.is_empty() && new.at("spec.clusterIPs").is_empty() {
             new.set("spec.clusterIPs", json!([now]));
         }
         return;
@@ -201,6 +232,8 @@ fn normalise_cluster_ips(new: &mut Object, old: Option<&Object>) {
     let was = text(old, "spec.clusterIP");
     if !was.is_empty() && now.is_empty() && list(new) == list(old) {
         new.remove("spec.clusterIPs");
+    } else if !now.is_empty() && new.at("spec.clusterIPs").is_empty() {
+        new.set("spec.clusterIPs", json!([now]));
     } else if now != was && list(new) == list(old) {
         if now.is_empty() {
             new.remove("spec.clusterIPs");
@@ -217,15 +250,16 @@ fn patch_allocated(new: &mut Object, old: &Object) {
     let needs_port = |kind: &str| ["NodePort", "LoadBalancer"].contains(&kind);
     let (now, was) = (kind(new), kind(old));
     if needs_ip(&now) && needs_ip(&was) {
-        if new.at("spec.clusterIP").is_empty() {
-            if let Some(address) = old.at("spec.clusterIP").value() {
-                new.set("spec.clusterIP", address.clone());
-            }
+        if new.at("spec.clusterIP").is_empty()
+            && let Some(address) = old.at("spec.clusterIP").value()
+        {
+            new.set("spec.clusterIP", address.clone());
         }
-        if new.at("spec.clusterIPs").len() == 0 && new.at("spec.clusterIP").value() == old.at("spec.clusterIP").value() {
-            if let Some(addresses) = old.at("spec.clusterIPs").value() {
-                new.set("spec.clusterIPs", addresses.clone());
-            }
+        if new.at("spec.clusterIPs").is_empty()
+            && new.at("spec.clusterIP").value() == old.at("spec.clusterIP").value()
+            && let Some(addresses) = old.at("spec.clusterIPs").value()
+        {
+            new.set("spec.clusterIPs", addresses.clone());
         }
         for field in ["ipFamilies", "ipFamilyPolicy"] {
             if let Some(value) = old.at("spec").key(field).value() {
@@ -234,14 +268,27 @@ fn patch_allocated(new: &mut Object, old: &Object) {
         }
     }
     if needs_port(&now) && needs_port(&was) {
-        let key = |port: &At<'_>| (port.key("protocol").str().to_owned(), port.key("port").as_i64());
+        let key = |port: &At<'_>| {
+            (
+                port.key("protocol").str().to_owned(),
+                port.key("port").as_i64(),
+            )
+        };
         let known: HashMap<_, _> = old
             .at("spec.ports")
             .items()
-            .filter_map(|port| Some((key(&port), port.key("nodePort").as_i64().filter(|node| *node != 0)?)))
+            .filter_map(|port| {
+                Some((
+                    key(&port),
+                    port.key("nodePort").as_i64().filter(|node| *node != 0)?,
+                ))
+            })
             .collect();
-        let taken: HashSet<i64> =
-            new.at("spec.ports").items().filter_map(|port| port.key("nodePort").as_i64()).collect();
+        let taken: HashSet<i64> = new
+            .at("spec.ports")
+            .items()
+            .filter_map(|port| port.key("nodePort").as_i64())
+            .collect();
         each_object(new.map_mut("spec"), "ports", |port| {
             let place = Value::Object(port.clone());
             let at = At::root(&place, "");
@@ -252,12 +299,15 @@ fn patch_allocated(new: &mut Object, old: &Object) {
     }
     let check = "spec.healthCheckNodePort";
     let local = |object: &Object| {
-        object.at("spec.type").str() == "LoadBalancer" && object.at("spec.externalTrafficPolicy").str() == "Local"
+        object.at("spec.type").str() == "LoadBalancer"
+            && object.at("spec.externalTrafficPolicy").str() == "Local"
     };
-    if local(new) && local(old) && new.at(check).is_empty() {
-        if let Some(port) = old.at(check).value() {
-            new.set(check, port.clone());
-        }
+    if local(new)
+        && local(old)
+        && new.at(check).is_empty()
+        && let Some(port) = old.at(check).value()
+    {
+        new.set(check, port.clone());
     }
 }
 
@@ -265,7 +315,7 @@ fn patch_allocated(new: &mut Object, old: &Object) {
 fn is_exposed(service: &Object) -> bool {
     match service.at("spec.type").str() {
         "NodePort" | "LoadBalancer" => true,
-        "ClusterIP" => service.at("spec.externalIPs").len() > 0,
+        "ClusterIP" => !service.at("spec.externalIPs").is_empty(),
         _ => false,
     }
 }
@@ -283,16 +333,28 @@ fn drop_dependents_of_type(new: &mut Object, old: &Object) {
         new.remove("spec.clusterIPs");
     }
     if needs_ip(&was) && !needs_ip(&now) {
-        for path in ["spec.ipFamilies", "spec.ipFamilyPolicy", "spec.internalTrafficPolicy"] {
+        for path in [
+            "spec.ipFamilies",
+            "spec.ipFamilyPolicy",
+            "spec.internalTrafficPolicy",
+        ] {
             if same(new, path) {
                 new.remove(path);
             }
         }
     }
     if needs_port(&was) && !needs_port(&now) {
-        let ports: Vec<i64> = old.at("spec.ports").items().filter_map(|p| p.key("nodePort").as_i64()).collect();
+        let ports: Vec<i64> = old
+            .at("spec.ports")
+            .items()
+            .filter_map(|p| p.key("nodePort").as_i64())
+            .collect();
         each_object(new.map_mut("spec"), "ports", |port| {
-            if port.get("nodePort").and_then(Value::as_i64).is_some_and(|node| ports.contains(&node)) {
+            if port
+                .get("nodePort")
+                .and_then(Value::as_i64)
+                .is_some_and(|node| ports.contains(&node))
+            {
                 port.shift_remove("nodePort");
             }
         });
@@ -301,7 +363,11 @@ fn drop_dependents_of_type(new: &mut Object, old: &Object) {
         new.remove("spec.externalTrafficPolicy");
     }
     if was == "LoadBalancer" && now != "LoadBalancer" {
-        for path in ["spec.allocateLoadBalancerNodePorts", "spec.loadBalancerClass", "spec.healthCheckNodePort"] {
+        for path in [
+            "spec.allocateLoadBalancerNodePorts",
+            "spec.loadBalancerClass",
+            "spec.healthCheckNodePort",
+        ] {
             if same(new, path) {
                 new.remove(path);
             }

@@ -43,7 +43,7 @@ impl Strategy for EndpointSlice {
     fn default(&self, object: &mut Object) {
         // Go has one nothing: what was decoded as an empty list is shown as null.
         for list in ["endpoints", "ports"] {
-            if object.at(list).len() == 0 {
+            if object.at(list).is_empty() {
                 object.set(list, Value::Null);
             }
         }
@@ -62,7 +62,8 @@ impl Strategy for EndpointSlice {
     }
 
     fn validate(&self, new: &Object, errors: &mut FieldErrors) {
-        let (kind, endpoints, ports) = (new.at("addressType"), new.at("endpoints"), new.at("ports"));
+        let (kind, endpoints, ports) =
+            (new.at("addressType"), new.at("endpoints"), new.at("ports"));
         if kind.str().is_empty() {
             errors.required(&kind, "");
         } else {
@@ -84,14 +85,21 @@ impl Strategy for EndpointSlice {
 
     fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
         let all_ports = object.at("ports");
-        let ports = all_ports.items().map(|port| match port.key("port").as_i64() {
-            Some(number) => number.to_string(),
-            None => "*".to_owned(),
-        });
+        let ports = all_ports
+            .items()
+            .map(|port| match port.key("port").as_i64() {
+                Some(number) => number.to_string(),
+                None => "*".to_owned(),
+            });
         let endpoints = object.at("endpoints");
         let mut addresses = Vec::new();
         for endpoint in endpoints.items() {
-            addresses.extend(endpoint.key("addresses").items().map(|address| address.str().to_owned()));
+            addresses.extend(
+                endpoint
+                    .key("addresses")
+                    .items()
+                    .map(|address| address.str().to_owned()),
+            );
         }
         vec![
             object.name().into(),
@@ -105,7 +113,7 @@ impl Strategy for EndpointSlice {
 
 fn endpoint(endpoint: &At<'_>, kind: &str, errors: &mut FieldErrors) {
     let addresses = endpoint.key("addresses");
-    if addresses.len() == 0 {
+    if addresses.is_empty() {
         errors.required(&addresses, "must contain at least 1 address");
     } else if addresses.len() > MOST_ADDRESSES {
         errors.too_many(&addresses, MOST_ADDRESSES);
@@ -169,7 +177,9 @@ fn some_of(texts: Vec<String>) -> String {
     const SHOWN: usize = 3;
     match texts.len() {
         0 => "<unset>".to_owned(),
-        count if count > SHOWN => format!("{} + {} more...", texts[..SHOWN].join(","), count - SHOWN),
+        count if count > SHOWN => {
+            format!("{} + {} more...", texts[..SHOWN].join(","), count - SHOWN)
+        }
         _ => texts.join(","),
     }
 }

@@ -64,7 +64,10 @@ impl State {
                 sidecar_restarts += container.key("restartCount").as_i64().unwrap_or(0);
                 last_sidecar_restart = last_sidecar_restart.max(last_termination(&container));
             }
-            let (terminated, waiting) = (container.at("state.terminated"), container.at("state.waiting.reason"));
+            let (terminated, waiting) = (
+                container.at("state.terminated"),
+                container.at("state.waiting.reason"),
+            );
             if terminated.exists() && terminated.key("exitCode").as_i64().unwrap_or(0) == 0 {
                 continue;
             }
@@ -104,7 +107,10 @@ impl State {
         for index in (0..containers.len()).rev() {
             let container = containers.index(index);
             self.count_restarts(&container);
-            let (terminated, waiting) = (container.at("state.terminated"), container.at("state.waiting.reason"));
+            let (terminated, waiting) = (
+                container.at("state.terminated"),
+                container.at("state.waiting.reason"),
+            );
             if !waiting.str().is_empty() {
                 self.reason = waiting.str().to_owned();
             } else if terminated.exists() {
@@ -115,7 +121,12 @@ impl State {
             }
         }
         if self.reason == "Completed" && has_running {
-            self.reason = if has_condition(status, "Ready") { "Running" } else { "NotReady" }.to_owned();
+            self.reason = if has_condition(status, "Ready") {
+                "Running"
+            } else {
+                "NotReady"
+            }
+            .to_owned();
         }
     }
 
@@ -127,42 +138,56 @@ impl State {
 
 fn first_reason(status: &At<'_>) -> String {
     let gated = status.key("conditions").items().any(|condition| {
-        condition.key("type").str() == "PodScheduled" && condition.key("reason").str() == "SchedulingGated"
+        condition.key("type").str() == "PodScheduled"
+            && condition.key("reason").str() == "SchedulingGated"
     });
     if gated {
         return "SchedulingGated".to_owned();
     }
     let reason = status.key("reason").str();
-    if reason.is_empty() { status.key("phase").str().to_owned() } else { reason.to_owned() }
+    if reason.is_empty() {
+        status.key("phase").str().to_owned()
+    } else {
+        reason.to_owned()
+    }
 }
 
 fn termination_reason(terminated: &At<'_>) -> String {
     let signal = terminated.key("signal").as_i64().unwrap_or(0);
     match terminated.key("reason").str() {
         "" if signal != 0 => format!("Signal:{signal}"),
-        "" => format!("ExitCode:{}", terminated.key("exitCode").as_i64().unwrap_or(0)),
+        "" => format!(
+            "ExitCode:{}",
+            terminated.key("exitCode").as_i64().unwrap_or(0)
+        ),
         reason => reason.to_owned(),
     }
 }
 
 fn last_termination(container: &At<'_>) -> Option<Timestamp> {
-    container.at("lastState.terminated.finishedAt").str().parse().ok()
+    container
+        .at("lastState.terminated.finishedAt")
+        .str()
+        .parse()
+        .ok()
 }
 
 fn has_condition(status: &At<'_>, kind: &str) -> bool {
-    status
-        .key("conditions")
-        .items()
-        .any(|condition| condition.key("type").str() == kind && condition.key("status").str() == "True")
+    status.key("conditions").items().any(|condition| {
+        condition.key("type").str() == kind && condition.key("status").str() == "True"
+    })
 }
 
 fn readiness_gates(pod: &Object) -> Value {
     let gates = pod.at("spec.readinessGates");
-    if gates.len() == 0 {
+    if gates.is_empty() {
         return Value::from("<none>");
     }
     let status = pod.at("status");
-    let open = gates.items().filter(|gate| has_condition(&status, gate.key("conditionType").str())).count();
+    let open = gates
+        .items()
+        .filter(|gate| has_condition(&status, gate.key("conditionType").str()))
+        .count();
     Value::from(format!("{open}/{}", gates.len()))
 }
 
@@ -190,13 +215,29 @@ mod tests {
             "restartCount": 3, "state": {"waiting": {"reason": "CrashLoopBackOff"}},
             "lastState": {"terminated": {"exitCode": 1, "finishedAt": "2030-01-01T00:00:55Z"}},
         })));
-        assert_eq!(cells[1..5], [json!("0/1"), json!("CrashLoopBackOff"), json!("3 (5s ago)"), json!("60s")]);
+        assert_eq!(
+            cells[1..5],
+            [
+                json!("0/1"),
+                json!("CrashLoopBackOff"),
+                json!("3 (5s ago)"),
+                json!("60s")
+            ]
+        );
     }
 
     #[test]
     fn a_container_that_ended_shows_why() {
-        assert_eq!(row(status(json!({"state": {"terminated": {"exitCode": 3}}})))[2], json!("ExitCode:3"));
-        assert_eq!(row(status(json!({"state": {"terminated": {"reason": "OOMKilled"}}})))[2], json!("OOMKilled"));
+        assert_eq!(
+            row(status(json!({"state": {"terminated": {"exitCode": 3}}})))[2],
+            json!("ExitCode:3")
+        );
+        assert_eq!(
+            row(status(
+                json!({"state": {"terminated": {"reason": "OOMKilled"}}})
+            ))[2],
+            json!("OOMKilled")
+        );
     }
 
     #[test]

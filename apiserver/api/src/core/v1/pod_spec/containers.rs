@@ -15,7 +15,7 @@ use crate::{At, FieldErrors};
 pub fn all(spec: &At<'_>, volumes: &Volumes<'_>, errors: &mut FieldErrors) {
     let mut taken = HashSet::new();
     let containers = spec.key("containers");
-    if containers.len() == 0 {
+    if containers.is_empty() {
         errors.required(&containers, "");
     }
     for container in containers.items() {
@@ -36,13 +36,26 @@ pub fn all(spec: &At<'_>, volumes: &Volumes<'_>, errors: &mut FieldErrors) {
             errors.duplicate(&name);
         }
         common(&container, spec, volumes, errors);
-        for field in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resizePolicy"] {
+        for field in [
+            "ports",
+            "livenessProbe",
+            "readinessProbe",
+            "startupProbe",
+            "lifecycle",
+            "resizePolicy",
+        ] {
             if !container.key(field).is_empty() {
-                errors.forbidden(&container.key(field), "cannot be set for an Ephemeral Container");
+                errors.forbidden(
+                    &container.key(field),
+                    "cannot be set for an Ephemeral Container",
+                );
             }
         }
         if !container.key("resources").is_empty() {
-            errors.forbidden(&container.key("resources"), "cannot be set for an Ephemeral Container");
+            errors.forbidden(
+                &container.key("resources"),
+                "cannot be set for an Ephemeral Container",
+            );
         }
     }
 }
@@ -64,9 +77,17 @@ fn init<'a>(
     if restartable {
         regular(container, errors);
     } else {
-        for field in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
+        for field in [
+            "lifecycle",
+            "livenessProbe",
+            "readinessProbe",
+            "startupProbe",
+        ] {
             if container.key(field).exists() {
-                errors.forbidden(&container.key(field), "may not be set for init containers without restartPolicy=Always");
+                errors.forbidden(
+                    &container.key(field),
+                    "may not be set for init containers without restartPolicy=Always",
+                );
             }
         }
     }
@@ -87,12 +108,17 @@ fn common(container: &At<'_>, spec: &At<'_>, volumes: &Volumes<'_>, errors: &mut
     } else if image.str().trim() != image.str() {
         errors.invalid(&image, "must not have leading or trailing whitespace");
     }
-    if let policy @ ("" | "File" | "FallbackToLogsOnError") = container.key("terminationMessagePolicy").str() {
+    if let policy @ ("" | "File" | "FallbackToLogsOnError") =
+        container.key("terminationMessagePolicy").str()
+    {
         if policy.is_empty() {
             errors.required(&container.key("terminationMessagePolicy"), "");
         }
     } else {
-        errors.not_supported(&container.key("terminationMessagePolicy"), &["File", "FallbackToLogsOnError"]);
+        errors.not_supported(
+            &container.key("terminationMessagePolicy"),
+            &["File", "FallbackToLogsOnError"],
+        );
     }
     ports(&container.key("ports"), errors);
     env(&container.key("env"), errors);
@@ -138,7 +164,13 @@ fn restart_policy(policy: &At<'_>, errors: &mut FieldErrors) {
 
 fn probe(probe: &At<'_>, errors: &mut FieldErrors) {
     handler(probe, errors);
-    for field in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
+    for field in [
+        "initialDelaySeconds",
+        "timeoutSeconds",
+        "periodSeconds",
+        "successThreshold",
+        "failureThreshold",
+    ] {
         numbers::non_negative(&probe.key(field), errors);
     }
     let grace = probe.key("terminationGracePeriodSeconds");
@@ -161,7 +193,9 @@ fn handler(at: &At<'_>, errors: &mut FieldErrors) {
             continue;
         }
         match field {
-            "exec" if action.key("command").len() == 0 => errors.required(&action.key("command"), ""),
+            "exec" if action.key("command").is_empty() => {
+                errors.required(&action.key("command"), "")
+            }
             "httpGet" => http_get(&action, errors),
             "tcpSocket" => numbers::port_or_name(&action.key("port"), errors),
             "grpc" => numbers::port(&action.key("port"), errors),
@@ -185,7 +219,12 @@ fn http_get(get: &At<'_>, errors: &mut FieldErrors) {
     for header in get.key("httpHeaders").items() {
         for message in names::http_header_name(header.key("name").str()) {
             let headers = get.key("httpHeaders");
-            errors.push(ErrorType::Invalid, headers.path(), Some(Value::from(header.key("name").str())), message);
+            errors.push(
+                ErrorType::Invalid,
+                headers.path(),
+                Some(Value::from(header.key("name").str())),
+                message,
+            );
         }
     }
 }
@@ -229,9 +268,18 @@ fn host_port_conflicts(containers: &At<'_>, errors: &mut FieldErrors) {
             if number == 0 {
                 continue;
             }
-            let key = format!("{}/{}/{number}", port.key("protocol").str(), port.key("hostIP").str());
+            let key = format!(
+                "{}/{}/{number}",
+                port.key("protocol").str(),
+                port.key("hostIP").str()
+            );
             if !taken.insert(key.clone()) {
-                errors.push(ErrorType::Duplicate, host.path(), Some(Value::from(key)), "");
+                errors.push(
+                    ErrorType::Duplicate,
+                    host.path(),
+                    Some(Value::from(key)),
+                    "",
+                );
             }
         }
     }
@@ -244,8 +292,13 @@ pub fn host_network_ports(containers: &At<'_>, is_pod: bool, errors: &mut FieldE
         for port in container.key("ports").items() {
             let host = port.key("hostPort");
             let number = host.as_i64().unwrap_or(0);
-            if (is_pod || number != 0) && number != port.key("containerPort").as_i64().unwrap_or(0) {
-                numbers::number_invalid(&host, "must match `containerPort` when `hostNetwork` is true", errors);
+            if (is_pod || number != 0) && number != port.key("containerPort").as_i64().unwrap_or(0)
+            {
+                numbers::number_invalid(
+                    &host,
+                    "must match `containerPort` when `hostNetwork` is true",
+                    errors,
+                );
             }
         }
     }
@@ -300,7 +353,12 @@ fn env_source(variable: &At<'_>, source: &At<'_>, errors: &mut FieldErrors) {
     }
     found += usize::from(source.key("fileKeyRef").exists());
     let show_empty = |errors: &mut FieldErrors, detail: &str| {
-        errors.push(ErrorType::Invalid, source.path(), Some(Value::from("")), detail);
+        errors.push(
+            ErrorType::Invalid,
+            source.path(),
+            Some(Value::from("")),
+            detail,
+        );
     };
     match found {
         0 => show_empty(
@@ -311,7 +369,10 @@ fn env_source(variable: &At<'_>, source: &At<'_>, errors: &mut FieldErrors) {
             show_empty(errors, "may not be specified when `value` is not empty");
         }
         1 => {}
-        _ => show_empty(errors, "may not have more than one field specified at a time"),
+        _ => show_empty(
+            errors,
+            "may not have more than one field specified at a time",
+        ),
     }
 }
 
@@ -339,7 +400,12 @@ fn env_from(sources: &At<'_>, errors: &mut FieldErrors) {
             1 => continue,
             _ => "may not have more than one field specified at a time",
         };
-        errors.push(ErrorType::Invalid, sources.path(), Some(Value::from("")), detail);
+        errors.push(
+            ErrorType::Invalid,
+            sources.path(),
+            Some(Value::from("")),
+            detail,
+        );
     }
 }
 
@@ -381,27 +447,48 @@ pub fn resources(resources: &At<'_>, spec: &At<'_>, errors: &mut FieldErrors) {
             let detail = format!("must be equal to {name} limit of {}", limit.str());
             errors.push(ErrorType::Invalid, requests.path(), shown, detail);
         } else if overcommit && asked > most {
-            let detail = format!("must be less than or equal to {name} limit of {}", limit.str());
+            let detail = format!(
+                "must be less than or equal to {name} limit of {}",
+                limit.str()
+            );
             errors.push(ErrorType::Invalid, requests.path(), shown, detail);
         }
     }
-    let declared: HashSet<&str> =
-        spec.key("resourceClaims").items().filter_map(|claim| claim.key("name").as_str()).collect();
+    let declared: HashSet<&str> = spec
+        .key("resourceClaims")
+        .items()
+        .filter_map(|claim| claim.key("name").as_str())
+        .collect();
     let mut taken = HashSet::new();
     for claim in resources.key("claims").items() {
         let name = claim.key("name").str();
         if name.is_empty() {
             errors.required(&claim.key("name"), "");
         } else if !taken.insert(name) {
-            errors.push(ErrorType::Duplicate, claim.path(), Some(Value::from(name)), "");
+            errors.push(
+                ErrorType::Duplicate,
+                claim.path(),
+                Some(Value::from(name)),
+                "",
+            );
         } else if !declared.contains(name) {
             let mut known: Vec<&str> = declared.iter().copied().collect();
             known.sort_unstable();
             let detail = match known[..] {
-                [] => "must be one of the names in pod.spec.resourceClaims which is empty".to_owned(),
-                _ => format!("must be one of the names in pod.spec.resourceClaims: {}", known.join(", ")),
+                [] => {
+                    "must be one of the names in pod.spec.resourceClaims which is empty".to_owned()
+                }
+                _ => format!(
+                    "must be one of the names in pod.spec.resourceClaims: {}",
+                    known.join(", ")
+                ),
             };
-            errors.push(ErrorType::NotFound, claim.path(), Some(Value::from(name)), detail);
+            errors.push(
+                ErrorType::NotFound,
+                claim.path(),
+                Some(Value::from(name)),
+                detail,
+            );
         }
     }
 }
@@ -416,11 +503,21 @@ fn parse(at: &At<'_>) -> Option<Quantity> {
 
 fn resource_name(name: &str, list: &At<'_>, at: &At<'_>, errors: &mut FieldErrors) {
     for message in names::qualified_name(name) {
-        errors.push(ErrorType::Invalid, list.path(), Some(Value::from(name)), message);
+        errors.push(
+            ErrorType::Invalid,
+            list.path(),
+            Some(Value::from(name)),
+            message,
+        );
     }
     if !name.contains('/') && !is_standard(name) {
         let shown = Some(Value::from(name));
-        errors.push(ErrorType::Invalid, at.path(), shown, "must be a standard resource for containers");
+        errors.push(
+            ErrorType::Invalid,
+            at.path(),
+            shown,
+            "must be a standard resource for containers",
+        );
     }
 }
 
@@ -443,11 +540,21 @@ fn resize_policy(container: &At<'_>, spec: &At<'_>, errors: &mut FieldErrors) {
     for policy in policies.items() {
         let name = policy.key("resourceName");
         if !taken.insert(name.str()) {
-            errors.push(ErrorType::Duplicate, policies.path(), Some(Value::from(name.str())), "");
+            errors.push(
+                ErrorType::Duplicate,
+                policies.path(),
+                Some(Value::from(name.str())),
+                "",
+            );
         }
         let unsupported = |value: &str, supported: &str, errors: &mut FieldErrors| {
             let detail = format!("supported values: {supported}");
-            errors.push(ErrorType::NotSupported, policies.path(), Some(Value::from(value)), detail);
+            errors.push(
+                ErrorType::NotSupported,
+                policies.path(),
+                Some(Value::from(value)),
+                detail,
+            );
         };
         match name.str() {
             "cpu" | "memory" => {}
@@ -459,7 +566,12 @@ fn resize_policy(container: &At<'_>, spec: &At<'_>, errors: &mut FieldErrors) {
             "RestartContainer" if spec.key("restartPolicy").str() != "Never" => {}
             "RestartContainer" => {
                 let detail = "must be 'NotRequired' when `restartPolicy` is 'Never'";
-                errors.push(ErrorType::Invalid, policies.path(), Some(Value::from("RestartContainer")), detail);
+                errors.push(
+                    ErrorType::Invalid,
+                    policies.path(),
+                    Some(Value::from("RestartContainer")),
+                    detail,
+                );
             }
             "" => errors.push(ErrorType::Required, policies.path(), None, ""),
             other => unsupported(other, "\"NotRequired\", \"RestartContainer\"", errors),

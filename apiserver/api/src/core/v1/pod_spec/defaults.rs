@@ -53,8 +53,14 @@ pub fn pod(spec: &mut Map<String, Value>) {
 
 /// `serviceAccount` is the old name of `serviceAccountName`; both are shown, the new one wins.
 fn service_account(spec: &mut Map<String, Value>) {
-    let given = |field: &str| spec.get(field).and_then(Value::as_str).filter(|name| !name.is_empty());
-    let name = given("serviceAccountName").or_else(|| given("serviceAccount")).map(str::to_owned);
+    let given = |field: &str| {
+        spec.get(field)
+            .and_then(Value::as_str)
+            .filter(|name| !name.is_empty())
+    };
+    let name = given("serviceAccountName")
+        .or_else(|| given("serviceAccount"))
+        .map(str::to_owned);
     if let Some(name) = name {
         spec.insert("serviceAccountName".to_owned(), Value::from(name.clone()));
         spec.insert("serviceAccount".to_owned(), Value::from(name));
@@ -62,13 +68,18 @@ fn service_account(spec: &mut Map<String, Value>) {
 }
 
 fn container(container: &mut Map<String, Value>) {
-    let image = container.get("image").and_then(Value::as_str).unwrap_or_default();
+    let image = container
+        .get("image")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     let policy = pull_policy(image);
     default_value(container, "resources", || json!({}));
     default_text(container, "terminationMessagePath", "/dev/termination-log");
     default_text(container, "terminationMessagePolicy", "File");
     default_text(container, "imagePullPolicy", policy);
-    each_object(container, "ports", |port| default_text(port, "protocol", "TCP"));
+    each_object(container, "ports", |port| {
+        default_text(port, "protocol", "TCP")
+    });
     each_object(container, "env", |variable| {
         if let Some(source) = object(variable, "valueFrom") {
             field_source(source);
@@ -97,16 +108,23 @@ pub fn pull_policy(image: &str) -> &'static str {
         Some((name, _)) => (name, true),
         None => (image, false),
     };
-    let (path, file) = name.rsplit_once('/').map_or(("", name), |(path, file)| (path, file));
-    let (file, tag) = file.split_once(':').map_or((file, None), |(file, tag)| (file, Some(tag)));
+    let (path, file) = name
+        .rsplit_once('/')
+        .map_or(("", name), |(path, file)| (path, file));
+    let (file, tag) = file
+        .split_once(':')
+        .map_or((file, None), |(file, tag)| (file, Some(tag)));
     let repository = |part: &str| {
-        !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
     };
     // The first part may be a host, with a port. What no registry could name has no tag.
     let mut parts = path.split('/');
     let host = parts.next().unwrap_or_default();
-    let host_is_legal =
-        path.is_empty() || (!host.is_empty() && !host.ends_with(':') && !host.contains(char::is_whitespace));
+    let host_is_legal = path.is_empty()
+        || (!host.is_empty() && !host.ends_with(':') && !host.contains(char::is_whitespace));
     if !repository(file) || !host_is_legal || !parts.all(repository) {
         return "IfNotPresent";
     }
@@ -136,7 +154,10 @@ fn http_get(handler: &mut Map<String, Value>) {
 }
 
 fn volume(volume: &mut Map<String, Value>) {
-    if !volume.iter().any(|(key, value)| key != "name" && !value.is_null()) {
+    if !volume
+        .iter()
+        .any(|(key, value)| key != "name" && !value.is_null())
+    {
         volume.insert("emptyDir".to_owned(), json!({}));
     }
     for source in ["secret", "configMap", "downwardAPI", "projected"] {
@@ -163,13 +184,18 @@ fn volume(volume: &mut Map<String, Value>) {
     if let Some(iscsi) = object(volume, "iscsi") {
         default_text(iscsi, "iscsiInterface", "default");
     }
-    if let Some(claim) = object(volume, "ephemeral").and_then(|e| object(e, "volumeClaimTemplate")) {
-        if let Some(spec) = object(claim, "spec") {
-            default_value(spec, "volumeMode", || json!("Filesystem"));
-        }
+    if let Some(claim) = object(volume, "ephemeral").and_then(|e| object(e, "volumeClaimTemplate"))
+        && let Some(spec) = object(claim, "spec")
+    {
+        default_value(spec, "volumeMode", || json!("Filesystem"));
     }
     if let Some(image) = object(volume, "image") {
-        let policy = pull_policy(image.get("reference").and_then(Value::as_str).unwrap_or_default());
+        let policy = pull_policy(
+            image
+                .get("reference")
+                .and_then(Value::as_str)
+                .unwrap_or_default(),
+        );
         default_text(image, "pullPolicy", policy);
     }
     if let Some(rbd) = object(volume, "rbd") {
@@ -226,16 +252,26 @@ fn round_resources(resources: &mut Map<String, Value>) {
 /// left to validation.
 fn round_up(quantities: &mut Map<String, Value>) {
     for value in quantities.values_mut() {
-        if let Some(quantity) = value.as_str().and_then(|text| text.parse::<Quantity>().ok()) {
+        if let Some(quantity) = value
+            .as_str()
+            .and_then(|text| text.parse::<Quantity>().ok())
+        {
             let canonical = quantity.to_string();
             let finer = canonical.ends_with(['n', 'u']);
-            let rounded = if finer { Quantity::from_milli(quantity.milli_value()).to_string() } else { canonical };
+            let rounded = if finer {
+                Quantity::from_milli(quantity.milli_value()).to_string()
+            } else {
+                canonical
+            };
             *value = Value::from(rounded);
         }
     }
 }
 
-fn object<'a>(parent: &'a mut Map<String, Value>, field: &str) -> Option<&'a mut Map<String, Value>> {
+fn object<'a>(
+    parent: &'a mut Map<String, Value>,
+    field: &str,
+) -> Option<&'a mut Map<String, Value>> {
     parent.get_mut(field).and_then(Value::as_object_mut)
 }
 
@@ -244,7 +280,9 @@ mod tests {
     use super::*;
 
     fn defaulted(spec: Value) -> Value {
-        let Value::Object(mut spec) = spec else { panic!("a spec is an object") };
+        let Value::Object(mut spec) = spec else {
+            panic!("a spec is an object")
+        };
         pod_spec(&mut spec);
         pod(&mut spec);
         Value::Object(spec)
@@ -282,10 +320,22 @@ mod tests {
 
     #[test]
     fn the_tag_decides_when_an_image_is_pulled() {
-        for image in ["app", "app:latest", "example.com:5000/a/app", "example.com/app:latest@sha256:0"] {
+        for image in [
+            "app",
+            "app:latest",
+            "example.com:5000/a/app",
+            "example.com/app:latest@sha256:0",
+        ] {
             assert_eq!(pull_policy(image), "Always", "{image}");
         }
-        for image in ["app:1", "example.com:5000/app:1", "app@sha256:0", "file:///tmp/app.wasm", "UPPER", ""] {
+        for image in [
+            "app:1",
+            "example.com:5000/app:1",
+            "app@sha256:0",
+            "file:///tmp/app.wasm",
+            "UPPER",
+            "",
+        ] {
             assert_eq!(pull_policy(image), "IfNotPresent", "{image}");
         }
     }

@@ -9,3 +9,6 @@ pub mod update;
 pub mod validation;
 pub mod volumes;
 pub mod warnings;
+
+#[cfg(test)]
+mod tests;

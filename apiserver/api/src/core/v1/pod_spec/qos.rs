@@ -26,16 +26,26 @@ pub fn class(spec: &At<'_>) -> &'static str {
     if requests.is_empty() && limits.is_empty() {
         return "BestEffort";
     }
-    let equal = requests.iter().all(|(name, request)| limits.get(name) == Some(request));
-    if guaranteed && equal && requests.len() == limits.len() { "Guaranteed" } else { "Burstable" }
+    let equal = requests
+        .iter()
+        .all(|(name, request)| limits.get(name) == Some(request));
+    if guaranteed && equal && requests.len() == limits.len() {
+        "Guaranteed"
+    } else {
+        "Burstable"
+    }
 }
 
 /// Adds up CPU and memory, and returns how many of the two are there; zero counts as absent.
 fn add<'a>(resources: &At<'a>, list: &str, sums: &mut BTreeMap<&'a str, Quantity>) -> usize {
     let mut found = 0;
     for (name, value) in resources.key(list).entries() {
-        let quantity = value.as_str().and_then(|text| text.parse::<Quantity>().ok());
-        let Some(quantity) = quantity.filter(|quantity| !quantity.is_zero() && !quantity.is_negative()) else {
+        let quantity = value
+            .as_str()
+            .and_then(|text| text.parse::<Quantity>().ok());
+        let Some(quantity) =
+            quantity.filter(|quantity| !quantity.is_zero() && !quantity.is_negative())
+        else {
             continue;
         };
         if !["cpu", "memory"].contains(&name) {
@@ -67,7 +77,13 @@ mod tests {
         assert_eq!(class_of(json!({})), "BestEffort");
         assert_eq!(class_of(json!({"requests": {"cpu": "1"}})), "Burstable");
         let all = json!({"cpu": "1", "memory": "1Gi"});
-        assert_eq!(class_of(json!({"requests": {"cpu": "1000m", "memory": "1Gi"}, "limits": all})), "Guaranteed");
-        assert_eq!(class_of(json!({"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": all})), "Burstable");
+        assert_eq!(
+            class_of(json!({"requests": {"cpu": "1000m", "memory": "1Gi"}, "limits": all})),
+            "Guaranteed"
+        );
+        assert_eq!(
+            class_of(json!({"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": all})),
+            "Burstable"
+        );
     }
 }

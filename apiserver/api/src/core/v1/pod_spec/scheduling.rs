@@ -15,16 +15,25 @@ pub fn affinity(affinity: &At<'_>, errors: &mut FieldErrors) {
     if required.exists() {
         node_selector(&required, errors);
     }
-    for preferred in node.key("preferredDuringSchedulingIgnoredDuringExecution").items() {
+    for preferred in node
+        .key("preferredDuringSchedulingIgnoredDuringExecution")
+        .items()
+    {
         weight(&preferred, errors);
         node_selector_term(&preferred.key("preference"), errors);
     }
     for field in ["podAffinity", "podAntiAffinity"] {
         let pod = affinity.key(field);
-        for term in pod.key("requiredDuringSchedulingIgnoredDuringExecution").items() {
+        for term in pod
+            .key("requiredDuringSchedulingIgnoredDuringExecution")
+            .items()
+        {
             pod_term(&term, errors);
         }
-        for preferred in pod.key("preferredDuringSchedulingIgnoredDuringExecution").items() {
+        for preferred in pod
+            .key("preferredDuringSchedulingIgnoredDuringExecution")
+            .items()
+        {
             weight(&preferred, errors);
             pod_term(&preferred.key("podAffinityTerm"), errors);
         }
@@ -35,14 +44,19 @@ fn weight(preferred: &At<'_>, errors: &mut FieldErrors) {
     let weight = preferred.key("weight");
     let number = weight.as_i64().unwrap_or(0);
     if !(1..=100).contains(&number) {
-        errors.push(ErrorType::Invalid, weight.path(), Some(Value::from(number)), "must be in the range 1-100");
+        errors.push(
+            ErrorType::Invalid,
+            weight.path(),
+            Some(Value::from(number)),
+            "must be in the range 1-100",
+        );
     }
 }
 
 /// Reports what is wrong with a selector of nodes.
 pub fn node_selector(selector: &At<'_>, errors: &mut FieldErrors) {
     let terms = selector.key("nodeSelectorTerms");
-    if terms.len() == 0 {
+    if terms.is_empty() {
         errors.required(&terms, "must have at least one node selector term");
     }
     for term in terms.items() {
@@ -54,19 +68,33 @@ fn node_selector_term(term: &At<'_>, errors: &mut FieldErrors) {
     for requirement in term.key("matchExpressions").items() {
         let (operator, values) = (requirement.key("operator"), requirement.key("values"));
         match operator.str() {
-            "In" | "NotIn" if values.len() == 0 => {
-                errors.required(&values, "must be specified when `operator` is 'In' or 'NotIn'");
+            "In" | "NotIn" if values.is_empty() => {
+                errors.required(
+                    &values,
+                    "must be specified when `operator` is 'In' or 'NotIn'",
+                );
             }
-            "Exists" | "DoesNotExist" if values.len() > 0 => {
-                errors.forbidden(&values, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
+            "Exists" | "DoesNotExist" if !values.is_empty() => {
+                errors.forbidden(
+                    &values,
+                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                );
             }
             "Gt" | "Lt" if values.len() != 1 => {
-                errors.required(&values, "must be specified single value when `operator` is 'Lt' or 'Gt'");
+                errors.required(
+                    &values,
+                    "must be specified single value when `operator` is 'Lt' or 'Gt'",
+                );
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
             other => {
                 let shown = Some(Value::from(other));
-                errors.push(ErrorType::Invalid, operator.path(), shown, "not a valid selector operator");
+                errors.push(
+                    ErrorType::Invalid,
+                    operator.path(),
+                    shown,
+                    "not a valid selector operator",
+                );
             }
         }
         selectors::label_key(&requirement.key("key"), errors);
@@ -80,7 +108,12 @@ fn node_selector_term(term: &At<'_>, errors: &mut FieldErrors) {
             "In" | "NotIn" => {}
             other => {
                 let shown = Some(Value::from(other));
-                errors.push(ErrorType::Invalid, operator.path(), shown, "not a valid selector operator");
+                errors.push(
+                    ErrorType::Invalid,
+                    operator.path(),
+                    shown,
+                    "not a valid selector operator",
+                );
             }
         }
         if requirement.key("key").str() == "metadata.name" {
@@ -109,12 +142,21 @@ fn pod_term(term: &At<'_>, errors: &mut FieldErrors) {
 /// Reports what is wrong with tolerations.
 pub fn tolerations(list: &At<'_>, errors: &mut FieldErrors) {
     for toleration in list.items() {
-        let (key, operator, value) = (toleration.key("key"), toleration.key("operator"), toleration.key("value"));
+        let (key, operator, value) = (
+            toleration.key("key"),
+            toleration.key("operator"),
+            toleration.key("value"),
+        );
         if !key.str().is_empty() {
             errors.text(&key, names::qualified_name);
         }
         let show_operator = |detail: &str, errors: &mut FieldErrors| {
-            errors.push(ErrorType::Invalid, operator.path(), Some(Value::from(operator.str())), detail);
+            errors.push(
+                ErrorType::Invalid,
+                operator.path(),
+                Some(Value::from(operator.str())),
+                detail,
+            );
         };
         if key.str().is_empty() && operator.str() != "Exists" {
             let detail = "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
@@ -123,18 +165,33 @@ pub fn tolerations(list: &At<'_>, errors: &mut FieldErrors) {
         let effect = toleration.key("effect");
         if toleration.key("tolerationSeconds").exists() && effect.str() != "NoExecute" {
             let detail = "effect must be 'NoExecute' when `tolerationSeconds` is set";
-            errors.push(ErrorType::Invalid, effect.path(), Some(Value::from(effect.str())), detail);
+            errors.push(
+                ErrorType::Invalid,
+                effect.path(),
+                Some(Value::from(effect.str())),
+                detail,
+            );
         }
         match operator.str() {
             "" | "Equal" => {
                 // Upstream reports a bad value under the operator.
                 for message in names::label_value(value.str()) {
-                    errors.push(ErrorType::Invalid, operator.path(), Some(Value::from(value.str())), message);
+                    errors.push(
+                        ErrorType::Invalid,
+                        operator.path(),
+                        Some(Value::from(value.str())),
+                        message,
+                    );
                 }
             }
             "Exists" if !value.str().is_empty() => {
                 let detail = "value must be empty when `operator` is 'Exists'";
-                errors.push(ErrorType::Invalid, operator.path(), toleration.value().cloned(), detail);
+                errors.push(
+                    ErrorType::Invalid,
+                    operator.path(),
+                    toleration.value().cloned(),
+                    detail,
+                );
             }
             "Exists" => {}
             _ => errors.not_supported(&operator, &["Equal", "Exists"]),
@@ -152,7 +209,12 @@ pub fn spread(constraints: &At<'_>, errors: &mut FieldErrors) {
         let skew = constraint.key("maxSkew");
         if skew.as_i64().unwrap_or(0) <= 0 {
             let shown = Some(Value::from(skew.as_i64().unwrap_or(0)));
-            errors.push(ErrorType::Invalid, skew.path(), shown, "must be greater than zero");
+            errors.push(
+                ErrorType::Invalid,
+                skew.path(),
+                shown,
+                "must be greater than zero",
+            );
         }
         let key = constraint.key("topologyKey");
         if key.str().is_empty() {
@@ -174,8 +236,10 @@ pub fn spread(constraints: &At<'_>, errors: &mut FieldErrors) {
                 errors.invalid(&domains, "must be greater than zero");
             }
             if when.str() != "DoNotSchedule" {
-                let detail =
-                    format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {}", when.str());
+                let detail = format!(
+                    "can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {}",
+                    when.str()
+                );
                 errors.invalid(&domains, detail);
             }
         }
@@ -196,7 +260,12 @@ pub fn gates(list: &At<'_>, errors: &mut FieldErrors) {
         let name = gate.key("name");
         errors.text(&name, names::qualified_name);
         if !taken.insert(name.str()) {
-            errors.push(ErrorType::Duplicate, gate.path(), Some(Value::from(name.str())), "");
+            errors.push(
+                ErrorType::Duplicate,
+                gate.path(),
+                Some(Value::from(name.str())),
+                "",
+            );
         }
     }
 }

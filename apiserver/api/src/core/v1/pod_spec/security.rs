@@ -10,7 +10,10 @@ use crate::{At, FieldErrors};
 pub fn pod(context: &At<'_>, spec: &At<'_>, errors: &mut FieldErrors) {
     let share = spec.key("shareProcessNamespace");
     if spec.key("hostPID").is_true() && share.is_true() {
-        errors.invalid(&share, "ShareProcessNamespace and HostPID cannot both be enabled");
+        errors.invalid(
+            &share,
+            "ShareProcessNamespace and HostPID cannot both be enabled",
+        );
     }
     if !context.exists() {
         return;
@@ -22,10 +25,22 @@ pub fn pod(context: &At<'_>, spec: &At<'_>, errors: &mut FieldErrors) {
         numbers::within(&group, 0, i64::from(i32::MAX), errors);
     }
     sysctls(&context.key("sysctls"), errors);
-    optional(&context.key("fsGroupChangePolicy"), &["Always", "OnRootMismatch"], errors);
+    optional(
+        &context.key("fsGroupChangePolicy"),
+        &["Always", "OnRootMismatch"],
+        errors,
+    );
     profile("seccomp", &context.key("seccompProfile"), errors);
-    optional(&context.key("supplementalGroupsPolicy"), &["Merge", "Strict"], errors);
-    optional(&context.key("seLinuxChangePolicy"), &["MountOption", "Recursive"], errors);
+    optional(
+        &context.key("supplementalGroupsPolicy"),
+        &["Merge", "Strict"],
+        errors,
+    );
+    optional(
+        &context.key("seLinuxChangePolicy"),
+        &["MountOption", "Recursive"],
+        errors,
+    );
     profile("appArmor", &context.key("appArmorProfile"), errors);
 }
 
@@ -46,10 +61,16 @@ pub fn container(context: &At<'_>, spec: &At<'_>, errors: &mut FieldErrors) {
     let escalation = context.key("allowPrivilegeEscalation");
     if escalation.as_bool() == Some(false) {
         if context.key("privileged").is_true() {
-            errors.invalid(context, "cannot set `allowPrivilegeEscalation` to false and `privileged` to true");
+            errors.invalid(
+                context,
+                "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
+            );
         }
         let added = context.at("capabilities.add");
-        if added.items().any(|capability| capability.str() == "CAP_SYS_ADMIN") {
+        if added
+            .items()
+            .any(|capability| capability.str() == "CAP_SYS_ADMIN")
+        {
             let detail = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
             errors.invalid(context, detail);
         }
@@ -85,8 +106,6 @@ fn profile(name: &str, profile: &At<'_>, errors: &mut FieldErrors) {
             let detail = "can only be set when seccomp type is Localhost";
             errors.push(ErrorType::Invalid, local.path(), Some(whole), detail);
         }
-    } else if is_local && !local.exists() {
-        errors.required(&local, "must be set when AppArmor type is Localhost");
     } else if is_local && local.str().trim().is_empty() {
         errors.required(&local, "must be set when AppArmor type is Localhost");
     } else if !is_local && local.exists() {
@@ -113,7 +132,12 @@ fn sysctls(list: &At<'_>, errors: &mut FieldErrors) {
             errors.required(&name, "");
         } else if text.len() > 253 || !text.split(['.', '/']).all(is_sysctl_part) {
             let detail = format!("must have at most 253 characters and match regex {FORM}");
-            errors.push(ErrorType::Invalid, name.path(), Some(Value::from(text)), detail);
+            errors.push(
+                ErrorType::Invalid,
+                name.path(),
+                Some(Value::from(text)),
+                detail,
+            );
         } else if !taken.insert(text) {
             errors.duplicate(&name);
         }
@@ -121,8 +145,11 @@ fn sysctls(list: &At<'_>, errors: &mut FieldErrors) {
 }
 
 fn is_sysctl_part(part: &str) -> bool {
-    let alphanumeric = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let alphanumeric =
+        |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     alphanumeric(part.bytes().next())
         && alphanumeric(part.bytes().last())
-        && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+        && part
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
 }

@@ -24,28 +24,56 @@ pub fn pod(new: &Object, old: &Object, errors: &mut FieldErrors) {
     if errors.len() > before {
         return;
     }
-    let (now, was) = (new_spec.key("activeDeadlineSeconds"), old_spec.key("activeDeadlineSeconds"));
+    let (now, was) = (
+        new_spec.key("activeDeadlineSeconds"),
+        old_spec.key("activeDeadlineSeconds"),
+    );
     match (now.as_i64(), was.as_i64()) {
         (None, Some(_)) => {
-            errors.push(ErrorType::Invalid, now.path(), Some(Value::Null), "must not update from a positive integer to nil value");
+            errors.push(
+                ErrorType::Invalid,
+                now.path(),
+                Some(Value::Null),
+                "must not update from a positive integer to nil value",
+            );
         }
         (Some(now_seconds), Some(was_seconds)) if now_seconds > was_seconds => {
-            errors.invalid(&now, format!("must be less than or equal to previous value {was_seconds}"));
+            errors.invalid(
+                &now,
+                format!("must be less than or equal to previous value {was_seconds}"),
+            );
         }
         _ => {}
     }
-    tolerations(&new_spec.key("tolerations"), &old_spec.key("tolerations"), errors);
-    let gated = old_spec.key("schedulingGates").len() > 0;
-    gates(&new_spec.key("schedulingGates"), &old_spec.key("schedulingGates"), errors);
+    tolerations(
+        &new_spec.key("tolerations"),
+        &old_spec.key("tolerations"),
+        errors,
+    );
+    let gated = !old_spec.key("schedulingGates").is_empty();
+    gates(
+        &new_spec.key("schedulingGates"),
+        &old_spec.key("schedulingGates"),
+        errors,
+    );
     if gated {
-        node_selector(&new_spec.key("nodeSelector"), &old_spec.key("nodeSelector"), errors);
+        node_selector(
+            &new_spec.key("nodeSelector"),
+            &old_spec.key("nodeSelector"),
+            errors,
+        );
         node_affinity(&new_spec, &old_spec, errors);
     }
     let (Some(now), Some(was)) = (new_spec.value(), old_spec.value()) else {
         return;
     };
     let mut changes = Vec::new();
-    differences("spec", Some(&settled(now, gated)), Some(&settled(was, gated)), &mut changes);
+    differences(
+        "spec",
+        Some(&settled(now, gated)),
+        Some(&settled(was, gated)),
+        &mut changes,
+    );
     if !changes.is_empty() {
         // Upstream shows a diff of its Go structs here.
         errors.forbidden(&new_spec, format!("{MAY_CHANGE}\n{}", changes.join("\n")));
@@ -64,16 +92,28 @@ fn differences(path: &str, now: Option<&Value>, was: Option<&Value>, changes: &m
         (Some(Value::Object(now)), Some(Value::Object(was))) => {
             let added = now.keys().filter(|key| !was.contains_key(*key));
             for key in was.keys().chain(added) {
-                differences(&format!("{path}.{key}"), now.get(key), was.get(key), changes);
+                differences(
+                    &format!("{path}.{key}"),
+                    now.get(key),
+                    was.get(key),
+                    changes,
+                );
             }
         }
         (Some(Value::Array(now)), Some(Value::Array(was))) => {
             for index in 0..now.len().max(was.len()) {
-                differences(&format!("{path}[{index}]"), now.get(index), was.get(index), changes);
+                differences(
+                    &format!("{path}[{index}]"),
+                    now.get(index),
+                    was.get(index),
+                    changes,
+                );
             }
         }
         _ => {
-            let line = |sign: char, value: Option<&Value>| value.map(|value| format!("{sign} {path}: {value}"));
+            let line = |sign: char, value: Option<&Value>| {
+                value.map(|value| format!("{sign} {path}: {value}"))
+            };
             changes.extend(line('-', was));
             changes.extend(line('+', now));
         }
@@ -90,7 +130,11 @@ fn settled(spec: &Value, gated: bool) -> Value {
         spec.shift_remove("nodeSelector");
         forget_required_node_affinity(&mut spec);
     }
-    if spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64).is_some_and(|seconds| seconds <= 1) {
+    if spec
+        .get("terminationGracePeriodSeconds")
+        .and_then(Value::as_i64)
+        .is_some_and(|seconds| seconds <= 1)
+    {
         spec.insert("terminationGracePeriodSeconds".to_owned(), Value::from(1));
     }
     for list in ["containers", "initContainers"] {
@@ -105,7 +149,10 @@ fn forget_required_node_affinity(spec: &mut Map<String, Value>) {
     let Some(affinity) = spec.get_mut("affinity").and_then(Value::as_object_mut) else {
         return;
     };
-    if let Some(node) = affinity.get_mut("nodeAffinity").and_then(Value::as_object_mut) {
+    if let Some(node) = affinity
+        .get_mut("nodeAffinity")
+        .and_then(Value::as_object_mut)
+    {
         node.shift_remove("requiredDuringSchedulingIgnoredDuringExecution");
         if node.is_empty() {
             affinity.shift_remove("nodeAffinity");
@@ -119,13 +166,23 @@ fn forget_required_node_affinity(spec: &mut Map<String, Value>) {
 /// Tolerations may be added; of those that are there only the seconds may change.
 fn tolerations(new: &At<'_>, old: &At<'_>, errors: &mut FieldErrors) {
     let without_seconds = |toleration: &At<'_>| {
-        let mut map = toleration.value().and_then(Value::as_object).cloned().unwrap_or_default();
+        let mut map = toleration
+            .value()
+            .and_then(Value::as_object)
+            .cloned()
+            .unwrap_or_default();
         map.shift_remove("tolerationSeconds");
         map
     };
-    let kept = old.items().all(|was| new.items().any(|now| without_seconds(&now) == without_seconds(&was)));
+    let kept = old.items().all(|was| {
+        new.items()
+            .any(|now| without_seconds(&now) == without_seconds(&was))
+    });
     if !kept {
-        errors.forbidden(new, "existing toleration can not be modified except its tolerationSeconds");
+        errors.forbidden(
+            new,
+            "existing toleration can not be modified except its tolerationSeconds",
+        );
     }
 }
 
@@ -133,7 +190,10 @@ fn gates(new: &At<'_>, old: &At<'_>, errors: &mut FieldErrors) {
     for gate in new.items() {
         let name = gate.key("name");
         if !old.items().any(|was| was.key("name").str() == name.str()) {
-            let detail = format!("only deletion is allowed, but found new scheduling gate '{}'", name.str());
+            let detail = format!(
+                "only deletion is allowed, but found new scheduling gate '{}'",
+                name.str()
+            );
             errors.forbidden(&name, detail);
         }
     }
@@ -150,20 +210,84 @@ fn node_selector(new: &At<'_>, old: &At<'_>, errors: &mut FieldErrors) {
 
 /// While a pod is gated its node affinity may only become narrower.
 fn node_affinity(new: &At<'_>, old: &At<'_>, errors: &mut FieldErrors) {
-    let path = "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms";
+    let path =
+        "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms";
     let (now, was) = (new.at(path), old.at(path));
-    if was.len() == 0 {
+    if was.is_empty() {
         return;
     }
     if now.len() != was.len() {
-        return errors.invalid(&now, "no additions/deletions to non-empty NodeSelectorTerms list are allowed");
+        return errors.invalid(
+            &now,
+            "no additions/deletions to non-empty NodeSelectorTerms list are allowed",
+        );
     }
     for (now, was) in now.items().zip(was.items()) {
         let contains = |list: &str| {
-            was.key(list).items().all(|was| now.key(list).items().any(|now| now.value() == was.value()))
+            was.key(list)
+                .items()
+                .all(|was| now.key(list).items().any(|now| now.value() == was.value()))
         };
         if !contains("matchExpressions") || !contains("matchFields") {
-            errors.invalid(&now, "only additions are allowed (no mutations or deletions)");
+            errors.invalid(
+                &now,
+                "only additions are allowed (no mutations or deletions)",
+            );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn object(change: impl FnOnce(&mut Value)) -> Object {
+        let mut value = json!({"spec": {
+            "restartPolicy": "Always", "containers": [{"name": "a", "image": "i:1"}], "tolerations": [{"key": "k"}],
+        }});
+        change(&mut value["spec"]);
+        Object::from_value(value).expect("an object")
+    }
+
+    fn findings(change: impl FnOnce(&mut Value)) -> Vec<String> {
+        let mut errors = FieldErrors::default();
+        pod(&object(change), &object(|_| {}), &mut errors);
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn images_deadlines_and_more_tolerations_may_change() {
+        assert_eq!(
+            findings(|spec| spec["containers"][0]["image"] = json!("i:2")),
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            findings(|spec| spec["activeDeadlineSeconds"] = json!(5)),
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            findings(|spec| spec["tolerations"] = json!([{"key": "k"}, {"key": "l"}])),
+            Vec::<String>::new()
+        );
+    }
+
+    #[test]
+    fn other_changes_are_refused_and_shown() {
+        let found = findings(|spec| spec["restartPolicy"] = json!("Never"));
+        let expected = format!(
+            "spec: Forbidden: {MAY_CHANGE}\n- spec.restartPolicy: \"Always\"\n+ spec.restartPolicy: \"Never\""
+        );
+        assert_eq!(found, [expected]);
+        assert_eq!(
+            findings(|spec| spec["tolerations"] = json!([])),
+            [
+                "spec.tolerations: Forbidden: existing toleration can not be modified except its tolerationSeconds"
+            ]
+        );
+        assert_eq!(
+            findings(|spec| spec["containers"] = json!([])),
+            ["spec.containers: Forbidden: pod updates may not add or remove containers"]
+        );
     }
 }

@@ -20,7 +20,11 @@ pub fn pod_spec(spec: &At<'_>, is_pod: bool, errors: &mut FieldErrors) {
         containers::host_network_ports(&spec.key("containers"), is_pod, errors);
         containers::host_network_ports(&spec.key("initContainers"), is_pod, errors);
     }
-    required_one_of(&spec.key("restartPolicy"), &["Always", "OnFailure", "Never"], errors);
+    required_one_of(
+        &spec.key("restartPolicy"),
+        &["Always", "OnFailure", "Never"],
+        errors,
+    );
     let policies = &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
     required_one_of(&spec.key("dnsPolicy"), policies, errors);
     metadata::labels(&spec.key("nodeSelector"), errors);
@@ -32,15 +36,32 @@ pub fn pod_spec(spec: &At<'_>, is_pod: bool, errors: &mut FieldErrors) {
     }
     scheduling::gates(&spec.key("schedulingGates"), errors);
     scheduling::spread(&spec.key("topologySpreadConstraints"), errors);
-    optional_name(&spec.key("serviceAccountName"), names::dns1123_subdomain, errors);
+    optional_name(
+        &spec.key("serviceAccountName"),
+        names::dns1123_subdomain,
+        errors,
+    );
     optional_name(&spec.key("nodeName"), names::dns1123_subdomain, errors);
-    numbers::within(&spec.key("activeDeadlineSeconds"), 1, i64::from(i32::MAX), errors);
+    numbers::within(
+        &spec.key("activeDeadlineSeconds"),
+        1,
+        i64::from(i32::MAX),
+        errors,
+    );
     optional_name(&spec.key("hostname"), names::dns1123_label, errors);
     optional_name(&spec.key("subdomain"), names::dns1123_label, errors);
     scheduling::tolerations(&spec.key("tolerations"), errors);
     host_aliases(&spec.key("hostAliases"), errors);
-    optional_name(&spec.key("priorityClassName"), names::dns1123_subdomain, errors);
-    optional_name(&spec.key("runtimeClassName"), names::dns1123_subdomain, errors);
+    optional_name(
+        &spec.key("priorityClassName"),
+        names::dns1123_subdomain,
+        errors,
+    );
+    optional_name(
+        &spec.key("runtimeClassName"),
+        names::dns1123_subdomain,
+        errors,
+    );
     let preemption = spec.key("preemptionPolicy");
     if preemption.exists() {
         errors.one_of(&preemption, &["PreemptLowerPriority", "Never"]);
@@ -65,15 +86,21 @@ pub fn pod_spec(spec: &At<'_>, is_pod: bool, errors: &mut FieldErrors) {
 pub fn template(template: &At<'_>, errors: &mut FieldErrors) {
     // Upstream leaves `metadata` out of these paths.
     let place = |field: &str| {
-        At::maybe(template.key("metadata").key(field).value(), format!("{}.{field}", template.path()))
+        At::maybe(
+            template.key("metadata").key(field).value(),
+            format!("{}.{field}", template.path()),
+        )
     };
     metadata::labels(&place("labels"), errors);
     metadata::annotations(&place("annotations"), errors);
     let spec = template.key("spec");
     pod_spec(&spec, false, errors);
     let ephemeral = spec.key("ephemeralContainers");
-    if ephemeral.len() > 0 {
-        errors.forbidden(&ephemeral, "ephemeral containers not allowed in pod template");
+    if !ephemeral.is_empty() {
+        errors.forbidden(
+            &ephemeral,
+            "ephemeral containers not allowed in pod template",
+        );
     }
 }
 
@@ -103,7 +130,10 @@ fn claims(list: &At<'_>, errors: &mut FieldErrors) {
             }
             errors.text(&name, names::dns1123_label);
         }
-        let (claim_name, template) = (claim.key("resourceClaimName"), claim.key("resourceClaimTemplateName"));
+        let (claim_name, template) = (
+            claim.key("resourceClaimName"),
+            claim.key("resourceClaimTemplateName"),
+        );
         match (claim_name.exists(), template.exists()) {
             (true, true) => errors.invalid(
                 &claim,
@@ -129,8 +159,11 @@ fn dns(spec: &At<'_>, errors: &mut FieldErrors) {
         return;
     }
     let (servers, searches) = (config.key("nameservers"), config.key("searches"));
-    if none && servers.len() == 0 {
-        errors.required(&servers, "must provide at least one DNS nameserver when `dnsPolicy` is None");
+    if none && servers.is_empty() {
+        errors.required(
+            &servers,
+            "must provide at least one DNS nameserver when `dnsPolicy` is None",
+        );
     }
     if servers.len() > 3 {
         errors.invalid(&servers, "must not have more than 3 nameservers");
@@ -143,14 +176,19 @@ fn dns(spec: &At<'_>, errors: &mut FieldErrors) {
     }
     let characters: usize = searches.items().map(|search| search.str().len() + 1).sum();
     if characters.saturating_sub(1) > 2048 {
-        errors.invalid(&searches, "must not have more than 2048 characters (including spaces) in the search list");
+        errors.invalid(
+            &searches,
+            "must not have more than 2048 characters (including spaces) in the search list",
+        );
     }
     for search in searches.items() {
         let text = search.str();
         // A lone or a trailing dot is legal in a search path, and so are underscores.
         let plain = text.strip_suffix('.').unwrap_or(text).replace('_', "-");
         if text != "." && !names::dns1123_subdomain(&plain).is_empty() {
-            errors.text(&search, |text| names::dns1123_subdomain(text.strip_suffix('.').unwrap_or(text)));
+            errors.text(&search, |text| {
+                names::dns1123_subdomain(text.strip_suffix('.').unwrap_or(text))
+            });
         }
     }
     for option in config.key("options").items() {
@@ -165,7 +203,8 @@ fn host_aliases(list: &At<'_>, errors: &mut FieldErrors) {
         address::ip(&alias.key("ip"), errors);
         for hostname in alias.key("hostnames").items() {
             errors.text(&hostname, |text| {
-                text.strip_prefix("*.").map_or_else(|| names::dns1123_subdomain(text), names::dns1123_subdomain)
+                text.strip_prefix("*.")
+                    .map_or_else(|| names::dns1123_subdomain(text), names::dns1123_subdomain)
             });
         }
     }

@@ -28,7 +28,8 @@ pub fn all<'a>(volumes: &At<'a>, errors: &mut FieldErrors) -> Volumes<'a> {
             }
         }
         if errors.len() == before {
-            let claim = volume.key("persistentVolumeClaim").exists() || volume.key("ephemeral").exists();
+            let claim =
+                volume.key("persistentVolumeClaim").exists() || volume.key("ephemeral").exists();
             known.insert(name.str(), claim);
         }
     }
@@ -85,7 +86,12 @@ fn source(volume: &At<'_>, errors: &mut FieldErrors) {
                 required_name(&path, errors);
                 if !path.str().starts_with('/') {
                     let shown = Some(Value::from(path.str()));
-                    errors.push(ErrorType::Invalid, path.path(), shown, "must be an absolute path");
+                    errors.push(
+                        ErrorType::Invalid,
+                        path.path(),
+                        shown,
+                        "must be an absolute path",
+                    );
                 }
             }
             "image" => {
@@ -96,7 +102,9 @@ fn source(volume: &At<'_>, errors: &mut FieldErrors) {
                 let driver = at.key("driver");
                 required_name(&driver, errors);
                 if !driver.str().is_empty() {
-                    errors.text(&driver, |name| names::dns1123_subdomain(&name.to_lowercase()));
+                    errors.text(&driver, |name| {
+                        names::dns1123_subdomain(&name.to_lowercase())
+                    });
                 }
             }
             _ => {}
@@ -112,7 +120,10 @@ fn iscsi(at: &At<'_>, errors: &mut FieldErrors) {
     let name = at.key("iqn");
     if name.str().is_empty() {
         errors.required(&name, "");
-    } else if !["iqn", "eui", "naa"].iter().any(|form| name.str().starts_with(form)) {
+    } else if !["iqn", "eui", "naa"]
+        .iter()
+        .any(|form| name.str().starts_with(form))
+    {
         errors.invalid(&name, "must be valid format starting with iqn, eui, or naa");
     }
     numbers::within(&at.key("lun"), 0, 255, errors);
@@ -120,9 +131,14 @@ fn iscsi(at: &At<'_>, errors: &mut FieldErrors) {
 
 /// The spec of the claim that an ephemeral volume makes.
 fn claim_template(spec: &At<'_>, errors: &mut FieldErrors) {
-    const MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+    const MODES: &[&str] = &[
+        "ReadOnlyMany",
+        "ReadWriteMany",
+        "ReadWriteOnce",
+        "ReadWriteOncePod",
+    ];
     let modes = spec.key("accessModes");
-    if modes.len() == 0 {
+    if modes.is_empty() {
         errors.required(&modes, "at least 1 access mode is required");
     }
     for mode in modes.items() {
@@ -130,7 +146,10 @@ fn claim_template(spec: &At<'_>, errors: &mut FieldErrors) {
     }
     let storage = spec.at("resources.requests").entry("storage");
     if !storage.exists() {
-        errors.required(&At::maybe(None, format!("{}[storage]", spec.key("resources").path())), "");
+        errors.required(
+            &At::maybe(None, format!("{}[storage]", spec.key("resources").path())),
+            "",
+        );
     }
 }
 
@@ -142,7 +161,9 @@ fn required_name(at: &At<'_>, errors: &mut FieldErrors) {
 
 fn empty_dir(at: &At<'_>, errors: &mut FieldErrors) {
     let limit = at.key("sizeLimit");
-    let negative = limit.as_str().and_then(|text| text.parse::<Quantity>().ok());
+    let negative = limit
+        .as_str()
+        .and_then(|text| text.parse::<Quantity>().ok());
     if negative.is_some_and(|quantity| quantity.is_negative()) {
         errors.forbidden(&limit, "SizeLimit field must be a valid resource quantity");
     }
@@ -209,8 +230,13 @@ fn key_to_path(item: &At<'_>, errors: &mut FieldErrors) {
 
 /// A file of the downward API; upstream's paths skip the item's place in the list.
 fn downward_file(item: &At<'_>, list: &At<'_>, errors: &mut FieldErrors) {
-    const FIELDS: &[&str] =
-        &["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
+    const FIELDS: &[&str] = &[
+        "metadata.annotations",
+        "metadata.labels",
+        "metadata.name",
+        "metadata.namespace",
+        "metadata.uid",
+    ];
     let place = |field: &str| {
         let path = format!("{}.{field}", list.path());
         let value = item.key(field).value();
@@ -219,12 +245,20 @@ fn downward_file(item: &At<'_>, list: &At<'_>, errors: &mut FieldErrors) {
     let path = place("path");
     required_name(&path, errors);
     local_file(&path, errors);
-    match (item.key("fieldRef").exists(), item.key("resourceFieldRef").exists()) {
+    match (
+        item.key("fieldRef").exists(),
+        item.key("resourceFieldRef").exists(),
+    ) {
         (true, both) => {
             field_ref(&place("fieldRef"), FIELDS, errors);
             if both {
                 let detail = "fieldRef and resourceFieldRef can not be specified simultaneously";
-                errors.push(ErrorType::Invalid, list.path(), Some(Value::from("resource")), detail);
+                errors.push(
+                    ErrorType::Invalid,
+                    list.path(),
+                    Some(Value::from("resource")),
+                    detail,
+                );
             }
         }
         (false, true) => resource_field_ref(&place("resourceFieldRef"), true, errors),
@@ -248,7 +282,10 @@ fn projected(at: &At<'_>, errors: &mut FieldErrors) {
             }
             found += 1;
             if found > 1 {
-                errors.forbidden(&projection, "may not specify more than 1 volume type per source");
+                errors.forbidden(
+                    &projection,
+                    "may not specify more than 1 volume type per source",
+                );
                 continue;
             }
             match field.as_str() {
@@ -271,7 +308,10 @@ fn projected(at: &At<'_>, errors: &mut FieldErrors) {
                         errors.invalid(&seconds, "may not specify a duration less than 10 minutes");
                     }
                     if seconds.as_i64().is_some_and(|seconds| seconds > 1 << 32) {
-                        errors.invalid(&seconds, "may not specify a duration larger than 2^32 seconds");
+                        errors.invalid(
+                            &seconds,
+                            "may not specify a duration larger than 2^32 seconds",
+                        );
                     }
                     required_name(&projection.key("path"), errors);
                 }
@@ -281,10 +321,20 @@ fn projected(at: &At<'_>, errors: &mut FieldErrors) {
     }
 }
 
-fn unique_path<'a>(path: &At<'a>, list: &At<'_>, taken: &mut HashSet<&'a str>, errors: &mut FieldErrors) {
+fn unique_path<'a>(
+    path: &At<'a>,
+    list: &At<'_>,
+    taken: &mut HashSet<&'a str>,
+    errors: &mut FieldErrors,
+) {
     if !path.str().is_empty() && !taken.insert(path.str()) {
         let shown = Some(Value::from(path.str()));
-        errors.push(ErrorType::Invalid, list.path(), shown, "conflicting duplicate paths");
+        errors.push(
+            ErrorType::Invalid,
+            list.path(),
+            shown,
+            "conflicting duplicate paths",
+        );
     }
 }
 
@@ -298,10 +348,15 @@ pub fn field_ref(at: &At<'_>, supported: &[&str], errors: &mut FieldErrors) {
     if text.is_empty() {
         return errors.required(&path, "");
     }
-    if let Some((field, key)) = text.strip_suffix(']').and_then(|text| text.split_once("['")) {
+    if let Some((field, key)) = text
+        .strip_suffix(']')
+        .and_then(|text| text.split_once("['"))
+    {
         let key = key.strip_suffix('\'').unwrap_or(key);
         return match field {
-            "metadata.annotations" => errors.text(&path, |_| names::qualified_name(&key.to_lowercase())),
+            "metadata.annotations" => {
+                errors.text(&path, |_| names::qualified_name(&key.to_lowercase()))
+            }
             "metadata.labels" => errors.text(&path, |_| names::qualified_name(key)),
             _ => errors.invalid(&path, "does not support subscript"),
         };
@@ -349,7 +404,9 @@ pub fn resource_field_ref(at: &At<'_>, in_volume: bool, errors: &mut FieldErrors
     if in_volume && container.str().is_empty() {
         return errors.required(&container, "");
     }
-    let huge_pages = |text: &str| text.starts_with("limits.hugepages-") || text.starts_with("requests.hugepages-");
+    let huge_pages = |text: &str| {
+        text.starts_with("limits.hugepages-") || text.starts_with("requests.hugepages-")
+    };
     if resource.str().is_empty() {
         return errors.required(&resource, "");
     }
@@ -359,10 +416,14 @@ pub fn resource_field_ref(at: &At<'_>, in_volume: bool, errors: &mut FieldErrors
     let divisor = at.key("divisor");
     let supported: &[&str] = match resource.str() {
         "limits.cpu" | "requests.cpu" => &["1m", "1"],
-        _ => &["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"],
+        _ => &[
+            "1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei",
+        ],
     };
     if divisor.exists() && divisor.str() != "0" && !supported.contains(&divisor.str()) {
-        let kind = if supported.len() == 2 { "only divisor's values 1m and 1 are supported with the cpu resource" } else {
+        let kind = if supported.len() == 2 {
+            "only divisor's values 1m and 1 are supported with the cpu resource"
+        } else {
             "only divisor's values 1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei are supported with the \
              memory resource"
         };
@@ -382,7 +443,12 @@ pub fn mounts(mounts: &At<'_>, volumes: &Volumes<'_>, errors: &mut FieldErrors) 
         let path = mount.key("mountPath");
         required_name(&path, errors);
         if !paths.insert(path.str()) {
-            errors.push(ErrorType::Invalid, path.path(), Some(Value::from(path.str())), "must be unique");
+            errors.push(
+                ErrorType::Invalid,
+                path.path(),
+                Some(Value::from(path.str())),
+                "must be unique",
+            );
         }
         let (sub_path, sub_path_expr) = (mount.key("subPath"), mount.key("subPathExpr"));
         if !sub_path.str().is_empty() {
@@ -390,13 +456,21 @@ pub fn mounts(mounts: &At<'_>, volumes: &Volumes<'_>, errors: &mut FieldErrors) 
         }
         if !sub_path_expr.str().is_empty() {
             if !sub_path.str().is_empty() {
-                errors.invalid(&sub_path_expr, "subPathExpr and subPath are mutually exclusive");
+                errors.invalid(
+                    &sub_path_expr,
+                    "subPathExpr and subPath are mutually exclusive",
+                );
             }
             local_path(&sub_path_expr, errors);
         }
         let propagation = mount.key("mountPropagation");
-        if propagation.exists() && !["Bidirectional", "HostToContainer", "None"].contains(&propagation.str()) {
-            let at = At::maybe(propagation.value(), format!("{}.mountPropagation", mounts.path()));
+        if propagation.exists()
+            && !["Bidirectional", "HostToContainer", "None"].contains(&propagation.str())
+        {
+            let at = At::maybe(
+                propagation.value(),
+                format!("{}.mountPropagation", mounts.path()),
+            );
             errors.not_supported(&at, &["Bidirectional", "HostToContainer", "None"]);
         }
         let recursive = mount.key("recursiveReadOnly");
@@ -428,10 +502,16 @@ pub fn devices(container: &At<'_>, volumes: &Volumes<'_>, errors: &mut FieldErro
             errors.invalid(&path, "must be unique");
         }
         no_backsteps(&path, errors);
-        if mounts.items().any(|mount| mount.key("mountPath").str() == path.str()) {
+        if mounts
+            .items()
+            .any(|mount| mount.key("mountPath").str() == path.str())
+        {
             errors.invalid(&path, "must not already exist in volumeMounts");
         }
-        if mounts.items().any(|mount| mount.key("name").str() == name.str()) {
+        if mounts
+            .items()
+            .any(|mount| mount.key("name").str() == name.str())
+        {
             errors.invalid(&name, "must not already exist in volumeMounts");
         }
     }

@@ -10,7 +10,12 @@ use crate::{At, Object};
 pub fn name(object: &Object, used: &str) -> Option<String> {
     let found = names::dns1123_label(object.name());
     let advice = "which can result in surprising behavior; a DNS label is recommended:";
-    (!found.is_empty()).then(|| format!("metadata.name: this is used in {used}, {advice} [{}]", found.join(", ")))
+    (!found.is_empty()).then(|| {
+        format!(
+            "metadata.name: this is used in {used}, {advice} [{}]",
+            found.join(", ")
+        )
+    })
 }
 
 /// About the spec of a Pod or of a template of Pods.
@@ -25,7 +30,10 @@ pub fn pod_spec(spec: &At<'_>) -> Vec<String> {
     }
     let grace = spec.key("terminationGracePeriodSeconds");
     if grace.as_i64().is_some_and(|seconds| seconds < 0) {
-        found.push(format!("{}: must be >= 0; negative values are invalid and will be treated as 1", grace.path()));
+        found.push(format!(
+            "{}: must be >= 0; negative values are invalid and will be treated as 1",
+            grace.path()
+        ));
     }
     found
 }
@@ -35,16 +43,28 @@ fn null_selectors(spec: &At<'_>, found: &mut Vec<String>) {
     for constraint in spec.key("topologySpreadConstraints").items() {
         if !constraint.key("labelSelector").exists() {
             let path = constraint.key("labelSelector").path().to_owned();
-            found.push(format!("{path}: a null labelSelector results in matching no pod"));
+            found.push(format!(
+                "{path}: a null labelSelector results in matching no pod"
+            ));
         }
     }
     for kind in ["podAffinity", "podAntiAffinity"] {
         let affinity = spec.key("affinity").key(kind);
         let required = affinity.key("requiredDuringSchedulingIgnoredDuringExecution");
         let preferred = affinity.key("preferredDuringSchedulingIgnoredDuringExecution");
-        let terms = required.items().chain(preferred.items().map(|preferred| preferred.key("podAffinityTerm")));
-        for selector in terms.map(|term| term.key("labelSelector")).filter(|selector| !selector.exists()) {
-            found.push(format!("{}: a null labelSelector results in matching no pod", selector.path()));
+        let terms = required.items().chain(
+            preferred
+                .items()
+                .map(|preferred| preferred.key("podAffinityTerm")),
+        );
+        for selector in terms
+            .map(|term| term.key("labelSelector"))
+            .filter(|selector| !selector.exists())
+        {
+            found.push(format!(
+                "{}: a null labelSelector results in matching no pod",
+                selector.path()
+            ));
         }
     }
 }
@@ -58,7 +78,10 @@ fn resources(resources: &At<'_>, found: &mut Vec<String>) {
             let quantity = at.as_str().and_then(|text| text.parse::<Quantity>().ok());
             if quantity.is_some_and(|quantity| Quantity::from_value(quantity.value()) != quantity) {
                 let text = at.str();
-                found.push(format!("{}: fractional byte value {text:?} is invalid, must be an integer", at.path()));
+                found.push(format!(
+                    "{}: fractional byte value {text:?} is invalid, must be an integer",
+                    at.path()
+                ));
             }
         }
     }
@@ -73,7 +96,10 @@ fn environment(variables: &At<'_>, found: &mut Vec<String>) {
             // A value that refers to the earlier one doesn't hide it.
             if !value.contains(&format!("$({name})")) || earlier == value {
                 let detail = "which may be dropped when using apply";
-                found.push(format!("{}: hides previous definition of {name:?}, {detail}", variable.path()));
+                found.push(format!(
+                    "{}: hides previous definition of {name:?}, {detail}",
+                    variable.path()
+                ));
             }
         }
     }

@@ -16,17 +16,23 @@ pub(super) fn service(service: &Object, errors: &mut FieldErrors) {
     let kind = spec.key("type").str();
     let headless = spec.key("clusterIPs").index(0).str() == "None";
     let ports = spec.key("ports");
-    if ports.len() == 0 && !headless && kind != "ExternalName" {
+    if ports.is_empty() && !headless && kind != "ExternalName" {
         errors.required(&ports, "");
     }
     match kind {
         "LoadBalancer" | "NodePort" if headless => {
             let first = spec.key("clusterIPs").index(0);
-            errors.invalid(&first, format!("may not be set to 'None' for {kind} services"));
+            errors.invalid(
+                &first,
+                format!("may not be set to 'None' for {kind} services"),
+            );
         }
         "ExternalName" => {
-            if spec.key("clusterIPs").len() > 0 {
-                errors.forbidden(&spec.key("clusterIPs"), "may not be set for ExternalName services");
+            if !spec.key("clusterIPs").is_empty() {
+                errors.forbidden(
+                    &spec.key("clusterIPs"),
+                    "may not be set for ExternalName services",
+                );
             }
             let name = spec.key("externalName");
             // A trailing dot is what CNAME records have.
@@ -55,7 +61,10 @@ pub(super) fn service(service: &Object, errors: &mut FieldErrors) {
     if kind.is_empty() {
         errors.required(&spec.key("type"), "");
     } else {
-        errors.one_of(&spec.key("type"), &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]);
+        errors.one_of(
+            &spec.key("type"),
+            &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"],
+        );
     }
     unique_ports(&ports, kind, errors);
     load_balancer(&spec, kind, errors);
@@ -68,16 +77,31 @@ pub(super) fn update(new: &Object, old: &Object, errors: &mut FieldErrors) {
     let same_needs = |kind: &str| kind != "ExternalName";
     let (now_kind, was_kind) = (now.key("type").str(), was.key("type").str());
     if same_needs(now_kind) && same_needs(was_kind) {
-        let (now_ip, was_ip) = (now.key("clusterIPs").index(0), was.key("clusterIPs").index(0));
+        let (now_ip, was_ip) = (
+            now.key("clusterIPs").index(0),
+            was.key("clusterIPs").index(0),
+        );
         if !was_ip.str().is_empty() && now_ip.str() != was_ip.str() {
-            let shown = now.key("clusterIPs").value().cloned().unwrap_or(Value::Null);
+            let shown = now
+                .key("clusterIPs")
+                .value()
+                .cloned()
+                .unwrap_or(Value::Null);
             let path = format!("{}[0]", now.key("clusterIPs").path());
-            errors.push(ErrorType::Invalid, &path, Some(shown), "may not change once set");
+            errors.push(
+                ErrorType::Invalid,
+                &path,
+                Some(shown),
+                "may not change once set",
+            );
         }
         let policy = now.key("ipFamilyPolicy");
         let releases = was.key("ipFamilies").len() > 1 && now.key("ipFamilies").len() == 1;
         if releases && policy.str() != "SingleStack" {
-            errors.invalid(&policy, "must be 'SingleStack' to release the secondary IP family");
+            errors.invalid(
+                &policy,
+                "must be 'SingleStack' to release the secondary IP family",
+            );
         }
     }
     if now_kind == "LoadBalancer" && was_kind == "LoadBalancer" {
@@ -121,7 +145,10 @@ fn service_port<'a>(
 }
 
 fn session_affinity(spec: &At<'_>, errors: &mut FieldErrors) {
-    let (affinity, config) = (spec.key("sessionAffinity"), spec.key("sessionAffinityConfig"));
+    let (affinity, config) = (
+        spec.key("sessionAffinity"),
+        spec.key("sessionAffinityConfig"),
+    );
     if affinity.str().is_empty() {
         errors.required(&affinity, "");
     } else {
@@ -133,7 +160,10 @@ fn session_affinity(spec: &At<'_>, errors: &mut FieldErrors) {
             if !config.exists() {
                 errors.required(&config, "when session affinity type is ClientIP");
             } else if !config.key("clientIP").exists() {
-                errors.required(&config.key("clientIP"), "when session affinity type is ClientIP");
+                errors.required(
+                    &config.key("clientIP"),
+                    "when session affinity type is ClientIP",
+                );
             } else if !seconds.exists() {
                 errors.required(&seconds, "when session affinity type is ClientIP");
             } else if !(1..=86_400).contains(&seconds.as_i64().unwrap_or(0)) {
@@ -159,10 +189,20 @@ fn cluster_ips(spec: &At<'_>, errors: &mut FieldErrors) {
     }
     let (one, all) = (spec.key("clusterIP"), spec.key("clusterIPs"));
     let list = || all.value().cloned();
-    if all.len() > 0 && one.str().is_empty() {
-        errors.push(ErrorType::Invalid, all.path(), list(), "must be empty when `clusterIP` is not specified");
-    } else if all.len() > 0 && all.index(0).str() != one.str() {
-        errors.push(ErrorType::Invalid, all.path(), list(), "first value must match `clusterIP`");
+    if !all.is_empty() && one.str().is_empty() {
+        errors.push(
+            ErrorType::Invalid,
+            all.path(),
+            list(),
+            "must be empty when `clusterIP` is not specified",
+        );
+    } else if !all.is_empty() && all.index(0).str() != one.str() {
+        errors.push(
+            ErrorType::Invalid,
+            all.path(),
+            list(),
+            "first value must match `clusterIP`",
+        );
     }
     let (families, policy) = (spec.key("ipFamilies"), spec.key("ipFamilyPolicy"));
     let mut seen = HashSet::new();
@@ -174,13 +214,21 @@ fn cluster_ips(spec: &At<'_>, errors: &mut FieldErrors) {
         }
     }
     if policy.exists() {
-        errors.one_of(&policy, &["PreferDualStack", "RequireDualStack", "SingleStack"]);
+        errors.one_of(
+            &policy,
+            &["PreferDualStack", "RequireDualStack", "SingleStack"],
+        );
     }
     let mut wrong = false;
     for address in all.items() {
         if address.str() == "None" {
             if all.len() > 1 {
-                errors.push(ErrorType::Invalid, all.path(), list(), "'None' must be the first and only value");
+                errors.push(
+                    ErrorType::Invalid,
+                    all.path(),
+                    list(),
+                    "'None' must be the first and only value",
+                );
                 return;
             }
             continue;
@@ -192,18 +240,37 @@ fn cluster_ips(spec: &At<'_>, errors: &mut FieldErrors) {
     if wrong {
         return;
     }
-    let parsed: Vec<bool> =
-        all.items().filter_map(|ip| address::parse_ip(ip.str())).map(|ip| ip.is_ipv6()).collect();
+    let parsed: Vec<bool> = all
+        .items()
+        .filter_map(|ip| address::parse_ip(ip.str()))
+        .map(|ip| ip.is_ipv6())
+        .collect();
     if parsed.len() > 2 {
-        errors.push(ErrorType::Invalid, all.path(), list(), "may only hold up to 2 values");
+        errors.push(
+            ErrorType::Invalid,
+            all.path(),
+            list(),
+            "may only hold up to 2 values",
+        );
     }
     if parsed.len() == 2 && parsed[0] == parsed[1] {
-        errors.push(ErrorType::Invalid, all.path(), list(), "may specify no more than one IP for each IP family");
+        errors.push(
+            ErrorType::Invalid,
+            all.path(),
+            list(),
+            "may specify no more than one IP for each IP family",
+        );
     }
     for (index, is_v6) in parsed.iter().enumerate() {
         let family = families.index(index);
-        if family.exists() && (family.str() == "IPv6") != *is_v6 && ["IPv4", "IPv6"].contains(&family.str()) {
-            let detail = format!("expected an {} value as indicated by `ipFamilies[{index}]`", family.str());
+        if family.exists()
+            && (family.str() == "IPv6") != *is_v6
+            && ["IPv4", "IPv6"].contains(&family.str())
+        {
+            let detail = format!(
+                "expected an {} value as indicated by `ipFamilies[{index}]`",
+                family.str()
+            );
             errors.invalid(&all.index(index), detail);
         }
     }
@@ -218,7 +285,10 @@ fn unique_ports(ports: &At<'_>, kind: &str, errors: &mut FieldErrors) {
     }
     let mut taken = HashSet::new();
     for port in ports.items() {
-        let (protocol, number) = (port.key("protocol").str(), port.key("port").as_i64().unwrap_or(0));
+        let (protocol, number) = (
+            port.key("protocol").str(),
+            port.key("port").as_i64().unwrap_or(0),
+        );
         if !taken.insert((protocol, number)) {
             let key = json!({
                 "Name": "", "Protocol": protocol, "AppProtocol": null, "Port": number, "TargetPort": 0, "NodePort": 0,
@@ -230,7 +300,7 @@ fn unique_ports(ports: &At<'_>, kind: &str, errors: &mut FieldErrors) {
 
 fn load_balancer(spec: &At<'_>, kind: &str, errors: &mut FieldErrors) {
     let ranges = spec.key("loadBalancerSourceRanges");
-    if ranges.len() > 0 {
+    if !ranges.is_empty() {
         // Upstream writes this path with a capital letter.
         let path = format!("{}.LoadBalancerSourceRanges", spec.path());
         let place = At::maybe(ranges.value(), path);
@@ -261,23 +331,27 @@ fn load_balancer(spec: &At<'_>, kind: &str, errors: &mut FieldErrors) {
 fn traffic_policies(spec: &At<'_>, kind: &str, errors: &mut FieldErrors) {
     let external = spec.key("externalTrafficPolicy");
     let exposed = ["NodePort", "LoadBalancer"].contains(&kind)
-        || (kind == "ClusterIP" && spec.key("externalIPs").len() > 0);
+        || (kind == "ClusterIP" && !spec.key("externalIPs").is_empty());
     if !external.str().is_empty() {
         if exposed {
             errors.one_of(&external, &["Cluster", "Local"]);
         } else {
-            errors.invalid(&external, "may only be set for externally-accessible services");
+            errors.invalid(
+                &external,
+                "may only be set for externally-accessible services",
+            );
         }
     } else if exposed {
         errors.required(&external, "");
     }
     let check = spec.key("healthCheckNodePort");
     let number = check.as_i64().unwrap_or(0);
-    if number < 0 || number > 65_535 {
+    if !(0..=65_535).contains(&number) {
         numbers::port(&check, errors);
     }
     if number != 0 && !(kind == "LoadBalancer" && external.str() == "Local") {
-        let detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+        let detail =
+            "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
         errors.invalid(&check, detail);
     }
     let internal = spec.key("internalTrafficPolicy");
@@ -290,6 +364,9 @@ fn traffic_policies(spec: &At<'_>, kind: &str, errors: &mut FieldErrors) {
     }
     let distribution = spec.key("trafficDistribution");
     if distribution.exists() {
-        errors.one_of(&distribution, &["PreferClose", "PreferSameZone", "PreferSameNode"]);
+        errors.one_of(
+            &distribution,
+            &["PreferClose", "PreferSameZone", "PreferSameNode"],
+        );
     }
 }
