@@ -189,8 +189,10 @@ impl Allocators {
             kept: false,
         };
         if !needs_address(new) {
-            for field in ["spec.clusterIP", "spec.clusterIPs", "spec.ipFamilies", "spec.ipFamilyPolicy"] {
-                new.remove(field);
+            let about_addresses =
+                ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"];
+            for field in about_addresses {
+                new.remove(&format!("spec.{field}"));
             }
         }
         if !needs_node_ports(new) {
@@ -243,8 +245,15 @@ impl Allocators {
         };
         new.set_default("spec.ipFamilies", families);
         new.set_default("spec.ipFamilyPolicy", policy);
+        // Whoever names the endpoints of a headless Service himself may name addresses of any family.
+        if !without_selector {
+            check_families(new, errors);
+        }
         if headless {
             new.set_default("spec.clusterIPs", json!(["None"]));
+            return;
+        }
+        if !errors.is_empty() {
             return;
         }
         let asked = new.at("spec.clusterIP").str().to_owned();
@@ -285,7 +294,7 @@ impl Allocators {
         let mut mine: Vec<(u16, String)> = Vec::new();
         for (index, port) in ports.iter_mut().enumerate() {
             let protocol = port.get("protocol").and_then(Value::as_str).unwrap_or("TCP").to_owned();
-            let asked = port.get("nodePort").and_then(Value::as_u64).unwrap_or(0);
+            let asked = port.get("nodePort").and_then(Value::as_i64).unwrap_or(0);
             let number = if asked == 0 {
                 match taken.ports.take_any(&self.clock) {
                     Some(number) => number,
@@ -335,6 +344,21 @@ impl Allocators {
         }
         new.remove("spec.externalTrafficPolicy");
         new.remove("spec.healthCheckNodePort");
+    }
+}
+
+/// The cluster has IPv4 addresses only.
+fn check_families(service: &Object, errors: &mut FieldErrors) {
+    let (policy, families) = (service.at("spec.ipFamilyPolicy"), service.at("spec.ipFamilies"));
+    if policy.str() == "SingleStack" && families.len() > 1 {
+        let detail = "must be 'RequireDualStack' or 'PreferDualStack' when multiple IP families are specified";
+        return errors.invalid(&policy, detail);
+    }
+    if policy.str() == "RequireDualStack" {
+        errors.invalid(&policy, "this cluster is not configured for dual-stack services");
+    }
+    for family in families.items().filter(|family| family.str() == "IPv6") {
+        errors.invalid(&family, "not configured on this cluster");
     }
 }
 

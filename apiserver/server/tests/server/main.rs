@@ -3,6 +3,7 @@
 mod access;
 mod deletes;
 mod reads;
+mod serving;
 mod support;
 mod watches;
 mod writes;

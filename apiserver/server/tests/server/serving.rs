@@ -1,0 +1,153 @@
+//! Connections: TLS, client certificates, HTTP/1.1 and HTTP/2 over any byte stream.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coracle_server::Identity;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio_rustls::TlsConnector;
+
+use crate::support::{CONFIG_MAPS, TestServer};
+
+/// An authority, and what it signed.
+struct Authority {
+    certificate: rcgen::Certificate,
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut parameters = rcgen::CertificateParams::default();
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let certificate = parameters.self_signed(&key).expect("a certificate");
+        Self { certificate, issuer: rcgen::Issuer::new(parameters, key) }
+    }
+
+    fn issue(&self, names: &[&str], user: &str, group: &str) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut parameters = rcgen::CertificateParams::new(names).expect("legal names");
+        parameters.distinguished_name.push(rcgen::DnType::CommonName, user);
+        parameters.distinguished_name.push(rcgen::DnType::OrganizationName, group);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let certificate = parameters.signed_by(&key, &self.issuer).expect("a certificate");
+        (vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())))
+    }
+
+    fn roots(&self) -> Arc<RootCertStore> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate.der().clone()).expect("a root");
+        Arc::new(roots)
+    }
+
+    fn server(&self) -> Arc<ServerConfig> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier =
+            rustls::server::WebPkiClientVerifier::builder_with_provider(self.roots(), Arc::clone(&provider))
+                .allow_unauthenticated()
+                .build()
+                .expect("a verifier");
+        let (chain, key) = self.issue(&["localhost"], "server", "servers");
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain, key)
+            .expect("a configuration");
+        Arc::new(config)
+    }
+
+    fn client(&self, identity: Option<(&str, &str)>) -> Arc<ClientConfig> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(self.roots());
+        Arc::new(match identity {
+            Some((user, group)) => {
+                let (chain, key) = self.issue(&[], user, group);
+                builder.with_client_auth_cert(chain, key).expect("a configuration")
+            }
+            None => builder.with_no_client_auth(),
+        })
+    }
+}
+
+fn request() -> Request<Empty<Bytes>> {
+    let mut request = Request::get(format!("https://localhost{CONFIG_MAPS}")).body(Empty::new()).expect("a request");
+    // Extensions do not travel; this one shows that nothing of the kind is believed either.
+    request.extensions_mut().insert(Identity::new("admin", ["system:masters"]));
+    request
+}
+
+/// Status and body of a list of ConfigMaps, asked for over TLS.
+async fn ask(server: &TestServer, authority: &Authority, identity: Option<(&str, &str)>, http2: bool) -> (StatusCode, String) {
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let (api, tls) = (server.api.clone(), authority.server());
+    let serving = tokio::spawn(async move { api.serve(far, Some(tls)).await });
+    let name = ServerName::try_from("localhost").expect("a name");
+    let stream = TlsConnector::from(authority.client(identity)).connect(name, near).await.expect("a handshake");
+    let response = if http2 {
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        sender.send_request(request()).await.expect("an answer")
+    } else {
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
+        tokio::spawn(connection);
+        sender.send_request(request()).await.expect("an answer")
+    };
+    assert!(response.headers().contains_key("audit-id"));
+    let status = response.status();
+    let body = response.into_body().collect().await.expect("a body").to_bytes();
+    serving.abort();
+    (status, String::from_utf8_lossy(&body).into_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_certificate_names_user_and_groups() {
+    let (server, authority) = (TestServer::start().await, Authority::new());
+    let (status, _) = ask(&server, &authority, Some(("jane", "system:masters")), false).await;
+    assert_eq!(status, 200);
+    let (status, body) = ask(&server, &authority, Some(("jane", "devs")), false).await;
+    assert_eq!(status, 403);
+    assert!(body.contains(r#"User \"jane\""#), "{body}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_without_a_certificate_are_anonymous() {
+    let (server, authority) = (TestServer::start().await, Authority::new());
+    for http2 in [false, true] {
+        let (status, body) = ask(&server, &authority, None, http2).await;
+        assert_eq!(status, 403);
+        assert!(body.contains("system:anonymous"), "{body}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_says_nothing_is_closed() {
+    let (server, authority) = (TestServer::start().await, Authority::new());
+    let (_near, far) = tokio::io::duplex(1024);
+    let error = server.api.serve(far, Some(authority.server())).await.expect_err("too slow");
+    assert_eq!(error.to_string(), "the TLS handshake took too long");
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_ends_idle_connections() {
+    let server = TestServer::start().await;
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let api = server.api.clone();
+    let serving = tokio::spawn(async move { api.serve(far, None).await });
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await.expect("HTTP/1.1");
+    tokio::spawn(connection);
+    let response = sender.send_request(request()).await.expect("an answer");
+    assert_eq!(response.status(), 403);
+    response.into_body().collect().await.expect("a body");
+    server.api.stop();
+    serving.await.expect("no panic").expect("a clean end");
+}
