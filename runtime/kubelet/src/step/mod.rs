@@ -14,6 +14,8 @@
 //! answer; an action is repeated until `Observed` shows that it was carried out.
 
 mod backoff;
+#[cfg(test)]
+mod histories;
 mod observed;
 mod status;
 #[cfg(test)]

@@ -1,0 +1,12 @@
+//! The kubelet over the in-memory API server and a pod runtime that runs nothing.
+//!
+//! Time is virtual: five minutes of back-off pass in milliseconds, and a test that waits for ever
+//! ends with the last state it saw.
+
+mod lifecycle;
+mod logs;
+mod node;
+mod probes;
+mod registration;
+mod restart;
+mod volumes;

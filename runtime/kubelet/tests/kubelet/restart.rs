@@ -1,0 +1,153 @@
+use std::time::Duration;
+
+use coracle_cri::fake::{Call, Script};
+use serde_json::json;
+
+use crate::node::{TestNode, address, app, is_ready, phase, restarts};
+
+#[tokio::test(start_paused = true)]
+async fn a_killed_node_brings_its_pods_back_where_they_were() {
+    let node = TestNode::start().await;
+    for name in ["one", "two", "three"] {
+        node.run(name, "app:1", json!({})).await;
+        node.ready(name).await;
+    }
+    node.run("once", "app:1", json!({"restartPolicy": "Never"}))
+        .await;
+    node.ready("once").await;
+    let before = node.ready("two").await;
+    node.delete("one", None).await;
+    node.gone("one").await;
+
+    let node = node.restart().await;
+    let after = node
+        .pod_when("two", "it runs again", |pod| {
+            is_ready(pod) && restarts(pod) == 1
+        })
+        .await;
+    assert_eq!(address(&after), address(&before));
+    assert_eq!(after.metadata.uid, before.metadata.uid);
+    let last = app(&after)
+        .and_then(|s| s.last_state.as_ref()?.terminated.clone())
+        .expect("the last run");
+    assert_eq!(
+        (last.exit_code, last.reason.as_deref()),
+        (137, Some("NodeRestarted"))
+    );
+    let once = node
+        .pod_when("once", "it has failed", |pod| phase(pod) == "Failed")
+        .await;
+    assert_eq!(
+        once.status.as_ref().and_then(|s| s.reason.as_deref()),
+        Some("NodeRestarted")
+    );
+
+    // New pods get addresses that nobody has.
+    node.run("four", "app:1", json!({})).await;
+    let new = node.ready("four").await;
+    let three = node
+        .pod_when("three", "it runs again", |pod| {
+            is_ready(pod) && restarts(pod) == 1
+        })
+        .await;
+    for other in [&after, &three, &once] {
+        assert_ne!(address(&new), address(other));
+    }
+    // The image comes from the digest that is known.
+    let asked =
+        node.runtime.calls().into_iter().any(
+            |call| matches!(call, Call::EnsureImage(request) if request.known_digest.is_some()),
+        );
+    assert!(asked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_loop_starts_over_with_the_node() {
+    let node = TestNode::start().await;
+    node.script("crash", Script::exits(1));
+    node.run("web", "crash", json!({})).await;
+    node.pod_when("web", "it waits for minutes", |pod| restarts(pod) == 5)
+        .await;
+    node.clock.sleep(Duration::from_secs(1)).await;
+    let node = node.restart().await;
+    let before = node.elapsed();
+    // The new runtime knows no script: it runs.
+    node.pod_when("web", "it runs", |pod| is_ready(pod) && restarts(pod) == 6)
+        .await;
+    assert!(node.elapsed() - before < 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn draining_ends_guests_and_reports_how() {
+    let node = TestNode::start().await;
+    node.script("stubborn", Script::runs().ignores_stop());
+    node.run("web", "app:1", json!({})).await;
+    node.run("slow", "stubborn", json!({})).await;
+    node.run("once", "app:1", json!({"restartPolicy": "Never"}))
+        .await;
+    node.run("retried", "app:1", json!({"restartPolicy": "OnFailure"}))
+        .await;
+    for name in ["web", "slow", "once", "retried"] {
+        node.ready(name).await;
+    }
+    let before = node.elapsed();
+    node.kubelet.drain(Duration::from_secs(5)).await;
+    assert_eq!(
+        node.elapsed() - before,
+        5,
+        "the longest grace is that of the node"
+    );
+    let web = node
+        .pod_when("web", "it has ended", |pod| !is_ready(pod))
+        .await;
+    let ended = app(&web)
+        .and_then(|s| s.state.as_ref()?.terminated.clone())
+        .expect("it ended");
+    assert_eq!(
+        (ended.exit_code, ended.reason.as_deref()),
+        (143, Some("NodeRestarted"))
+    );
+    assert_eq!(phase(&web), "Running");
+    let once = node
+        .pod_when("once", "it has failed", |pod| phase(pod) == "Failed")
+        .await;
+    assert_eq!(
+        once.status.as_ref().and_then(|s| s.reason.as_deref()),
+        Some("NodeRestarted")
+    );
+
+    // A pod that comes while the node ends is left to the next start.
+    node.run("late", "app:1", json!({})).await;
+    node.clock.sleep(Duration::from_secs(60)).await;
+    let node = node.restart().await;
+    for name in ["web", "slow", "retried"] {
+        node.pod_when(name, "it runs again", |pod| {
+            is_ready(pod) && restarts(pod) == 1
+        })
+        .await;
+    }
+    node.ready("late").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_of_former_pods_are_removed_and_those_of_present_ones_kept() {
+    let node = TestNode::start().await;
+    let spec = json!({
+        "volumes": [{"name": "data", "emptyDir": {}}],
+        "containers": [{"volumeMounts": [{"name": "data", "mountPath": "/data"}]}],
+    });
+    node.run("web", "app:1", spec).await;
+    let pod = node.ready("web").await;
+    let pods = node.folder.path().join("data/pods");
+    let kept = pods
+        .join(&node.container(&pod).sandbox.0)
+        .join("volumes/data/file");
+    std::fs::write(&kept, "x").expect("written");
+    std::fs::create_dir_all(pods.join("stranger/logs")).expect("made");
+    let node = node.restart().await;
+    while pods.join("stranger").exists() {
+        node.clock.sleep(Duration::from_millis(10)).await;
+        assert!(node.elapsed() < 1000, "the stranger stays");
+    }
+    assert!(kept.exists());
+}
