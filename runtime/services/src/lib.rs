@@ -23,6 +23,8 @@
 //! [`ConnectionPolicy`](coracle_network::ConnectionPolicy) of the fabric.
 
 mod affinity;
+#[cfg(test)]
+mod fixtures;
 mod index;
 mod names;
 mod node_ports;

@@ -175,3 +175,160 @@ impl<U: Upstream> Resolver for Names<U> {
         Err(ResolveError::Failed(asked.to_owned()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coracle_network::DnsConfig;
+    use serde_json::json;
+
+    use crate::fixtures::{cluster_ip, index, pod_ip, ready, service, slice, vip};
+
+    /// Knows `example.org`, and is told every name it was asked for.
+    #[derive(Default)]
+    struct Outside(parking_lot::Mutex<Vec<String>>);
+
+    #[async_trait]
+    impl Upstream for Outside {
+        async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, ResolveError> {
+            self.0.lock().push(name.to_owned());
+            match name {
+                "example.org" => Ok(vec![Ipv4Addr::new(192, 0, 2, 1).into()]),
+                _ => Err(ResolveError::NotFound(name.to_owned())),
+            }
+        }
+    }
+
+    fn external(name: &str, target: &str) -> Service {
+        service(
+            name,
+            json!({"type": "ExternalName", "externalName": target}),
+        )
+    }
+
+    fn names() -> Names<Outside> {
+        let ports = json!([{"name": "http", "port": 80}]);
+        let db = json!({"clusterIP": "None", "ports": ports});
+        let endpoints = json!([
+            {"addresses": [pod_ip(1)], "hostname": "DB-0", "conditions": {"ready": true}},
+            {"addresses": [pod_ip(2)], "hostname": "db-1", "conditions": {"ready": true}},
+            {"addresses": [pod_ip(3)], "hostname": "db-2", "conditions": {"ready": false}},
+        ]);
+        let services = [
+            cluster_ip("web", 5),
+            service("db", db.clone()),
+            service("nobody", db),
+            external("out", "Example.ORG."),
+            external("in", "web.default.svc.cluster.local"),
+            external("ping", "pong.default.svc.cluster.local"),
+            external("pong", "ping.default.svc.cluster.local"),
+            external("lost", "missing.default.svc.cluster.local"),
+        ];
+        let index = index(
+            services,
+            [slice("s", "db", ports, endpoints), ready("web", 80, &[7])],
+        );
+        let (services, slices) = (Lister::of([]), Lister::of([]));
+        Names::new(
+            index,
+            services,
+            slices,
+            "Cluster.Local.",
+            Outside::default(),
+        )
+    }
+
+    async fn look(names: &Names<Outside>, name: &str) -> Result<Vec<IpAddr>, ResolveError> {
+        let from = NamespaceView {
+            pod: "default/client",
+            address: pod_ip(9),
+            dns: &DnsConfig::default(),
+        };
+        names.lookup(from, name).await.map(|mut all| {
+            all.sort_unstable();
+            all
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn names_have_the_addresses_of_the_specification() {
+        let names = names();
+        let web = vip(5, 80).ip();
+        let known: [(&str, &[IpAddr]); 10] = [
+            ("web.default.svc.cluster.local", &[web]),
+            ("WEB.Default.svc.CLUSTER.local", &[web]),
+            ("db.default.svc.cluster.local", &[pod_ip(1), pod_ip(2)]),
+            ("db-0.db.default.svc.cluster.local", &[pod_ip(1)]),
+            ("10-240-0-2.db.default.svc.cluster.local", &[pod_ip(2)]),
+            ("10-240-0-7.web.default.svc.cluster.local", &[pod_ip(7)]),
+            ("10-240-0-5.default.pod.cluster.local", &[pod_ip(5)]),
+            ("in.default.svc.cluster.local", &[web]),
+            (
+                "out.default.svc.cluster.local",
+                &[IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))],
+            ),
+            ("example.org", &[IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))]),
+        ];
+        for (name, addresses) in known {
+            assert_eq!(look(&names, name).await.as_deref(), Ok(addresses), "{name}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn names_below_the_cluster_domain_never_leave_the_cluster() {
+        let names = names();
+        for name in [
+            "cluster.local",
+            "svc.cluster.local",
+            "default.svc.cluster.local",
+            "web.other.svc.cluster.local",
+            "missing.default.svc.cluster.local",
+            "nobody.default.svc.cluster.local",
+            "db-2.db.default.svc.cluster.local",
+            "10-240-0-3.db.default.svc.cluster.local",
+            "web-0.web.default.svc.cluster.local",
+            "_http._tcp.web.default.svc.cluster.local",
+            "not-an-address.default.pod.cluster.local",
+            "lost.default.svc.cluster.local",
+            "example.org.cluster.local",
+        ] {
+            let expected = Err(ResolveError::NotFound(name.to_owned()));
+            assert_eq!(look(&names, name).await, expected, "{name}");
+        }
+        assert!(names.upstream.0.lock().is_empty());
+        assert!(look(&names, "notcluster.local").await.is_err());
+        assert_eq!(*names.upstream.0.lock(), ["notcluster.local"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn external_names_that_lead_in_a_circle_fail() {
+        let name = "ping.default.svc.cluster.local";
+        let failed = Err(ResolveError::Failed(name.to_owned()));
+        assert_eq!(look(&names(), name).await, failed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn endpoints_of_a_headless_service_take_turns_at_being_first() {
+        let names = names();
+        let first = || {
+            names.index.ask(|tables| {
+                match answer(tables, "cluster.local", "db.default.svc.cluster.local") {
+                    Answer::Addresses(all) => all[0],
+                    other => panic!("{other:?}"),
+                }
+            })
+        };
+        assert_ne!(first(), first());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_unknown_before_the_first_fill() {
+        let name = "web.default.svc.cluster.local";
+        let mut unfilled = names();
+        unfilled.services = Lister::default();
+        assert!(look(&unfilled, name).await.is_ok());
+        let missing = "missing.default.svc.cluster.local";
+        let again = Err(ResolveError::Again(missing.to_owned()));
+        assert_eq!(look(&unfilled, missing).await, again);
+    }
+}

@@ -122,3 +122,155 @@ impl ServiceRouter for Router {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use coracle_client::Change;
+    use serde_json::json;
+
+    use crate::fixtures::{NODE, applied, at, cluster_ip, index, pod_ip, ready, service, vip};
+
+    fn router(index: &Arc<Index>) -> Router {
+        Router::new(index.clone(), Clock::fake(1), NODE)
+    }
+
+    fn first(router: &Router, from: u8, to: SocketAddr) -> SocketAddr {
+        match router.route(pod_ip(from), to, Protocol::Tcp) {
+            Route::Endpoints(all) => all[0],
+            other => panic!("{to}: {other:?}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn addresses_lead_where_the_index_says() {
+        let exposed = json!({"clusterIP": "10.96.0.7", "ports": [
+            {"name": "http", "port": 80, "nodePort": 30080},
+        ]});
+        let services = [
+            cluster_ip("web", 5),
+            cluster_ip("empty", 6),
+            service("exposed", exposed),
+        ];
+        let index = index(
+            services,
+            [ready("web", 8080, &[1]), ready("exposed", 81, &[2])],
+        );
+        let router = router(&index);
+        let to = |last, port| Route::Endpoints(vec![at(last, port)]);
+        let cases = [
+            (vip(5, 80), Protocol::Tcp, to(1, 8080)),
+            (vip(5, 80), Protocol::Udp, Route::Refuse),
+            (vip(5, 81), Protocol::Tcp, Route::Refuse),
+            (vip(6, 80), Protocol::Tcp, Route::Refuse),
+            (vip(9, 80), Protocol::Tcp, Route::NotAService),
+            (at(1, 8080), Protocol::Tcp, Route::NotAService),
+            (SocketAddr::new(NODE, 30080), Protocol::Tcp, to(2, 81)),
+            (
+                SocketAddr::new(NODE, 30081),
+                Protocol::Tcp,
+                Route::NotAService,
+            ),
+        ];
+        for (address, protocol, expected) in cases {
+            assert_eq!(
+                router.route(pod_ip(9), address, protocol),
+                expected,
+                "{address}"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn endpoints_take_turns_and_the_others_follow() {
+        let index = index([cluster_ip("web", 5)], [ready("web", 80, &[1, 2, 3])]);
+        let router = router(&index);
+        let mut orders = BTreeSet::new();
+        for _ in 0..3 {
+            match router.route(pod_ip(9), vip(5, 80), Protocol::Tcp) {
+                Route::Endpoints(all) => orders.insert(all),
+                other => panic!("{other:?}"),
+            };
+        }
+        let expected =
+            [[1, 2, 3], [2, 3, 1], [3, 1, 2]].map(|order| order.map(|last| at(last, 80)).to_vec());
+        assert_eq!(orders, BTreeSet::from(expected));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_turn_outlives_a_change_of_endpoints() {
+        let index = index([cluster_ip("web", 5)], [ready("web", 80, &[1, 2])]);
+        let router = router(&index);
+        assert_eq!(first(&router, 9, vip(5, 80)), at(1, 80));
+        index.slice_changed(&applied(ready("web", 80, &[1, 2, 3])));
+        assert_eq!(first(&router, 9, vip(5, 80)), at(2, 80));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_service_gives_a_bounded_number_of_candidates() {
+        let mut slices = Vec::new();
+        for number in 0..20u8 {
+            let all: Vec<_> = (1..=250)
+                .map(|last| json!({"addresses": [format!("10.240.{number}.{last}")]}))
+                .collect();
+            let ports = json!([{"name": "http", "port": 80}]);
+            slices.push(crate::fixtures::slice(
+                &number.to_string(),
+                "web",
+                ports,
+                all.into(),
+            ));
+        }
+        let index = index([cluster_ip("web", 5)], slices);
+        let router = router(&index);
+        let mut seen = BTreeSet::new();
+        for _ in 0..5000 {
+            match router.route(pod_ip(9), vip(5, 80), Protocol::Tcp) {
+                Route::Endpoints(all) => {
+                    assert_eq!(all.len(), CANDIDATES);
+                    seen.insert(all[0]);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(seen.len(), 5000, "every endpoint has its turn");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_removed_endpoint_is_never_given_again() {
+        let index = index([cluster_ip("web", 5)], [ready("web", 80, &[1, 2])]);
+        let router = router(&index);
+        index.slice_changed(&applied(ready("web", 80, &[2])));
+        assert_eq!(first(&router, 9, vip(5, 80)), at(2, 80));
+        index.slice_changed(&Change::Deleted(Arc::new(ready("web", 80, &[2]))));
+        let refused = router.route(pod_ip(9), vip(5, 80), Protocol::Tcp);
+        assert_eq!(refused, Route::Refuse);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_with_affinity_stays_until_it_was_away_too_long() {
+        let spec = json!({
+            "clusterIP": "10.96.0.5", "ports": [{"name": "http", "port": 80}],
+            "sessionAffinity": "ClientIP",
+            "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}},
+        });
+        let index = index([service("web", spec)], [ready("web", 80, &[1, 2, 3])]);
+        let router = router(&index);
+        let held = first(&router, 9, vip(5, 80));
+        for _ in 0..4 {
+            router.clock.sleep(Duration::from_secs(40)).await;
+            assert_eq!(first(&router, 9, vip(5, 80)), held);
+        }
+        let others: BTreeSet<_> = (10..13)
+            .map(|client| first(&router, client, vip(5, 80)))
+            .collect();
+        assert_eq!(others.len(), 3, "other clients take turns");
+        router.clock.sleep(Duration::from_secs(61)).await;
+        let after = first(&router, 9, vip(5, 80));
+        assert_eq!(first(&router, 9, vip(5, 80)), after);
+        assert_ne!(after, held, "the next turn was somebody else's");
+    }
+}

@@ -2,17 +2,22 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use coracle_client::{Context, ObjectKey};
 use coracle_network::{Fabric, NetError, Protocol, TcpStream};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use tokio::sync::watch;
 
 use crate::index::{Found, Index};
 use crate::names::Names;
 use crate::node_ports::{NodePorts, OpenPorts};
 use crate::router::Router;
 use crate::upstream::HostResolver;
+
+/// How long a dial of a Service may take, whatever the number of its endpoints.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What Services need to know at their start.
 #[derive(Clone, Debug)]
@@ -50,6 +55,9 @@ pub enum DialError {
     /// None of its endpoints is ready.
     #[error("service {0} has no ready endpoints")]
     NoEndpoints(ObjectKey),
+    /// No endpoint answered in time.
+    #[error("connecting to service {0} timed out")]
+    TimedOut(ObjectKey),
     /// No endpoint took the connection; the cause is the last one's.
     #[error("no endpoint of service {service} took the connection")]
     Connect {
@@ -69,7 +77,7 @@ pub struct Services {
     fabric: Arc<Fabric>,
     context: Context,
     hosts: Arc<[IpAddr]>,
-    open: OpenPorts,
+    pub(crate) open: OpenPorts,
 }
 
 impl Services {
@@ -105,7 +113,7 @@ impl Services {
             fabric,
             context,
             hosts: config.node_port_addresses.into(),
-            open: OpenPorts::default(),
+            open: OpenPorts::new(watch::channel(Vec::new()).0),
         }
     }
 
@@ -132,7 +140,7 @@ impl Services {
             let mut tcp = ports.iter().filter(|port| port.protocol == Protocol::Tcp);
             tcp.find_map(|port| port.node_port)
         })?;
-        let open = self.open.read();
+        let open = self.open.borrow();
         open.iter().find(|address| address.port() == port).copied()
     }
 
@@ -151,15 +159,23 @@ impl Services {
             .router
             .candidates(self.fabric.node_address(), &found, endpoints);
         let mut last = None;
-        for endpoint in candidates {
-            match self.fabric.dial(endpoint).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => last = Some(error),
+        let tries = async {
+            for endpoint in candidates {
+                match self.fabric.dial(endpoint).await {
+                    Ok(stream) => return Some(stream),
+                    Err(error) => last = Some(error),
+                }
             }
+            None
+        };
+        // One endpoint that never answers ends on the fabric's own time-out; many must not add up.
+        if let Ok(Some(stream)) = tokio::time::timeout(DIAL_TIMEOUT, tries).await {
+            return Ok(stream);
         }
         Err(match last {
             Some(source) => DialError::Connect { service, source },
-            None => DialError::NoEndpoints(service),
+            None if endpoints.is_empty() => DialError::NoEndpoints(service),
+            None => DialError::TimedOut(service),
         })
     }
 

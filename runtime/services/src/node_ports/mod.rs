@@ -22,9 +22,8 @@ use std::time::Duration;
 use coracle_client::{Context, EventKind, ObjectKey};
 use coracle_network::Fabric;
 use k8s_openapi::api::core::v1::Service;
-use parking_lot::RwLock;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
 
 use crate::index::Index;
@@ -33,14 +32,14 @@ use plan::{Failed, World, reconcile};
 
 /// How many listeners there may be.
 const LISTENERS: usize = 4096;
-/// How many accepted connections may wait to be taken by a pod; past it, they wait in the backlogs
-/// of the host.
-const ARRIVING: usize = 1024;
+/// How many accepted connections of one port may wait to be taken by a pod; past it, they wait in
+/// the host's backlog. Of one port, so that a Service whose pods are stuck holds up no other.
+const ARRIVING: usize = 256;
 /// How long a listener rests when the host has no more sockets to give.
 const REST: Duration = Duration::from_millis(50);
 
-/// The listeners that are open now, shared with whoever asks.
-pub(crate) type OpenPorts = Arc<RwLock<Vec<SocketAddr>>>;
+/// The listeners that are open now, to be asked or waited for.
+pub(crate) type OpenPorts = Arc<watch::Sender<Vec<SocketAddr>>>;
 
 /// Opens and closes the host's listeners as Services come and go.
 pub(crate) struct NodePorts {
@@ -67,7 +66,6 @@ impl NodePorts {
         let mut changed = self.index.follow_node_ports();
         let mut listeners: BTreeMap<SocketAddr, Listening> = BTreeMap::new();
         let mut failed: BTreeMap<SocketAddr, Failed> = BTreeMap::new();
-        let arriving = Arc::new(Semaphore::new(ARRIVING));
         loop {
             changed.mark_unchanged();
             let wanted = self.index.ask(|tables| tables.tcp_node_ports());
@@ -93,7 +91,7 @@ impl NodePorts {
                     Ok(listener) => {
                         tracing::debug!(%address, %service, "node port open");
                         failed.remove(&address);
-                        let work = self.serve(listener, address.port(), arriving.clone());
+                        let work = self.serve(listener, address.port());
                         let task = tokio::spawn(work).abort_handle();
                         listeners.insert(address, Listening(task));
                     }
@@ -105,7 +103,7 @@ impl NodePorts {
                     }
                 }
             }
-            *self.open.write() = listeners.keys().copied().collect();
+            self.open.send_replace(listeners.keys().copied().collect());
             let retry = async {
                 match next {
                     Some(due) => self.context.clock().sleep(due.saturating_sub(now)).await,
@@ -119,23 +117,16 @@ impl NodePorts {
                 () = retry => {}
             }
         }
-        self.open.write().clear();
+        self.open.send_replace(Vec::new());
     }
 
     /// Accepts connections of one listener for ever.
-    fn serve(
-        &self,
-        listener: TcpListener,
-        port: u16,
-        arriving: Arc<Semaphore>,
-    ) -> impl Future<Output = ()> + Send + use<> {
+    fn serve(&self, listener: TcpListener, port: u16) -> impl Future<Output = ()> + Send + use<> {
         let (router, fabric) = (self.router.clone(), self.fabric.clone());
         let clock = self.context.clock().clone();
+        let arriving = Arc::new(Semaphore::new(ARRIVING));
         async move {
             loop {
-                let Ok(place) = arriving.clone().acquire_owned().await else {
-                    return; // never closed
-                };
                 let (stream, peer) = match listener.accept().await {
                     Ok(accepted) => accepted,
                     Err(error) => {
@@ -143,6 +134,9 @@ impl NodePorts {
                         clock.sleep(REST).await;
                         continue;
                     }
+                };
+                let Ok(place) = arriving.clone().acquire_owned().await else {
+                    return; // never closed
                 };
                 let endpoints = router.node_port(peer.ip(), port);
                 let fabric = fabric.clone();

@@ -1,1 +1,287 @@
+//! Plans as values; then real sockets of the host, with pods behind them.
 
+use std::net::{IpAddr, Ipv4Addr};
+
+use coracle_clock::Clock;
+use coracle_network::TcpListener as PodListener;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::fixtures::{at, context, fabric, key, pod, ready, service};
+use crate::{Services, ServicesConfig};
+
+const HOST: [IpAddr; 1] = [IpAddr::V4(Ipv4Addr::LOCALHOST)];
+
+fn host(port: u16) -> SocketAddr {
+    SocketAddr::new(HOST[0], port)
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn listeners_follow_the_ports_that_are_wanted() {
+    let wanted = BTreeMap::from([(30_001, key("a")), (30_002, key("b")), (30_003, key("c"))]);
+    let busy = Failed::after(None, key("c"), seconds(10));
+    let failed = BTreeMap::from([(host(30_003), busy.clone()), (host(30_009), busy.clone())]);
+    let mut world = World {
+        wanted: &wanted,
+        hosts: &HOST,
+        open: vec![host(30_001), host(30_004)],
+        failed: &failed,
+        now: seconds(10),
+        limit: 10,
+    };
+    let plan = reconcile(&world);
+    assert_eq!(plan.close, [host(30_004)]);
+    assert_eq!(plan.open, [(host(30_002), key("b"))]);
+    assert_eq!(plan.forget, [host(30_009)]);
+    assert_eq!(plan.next, Some(busy.due));
+
+    world.now = busy.due;
+    let plan = reconcile(&world);
+    assert_eq!(
+        plan.open,
+        [(host(30_002), key("b")), (host(30_003), key("c"))]
+    );
+    assert_eq!(plan.next, None);
+
+    // Another Service took the port over: its first try is now.
+    let wanted = BTreeMap::from([(30_003, key("new"))]);
+    world.wanted = &wanted;
+    world.now = seconds(10);
+    assert_eq!(reconcile(&world).open, [(host(30_003), key("new"))]);
+    world.limit = 0;
+    assert!(reconcile(&world).open.is_empty());
+}
+
+#[test]
+fn waits_grow_to_a_bound_and_start_afresh_for_another_service() {
+    let mut failed = Failed::after(None, key("a"), seconds(0));
+    assert_eq!(failed.due, Duration::from_millis(500));
+    for _ in 0..20 {
+        failed = Failed::after(Some(&failed), key("a"), seconds(0));
+    }
+    assert_eq!(failed.due, seconds(30));
+    let other = Failed::after(Some(&failed), key("b"), seconds(0));
+    assert_eq!(other.due, Duration::from_millis(500));
+}
+
+/// Services over a fabric, with a cluster played by the test.
+struct Node {
+    services: Services,
+    fabric: Arc<Fabric>,
+    context: Context,
+    posts: mpsc::Receiver<Value>,
+    running: JoinHandle<()>,
+}
+
+impl Node {
+    fn start() -> Self {
+        let clock = Clock::system();
+        let (context, posts) = context(clock.clone());
+        let fabric = fabric(clock);
+        let config = ServicesConfig::new("cluster.local");
+        let services = Services::start(config, context.clone(), fabric.clone());
+        let running = tokio::spawn({
+            let services = services.clone();
+            async move { services.run().await }
+        });
+        Self {
+            services,
+            fabric,
+            context,
+            posts,
+            running,
+        }
+    }
+
+    /// The Service `web` at a node port, with pods that serve port 8080.
+    fn expose(&self, node_port: u16, pods: &[u8]) {
+        self.context.informer::<Service>().apply(web(node_port));
+        self.endpoints(pods);
+    }
+
+    fn endpoints(&self, pods: &[u8]) {
+        self.context.informer().apply(ready("web", 8080, pods));
+    }
+
+    async fn opened(&self, port: u16) {
+        let mut open = self.services.open.subscribe();
+        let is_open = |open: &Vec<SocketAddr>| open.contains(&host(port));
+        open.wait_for(is_open).await.expect("the services live");
+    }
+
+    async fn closed(&self) {
+        let mut open = self.services.open.subscribe();
+        open.wait_for(Vec::is_empty)
+            .await
+            .expect("the services live");
+    }
+}
+
+fn web(node_port: u16) -> Service {
+    let ports = json!([{"name": "http", "port": 80, "nodePort": node_port}]);
+    let spec = json!({"type": "NodePort", "clusterIP": "10.96.0.5", "ports": ports});
+    service("web", spec)
+}
+
+async fn free_port() -> u16 {
+    let probe = TcpListener::bind(host(0)).await.expect("a free port");
+    probe.local_addr().expect("an address").port()
+}
+
+fn listen(fabric: &Arc<Fabric>, last: u8) -> PodListener {
+    let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 8080);
+    pod(fabric, last).listen_tcp(any, 16).expect("a free port")
+}
+
+#[tokio::test]
+async fn a_pod_takes_the_hosts_connection_over() {
+    let node = Node::start();
+    let (port, listener) = (free_port().await, listen(&node.fabric, 2));
+    assert_eq!(node.services.node_port_address("default", "web"), None);
+    node.expose(port, &[2]);
+    node.opened(port).await;
+    assert_eq!(
+        node.services.node_port_address("default", "web"),
+        Some(host(port))
+    );
+
+    let mut client = TcpStream::connect(host(port)).await.expect("open");
+    let mut accepted = listener.accept().await.expect("a connection");
+    assert_eq!(accepted.peer_addr(), client.local_addr().unwrap());
+    assert_eq!(accepted.local_addr(), at(2, 8080));
+    client.write_all(b"ping").await.unwrap();
+    let mut buffer = [0; 4];
+    accepted.read_exact(&mut buffer).await.unwrap();
+    accepted.write_all(b"pong").await.unwrap();
+    client.read_exact(&mut buffer).await.unwrap();
+    assert_eq!(&buffer, b"pong");
+
+    // Taken connections outlive the component; its listeners do not.
+    node.context.stop().cancel();
+    node.closed().await;
+    node.running.await.expect("an orderly end");
+    accepted.write_all(b"done").await.unwrap();
+    client.read_exact(&mut buffer).await.unwrap();
+    assert!(TcpStream::connect(host(port)).await.is_err());
+}
+
+#[tokio::test]
+async fn an_endpoint_that_refuses_costs_a_retry_and_none_a_reset() {
+    let node = Node::start();
+    let (port, listener) = (free_port().await, listen(&node.fabric, 3));
+    let _refusing = pod(&node.fabric, 2);
+    node.expose(port, &[2, 3]);
+    node.opened(port).await;
+    for _ in 0..4 {
+        let _client = TcpStream::connect(host(port)).await.expect("open");
+        let accepted = listener.accept().await.expect("a connection");
+        assert_eq!(accepted.local_addr(), at(3, 8080));
+    }
+    node.endpoints(&[]);
+    let mut client = TcpStream::connect(host(port)).await.expect("open");
+    let mut buffer = [0; 1];
+    let error = client.read(&mut buffer).await.expect_err("nobody serves");
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn a_listener_goes_with_its_service() {
+    let node = Node::start();
+    let port = free_port().await;
+    node.expose(port, &[]);
+    node.opened(port).await;
+    node.context.informer::<Service>().delete(web(port));
+    node.closed().await;
+    assert_eq!(node.services.node_port_address("default", "web"), None);
+    // The listener's task may end a moment later than it was told to.
+    while TcpListener::bind(host(port)).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_told_and_tried_again() {
+    let mut node = Node::start();
+    let taken = TcpListener::bind(host(0)).await.unwrap();
+    let port = taken.local_addr().unwrap().port();
+    node.expose(port, &[]);
+    let event = node.posts.recv().await.expect("an event");
+    assert_eq!(event["type"], "Warning");
+    assert_eq!(event["reason"], "NodePortUnavailable");
+    assert_eq!(event["involvedObject"]["name"], "web");
+    let message = event["message"].as_str().unwrap();
+    assert!(message.contains(&host(port).to_string()), "{message}");
+    assert_eq!(node.services.node_port_address("default", "web"), None);
+    drop(taken);
+    node.opened(port).await;
+}
+
+#[tokio::test]
+async fn the_node_dials_a_service_by_the_name_or_number_of_a_port() {
+    let node = Node::start();
+    let listener = listen(&node.fabric, 3);
+    node.context.informer().apply(web(0));
+    node.endpoints(&[2, 3]);
+    for port in ["http", "80", ""] {
+        let _stream = node
+            .services
+            .dial("default", "web", port)
+            .await
+            .expect("a pod listens");
+        assert_eq!(listener.accept().await.unwrap().local_addr(), at(3, 8080));
+    }
+    let error = |name: &'static str, port: &'static str| {
+        let services = node.services.clone();
+        async move {
+            services
+                .dial("default", name, port)
+                .await
+                .err()
+                .expect("refused")
+                .to_string()
+        }
+    };
+    assert_eq!(
+        error("web", "8080").await,
+        "service default/web has no TCP port \"8080\""
+    );
+    assert_eq!(
+        error("none", "80").await,
+        "service default/none was not found"
+    );
+    node.endpoints(&[]);
+    assert_eq!(
+        error("web", "80").await,
+        "service default/web has no ready endpoints"
+    );
+    node.endpoints(&[2]);
+    assert_eq!(
+        error("web", "80").await,
+        "no endpoint of service default/web took the connection"
+    );
+}
+
+#[tokio::test]
+async fn guests_reach_services_by_name() {
+    let node = Node::start();
+    let (client, listener) = (pod(&node.fabric, 9), listen(&node.fabric, 2));
+    node.expose(0, &[2]);
+    let addresses = client
+        .lookup("web.default.svc.cluster.local.")
+        .await
+        .expect("known");
+    let near = client
+        .connect_tcp(SocketAddr::new(addresses[0], 80))
+        .await
+        .expect("served");
+    let far = listener.accept().await.expect("a connection");
+    assert_eq!(near.peer_addr().to_string(), "10.96.0.5:80");
+    assert_eq!(far.peer_addr().ip(), client.namespace().address());
+}
