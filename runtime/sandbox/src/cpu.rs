@@ -193,8 +193,8 @@ mod tests {
     fn a_used_up_quota_pauses_until_the_period_ends() {
         let mut quota = Quota {
             allowed: 20 * MS,
-            period_start: 0 * MS,
-            used: 0 * MS,
+            period_start: Duration::ZERO,
+            used: Duration::ZERO,
         };
         assert!(!quota.count(10 * MS, 10 * MS));
         assert_eq!(quota.pause(10 * MS), None);
@@ -209,8 +209,8 @@ mod tests {
     fn an_idle_container_does_not_save_up() {
         let mut quota = Quota {
             allowed: 20 * MS,
-            period_start: 0 * MS,
-            used: 0 * MS,
+            period_start: Duration::ZERO,
+            used: Duration::ZERO,
         };
         assert!(quota.count(1000 * MS, 20 * MS));
     }

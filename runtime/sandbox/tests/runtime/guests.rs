@@ -208,7 +208,7 @@ async fn components_talk_over_their_own_sockets() {
     let (exited, log) = run(&node, config).await;
     assert_eq!(exited.code, 0, "{log:?}");
     assert!(log.iter().any(|line| line.contains("hello")), "{log:?}");
-    let mut config = guest(
+    let config = guest(
         &node,
         &client,
         "sockets.wasm",
