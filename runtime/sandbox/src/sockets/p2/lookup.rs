@@ -16,7 +16,8 @@ use super::{Network, SocketResult, SocketsView, failed};
 use crate::sockets::without_waiting;
 
 /// The `resolve-address-stream` resource.
-pub(crate) struct Addresses {
+#[allow(unreachable_pub, reason = "the generated bindings re-export it")]
+pub struct Addresses {
     state: State,
     /// A question costs like a socket, and is bounded with them.
     _permit: SocketPermit,
@@ -32,10 +33,12 @@ enum State {
 impl State {
     /// IPv4 first: guests try addresses in order, and IPv6 sockets are not supported.
     fn answered(answer: Answer) -> Self {
-        let answer = answer.map_err(|error| error_code(&error)).map(|mut addresses| {
-            addresses.sort_by_key(IpAddr::is_ipv6);
-            addresses.into_iter()
-        });
+        let answer = answer
+            .map_err(|error| error_code(&error))
+            .map(|mut addresses| {
+                addresses.sort_by_key(IpAddr::is_ipv6);
+                addresses.into_iter()
+            });
         Self::Answered(answer)
     }
 }
@@ -76,7 +79,10 @@ impl ip_name_lookup::Host for SocketsView<'_> {
         if let State::Answered(Err(ErrorCode::InvalidArgument)) = state {
             return Err(ErrorCode::InvalidArgument.into());
         }
-        self.push(Addresses { state, _permit: permit })
+        self.push(Addresses {
+            state,
+            _permit: permit,
+        })
     }
 }
 

@@ -60,11 +60,13 @@ pub(crate) struct SocketsView<'a> {
 }
 
 /// An error code for the guest, or a trap.
-type SocketError = TrappableError<ErrorCode>;
+#[allow(unreachable_pub, reason = "the generated bindings re-export it")]
+pub type SocketError = TrappableError<ErrorCode>;
 type SocketResult<T> = Result<T, SocketError>;
 
 /// The `network` resource: a capability without content, since a guest has but one network.
-pub(crate) struct Network;
+#[allow(unreachable_pub, reason = "the generated bindings re-export it")]
+pub struct Network;
 
 struct Sockets;
 
@@ -95,7 +97,11 @@ impl network::Host for SocketsView<'_> {
         &mut self,
         error: Resource<wasmtime_wasi::p2::IoError>,
     ) -> wasmtime::Result<Option<ErrorCode>> {
-        Ok(self.table.get(&error)?.downcast_ref::<NetError>().map(error_code))
+        Ok(self
+            .table
+            .get(&error)?
+            .downcast_ref::<NetError>()
+            .map(error_code))
     }
 }
 
@@ -126,7 +132,9 @@ impl SocketsView<'_> {
         value: T,
         parent: &Resource<U>,
     ) -> SocketResult<Resource<T>> {
-        self.table.push_child(value, parent).map_err(SocketError::trap)
+        self.table
+            .push_child(value, parent)
+            .map_err(SocketError::trap)
     }
 }
 
@@ -146,8 +154,14 @@ fn error_code(error: &NetError) -> ErrorCode {
         NetError::InvalidArgument(_) => ErrorCode::InvalidArgument,
         NetError::InvalidState(_) => ErrorCode::InvalidState,
         NetError::DatagramTooLarge(_) => ErrorCode::DatagramTooLarge,
-        NetError::Host { kind: Kind::PermissionDenied, .. } => ErrorCode::AccessDenied,
-        NetError::Host { kind: Kind::OutOfMemory, .. } => ErrorCode::OutOfMemory,
+        NetError::Host {
+            kind: Kind::PermissionDenied,
+            ..
+        } => ErrorCode::AccessDenied,
+        NetError::Host {
+            kind: Kind::OutOfMemory,
+            ..
+        } => ErrorCode::OutOfMemory,
         NetError::Host { .. } => ErrorCode::Unknown,
     }
 }
@@ -193,7 +207,10 @@ fn to_wasi(address: SocketAddr) -> IpSocketAddress {
     match address {
         SocketAddr::V4(v4) => {
             let [a, b, c, d] = v4.ip().octets();
-            IpSocketAddress::Ipv4(Ipv4SocketAddress { port: v4.port(), address: (a, b, c, d) })
+            IpSocketAddress::Ipv4(Ipv4SocketAddress {
+                port: v4.port(),
+                address: (a, b, c, d),
+            })
         }
         SocketAddr::V6(v6) => {
             let [a, b, c, d, e, f, g, h] = v6.ip().segments();

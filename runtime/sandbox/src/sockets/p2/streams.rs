@@ -15,7 +15,10 @@ use crate::sockets::without_waiting;
 const MAX_READ: usize = 256 * 1024;
 
 pub(super) fn streams(connection: &TcpStream) -> (DynInputStream, DynOutputStream) {
-    (Box::new(Incoming(connection.clone())), Box::new(Outgoing(connection.clone())))
+    (
+        Box::new(Incoming(connection.clone())),
+        Box::new(Outgoing(connection.clone())),
+    )
 }
 
 struct Incoming(TcpStream);
@@ -33,7 +36,10 @@ impl InputStream for Incoming {
         if size == 0 {
             return Ok(Bytes::new());
         }
-        match self.0.poll_read_bytes(&mut without_waiting(), size.min(MAX_READ)) {
+        match self
+            .0
+            .poll_read_bytes(&mut without_waiting(), size.min(MAX_READ))
+        {
             Poll::Pending => Ok(Bytes::new()),
             Poll::Ready(Ok(bytes)) if bytes.is_empty() => Err(StreamError::Closed),
             Poll::Ready(Ok(bytes)) => Ok(bytes),
@@ -66,7 +72,9 @@ impl OutputStream for Outgoing {
         let length = bytes.len();
         match self.0.push(bytes) {
             Ok(taken) if taken == length => Ok(()),
-            Ok(_) => Err(StreamError::trap("write exceeded the room that check-write gave")),
+            Ok(_) => Err(StreamError::trap(
+                "write exceeded the room that check-write gave",
+            )),
             Err(error) => Err(stream_error(error)),
         }
     }

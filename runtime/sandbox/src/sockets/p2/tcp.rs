@@ -17,15 +17,14 @@ use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, DynPollable, Pollable};
 use super::bindings::wasi::sockets::network::{ErrorCode, IpAddressFamily, IpSocketAddress};
 use super::bindings::wasi::sockets::{tcp, tcp_create_socket};
 use super::streams::streams;
-use super::{
-    Network, SocketResult, SocketsView, check_family, failed, ipv4_only, remote, to_wasi,
-};
+use super::{Network, SocketResult, SocketsView, check_family, failed, ipv4_only, remote, to_wasi};
 use crate::sockets::without_waiting;
 
 const DEFAULT_BACKLOG: usize = 128;
 
 /// The `tcp-socket` resource.
-pub(crate) struct TcpSocket {
+#[allow(unreachable_pub, reason = "the generated bindings re-export it")]
+pub struct TcpSocket {
     state: State,
     backlog: usize,
     options: Options,
@@ -75,7 +74,11 @@ impl Default for Options {
 
 impl TcpSocket {
     fn new(state: State, options: Options) -> Self {
-        Self { state, backlog: DEFAULT_BACKLOG, options }
+        Self {
+            state,
+            backlog: DEFAULT_BACKLOG,
+            options,
+        }
     }
 
     /// Takes the state out when `expected` says it is the right one.
@@ -86,7 +89,12 @@ impl TcpSocket {
                 State::Binding(_) | State::Starting(_) | State::Connecting(_) | State::Decided(_)
             );
             let conflict = busy && matches!(otherwise, ErrorCode::InvalidState);
-            return Err(if conflict { ErrorCode::ConcurrencyConflict } else { otherwise }.into());
+            return Err(if conflict {
+                ErrorCode::ConcurrencyConflict
+            } else {
+                otherwise
+            }
+            .into());
         }
         Ok(std::mem::replace(&mut self.state, State::Closed))
     }
@@ -181,22 +189,23 @@ impl tcp::HostTcpSocket for SocketsView<'_> {
         let socket = self.get(&this)?;
         let begun = |state: &State| matches!(state, State::Connecting(_) | State::Decided(_));
         let result = match socket.take(begun, ErrorCode::NotInProgress)? {
-            State::Connecting(mut connect) => {
-                match connect.as_mut().poll(&mut without_waiting()) {
-                    Poll::Ready(result) => result,
-                    Poll::Pending => {
-                        socket.state = State::Connecting(connect);
-                        return Err(ErrorCode::WouldBlock.into());
-                    }
+            State::Connecting(mut connect) => match connect.as_mut().poll(&mut without_waiting()) {
+                Poll::Ready(result) => result,
+                Poll::Pending => {
+                    socket.state = State::Connecting(connect);
+                    return Err(ErrorCode::WouldBlock.into());
                 }
-            }
+            },
             State::Decided(result) => result,
             _ => unreachable!("checked by take"),
         };
         let connection = result.map_err(failed)?;
         let (input, output) = streams(&connection);
         socket.state = State::Connected(connection);
-        Ok((self.push_child(input, &this)?, self.push_child(output, &this)?))
+        Ok((
+            self.push_child(input, &this)?,
+            self.push_child(output, &this)?,
+        ))
     }
 
     fn start_listen(&mut self, this: Resource<TcpSocket>) -> SocketResult<()> {
@@ -222,8 +231,11 @@ impl tcp::HostTcpSocket for SocketsView<'_> {
     fn accept(
         &mut self,
         this: Resource<TcpSocket>,
-    ) -> SocketResult<(Resource<TcpSocket>, Resource<DynInputStream>, Resource<DynOutputStream>)>
-    {
+    ) -> SocketResult<(
+        Resource<TcpSocket>,
+        Resource<DynInputStream>,
+        Resource<DynOutputStream>,
+    )> {
         let socket = self.get(&this)?;
         let State::Listening(listener) = &socket.state else {
             return Err(ErrorCode::InvalidState.into());
@@ -364,10 +376,7 @@ impl tcp::HostTcpSocket for SocketsView<'_> {
         Ok(())
     }
 
-    fn subscribe(
-        &mut self,
-        this: Resource<TcpSocket>,
-    ) -> wasmtime::Result<Resource<DynPollable>> {
+    fn subscribe(&mut self, this: Resource<TcpSocket>) -> wasmtime::Result<Resource<DynPollable>> {
         wasmtime_wasi::p2::subscribe(self.table, this)
     }
 
@@ -391,5 +400,9 @@ impl tcp::HostTcpSocket for SocketsView<'_> {
 }
 
 fn not_zero<N: PartialEq + Default>(value: N) -> SocketResult<N> {
-    if value == N::default() { Err(ErrorCode::InvalidArgument.into()) } else { Ok(value) }
+    if value == N::default() {
+        Err(ErrorCode::InvalidArgument.into())
+    } else {
+        Ok(value)
+    }
 }

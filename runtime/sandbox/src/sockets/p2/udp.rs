@@ -21,7 +21,8 @@ use crate::sockets::without_waiting;
 const BATCH: usize = 16;
 
 /// The `udp-socket` resource.
-pub(crate) struct UdpSocket {
+#[allow(unreachable_pub, reason = "the generated bindings re-export it")]
+pub struct UdpSocket {
     state: State,
     peer: Option<SocketAddr>,
     hop_limit: u8,
@@ -37,7 +38,8 @@ enum State {
 }
 
 /// The `incoming-datagram-stream` resource.
-pub(crate) struct Incoming {
+#[allow(unreachable_pub, reason = "the generated bindings re-export it")]
+pub struct Incoming {
     socket: coracle_network::UdpSocket,
     peer: Option<SocketAddr>,
     /// Taken from the socket to know for certain that the peer sent one.
@@ -45,7 +47,8 @@ pub(crate) struct Incoming {
 }
 
 /// The `outgoing-datagram-stream` resource.
-pub(crate) struct Outgoing {
+#[allow(unreachable_pub, reason = "the generated bindings re-export it")]
+pub struct Outgoing {
     socket: coracle_network::UdpSocket,
     peer: Option<SocketAddr>,
     /// Messages that `send` may bring, as `check-send` said.
@@ -124,8 +127,12 @@ impl udp::HostUdpSocket for SocketsView<'_> {
             other => {
                 let busy = matches!(other, State::Binding(_));
                 socket.state = other;
-                Err(if busy { ErrorCode::ConcurrencyConflict } else { ErrorCode::InvalidState }
-                    .into())
+                Err(if busy {
+                    ErrorCode::ConcurrencyConflict
+                } else {
+                    ErrorCode::InvalidState
+                }
+                .into())
             }
         }
     }
@@ -156,9 +163,20 @@ impl udp::HostUdpSocket for SocketsView<'_> {
         };
         let bound = bound.clone();
         socket.peer = peer;
-        let incoming = Incoming { socket: bound.clone(), peer, next: None };
-        let outgoing = Outgoing { socket: bound, peer, permit: 0 };
-        Ok((self.push_child(incoming, &this)?, self.push_child(outgoing, &this)?))
+        let incoming = Incoming {
+            socket: bound.clone(),
+            peer,
+            next: None,
+        };
+        let outgoing = Outgoing {
+            socket: bound,
+            peer,
+            permit: 0,
+        };
+        Ok((
+            self.push_child(incoming, &this)?,
+            self.push_child(outgoing, &this)?,
+        ))
     }
 
     fn local_address(&mut self, this: Resource<UdpSocket>) -> SocketResult<IpSocketAddress> {
@@ -169,7 +187,9 @@ impl udp::HostUdpSocket for SocketsView<'_> {
     }
 
     fn remote_address(&mut self, this: Resource<UdpSocket>) -> SocketResult<IpSocketAddress> {
-        Ok(to_wasi(self.get(&this)?.peer.ok_or(ErrorCode::InvalidState)?))
+        Ok(to_wasi(
+            self.get(&this)?.peer.ok_or(ErrorCode::InvalidState)?,
+        ))
     }
 
     fn address_family(&mut self, _this: Resource<UdpSocket>) -> wasmtime::Result<IpAddressFamily> {
@@ -216,10 +236,7 @@ impl udp::HostUdpSocket for SocketsView<'_> {
         Ok(())
     }
 
-    fn subscribe(
-        &mut self,
-        this: Resource<UdpSocket>,
-    ) -> wasmtime::Result<Resource<DynPollable>> {
+    fn subscribe(&mut self, this: Resource<UdpSocket>) -> wasmtime::Result<Resource<DynPollable>> {
         wasmtime_wasi::p2::subscribe(self.table, this)
     }
 
@@ -236,12 +253,17 @@ impl udp::HostIncomingDatagramStream for SocketsView<'_> {
         max_results: u64,
     ) -> SocketResult<Vec<udp::IncomingDatagram>> {
         let stream = self.get(&this)?;
-        let max = usize::try_from(max_results).unwrap_or(usize::MAX).min(BATCH);
+        let max = usize::try_from(max_results)
+            .unwrap_or(usize::MAX)
+            .min(BATCH);
         let mut messages = Vec::new();
         while messages.len() < max && stream.poll_next(&mut without_waiting()).is_ready() {
             let message = stream.next.take().expect("ready means there is one");
             let data = message.data.to_vec();
-            messages.push(udp::IncomingDatagram { data, remote_address: to_wasi(message.from) });
+            messages.push(udp::IncomingDatagram {
+                data,
+                remote_address: to_wasi(message.from),
+            });
         }
         Ok(messages)
     }
@@ -305,5 +327,8 @@ fn send_one(stream: &Outgoing, datagram: udp::OutgoingDatagram) -> SocketResult<
         (None, Some(named)) => named,
         _ => return Err(ErrorCode::InvalidArgument.into()),
     };
-    stream.socket.send_to(Bytes::from(datagram.data), to).map_err(failed)
+    stream
+        .socket
+        .send_to(Bytes::from(datagram.data), to)
+        .map_err(failed)
 }
