@@ -40,7 +40,9 @@ async fn main() -> Result<(), Failure> {
     server.bootstrap_namespaces().await?;
     let address = ServiceRanges::default().api_server();
     // Endpoints cannot be loopback addresses; nobody connects to this one.
-    server.bootstrap_kubernetes_service(address.into(), [10, 240, 0, 1].into(), listen.port()).await?;
+    server
+        .bootstrap_kubernetes_service(address.into(), [10, 240, 0, 1].into(), listen.port())
+        .await?;
     let listener = TcpListener::bind(listen).await?;
     let (tls, certificate) = self_signed()?;
     if let Some(path) = ca_out {

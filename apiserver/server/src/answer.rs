@@ -4,7 +4,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use coracle_api::schema::SchemaRef;
 use coracle_api::{Object, protobuf};
 use coracle_clock::Timestamp;
-use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, VARY};
+use http::header::{
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, VARY,
+};
 use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
@@ -69,9 +71,19 @@ pub(crate) fn to_json(value: &impl serde::Serialize) -> Bytes {
 
 impl Answer {
     /// Bytes of a media type.
-    pub(crate) fn bytes(status: StatusCode, content_type: &'static str, bytes: impl Into<Bytes>) -> Self {
+    pub(crate) fn bytes(
+        status: StatusCode,
+        content_type: &'static str,
+        bytes: impl Into<Bytes>,
+    ) -> Self {
         let payload = Payload::Bytes(bytes.into());
-        Self { status, content_type, payload, warnings: Vec::new(), headers: Vec::new() }
+        Self {
+            status,
+            content_type,
+            payload,
+            warnings: Vec::new(),
+            headers: Vec::new(),
+        }
     }
 
     /// Plain text.
@@ -88,12 +100,20 @@ impl Answer {
             },
             Format::Protobuf => {
                 let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
-                let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
-                let schema = SchemaRef::for_kind(group, version, text("kind")).unwrap_or_else(SchemaRef::any);
-                Self::bytes(status, negotiate::PROTOBUF, protobuf::encode(value, &schema))
+                let (group, version) = text("apiVersion")
+                    .split_once('/')
+                    .unwrap_or(("", text("apiVersion")));
+                let schema = SchemaRef::for_kind(group, version, text("kind"))
+                    .unwrap_or_else(SchemaRef::any);
+                Self::bytes(
+                    status,
+                    negotiate::PROTOBUF,
+                    protobuf::encode(value, &schema),
+                )
             }
             Format::Json if output.pretty => {
-                let mut text = serde_json::to_vec_pretty(value).expect("JSON values can always be written");
+                let mut text =
+                    serde_json::to_vec_pretty(value).expect("JSON values can always be written");
                 text.push(b'\n');
                 Self::bytes(status, negotiate::JSON, text)
             }
@@ -102,23 +122,41 @@ impl Answer {
     }
 
     /// One object.
-    pub(crate) fn object(call: &Call, status: StatusCode, shown: Shown<'_>, now: Timestamp) -> Self {
+    pub(crate) fn object(
+        call: &Call,
+        status: StatusCode,
+        shown: Shown<'_>,
+        now: Timestamp,
+    ) -> Self {
         let output = call.output;
         let value = match output.shape {
-            Shape::Object if output.is_plain() => return Self::bytes(status, negotiate::JSON, shown.json()),
+            Shape::Object if output.is_plain() => {
+                return Self::bytes(status, negotiate::JSON, shown.json());
+            }
             Shape::Object => shown.object().into_value(),
             Shape::PartialMetadata(version) => partial(&shown.object(), version),
             Shape::Table(version) => {
                 let object = shown.object();
                 let revision = object.resource_version().to_owned();
-                call.table(version, &[object], now, json!({"resourceVersion": revision}), true)
+                call.table(
+                    version,
+                    &[object],
+                    now,
+                    json!({"resourceVersion": revision}),
+                    true,
+                )
             }
         };
         Self::value(status, output, &value)
     }
 
     /// A list of cached objects.
-    pub(crate) fn list(call: &Call, metadata: Value, entries: &[std::sync::Arc<Entry>], now: Timestamp) -> Self {
+    pub(crate) fn list(
+        call: &Call,
+        metadata: Value,
+        entries: &[std::sync::Arc<Entry>],
+        now: Timestamp,
+    ) -> Self {
         let (resource, output) = (call.resource, call.output);
         let kind = format!("{}List", resource.kind);
         let objects = || entries.iter().map(|entry| entry.object());
@@ -186,8 +224,12 @@ impl Answer {
                     && let Some(compressed) = body::gzip(bytes.clone()).await
                 {
                     bytes = compressed;
-                    response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-                    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+                    response
+                        .headers_mut()
+                        .insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+                    response
+                        .headers_mut()
+                        .insert(VARY, HeaderValue::from_static("Accept-Encoding"));
                 }
                 *response.body_mut() = body::full(bytes);
             }
@@ -200,7 +242,9 @@ impl From<ApiError> for Answer {
     fn from(error: ApiError) -> Self {
         let mut answer = Self::bytes(error.code(), negotiate::JSON, to_json(&error.to_value()));
         if let Some(seconds) = error.retry_after() {
-            answer.headers.push((RETRY_AFTER, HeaderValue::from(seconds)));
+            answer
+                .headers
+                .push((RETRY_AFTER, HeaderValue::from(seconds)));
         }
         answer
     }
@@ -220,11 +264,22 @@ fn warning_header(text: &str) -> String {
     header
 }
 
-fn list_bytes(kind: &str, api_version: &str, metadata: &Value, entries: &[std::sync::Arc<Entry>]) -> Bytes {
+fn list_bytes(
+    kind: &str,
+    api_version: &str,
+    metadata: &Value,
+    entries: &[std::sync::Arc<Entry>],
+) -> Bytes {
     let metadata = metadata.to_string();
     let size: usize = entries.iter().map(|entry| entry.item().len() + 2).sum();
-    let mut out = BytesMut::with_capacity(size + kind.len() + api_version.len() + metadata.len() + 64);
-    out.put_slice(format!(r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{metadata},"items":["#).as_bytes());
+    let mut out =
+        BytesMut::with_capacity(size + kind.len() + api_version.len() + metadata.len() + 64);
+    out.put_slice(
+        format!(
+            r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{metadata},"items":["#
+        )
+        .as_bytes(),
+    );
     for (index, entry) in entries.iter().enumerate() {
         out.put_slice(if index == 0 { b"{" } else { b",{" });
         out.put_slice(entry.item());
@@ -242,18 +297,32 @@ fn without_type(mut object: Object) -> Value {
 
 /// `PartialObjectMetadata`.
 pub(crate) fn partial(object: &Object, version: &str) -> Value {
-    let metadata = object.root().get("metadata").cloned().unwrap_or_else(|| json!({}));
+    let metadata = object
+        .root()
+        .get("metadata")
+        .cloned()
+        .unwrap_or_else(|| json!({}));
     json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata})
 }
 
 impl Call {
     /// The table form of some objects. `headings` is off for the second and later events of a watch.
-    pub(crate) fn table(&self, version: &str, objects: &[Object], now: Timestamp, metadata: Value, headings: bool) -> Value {
+    pub(crate) fn table(
+        &self,
+        version: &str,
+        objects: &[Object],
+        now: Timestamp,
+        metadata: Value,
+        headings: bool,
+    ) -> Value {
         let table = table::render(self.resource, objects, now);
         let include = self.info.query.get("includeObject").unwrap_or_default();
         let mut value = Map::new();
         value.insert("kind".to_owned(), "Table".into());
-        value.insert("apiVersion".to_owned(), format!("meta.k8s.io/{version}").into());
+        value.insert(
+            "apiVersion".to_owned(),
+            format!("meta.k8s.io/{version}").into(),
+        );
         value.insert("metadata".to_owned(), metadata);
         let columns = if headings { table.columns } else { Value::Null };
         value.insert("columnDefinitions".to_owned(), columns);
@@ -287,7 +356,10 @@ mod tests {
 
     #[test]
     fn warnings_are_quoted() {
-        assert_eq!(warning_header("unknown field \"spec.x\"\n"), r#"299 - "unknown field \"spec.x\"""#);
+        assert_eq!(
+            warning_header("unknown field \"spec.x\"\n"),
+            r#"299 - "unknown field \"spec.x\"""#
+        );
     }
 
     #[tokio::test]

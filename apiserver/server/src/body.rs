@@ -26,12 +26,16 @@ const GZIP_ABOVE: usize = 128 * 1024;
 
 /// A body of `bytes`.
 pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never: Infallible| match never {}).boxed_unsync()
+    Full::new(bytes.into())
+        .map_err(|never: Infallible| match never {})
+        .boxed_unsync()
 }
 
 /// A body without bytes.
 pub(crate) fn empty() -> Body {
-    Empty::new().map_err(|never: Infallible| match never {}).boxed_unsync()
+    Empty::new()
+        .map_err(|never: Infallible| match never {})
+        .boxed_unsync()
 }
 
 /// Reads a request body of up to [`MAX_REQUEST_BODY`] bytes.
@@ -62,7 +66,11 @@ where
             _ => rest.extend_from_slice(&data),
         }
     }
-    Ok(if rest.is_empty() { first } else { rest.freeze() })
+    Ok(if rest.is_empty() {
+        first
+    } else {
+        rest.freeze()
+    })
 }
 
 /// The next bytes of a body; `None` at its end.
@@ -72,7 +80,9 @@ where
     B::Error: Into<BoxError>,
 {
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| ApiError::bad_request(format!("failed to read the body: {}", error.into())))?;
+        let frame = frame.map_err(|error| {
+            ApiError::bad_request(format!("failed to read the body: {}", error.into()))
+        })?;
         if let Ok(data) = frame.into_data() {
             return Ok(Some(data));
         }
@@ -85,7 +95,9 @@ async fn drain<B: HttpBody<Data = Bytes>>(mut body: std::pin::Pin<&mut B>) {
     let mut left = MAX_DRAINED;
     while let Some(Ok(frame)) = body.frame().await {
         let length = frame.data_ref().map_or(0, Bytes::len);
-        let Some(rest) = left.checked_sub(length) else { return };
+        let Some(rest) = left.checked_sub(length) else {
+            return;
+        };
         left = rest;
     }
 }
@@ -96,7 +108,8 @@ pub(crate) fn wants_gzip(accept_encoding: Option<&str>, size: usize) -> bool {
         && accept_encoding.is_some_and(|header| {
             header.split(',').any(|coding| {
                 let mut parts = coding.split(';').map(str::trim);
-                matches!(parts.next(), Some("gzip" | "*")) && !parts.any(|part| matches!(part, "q=0" | "q=0.0"))
+                matches!(parts.next(), Some("gzip" | "*"))
+                    && !parts.any(|part| matches!(part, "q=0" | "q=0.0"))
             })
         })
 }

@@ -25,8 +25,10 @@ impl ApiServer {
     /// Makes the system namespaces that are missing. Call it before anyone else writes.
     pub async fn bootstrap_namespaces(&self) -> Result<(), BootstrapError> {
         for name in NAMESPACES {
-            let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-            self.ensure("/api/v1/namespaces", name, namespace, false).await?;
+            let namespace =
+                json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+            self.ensure("/api/v1/namespaces", name, namespace, false)
+                .await?;
         }
         Ok(())
     }
@@ -50,7 +52,13 @@ impl ApiServer {
                 "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}],
             },
         });
-        self.ensure("/api/v1/namespaces/default/services", "kubernetes", service, false).await?;
+        self.ensure(
+            "/api/v1/namespaces/default/services",
+            "kubernetes",
+            service,
+            false,
+        )
+        .await?;
         let mirrored = json!({"endpointslice.kubernetes.io/skip-mirror": "true"});
         let endpoints = json!({
             "apiVersion": "v1", "kind": "Endpoints",
@@ -60,7 +68,13 @@ impl ApiServer {
                 "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
             }],
         });
-        self.ensure("/api/v1/namespaces/default/endpoints", "kubernetes", endpoints, true).await?;
+        self.ensure(
+            "/api/v1/namespaces/default/endpoints",
+            "kubernetes",
+            endpoints,
+            true,
+        )
+        .await?;
         let slice = json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
             "metadata": {
@@ -75,14 +89,30 @@ impl ApiServer {
     }
 
     /// Creates the object when it is missing; with `replace`, puts it over one that is there.
-    async fn ensure(&self, path: &str, name: &str, object: Value, replace: bool) -> Result<(), BootstrapError> {
+    async fn ensure(
+        &self,
+        path: &str,
+        name: &str,
+        object: Value,
+        replace: bool,
+    ) -> Result<(), BootstrapError> {
         let (status, message) = self.send(Method::POST, path, &object).await;
         let (status, message) = match status {
-            StatusCode::CONFLICT if replace => self.send(Method::PUT, &format!("{path}/{name}"), &object).await,
+            StatusCode::CONFLICT if replace => {
+                self.send(Method::PUT, &format!("{path}/{name}"), &object)
+                    .await
+            }
             StatusCode::CONFLICT => return Ok(()),
             _ => (status, message),
         };
-        if status.is_success() { Ok(()) } else { Err(BootstrapError { what: format!("{path}/{name}"), message }) }
+        if status.is_success() {
+            Ok(())
+        } else {
+            Err(BootstrapError {
+                what: format!("{path}/{name}"),
+                message,
+            })
+        }
     }
 
     async fn send(&self, method: Method, path: &str, object: &Value) -> (StatusCode, String) {

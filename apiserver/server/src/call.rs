@@ -28,7 +28,11 @@ pub(crate) struct Call {
 impl Call {
     /// Namespace; empty for cluster-scoped kinds.
     pub(crate) fn namespace(&self) -> &str {
-        if self.resource.namespaced { &self.info.namespace } else { "" }
+        if self.resource.namespaced {
+            &self.info.namespace
+        } else {
+            ""
+        }
     }
 
     /// Name in the path.
@@ -43,6 +47,10 @@ impl Call {
 
     /// What the keys of the listed objects begin with.
     pub(crate) fn scope(&self) -> String {
-        if self.namespace().is_empty() { String::new() } else { format!("{}/", self.namespace()) }
+        if self.namespace().is_empty() {
+            String::new()
+        } else {
+            format!("{}/", self.namespace())
+        }
     }
 }

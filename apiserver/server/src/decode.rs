@@ -33,12 +33,20 @@ pub(crate) struct Expected {
 impl Expected {
     /// A body of the resource's own kind.
     pub(crate) fn of(resource: &Resource) -> Self {
-        Self { group: resource.group, version: resource.version, kind: resource.kind }
+        Self {
+            group: resource.group,
+            version: resource.version,
+            kind: resource.kind,
+        }
     }
 
     /// `group/version`.
     pub(crate) fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 
     /// The schema of the kind.
@@ -48,7 +56,12 @@ impl Expected {
 }
 
 /// Decodes a request body as the expected kind.
-pub(crate) fn body(bytes: &Bytes, input: Input, expected: Expected, validation: FieldValidation) -> Result<Body> {
+pub(crate) fn body(
+    bytes: &Bytes,
+    input: Input,
+    expected: Expected,
+    validation: FieldValidation,
+) -> Result<Body> {
     let value = match input {
         Input::Json => parse_json(bytes, expected)?,
         Input::Yaml => match schema::decode_yaml(bytes, &SchemaRef::any()) {
@@ -57,7 +70,8 @@ pub(crate) fn body(bytes: &Bytes, input: Input, expected: Expected, validation: 
         },
         Input::Protobuf => return protobuf(bytes, expected, validation),
     };
-    let (kind, api_version) = type_of(&value).map_err(|error| unrecognized(bytes, expected, &error))?;
+    let (kind, api_version) =
+        type_of(&value).map_err(|error| unrecognized(bytes, expected, &error))?;
     check_type(&kind, &api_version, expected)?;
     let schema = expected.schema();
     let decoded = match input {
@@ -75,7 +89,8 @@ pub(crate) fn body(bytes: &Bytes, input: Input, expected: Expected, validation: 
 
 /// Reads a patched or otherwise changed object again.
 pub(crate) fn value(value: Value, expected: Expected, validation: FieldValidation) -> Result<Body> {
-    let decoded = schema::decode_value(value, &expected.schema()).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let decoded = schema::decode_value(value, &expected.schema())
+        .map_err(|error| ApiError::bad_request(error.to_string()))?;
     finish(decoded, expected, validation)
 }
 
@@ -95,9 +110,14 @@ fn finish(decoded: Decoded, expected: Expected, validation: FieldValidation) -> 
         },
     };
     let Value::Object(root) = decoded.value else {
-        return Err(ApiError::bad_request("the object provided is not a JSON object"));
+        return Err(ApiError::bad_request(
+            "the object provided is not a JSON object",
+        ));
     };
-    Ok(Body { object: Object::new(typed(root, expected)), warnings })
+    Ok(Body {
+        object: Object::new(typed(root, expected)),
+        warnings,
+    })
 }
 
 /// `root` with kind and apiVersion first.
@@ -105,20 +125,31 @@ fn typed(root: Map<String, Value>, expected: Expected) -> Map<String, Value> {
     let mut object = Map::with_capacity(root.len() + 2);
     object.insert("kind".to_owned(), expected.kind.into());
     object.insert("apiVersion".to_owned(), expected.api_version().into());
-    object.extend(root.into_iter().filter(|(key, _)| key != "kind" && key != "apiVersion"));
+    object.extend(
+        root.into_iter()
+            .filter(|(key, _)| key != "kind" && key != "apiVersion"),
+    );
     object
 }
 
 fn parse_json(bytes: &Bytes, expected: Expected) -> Result<Value> {
     let value = schema::parse_json(bytes);
-    value.map_err(|error| unrecognized(bytes, expected, &format!("couldn't get version/kind; json parse error: {error}")))
+    value.map_err(|error| {
+        unrecognized(
+            bytes,
+            expected,
+            &format!("couldn't get version/kind; json parse error: {error}"),
+        )
+    })
 }
 
 /// Kind and apiVersion of a body; the error is in the words of Go's decoder.
 pub(crate) fn type_of(value: &Value) -> Result<(String, String), String> {
     let target = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
     let mismatch = |what: &str, place: &str| {
-        Err(format!("couldn't get version/kind; json parse error: json: cannot unmarshal {what} into Go {place}"))
+        Err(format!(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal {what} into Go {place}"
+        ))
     };
     let map = match value {
         Value::Object(map) => map,
@@ -130,7 +161,12 @@ pub(crate) fn type_of(value: &Value) -> Result<(String, String), String> {
         match map.get(key) {
             None | Some(Value::Null) => {}
             Some(Value::String(text)) => *slot = text.clone(),
-            Some(other) => return mismatch(json_type(other), &format!("struct field .{key} of type string")),
+            Some(other) => {
+                return mismatch(
+                    json_type(other),
+                    &format!("struct field .{key} of type string"),
+                );
+            }
         }
     }
     let [kind, api_version] = found;
@@ -151,7 +187,9 @@ fn json_type(value: &Value) -> &'static str {
 fn unrecognized(bytes: &[u8], expected: Expected, why: &str) -> ApiError {
     let kind = expected.kind;
     let (shown, more) = excerpt(bytes);
-    ApiError::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {why} ({shown}{more})"))
+    ApiError::bad_request(format!(
+        "the object provided is unrecognized (must be of type {kind}): {why} ({shown}{more})"
+    ))
 }
 
 /// The beginning of a body, as Go's error shows it: text if it looks like an object, else hexadecimal.
@@ -177,7 +215,11 @@ fn check_type(kind: &str, api_version: &str, expected: Expected) -> Result<()> {
         return Ok(());
     }
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    let (group, version) = if api_version.is_empty() { (expected.group, expected.version) } else { (group, version) };
+    let (group, version) = if api_version.is_empty() {
+        (expected.group, expected.version)
+    } else {
+        (group, version)
+    };
     let kind = if kind.is_empty() { expected.kind } else { kind };
     if SchemaRef::for_kind(group, version, kind).is_none() {
         let message = format!(
@@ -190,7 +232,12 @@ fn check_type(kind: &str, api_version: &str, expected: Expected) -> Result<()> {
         )));
     }
     if !kind_fits {
-        let internal = expected.group.split('.').next().filter(|group| !group.is_empty()).unwrap_or("core");
+        let internal = expected
+            .group
+            .split('.')
+            .next()
+            .filter(|group| !group.is_empty())
+            .unwrap_or("core");
         return Err(ApiError::bad_request(format!(
             "{kind} in version {version:?} cannot be handled as a {}: converting ({version}.{kind}) to ({internal}.{}): \
              unknown conversion",
@@ -209,7 +256,8 @@ pub(crate) fn protobuf_value(bytes: &[u8], schema: &SchemaRef) -> Result<Value> 
 }
 
 fn protobuf(bytes: &Bytes, expected: Expected, validation: FieldValidation) -> Result<Body> {
-    let envelope = Envelope::open(bytes).map_err(|error| unrecognized(bytes, expected, &error.to_string()))?;
+    let envelope =
+        Envelope::open(bytes).map_err(|error| unrecognized(bytes, expected, &error.to_string()))?;
     check_type(&envelope.kind, &envelope.api_version, expected)?;
     let value = envelope.decode(&expected.schema()).map_err(|error| {
         ApiError::bad_request(format!(
@@ -218,5 +266,12 @@ fn protobuf(bytes: &Bytes, expected: Expected, validation: FieldValidation) -> R
         ))
     })?;
     // Protobuf has no names, hence no unknown ones.
-    finish(Decoded { value, strict: Vec::new() }, expected, validation)
+    finish(
+        Decoded {
+            value,
+            strict: Vec::new(),
+        },
+        expected,
+        validation,
+    )
 }

@@ -12,7 +12,11 @@ use crate::body::Body;
 #[async_trait]
 pub trait NodeDialer: Send + Sync {
     /// Sends `request` to the kubelet of `node`. The answer's body streams.
-    async fn request(&self, node: &str, request: Request<Bytes>) -> Result<Response<Body>, DialError>;
+    async fn request(
+        &self,
+        node: &str,
+        request: Request<Bytes>,
+    ) -> Result<Response<Body>, DialError>;
 }
 
 /// Why a node did not answer.
@@ -37,7 +41,11 @@ pub struct NoNodes;
 
 #[async_trait]
 impl NodeDialer for NoNodes {
-    async fn request(&self, node: &str, _request: Request<Bytes>) -> Result<Response<Body>, DialError> {
+    async fn request(
+        &self,
+        node: &str,
+        _request: Request<Bytes>,
+    ) -> Result<Response<Body>, DialError> {
         Err(DialError::Unknown(node.to_owned()))
     }
 }

@@ -28,16 +28,28 @@ impl Health {
     /// Answers a health path; `None` for other paths.
     pub(crate) fn answer(&self, info: &RequestInfo, draining: bool) -> Option<Answer> {
         let path = info.path.trim_end_matches('/');
-        let (kind, one) = ["healthz", "livez", "readyz"].into_iter().find_map(|kind| {
-            let rest = path.strip_prefix('/')?.strip_prefix(kind)?;
-            (rest.is_empty() || rest.starts_with('/')).then(|| (kind, rest.trim_start_matches('/')))
-        })?;
+        let (kind, one) = ["healthz", "livez", "readyz"]
+            .into_iter()
+            .find_map(|kind| {
+                let rest = path.strip_prefix('/')?.strip_prefix(kind)?;
+                (rest.is_empty() || rest.starts_with('/'))
+                    .then(|| (kind, rest.trim_start_matches('/')))
+            })?;
         let mut results: Vec<(String, Result<(), String>)> = vec![("ping".to_owned(), Ok(()))];
         if kind != "livez" {
-            results.extend(self.ready.read().iter().map(|(name, check)| (name.clone(), check())));
+            results.extend(
+                self.ready
+                    .read()
+                    .iter()
+                    .map(|(name, check)| (name.clone(), check())),
+            );
         }
         if kind == "readyz" {
-            let stopping = if draining { Err("process is shutting down".to_owned()) } else { Ok(()) };
+            let stopping = if draining {
+                Err("process is shutting down".to_owned())
+            } else {
+                Ok(())
+            };
             results.push(("shutdown".to_owned(), stopping));
         }
         if !one.is_empty() {
@@ -45,9 +57,10 @@ impl Health {
             return Some(match result {
                 None => Answer::text(StatusCode::NOT_FOUND, "404 page not found\n"),
                 Some((_, Ok(()))) => Answer::text(StatusCode::OK, "ok"),
-                Some((name, Err(why))) => {
-                    Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("internal server error: {name}: {why}\n"))
-                }
+                Some((name, Err(why))) => Answer::text(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    format!("internal server error: {name}: {why}\n"),
+                ),
             });
         }
         let excluded: Vec<&str> = info.query.all("exclude").collect();
@@ -68,9 +81,16 @@ fn report(kind: &str, results: &[(String, Result<(), String>)], verbose: bool) -
             Err(why) => text.push_str(&format!("[-]{name} failed: {why}\n")),
         }
     }
-    text.push_str(&format!("{kind} check {}\n", if healthy { "passed" } else { "failed" }));
+    text.push_str(&format!(
+        "{kind} check {}\n",
+        if healthy { "passed" } else { "failed" }
+    ));
     // A load balancer tells "not now" from "broken" by the code.
-    let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if healthy {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     Answer::text(status, text)
 }
 
@@ -95,7 +115,11 @@ pub(crate) fn version() -> Value {
 }
 
 fn os() -> &'static str {
-    if std::env::consts::OS == "macos" { "darwin" } else { std::env::consts::OS }
+    if std::env::consts::OS == "macos" {
+        "darwin"
+    } else {
+        std::env::consts::OS
+    }
 }
 
 fn architecture() -> &'static str {

@@ -29,13 +29,29 @@ pub(crate) fn seconds(time: coracle_clock::Timestamp) -> String {
 }
 
 /// Fills in what a new object starts with, and takes off what a client may not set.
-pub(crate) fn prepare_create(object: &mut Object, resource: &Resource, namespace: &str, clock: &Clock) {
+pub(crate) fn prepare_create(
+    object: &mut Object,
+    resource: &Resource,
+    namespace: &str,
+    clock: &Clock,
+) {
     let (uid, now) = (clock.uuid(), time_stamp(clock));
     let metadata = object.metadata_mut();
-    for field in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion"] {
+    for field in [
+        "selfLink",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "resourceVersion",
+    ] {
         metadata.shift_remove(field);
     }
-    let text = |field: &str| metadata.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |field: &str| {
+        metadata
+            .get(field)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
     let (name, base) = (text("name"), text("generateName"));
     if name.is_empty() && !base.is_empty() {
         metadata.insert("name".to_owned(), generated_name(&base, clock).into());
@@ -61,7 +77,12 @@ pub(crate) fn generated_name(base: &str, clock: &Clock) -> String {
 
 /// Puts back what an update may not change.
 pub(crate) fn prepare_update(new: &mut Object, old: &Object) {
-    let old_metadata = old.root().get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
+    let old_metadata = old
+        .root()
+        .get("metadata")
+        .and_then(Value::as_object)
+        .cloned()
+        .unwrap_or_default();
     let metadata = new.metadata_mut();
     metadata.shift_remove("selfLink");
     let mut keep = |field: &str, always: bool| match old_metadata.get(field) {
@@ -118,7 +139,11 @@ pub(crate) fn dedup_owners(object: &mut Object, patch_or_mutated: bool) -> Optio
     let mut repeated: Vec<String> = Vec::new();
     for owner in owners.drain(..) {
         if kept.contains(&owner) {
-            let uid = owner.get("uid").and_then(Value::as_str).unwrap_or_default().to_owned();
+            let uid = owner
+                .get("uid")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned();
             if !repeated.contains(&uid) {
                 repeated.push(uid);
             }
@@ -130,7 +155,11 @@ pub(crate) fn dedup_owners(object: &mut Object, patch_or_mutated: bool) -> Optio
     if repeated.is_empty() {
         return None;
     }
-    let when = if patch_or_mutated { " after mutating admission happens" } else { "" };
+    let when = if patch_or_mutated {
+        " after mutating admission happens"
+    } else {
+        ""
+    };
     Some(format!(
         ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and \
          may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
@@ -181,14 +210,23 @@ fn validate_owners(object: &Object, errors: &mut FieldErrors) {
             _ => ("", ""),
         };
         if version.is_empty() {
-            bad("apiVersion", text("apiVersion"), "version must not be empty");
+            bad(
+                "apiVersion",
+                text("apiVersion"),
+                "version must not be empty",
+            );
         }
         for field in ["kind", "name", "uid"] {
             if text(field).is_empty() {
                 bad(field, "", "must not be empty");
             }
         }
-        if text("kind") == "Event" && matches!((group, version), ("", "v1") | ("events.k8s.io", "v1" | "v1beta1")) {
+        if text("kind") == "Event"
+            && matches!(
+                (group, version),
+                ("", "v1") | ("events.k8s.io", "v1" | "v1beta1")
+            )
+        {
             let detail = format!("{group}/{version}, Kind=Event is disallowed from being an owner");
             let value = owner.value().cloned();
             errors.push(ErrorType::Invalid, owners.path(), value, detail);
@@ -200,7 +238,12 @@ fn validate_owners(object: &Object, errors: &mut FieldErrors) {
                     text("kind"),
                     text("name")
                 );
-                errors.push(ErrorType::Invalid, owners.path(), owners.value().cloned(), detail);
+                errors.push(
+                    ErrorType::Invalid,
+                    owners.path(),
+                    owners.value().cloned(),
+                    detail,
+                );
             }
             controller.get_or_insert_with(|| format!("{}/{}", text("kind"), text("name")));
         }
@@ -209,28 +252,52 @@ fn validate_owners(object: &Object, errors: &mut FieldErrors) {
 
 fn validate_finalizers(object: &Object, errors: &mut FieldErrors) {
     let finalizers = object.at("metadata.finalizers");
-    let list: Vec<&str> = finalizers.items().map(|item| item.value().and_then(Value::as_str).unwrap_or("")).collect();
+    let list: Vec<&str> = finalizers
+        .items()
+        .map(|item| item.value().and_then(Value::as_str).unwrap_or(""))
+        .collect();
     for finalizer in &list {
         for message in names::qualified_name(finalizer) {
-            errors.push(ErrorType::Invalid, finalizers.path(), Some(Value::from(*finalizer)), message);
+            errors.push(
+                ErrorType::Invalid,
+                finalizers.path(),
+                Some(Value::from(*finalizer)),
+                message,
+            );
         }
     }
     if list.contains(&ORPHAN) && list.contains(&FOREGROUND) {
-        errors.invalid(&finalizers, "finalizer orphan and foregroundDeletion cannot be both set");
+        errors.invalid(
+            &finalizers,
+            "finalizer orphan and foregroundDeletion cannot be both set",
+        );
     }
     for item in finalizers.items() {
         if !item.str().contains('/') && !matches!(item.str(), ORPHAN | FOREGROUND | "kubernetes") {
-            errors.invalid(&item, "name is neither a standard finalizer name nor is it fully qualified");
+            errors.invalid(
+                &item,
+                "name is neither a standard finalizer name nor is it fully qualified",
+            );
         }
     }
 }
 
 /// Reports changes of metadata that an update may not make.
 pub(crate) fn validate_update(new: &Object, old: &Object, errors: &mut FieldErrors) {
-    const IMMUTABLE: &[&str] =
-        &["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"];
+    const IMMUTABLE: &[&str] = &[
+        "name",
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ];
     if old.is_terminating() {
-        let had: Vec<&Value> = old.at("metadata.finalizers").items().filter_map(|item| item.value()).collect();
+        let had: Vec<&Value> = old
+            .at("metadata.finalizers")
+            .items()
+            .filter_map(|item| item.value())
+            .collect();
         let finalizers = new.at("metadata.finalizers");
         let added: Vec<String> = finalizers
             .items()
@@ -259,8 +326,12 @@ pub(crate) fn validate_update(new: &Object, old: &Object, errors: &mut FieldErro
 /// Whether everything but metadata and status is the same.
 pub(crate) fn same_spec(new: &Object, old: &Object) -> bool {
     let rest = |object: &Object| {
-        let keys = object.root().iter().filter(|(key, _)| !matches!(key.as_str(), "metadata" | "status"));
-        keys.map(|(key, value)| (key.clone(), value.clone())).collect::<serde_json::Map<_, _>>()
+        let keys = object
+            .root()
+            .iter()
+            .filter(|(key, _)| !matches!(key.as_str(), "metadata" | "status"));
+        keys.map(|(key, value)| (key.clone(), value.clone()))
+            .collect::<serde_json::Map<_, _>>()
     };
     rest(new) == rest(old)
 }
@@ -277,7 +348,11 @@ pub(crate) fn same(new: &Object, old: &Object) -> bool {
 
 /// The finalizers of an object.
 pub(crate) fn finalizers(object: &Object) -> Vec<String> {
-    object.at("metadata.finalizers").items().map(|item| item.str().to_owned()).collect()
+    object
+        .at("metadata.finalizers")
+        .items()
+        .map(|item| item.str().to_owned())
+        .collect()
 }
 
 /// Replaces the finalizers; none removes the field.
@@ -285,16 +360,22 @@ pub(crate) fn set_finalizers(object: &mut Object, finalizers: &[String]) {
     if finalizers.is_empty() {
         object.metadata_mut().shift_remove("finalizers");
     } else {
-        object.metadata_mut().insert("finalizers".to_owned(), json!(finalizers));
+        object
+            .metadata_mut()
+            .insert("finalizers".to_owned(), json!(finalizers));
     }
     order(object);
 }
 
 /// Marks an object as being deleted.
 pub(crate) fn set_deletion(object: &mut Object, when: Value, grace: Option<i64>) {
-    object.metadata_mut().insert("deletionTimestamp".to_owned(), when);
+    object
+        .metadata_mut()
+        .insert("deletionTimestamp".to_owned(), when);
     if let Some(seconds) = grace {
-        object.metadata_mut().insert("deletionGracePeriodSeconds".to_owned(), seconds.into());
+        object
+            .metadata_mut()
+            .insert("deletionGracePeriodSeconds".to_owned(), seconds.into());
     }
     order(object);
 }
@@ -309,7 +390,9 @@ mod tests {
     }
 
     fn config_maps() -> &'static Resource {
-        Registry::builtin().by_plural("", "v1", "configmaps").expect("config maps are served")
+        Registry::builtin()
+            .by_plural("", "v1", "configmaps")
+            .expect("config maps are served")
     }
 
     fn findings(value: Value) -> Vec<String> {
@@ -320,7 +403,9 @@ mod tests {
 
     #[tokio::test]
     async fn new_objects_get_an_identity_and_lose_what_clients_may_not_set() {
-        let mut new = object(json!({"metadata": {"generateName": "g-", "selfLink": "/x", "deletionTimestamp": "x"}}));
+        let mut new = object(
+            json!({"metadata": {"generateName": "g-", "selfLink": "/x", "deletionTimestamp": "x"}}),
+        );
         prepare_create(&mut new, config_maps(), "kt", &Clock::fake(1));
         assert!(new.name().starts_with("g-") && new.name().len() == 7);
         assert_eq!((new.namespace(), new.uid().len()), ("kt", 36));
@@ -330,13 +415,20 @@ mod tests {
 
     #[test]
     fn findings_are_worded_as_upstream_words_them() {
-        assert_eq!(findings(json!({})), ["metadata.name: Required value: name or generateName is required"]);
         assert_eq!(
-            findings(json!({"metadata": {"name": "x", "finalizers": ["plain"]}})),
-            ["metadata.finalizers[0]: Invalid value: \"plain\": name is neither a standard finalizer name nor is it fully qualified"]
+            findings(json!({})),
+            ["metadata.name: Required value: name or generateName is required"]
         );
         assert_eq!(
-            findings(json!({"metadata": {"name": "x", "ownerReferences": [{"apiVersion": "v1", "name": "p", "uid": "1"}]}})),
+            findings(json!({"metadata": {"name": "x", "finalizers": ["plain"]}})),
+            [
+                "metadata.finalizers[0]: Invalid value: \"plain\": name is neither a standard finalizer name nor is it fully qualified"
+            ]
+        );
+        assert_eq!(
+            findings(
+                json!({"metadata": {"name": "x", "ownerReferences": [{"apiVersion": "v1", "name": "p", "uid": "1"}]}})
+            ),
             ["metadata.ownerReferences.kind: Invalid value: \"\": must not be empty"]
         );
     }
@@ -344,12 +436,16 @@ mod tests {
     #[test]
     fn identity_cannot_be_changed() {
         let old = object(json!({"metadata": {"name": "x", "uid": "1", "creationTimestamp": "t"}}));
-        let mut new = object(json!({"metadata": {"name": "x", "uid": "2", "creationTimestamp": "u"}}));
+        let mut new =
+            object(json!({"metadata": {"name": "x", "uid": "2", "creationTimestamp": "u"}}));
         prepare_update(&mut new, &old);
         let mut errors = FieldErrors::default();
         validate_update(&new, &old, &mut errors);
         let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        assert_eq!(texts, ["metadata.uid: Invalid value: \"2\": field is immutable"]);
+        assert_eq!(
+            texts,
+            ["metadata.uid: Invalid value: \"2\": field is immutable"]
+        );
         assert_eq!(new.metadata("creationTimestamp"), "t");
     }
 }

@@ -39,7 +39,11 @@ impl Metrics {
     /// Counts one finished request. `resource` is empty for paths that name none.
     pub(crate) fn request(&self, verb: &'static str, resource: &str, code: u16, took: Duration) {
         let mut requests = self.requests.lock();
-        let mut labels = Labels { verb, resource: resource.to_owned(), code };
+        let mut labels = Labels {
+            verb,
+            resource: resource.to_owned(),
+            code,
+        };
         if requests.len() >= MAX_SERIES && !requests.contains_key(&labels) {
             labels.resource = "other".to_owned();
         }
@@ -74,33 +78,83 @@ impl Metrics {
         let head = |text: &mut String, name: &str, kind: &str, help: &str| {
             let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
         };
-        head(&mut text, "apiserver_request_total", "counter", "Requests, by verb, resource and HTTP status.");
+        head(
+            &mut text,
+            "apiserver_request_total",
+            "counter",
+            "Requests, by verb, resource and HTTP status.",
+        );
         let requests = self.requests.lock().clone();
-        for (Labels { verb, resource, code }, series) in &requests {
+        for (
+            Labels {
+                verb,
+                resource,
+                code,
+            },
+            series,
+        ) in &requests
+        {
             let labels = format!("verb=\"{verb}\",resource=\"{resource}\",code=\"{code}\"");
             let _ = writeln!(text, "apiserver_request_total{{{labels}}} {}", series.count);
         }
         let name = "apiserver_request_duration_seconds";
-        head(&mut text, name, "histogram", "Time until the answer was ready, by verb, resource and HTTP status.");
-        for (Labels { verb, resource, code }, series) in &requests {
+        head(
+            &mut text,
+            name,
+            "histogram",
+            "Time until the answer was ready, by verb, resource and HTTP status.",
+        );
+        for (
+            Labels {
+                verb,
+                resource,
+                code,
+            },
+            series,
+        ) in &requests
+        {
             let labels = format!("verb=\"{verb}\",resource=\"{resource}\",code=\"{code}\"");
             for (bound, count) in BUCKETS.iter().zip(series.buckets) {
                 let _ = writeln!(text, "{name}_bucket{{{labels},le=\"{bound}\"}} {count}");
             }
-            let _ = writeln!(text, "{name}_bucket{{{labels},le=\"+Inf\"}} {}", series.count);
-            let _ = writeln!(text, "{name}_sum{{{labels}}} {}\n{name}_count{{{labels}}} {}", series.seconds, series.count);
+            let _ = writeln!(
+                text,
+                "{name}_bucket{{{labels},le=\"+Inf\"}} {}",
+                series.count
+            );
+            let _ = writeln!(
+                text,
+                "{name}_sum{{{labels}}} {}\n{name}_count{{{labels}}} {}",
+                series.seconds, series.count
+            );
         }
         let gauges = [
-            ("apiserver_longrunning_requests", "Open watches.", self.watches.load(Ordering::Relaxed)),
-            ("apiserver_current_inflight_requests", "Requests being handled.", self.in_flight.load(Ordering::Relaxed)),
+            (
+                "apiserver_longrunning_requests",
+                "Open watches.",
+                self.watches.load(Ordering::Relaxed),
+            ),
+            (
+                "apiserver_current_inflight_requests",
+                "Requests being handled.",
+                self.in_flight.load(Ordering::Relaxed),
+            ),
         ];
         for (name, help, value) in gauges {
             head(&mut text, name, "gauge", help);
             let _ = writeln!(text, "{name} {value}");
         }
-        head(&mut text, "apiserver_storage_objects", "gauge", "Stored objects, by resource.");
+        head(
+            &mut text,
+            "apiserver_storage_objects",
+            "gauge",
+            "Stored objects, by resource.",
+        );
         for (resource, count) in objects {
-            let _ = writeln!(text, "apiserver_storage_objects{{resource=\"{resource}\"}} {count}");
+            let _ = writeln!(
+                text,
+                "apiserver_storage_objects{{resource=\"{resource}\"}} {count}"
+            );
         }
         text
     }
@@ -125,7 +179,9 @@ mod tests {
         metrics.request("get", "pods", 200, Duration::from_millis(2));
         metrics.request("get", "pods", 200, Duration::from_millis(20));
         let text = metrics.render(std::iter::once(("pods".to_owned(), 3)));
-        assert!(text.contains(r#"apiserver_request_total{verb="get",resource="pods",code="200"} 2"#));
+        assert!(
+            text.contains(r#"apiserver_request_total{verb="get",resource="pods",code="200"} 2"#)
+        );
         assert!(text.contains(r#"apiserver_request_duration_seconds_bucket{verb="get",resource="pods",code="200",le="0.005"} 1"#));
         assert!(text.contains(r#"apiserver_storage_objects{resource="pods"} 3"#));
     }

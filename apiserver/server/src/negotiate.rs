@@ -13,8 +13,13 @@ pub(crate) const YAML: &str = "application/yaml";
 pub(crate) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 const OBJECT_TYPES: &[&str] = &[JSON, YAML, PROTOBUF];
-const LIST_TYPES: &[&str] =
-    &[JSON, YAML, PROTOBUF, "application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
+const LIST_TYPES: &[&str] = &[
+    JSON,
+    YAML,
+    PROTOBUF,
+    "application/json;stream=watch",
+    "application/vnd.kubernetes.protobuf;stream=watch",
+];
 
 /// The bytes that an answer is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +56,11 @@ pub(crate) struct Output {
 
 impl Output {
     /// Plain JSON of the object.
-    pub(crate) const PLAIN: Self = Self { format: Format::Json, shape: Shape::Object, pretty: false };
+    pub(crate) const PLAIN: Self = Self {
+        format: Format::Json,
+        shape: Shape::Object,
+        pretty: false,
+    };
 
     /// Whether stored bytes can be sent as they are.
     pub(crate) fn is_plain(self) -> bool {
@@ -62,9 +71,17 @@ impl Output {
 /// Chooses the representation from `Accept`. `list` adds the types that watches may ask for.
 pub(crate) fn output(headers: &HeaderMap, pretty: Option<&str>, verb: &str) -> Result<Output> {
     let pretty = matches!(pretty, Some("1" | "true"));
-    let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",");
+    let accept = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect::<Vec<_>>()
+        .join(",");
     if accept.trim().is_empty() {
-        return Ok(Output { pretty, ..Output::PLAIN });
+        return Ok(Output {
+            pretty,
+            ..Output::PLAIN
+        });
     }
     let mut protobuf = None;
     for clause in accept.split(',') {
@@ -76,7 +93,12 @@ pub(crate) fn output(headers: &HeaderMap, pretty: Option<&str>, verb: &str) -> R
             _ => continue,
         };
         let parameters: Vec<(&str, &str)> = parts.filter_map(|part| part.split_once('=')).collect();
-        let get = |key: &str| parameters.iter().find(|(k, _)| *k == key).map(|(_, value)| *value);
+        let get = |key: &str| {
+            parameters
+                .iter()
+                .find(|(k, _)| *k == key)
+                .map(|(_, value)| *value)
+        };
         let version = match get("v") {
             Some("v1") | None => "v1",
             Some("v1beta1") => "v1beta1",
@@ -85,7 +107,9 @@ pub(crate) fn output(headers: &HeaderMap, pretty: Option<&str>, verb: &str) -> R
         let shape = match (get("as"), get("g")) {
             (None, _) => Shape::Object,
             (Some("Table"), Some("meta.k8s.io")) => Shape::Table(version),
-            (Some("PartialObjectMetadata"), Some("meta.k8s.io")) if verb != "list" => Shape::PartialMetadata(version),
+            (Some("PartialObjectMetadata"), Some("meta.k8s.io")) if verb != "list" => {
+                Shape::PartialMetadata(version)
+            }
             (Some("PartialObjectMetadataList"), Some("meta.k8s.io")) if verb == "list" => {
                 Shape::PartialMetadata(version)
             }
@@ -94,12 +118,17 @@ pub(crate) fn output(headers: &HeaderMap, pretty: Option<&str>, verb: &str) -> R
                 return Err(ApiError::new(406, "NotAcceptable", message));
             }
             (Some("PartialObjectMetadata"), Some("meta.k8s.io")) => {
-                let message = "you requested PartialObjectMetadata, but the requested object is a list";
+                let message =
+                    "you requested PartialObjectMetadata, but the requested object is a list";
                 return Err(ApiError::new(406, "NotAcceptable", message));
             }
             _ => continue,
         };
-        let output = Output { format, shape, pretty };
+        let output = Output {
+            format,
+            shape,
+            pretty,
+        };
         if format != Format::Protobuf {
             return Ok(output);
         }
@@ -111,7 +140,11 @@ pub(crate) fn output(headers: &HeaderMap, pretty: Option<&str>, verb: &str) -> R
         return Ok(output);
     }
     let lists = matches!(verb, "list" | "watch" | "deletecollection");
-    Err(ApiError::not_acceptable(if lists { LIST_TYPES } else { OBJECT_TYPES }))
+    Err(ApiError::not_acceptable(if lists {
+        LIST_TYPES
+    } else {
+        OBJECT_TYPES
+    }))
 }
 
 /// The format of a request body.
@@ -137,7 +170,10 @@ pub(crate) fn input(headers: &HeaderMap) -> Result<Input> {
 
 /// `Content-Type` without parameters.
 pub(crate) fn media_type(headers: &HeaderMap) -> &str {
-    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let value = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim()
 }
 
@@ -154,12 +190,18 @@ mod tests {
     #[test]
     fn kubectl_gets_tables() {
         let accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
-        assert_eq!(chosen(accept, "list").expect("acceptable").shape, Shape::Table("v1"));
+        assert_eq!(
+            chosen(accept, "list").expect("acceptable").shape,
+            Shape::Table("v1")
+        );
     }
 
     #[test]
     fn json_is_preferred_to_protobuf() {
-        let output = chosen("application/xml, application/vnd.kubernetes.protobuf, application/json", "get");
+        let output = chosen(
+            "application/xml, application/vnd.kubernetes.protobuf, application/json",
+            "get",
+        );
         assert_eq!(output.expect("acceptable").format, Format::Json);
         let output = chosen("application/vnd.kubernetes.protobuf", "get");
         assert_eq!(output.expect("acceptable").format, Format::Protobuf);
@@ -169,6 +211,10 @@ mod tests {
     fn unknown_types_are_not_acceptable() {
         let error = chosen("application/*", "get").expect_err("not acceptable");
         assert_eq!(error.code(), 406);
-        assert!(error.to_string().ends_with("application/json, application/yaml, application/vnd.kubernetes.protobuf"));
+        assert!(
+            error.to_string().ends_with(
+                "application/json, application/yaml, application/vnd.kubernetes.protobuf"
+            )
+        );
     }
 }

@@ -46,14 +46,32 @@ impl WriteOptions {
             "Strict" => FieldValidation::Strict,
             other => {
                 let detail = r#"supported values: "", "Ignore", "Strict", "Warn""#;
-                errors.push(ErrorType::NotSupported, "fieldValidation", Some(Value::from(other)), detail);
+                errors.push(
+                    ErrorType::NotSupported,
+                    "fieldValidation",
+                    Some(Value::from(other)),
+                    detail,
+                );
                 FieldValidation::Warn
             }
         };
         if kind == "PatchOptions" && query.has("force") && truthy(query.get("force")) {
-            errors.push(ErrorType::Forbidden, "force", None, "may not be specified for non-apply patch");
+            errors.push(
+                ErrorType::Forbidden,
+                "force",
+                None,
+                "may not be specified for non-apply patch",
+            );
         }
-        finish(kind, errors, Self { dry_run, field_manager, field_validation })
+        finish(
+            kind,
+            errors,
+            Self {
+                dry_run,
+                field_manager,
+                field_validation,
+            },
+        )
     }
 }
 
@@ -95,24 +113,45 @@ impl DeleteOptions {
                 options.grace_period_seconds = body.at("gracePeriodSeconds").as_i64();
                 options.orphan_dependents = body.at("orphanDependents").as_bool();
                 options.uid = body.at("preconditions.uid").as_str().map(str::to_owned);
-                options.resource_version = body.at("preconditions.resourceVersion").as_str().map(str::to_owned);
-                let dry_runs = body.at("dryRun").items().map(|item| item.str().to_owned()).collect();
-                (body.at("propagationPolicy").as_str().map(str::to_owned), dry_runs)
+                options.resource_version = body
+                    .at("preconditions.resourceVersion")
+                    .as_str()
+                    .map(str::to_owned);
+                let dry_runs = body
+                    .at("dryRun")
+                    .items()
+                    .map(|item| item.str().to_owned())
+                    .collect();
+                (
+                    body.at("propagationPolicy").as_str().map(str::to_owned),
+                    dry_runs,
+                )
             }
             None => {
-                options.grace_period_seconds = match query.get("gracePeriodSeconds").filter(|text| !text.is_empty()) {
+                options.grace_period_seconds = match query
+                    .get("gracePeriodSeconds")
+                    .filter(|text| !text.is_empty())
+                {
                     Some(text) => Some(text.parse().map_err(|_| {
                         let why = format!("strconv.ParseInt: parsing {text:?}: invalid syntax");
                         ApiError::bad_request(why)
                     })?),
                     None => None,
                 };
-                let orphan = query.get("orphanDependents").filter(|text| !text.is_empty());
+                let orphan = query
+                    .get("orphanDependents")
+                    .filter(|text| !text.is_empty());
                 options.orphan_dependents = orphan.map(|text| truthy(Some(text)));
-                (query.get("propagationPolicy").map(str::to_owned), dry_run_values(query))
+                (
+                    query.get("propagationPolicy").map(str::to_owned),
+                    dry_run_values(query),
+                )
             }
         };
-        if options.grace_period_seconds.is_some_and(|seconds| seconds < 0) {
+        if options
+            .grace_period_seconds
+            .is_some_and(|seconds| seconds < 0)
+        {
             options.grace_period_seconds = Some(1);
         }
         options.propagation = match policy.as_deref() {
@@ -122,7 +161,12 @@ impl DeleteOptions {
             Some("Foreground") => Some(Propagation::Foreground),
             Some(other) => {
                 let detail = r#"supported values: "Foreground", "Background", "Orphan", "nil""#;
-                errors.push(ErrorType::NotSupported, "propagationPolicy", Some(Value::from(other)), detail);
+                errors.push(
+                    ErrorType::NotSupported,
+                    "propagationPolicy",
+                    Some(Value::from(other)),
+                    detail,
+                );
                 None
             }
         };
@@ -130,7 +174,12 @@ impl DeleteOptions {
             && !policy.is_empty()
         {
             let detail = "orphanDependents and deletionPropagation cannot be both set";
-            errors.push(ErrorType::Invalid, "propagationPolicy", Some(Value::from(policy.as_str())), detail);
+            errors.push(
+                ErrorType::Invalid,
+                "propagationPolicy",
+                Some(Value::from(policy.as_str())),
+                detail,
+            );
         }
         options.dry_run = dry_run(&dry_runs, &mut errors);
         finish("DeleteOptions", errors, options)
@@ -144,7 +193,12 @@ fn dry_run_values(query: &Query) -> Vec<String> {
 fn dry_run(values: &[String], errors: &mut FieldErrors) -> bool {
     if values.iter().any(|value| value != "All") {
         let shown = Value::from(values.to_vec());
-        errors.push(ErrorType::NotSupported, "dryRun", Some(shown), r#"supported values: "All""#);
+        errors.push(
+            ErrorType::NotSupported,
+            "dryRun",
+            Some(shown),
+            r#"supported values: "All""#,
+        );
     }
     !values.is_empty()
 }
@@ -156,8 +210,16 @@ fn check_field_manager(manager: &str, errors: &mut FieldErrors) {
     }
     for (at, character) in manager.char_indices() {
         if character.is_control() {
-            let detail = format!("invalid character U+{:04X} (at position {at})", character as u32);
-            errors.push(ErrorType::Invalid, "fieldManager", Some(Value::from(manager)), detail);
+            let detail = format!(
+                "invalid character U+{:04X} (at position {at})",
+                character as u32
+            );
+            errors.push(
+                ErrorType::Invalid,
+                "fieldManager",
+                Some(Value::from(manager)),
+                detail,
+            );
         }
     }
 }
@@ -166,7 +228,13 @@ fn finish<T>(kind: &str, errors: FieldErrors, options: T) -> Result<T> {
     if errors.is_empty() {
         return Ok(options);
     }
-    Err(ApiError::invalid_as("meta.k8s.io", kind, &format!("{kind}.meta.k8s.io"), "", &errors))
+    Err(ApiError::invalid_as(
+        "meta.k8s.io",
+        kind,
+        &format!("{kind}.meta.k8s.io"),
+        "",
+        &errors,
+    ))
 }
 
 /// How `resourceVersion` is meant.
@@ -207,7 +275,11 @@ impl ListOptions {
                 return Ok(None);
             }
             let parsed = text.parse::<i64>();
-            parsed.map(Some).map_err(|_| ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))
+            parsed.map(Some).map_err(|_| {
+                ApiError::bad_request(format!(
+                    "strconv.ParseInt: parsing {text:?}: invalid syntax"
+                ))
+            })
         };
         let mut errors = FieldErrors::default();
         let matched = get("resourceVersionMatch");
@@ -220,9 +292,13 @@ impl ListOptions {
             },
             limit: number("limit")?.map_or(0, |limit| limit.max(0) as usize),
             continue_token: get("continue").to_owned(),
-            timeout_seconds: number("timeoutSeconds")?.and_then(|seconds| u64::try_from(seconds).ok()).filter(|s| *s > 0),
+            timeout_seconds: number("timeoutSeconds")?
+                .and_then(|seconds| u64::try_from(seconds).ok())
+                .filter(|s| *s > 0),
             bookmarks: truthy(query.get("allowWatchBookmarks")),
-            send_initial_events: query.get("sendInitialEvents").map(|text| truthy(Some(text))),
+            send_initial_events: query
+                .get("sendInitialEvents")
+                .map(|text| truthy(Some(text))),
         };
         if query.get("sendInitialEvents") == Some("") {
             options.send_initial_events = None;
@@ -242,12 +318,18 @@ impl ListOptions {
         match (self.send_initial_events, matched) {
             (Some(_), matched) => {
                 if matched != "NotOlderThan" {
-                    let detail = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+                    let detail =
+                        "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
                     forbidden(errors, "resourceVersionMatch", detail);
                 }
                 if !matches!(matched, "" | "NotOlderThan") {
                     let value = Some(Value::from(matched));
-                    errors.push(ErrorType::NotSupported, "resourceVersionMatch", value, r#"supported values: "NotOlderThan""#);
+                    errors.push(
+                        ErrorType::NotSupported,
+                        "resourceVersionMatch",
+                        value,
+                        r#"supported values: "NotOlderThan""#,
+                    );
                 }
             }
             (None, "") => {}
@@ -262,27 +344,45 @@ impl ListOptions {
     }
 
     fn check_list(&self, matched: &str, errors: &mut FieldErrors) {
-        let mut forbidden = |field: &str, detail: &str| errors.push(ErrorType::Forbidden, field, None, detail);
+        let mut forbidden =
+            |field: &str, detail: &str| errors.push(ErrorType::Forbidden, field, None, detail);
         if self.send_initial_events.is_some() {
-            forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list");
+            forbidden(
+                "sendInitialEvents",
+                "sendInitialEvents is forbidden for list",
+            );
         }
         if matched.is_empty() {
             return;
         }
         if self.resource_version.is_empty() {
-            forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden unless resourceVersion is provided");
+            forbidden(
+                "resourceVersionMatch",
+                "resourceVersionMatch is forbidden unless resourceVersion is provided",
+            );
         }
         if !self.continue_token.is_empty() {
-            forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided");
+            forbidden(
+                "resourceVersionMatch",
+                "resourceVersionMatch is forbidden when continue is provided",
+            );
         }
         match matched {
             "Exact" if self.resource_version == "0" => {
-                forbidden("resourceVersionMatch", "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+                forbidden(
+                    "resourceVersionMatch",
+                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+                );
             }
             "Exact" | "NotOlderThan" => {}
             other => {
                 let detail = r#"supported values: "Exact", "NotOlderThan", """#;
-                errors.push(ErrorType::NotSupported, "resourceVersionMatch", Some(Value::from(other)), detail);
+                errors.push(
+                    ErrorType::NotSupported,
+                    "resourceVersionMatch",
+                    Some(Value::from(other)),
+                    detail,
+                );
             }
         }
     }
@@ -308,12 +408,16 @@ mod tests {
 
     #[test]
     fn bad_options_are_worded_as_upstream_words_them() {
-        let error = WriteOptions::parse(&Query::parse("dryRun=Bad"), "CreateOptions").expect_err("refused");
+        let error =
+            WriteOptions::parse(&Query::parse("dryRun=Bad"), "CreateOptions").expect_err("refused");
         assert_eq!(
             error.to_string(),
             r#"CreateOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: ["Bad"]: supported values: "All""#
         );
-        let error = ListOptions::parse(&Query::parse("sendInitialEvents=true&resourceVersionMatch=Exact"), true);
+        let error = ListOptions::parse(
+            &Query::parse("sendInitialEvents=true&resourceVersionMatch=Exact"),
+            true,
+        );
         assert_eq!(
             error.expect_err("refused").to_string(),
             r#"ListOptions.meta.k8s.io "" is invalid: [resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan, resourceVersionMatch: Unsupported value: "Exact": supported values: "NotOlderThan"]"#
@@ -324,11 +428,17 @@ mod tests {
     fn deletions_read_the_query_or_the_body() {
         let query = Query::parse("gracePeriodSeconds=3&propagationPolicy=Foreground");
         let options = DeleteOptions::parse(&query, None).expect("legal");
-        assert_eq!((options.grace_period_seconds, options.propagation), (Some(3), Some(Propagation::Foreground)));
+        assert_eq!(
+            (options.grace_period_seconds, options.propagation),
+            (Some(3), Some(Propagation::Foreground))
+        );
         let body = serde_json::json!({"preconditions": {"uid": "u"}, "dryRun": ["All"]});
         let body = Object::from_value(body).expect("an object");
         let options = DeleteOptions::parse(&query, Some(&body)).expect("legal");
-        assert_eq!((options.uid.as_deref(), options.dry_run, options.propagation), (Some("u"), true, None));
+        assert_eq!(
+            (options.uid.as_deref(), options.dry_run, options.propagation),
+            (Some("u"), true, None)
+        );
     }
 
     #[test]

@@ -41,8 +41,16 @@ impl RequestInfo {
     pub fn parse(method: &Method, uri: &Uri) -> Self {
         let query = Query::parse(uri.query().unwrap_or_default());
         let path = uri.path().to_owned();
-        let mut info = Self { verb: plain_verb(method), query, ..Self::default() };
-        let parts: Vec<String> = path.trim_matches('/').split('/').map(percent_decode).collect();
+        let mut info = Self {
+            verb: plain_verb(method),
+            query,
+            ..Self::default()
+        };
+        let parts: Vec<String> = path
+            .trim_matches('/')
+            .split('/')
+            .map(percent_decode)
+            .collect();
         info.path = path;
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         let rest = match parts.as_slice() {
@@ -117,19 +125,28 @@ impl Query {
     pub fn parse(text: &str) -> Self {
         let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (percent_decode(&key.replace('+', " ")), percent_decode(&value.replace('+', " ")))
+            (
+                percent_decode(&key.replace('+', " ")),
+                percent_decode(&value.replace('+', " ")),
+            )
         });
         Self(pairs.collect())
     }
 
     /// The first value of `key`.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.0.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(k, _)| k == key)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Every value of `key`.
     pub fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(k, _)| k == key).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .filter(move |(k, _)| k == key)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Whether `key` occurs.
@@ -140,7 +157,10 @@ impl Query {
 
 /// How Go's conversion of query parameters reads a boolean: everything but `false`, `0` and absence is true.
 pub(crate) fn truthy(value: Option<&str>) -> bool {
-    !matches!(value.map(str::to_ascii_lowercase).as_deref(), None | Some("false" | "0"))
+    !matches!(
+        value.map(str::to_ascii_lowercase).as_deref(),
+        None | Some("false" | "0")
+    )
 }
 
 fn plain_verb(method: &Method) -> &'static str {
@@ -164,7 +184,11 @@ fn percent_decode(text: &str) -> String {
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
-        let hex = |index: usize| bytes.get(index).and_then(|byte| (*byte as char).to_digit(16));
+        let hex = |index: usize| {
+            bytes
+                .get(index)
+                .and_then(|byte| (*byte as char).to_digit(16))
+        };
         match (bytes[at], hex(at + 1), hex(at + 2)) {
             (b'%', Some(high), Some(low)) => {
                 decoded.push((high * 16 + low) as u8);
@@ -184,38 +208,78 @@ mod tests {
     use super::*;
 
     fn parse(method: &str, uri: &str) -> RequestInfo {
-        RequestInfo::parse(&method.parse().expect("a method"), &uri.parse().expect("a uri"))
+        RequestInfo::parse(
+            &method.parse().expect("a method"),
+            &uri.parse().expect("a uri"),
+        )
     }
 
     #[test]
     fn namespaced_resources_are_read_from_the_path() {
-        let info = parse("PATCH", "/apis/apps/v1/namespaces/kt/deployments/web/scale?x=a%20b");
-        assert_eq!((info.verb, info.group.as_str(), info.version.as_str()), ("patch", "apps", "v1"));
-        assert_eq!((info.namespace.as_str(), info.resource.as_str()), ("kt", "deployments"));
-        assert_eq!((info.name.as_str(), info.subresource.as_str()), ("web", "scale"));
+        let info = parse(
+            "PATCH",
+            "/apis/apps/v1/namespaces/kt/deployments/web/scale?x=a%20b",
+        );
+        assert_eq!(
+            (info.verb, info.group.as_str(), info.version.as_str()),
+            ("patch", "apps", "v1")
+        );
+        assert_eq!(
+            (info.namespace.as_str(), info.resource.as_str()),
+            ("kt", "deployments")
+        );
+        assert_eq!(
+            (info.name.as_str(), info.subresource.as_str()),
+            ("web", "scale")
+        );
         assert_eq!(info.query.get("x"), Some("a b"));
     }
 
     #[test]
     fn namespaces_are_a_resource_of_their_own() {
         let info = parse("PUT", "/api/v1/namespaces/kt/finalize");
-        assert_eq!((info.resource.as_str(), info.name.as_str(), info.subresource.as_str()), ("namespaces", "kt", "finalize"));
+        assert_eq!(
+            (
+                info.resource.as_str(),
+                info.name.as_str(),
+                info.subresource.as_str()
+            ),
+            ("namespaces", "kt", "finalize")
+        );
         assert_eq!(info.namespace, "kt");
         let info = parse("GET", "/api/v1/namespaces");
-        assert_eq!((info.verb, info.resource.as_str(), info.name.as_str()), ("list", "namespaces", ""));
+        assert_eq!(
+            (info.verb, info.resource.as_str(), info.name.as_str()),
+            ("list", "namespaces", "")
+        );
     }
 
     #[test]
     fn collections_change_the_verb() {
         assert_eq!(parse("GET", "/api/v1/pods?watch=1").verb, "watch");
         assert_eq!(parse("GET", "/api/v1/pods?watch=false").verb, "list");
-        assert_eq!(parse("DELETE", "/api/v1/namespaces/a/pods").verb, "deletecollection");
-        assert_eq!(parse("GET", "/api/v1/watch/namespaces/a/pods").verb, "watch");
+        assert_eq!(
+            parse("DELETE", "/api/v1/namespaces/a/pods").verb,
+            "deletecollection"
+        );
+        assert_eq!(
+            parse("GET", "/api/v1/watch/namespaces/a/pods").verb,
+            "watch"
+        );
     }
 
     #[test]
     fn other_paths_are_not_resources() {
-        for path in ["/", "/healthz", "/api", "/apis", "/apis/apps", "/apis/apps/v1", "/api/v1", "/openapi/v3/apis/apps/v1"] {
+        for path in [
+            "/",
+            "/healthz",
+            "/api",
+            "/apis",
+            "/apis/apps",
+            "/apis/apps/v1",
+            "/api/v1",
+            "/openapi/v3/apis/apps/v1",
+        ] {
             assert!(!parse("GET", path).is_resource, "{path}");
         }
         assert_eq!(parse("POST", "/healthz").verb, "post");

@@ -20,21 +20,37 @@ impl Selection {
     /// Reads `labelSelector` and `fieldSelector`; fields that the kind does not offer are refused.
     pub fn parse(query: &Query, resource: &Resource) -> Result<Self> {
         let bad = |error: SelectorError| ApiError::bad_request(error.to_string());
-        let labels: LabelSelector = query.get("labelSelector").unwrap_or_default().parse().map_err(bad)?;
-        let fields: FieldSelector = query.get("fieldSelector").unwrap_or_default().parse().map_err(bad)?;
+        let labels: LabelSelector = query
+            .get("labelSelector")
+            .unwrap_or_default()
+            .parse()
+            .map_err(bad)?;
+        let fields: FieldSelector = query
+            .get("fieldSelector")
+            .unwrap_or_default()
+            .parse()
+            .map_err(bad)?;
         let offered = resource.strategy.selectable_fields(&Object::default());
         for requirement in fields.requirements() {
             let field = requirement.field.as_str();
-            if matches!(field, "metadata.name" | "metadata.namespace") || offered.iter().any(|(name, _)| *name == field) {
+            if matches!(field, "metadata.name" | "metadata.namespace")
+                || offered.iter().any(|(name, _)| *name == field)
+            {
                 continue;
             }
             return Err(ApiError::bad_request(if offered.is_empty() {
-                format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+                format!(
+                    "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+                )
             } else {
                 format!("field label not supported: {field}")
             }));
         }
-        Ok(Self { labels, fields, name: None })
+        Ok(Self {
+            labels,
+            fields,
+            name: None,
+        })
     }
 
     /// The same, for the object of one name only.
@@ -50,11 +66,21 @@ impl Selection {
 
     /// Whether `entry` is meant.
     pub fn matches(&self, entry: &Entry) -> bool {
-        let label = |key: &str| entry.labels.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str());
+        let label = |key: &str| {
+            entry
+                .labels
+                .iter()
+                .find(|(k, _)| k == key)
+                .map(|(_, value)| value.as_str())
+        };
         let field = |key: &str| match key {
             "metadata.name" => Some(entry.name()),
             "metadata.namespace" => Some(entry.namespace()),
-            key => entry.fields.iter().find(|(name, _)| *name == key).map(|(_, value)| value.as_str()),
+            key => entry
+                .fields
+                .iter()
+                .find(|(name, _)| *name == key)
+                .map(|(_, value)| value.as_str()),
         };
         self.name.as_deref().is_none_or(|name| name == entry.name())
             && self.fields.matches(field)

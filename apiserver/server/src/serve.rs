@@ -37,16 +37,26 @@ pub enum ServeError {
 impl ApiServer {
     /// Serves one connection until it ends, or until the requests under way when [`stop`](Self::stop) was called are
     /// answered. With `tls`, a client certificate that its verifier accepted names the user.
-    pub async fn serve<S>(&self, stream: S, tls: Option<Arc<ServerConfig>>) -> Result<(), ServeError>
+    pub async fn serve<S>(
+        &self,
+        stream: S,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> Result<(), ServeError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Some(tls) = tls else { return self.serve_http(stream, None).await };
+        let Some(tls) = tls else {
+            return self.serve_http(stream, None).await;
+        };
         let handshake = TlsAcceptor::from(tls).accept(stream);
         let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await;
-        let stream = stream.map_err(|_| ServeError::Slow)?.map_err(ServeError::Handshake)?;
+        let stream = stream
+            .map_err(|_| ServeError::Slow)?
+            .map_err(ServeError::Handshake)?;
         let certificates = stream.get_ref().1.peer_certificates();
-        let peer = certificates.and_then(|chain| identity_from_certificate(chain.first()?)).map(Arc::new);
+        let peer = certificates
+            .and_then(|chain| identity_from_certificate(chain.first()?))
+            .map(Arc::new);
         self.serve_http(stream, peer).await
     }
 
@@ -60,7 +70,9 @@ impl ApiServer {
             // An identity in the extensions is for callers in this process; the network brings none.
             request.extensions_mut().remove::<Identity>();
             if let Some(peer) = &peer {
-                request.extensions_mut().insert(PeerIdentity(Arc::clone(peer)));
+                request
+                    .extensions_mut()
+                    .insert(PeerIdentity(Arc::clone(peer)));
             }
             async move {
                 let mut response = server.handle(request).await;
@@ -70,7 +82,10 @@ impl ApiServer {
             }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_TIMEOUT);
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HANDSHAKE_TIMEOUT);
         builder
             .http2()
             .timer(TokioTimer::new())

@@ -50,7 +50,9 @@ impl Server {
 
     /// The descriptor of namespaces.
     pub fn namespaces(&self) -> &'static Resource {
-        self.registry.by_plural("", "v1", "namespaces").expect("namespaces are always served")
+        self.registry
+            .by_plural("", "v1", "namespaces")
+            .expect("namespaces are always served")
     }
 
     /// A namespace.
@@ -59,11 +61,23 @@ impl Server {
     }
 
     /// An object by group, plural, namespace and name; `None` too when the resource is not served.
-    pub async fn find(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Result<Option<Arc<Entry>>> {
-        let Some(resource) = self.registry.iter().find(|r| r.group == group && r.plural == plural) else {
+    pub async fn find(
+        &self,
+        group: &str,
+        plural: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Arc<Entry>>> {
+        let Some(resource) = self
+            .registry
+            .iter()
+            .find(|r| r.group == group && r.plural == plural)
+        else {
             return Ok(None);
         };
-        self.storage.get(resource, &storage::key(resource, namespace, name)).await
+        self.storage
+            .get(resource, &storage::key(resource, namespace, name))
+            .await
     }
 
     /// Whether `/readyz` fails because the server is about to stop.

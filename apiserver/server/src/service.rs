@@ -27,7 +27,9 @@ use http::{Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::{Admission, AdmissionChain, NamespaceLifecycle, PodDefaults, ServiceAccountAdmission};
+use crate::admission::{
+    Admission, AdmissionChain, NamespaceLifecycle, PodDefaults, ServiceAccountAdmission,
+};
 use crate::allocate::{Allocators, ServiceRanges};
 use crate::answer::{Answer, settle};
 use crate::authn::{Authentication, Authenticator, impersonate};
@@ -85,7 +87,11 @@ impl Config {
             clock,
             authenticators: Vec::new(),
             authorizers: vec![Box::new(BuiltinAuthorizer)],
-            admission: vec![Box::new(NamespaceLifecycle), Box::new(ServiceAccountAdmission), Box::new(PodDefaults)],
+            admission: vec![
+                Box::new(NamespaceLifecycle),
+                Box::new(ServiceAccountAdmission),
+                Box::new(PodDefaults),
+            ],
             service_ranges: ServiceRanges::default(),
             dialer: Arc::new(NoNodes),
             max_in_flight: DEFAULT_MAX_IN_FLIGHT,
@@ -109,7 +115,11 @@ impl ApiServer {
         {
             for entry in cache.list("", 0).entries {
                 for problem in allocators.adopt(&entry.object()) {
-                    tracing::warn!(service = &*entry.key, problem, "a stored Service holds what it should not");
+                    tracing::warn!(
+                        service = &*entry.key,
+                        problem,
+                        "a stored Service holds what it should not"
+                    );
                 }
             }
         }
@@ -129,7 +139,9 @@ impl ApiServer {
             draining: AtomicBool::new(false),
             stop: CancellationToken::new(),
         };
-        Ok(Self { server: Arc::new(server) })
+        Ok(Self {
+            server: Arc::new(server),
+        })
     }
 
     /// The shared parts, for whoever serves documents about them.
@@ -167,18 +179,39 @@ impl ApiServer {
         let (parts, body) = request.into_parts();
         let started = self.server.clock.monotonic();
         let info = RequestInfo::parse(&parts.method, &parts.uri);
-        let (verb, resource) = (info.verb, if info.is_resource { info.resource_path() } else { String::new() });
-        let accept = parts.headers.get(ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let (verb, resource) = (
+            info.verb,
+            if info.is_resource {
+                info.resource_path()
+            } else {
+                String::new()
+            },
+        );
+        let accept = parts
+            .headers
+            .get(ACCEPT_ENCODING)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned);
         // A bug in one handler is that request's failure, not that of others on the same connection.
-        let caught = AssertUnwindSafe(self.answer(parts, info, body)).catch_unwind().await;
+        let caught = AssertUnwindSafe(self.answer(parts, info, body))
+            .catch_unwind()
+            .await;
         let answer = settle(caught.unwrap_or_else(|_| {
             tracing::error!(verb, resource, "a request handler panicked");
-            Err(ApiError::internal("this request caused apiserver to panic. Look in the logs for details"))
+            Err(ApiError::internal(
+                "this request caused apiserver to panic. Look in the logs for details",
+            ))
         }));
         let took = self.server.clock.monotonic().saturating_sub(started);
         // Only names that are served become labels: paths are the client's to choose.
-        let label = if answer.status == StatusCode::NOT_FOUND { "" } else { resource.as_str() };
-        self.server.metrics.request(verb, label, answer.status.as_u16(), took);
+        let label = if answer.status == StatusCode::NOT_FOUND {
+            ""
+        } else {
+            resource.as_str()
+        };
+        self.server
+            .metrics
+            .request(verb, label, answer.status.as_u16(), took);
         tracing::debug!(target: "coracle::access", verb, resource, status = answer.status.as_u16(), ?took);
         answer.into_response(accept.as_deref()).await
     }
@@ -209,7 +242,11 @@ impl ApiServer {
         if !info.is_resource {
             return self.document(&parts, &info).await;
         }
-        if !server.registry.iter().any(|resource| resource.group == info.group) {
+        if !server
+            .registry
+            .iter()
+            .any(|resource| resource.group == info.group)
+        {
             return Ok(page_not_found());
         }
         let resource = server
@@ -219,17 +256,34 @@ impl ApiServer {
             .ok_or_else(ApiError::unknown_path)?;
         check_path(&info)?;
         let subresource = self.subresource(&info, resource)?;
-        let output = negotiate::output(&parts.headers, info.query.get("pretty"), info.verb).or_else(|error| {
-            // Logs are text whatever the client accepts.
-            if info.subresource == "log" { Ok(Output::PLAIN) } else { Err(error) }
-        })?;
+        let output = negotiate::output(&parts.headers, info.query.get("pretty"), info.verb)
+            .or_else(|error| {
+                // Logs are text whatever the client accepts.
+                if info.subresource == "log" {
+                    Ok(Output::PLAIN)
+                } else {
+                    Err(error)
+                }
+            })?;
         if matches!(output.shape, Shape::Table(_)) {
             table::check_include(info.query.get("includeObject"))?;
         }
-        let call = Call { info, identity, headers: parts.headers, output, resource, subresource };
+        let call = Call {
+            info,
+            identity,
+            headers: parts.headers,
+            output,
+            resource,
+            subresource,
+        };
         let answer = settle(self.dispatch(&parts.method, call, body).await);
         let served = answer.status != StatusCode::METHOD_NOT_ALLOWED;
-        Ok(answer.with_first_warnings(deprecation(resource).filter(|_| served).into_iter().collect()))
+        Ok(answer.with_first_warnings(
+            deprecation(resource)
+                .filter(|_| served)
+                .into_iter()
+                .collect(),
+        ))
     }
 
     /// Checks that the path fits the resource, and finds its subresource.
@@ -250,7 +304,10 @@ impl ApiServer {
         if info.subresource.is_empty() {
             return Ok(None);
         }
-        resource.subresource(&info.subresource).map(Some).ok_or_else(ApiError::unknown_path)
+        resource
+            .subresource(&info.subresource)
+            .map(Some)
+            .ok_or_else(ApiError::unknown_path)
     }
 
     async fn dispatch<B>(&self, method: &Method, call: Call, body: B) -> Result<Answer>
@@ -279,14 +336,20 @@ impl ApiServer {
             ("log", "get") => log::get(server, &call).await,
             _ => {
                 let read = tokio::time::timeout(BODY_TIMEOUT, body::read(body)).await;
-                let body = read.map_err(|_| ApiError::new(408, "Timeout", "the body of the request came too slowly"))??;
+                let body = read.map_err(|_| {
+                    ApiError::new(408, "Timeout", "the body of the request came too slowly")
+                })??;
                 match (name, verb) {
                     ("", "create") if is_bindings => binding::create(server, &call, body).await,
                     ("binding", "create") => binding::create(server, &call, body).await,
                     ("", "create") => create::create(server, &call, body).await,
                     ("", "delete") => delete::delete(server, &call, body).await,
-                    ("", "deletecollection") => delete::delete_collection(server, &call, body).await,
-                    ("" | "status" | "finalize", "update") => update::update(server, &call, body).await,
+                    ("", "deletecollection") => {
+                        delete::delete_collection(server, &call, body).await
+                    }
+                    ("" | "status" | "finalize", "update") => {
+                        update::update(server, &call, body).await
+                    }
                     ("" | "status", "patch") => patch::patch(server, &call, body).await,
                     ("scale", "update") => scale::put(server, &call, body).await,
                     ("scale", "patch") => scale::patch(server, &call, body).await,
@@ -303,12 +366,23 @@ impl ApiServer {
             return Ok(answer);
         }
         let answer = match info.path.trim_end_matches('/') {
-            "/version" => Some(Answer::value(StatusCode::OK, Output { pretty: true, ..Output::PLAIN }, &crate::health::version())),
+            "/version" => Some(Answer::value(
+                StatusCode::OK,
+                Output {
+                    pretty: true,
+                    ..Output::PLAIN
+                },
+                &crate::health::version(),
+            )),
             "/metrics" => Some(self.metrics()),
             _ => None,
         };
-        let answer = answer.or_else(|| discovery::answer(server, parts, info)).or_else(|| openapi::answer(server, parts, info));
-        let Some(answer) = answer else { return Ok(page_not_found()) };
+        let answer = answer
+            .or_else(|| discovery::answer(server, parts, info))
+            .or_else(|| openapi::answer(server, parts, info));
+        let Some(answer) = answer else {
+            return Ok(page_not_found());
+        };
         if !matches!(parts.method, Method::GET | Method::HEAD) {
             return Err(ApiError::method_not_allowed());
         }
@@ -321,7 +395,11 @@ impl ApiServer {
             let cache = server.storage.caches().of(resource)?;
             Some((resource.qualified(), cache.len()))
         });
-        Answer::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", server.metrics.render(objects))
+        Answer::bytes(
+            StatusCode::OK,
+            "text/plain; version=0.0.4; charset=utf-8",
+            server.metrics.render(objects),
+        )
     }
 }
 
@@ -337,7 +415,9 @@ fn check_path(info: &RequestInfo) -> Result<()> {
     }
     if let "." | ".." = info.name.as_str() {
         let name = &info.name;
-        return Err(ApiError::bad_request(format!("Name parameter invalid: {name:?}: may not be '{name}'")));
+        return Err(ApiError::bad_request(format!(
+            "Name parameter invalid: {name:?}: may not be '{name}'"
+        )));
     }
     match info.query.get("timeout").filter(|text| !text.is_empty()) {
         Some(text) if !is_duration(text) => Err(ApiError::bad_request(format!(
@@ -354,8 +434,11 @@ fn is_duration(text: &str) -> bool {
         return true;
     }
     while !rest.is_empty() {
-        let number = rest.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(rest.len());
-        let unit = rest[number..].find(|character: char| character.is_ascii_digit() || character == '.');
+        let number = rest
+            .find(|character: char| !character.is_ascii_digit() && character != '.')
+            .unwrap_or(rest.len());
+        let unit =
+            rest[number..].find(|character: char| character.is_ascii_digit() || character == '.');
         let (unit, next) = rest[number..].split_at(unit.unwrap_or(rest.len() - number));
         if number == 0 || !matches!(unit, "ns" | "us" | "µs" | "ms" | "s" | "m" | "h") {
             return false;
@@ -368,20 +451,26 @@ fn is_duration(text: &str) -> bool {
 /// The warning that every answer about a deprecated resource carries.
 fn deprecation(resource: &coracle_api::Resource) -> Option<String> {
     let endpoints = resource.group.is_empty() && resource.plural == "endpoints";
-    endpoints.then(|| "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned())
+    endpoints.then(|| {
+        "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()
+    })
 }
 
 /// `bindings` is served as a way to write pods; it has no storage of its own.
 fn bindings(server: &Server, info: &RequestInfo) -> Option<&'static coracle_api::Resource> {
     let asked = info.group.is_empty() && info.version == "v1" && info.resource == "bindings";
-    asked.then(|| server.registry.by_plural("", "v1", "pods")).flatten()
+    asked
+        .then(|| server.registry.by_plural("", "v1", "pods"))
+        .flatten()
 }
 
 /// Whether the verb fits a collection or an object, as the path has it.
 fn fits(call: &Call) -> bool {
     let collection = call.info.name.is_empty();
     match call.info.verb {
-        "create" | "list" | "deletecollection" => collection && (call.info.verb != "create" || placed(call)),
+        "create" | "list" | "deletecollection" => {
+            collection && (call.info.verb != "create" || placed(call))
+        }
         "watch" => true,
         _ => !collection,
     }

@@ -36,7 +36,14 @@ impl std::error::Error for ApiError {}
 impl ApiError {
     /// A failure without details.
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self(Box::new(Failure { code, reason, message: message.into(), details: None, retry_after: None, continue_token: None }))
+        Self(Box::new(Failure {
+            code,
+            reason,
+            message: message.into(),
+            details: None,
+            retry_after: None,
+            continue_token: None,
+        }))
     }
 
     /// 400: the request cannot be understood.
@@ -57,31 +64,49 @@ impl ApiError {
 
     /// 404: the object is absent.
     pub fn not_found(resource: &Resource, name: &str) -> Self {
-        Self::new(404, "NotFound", format!("{} {name:?} not found", resource.qualified())).about(resource, name)
+        Self::new(
+            404,
+            "NotFound",
+            format!("{} {name:?} not found", resource.qualified()),
+        )
+        .about(resource, name)
     }
 
     /// 404: nothing is served at the path.
     pub fn unknown_path() -> Self {
-        Self::new(404, "NotFound", "the server could not find the requested resource").with_empty_details()
+        Self::new(
+            404,
+            "NotFound",
+            "the server could not find the requested resource",
+        )
+        .with_empty_details()
     }
 
     /// 405: the path is served, the method is not.
     pub fn method_not_allowed() -> Self {
-        Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
-            .with_empty_details()
+        Self::new(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        )
+        .with_empty_details()
     }
 
     /// 406: none of the accepted media types can be produced.
     pub fn not_acceptable(available: &[&str]) -> Self {
-        let message = format!("406: Not Acceptable\n\nAvailable representations: {}", available.join(", "));
+        let message = format!(
+            "406: Not Acceptable\n\nAvailable representations: {}",
+            available.join(", ")
+        );
         Self::new(406, "NotAcceptable", message).with_empty_details()
     }
 
     /// 415 for a body.
     pub fn unsupported_media_type(accepted: &[&str]) -> Self {
         let list = accepted.join(", ");
-        let message =
-            format!("the body of the request was in an unknown format - accepted media types include: {list}");
+        let message = format!(
+            "the body of the request was in an unknown format - accepted media types include: {list}"
+        );
         Self::new(415, "UnsupportedMediaType", message)
     }
 
@@ -92,13 +117,20 @@ impl ApiError {
 
     /// 409: the name is taken.
     pub fn already_exists(resource: &Resource, name: &str) -> Self {
-        Self::new(409, "AlreadyExists", format!("{} {name:?} already exists", resource.qualified()))
-            .about(resource, name)
+        Self::new(
+            409,
+            "AlreadyExists",
+            format!("{} {name:?} already exists", resource.qualified()),
+        )
+        .about(resource, name)
     }
 
     /// 409: the object is not as the client thought.
     pub fn conflict(resource: &Resource, name: &str, why: impl std::fmt::Display) -> Self {
-        let message = format!("Operation cannot be fulfilled on {} {name:?}: {why}", resource.qualified());
+        let message = format!(
+            "Operation cannot be fulfilled on {} {name:?}: {why}",
+            resource.qualified()
+        );
         Self::new(409, "Conflict", message).about(resource, name)
     }
 
@@ -110,7 +142,10 @@ impl ApiError {
 
     /// 409 of a deletion's precondition; upstream names the kind here, not the resource.
     pub fn precondition(resource: &Resource, name: &str, why: impl std::fmt::Display) -> Self {
-        let message = format!("Operation cannot be fulfilled on {} {name:?}: {why}", qualified_kind(resource));
+        let message = format!(
+            "Operation cannot be fulfilled on {} {name:?}: {why}",
+            qualified_kind(resource)
+        );
         Self::new(409, "Conflict", message).about_kind(resource, name)
     }
 
@@ -121,16 +156,32 @@ impl ApiError {
 
     /// 413: the body is larger than any object may be.
     pub fn too_large(limit: usize) -> Self {
-        Self::new(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {limit}"))
+        Self::new(
+            413,
+            "RequestEntityTooLarge",
+            format!("Request entity too large: limit is {limit}"),
+        )
     }
 
     /// 422: the object breaks rules.
     pub fn invalid(resource: &Resource, name: &str, errors: &FieldErrors) -> Self {
-        Self::invalid_as(resource.group, resource.kind, &qualified_kind(resource), name, errors)
+        Self::invalid_as(
+            resource.group,
+            resource.kind,
+            &qualified_kind(resource),
+            name,
+            errors,
+        )
     }
 
     /// 422 about something that is not a served kind, such as `ListOptions.meta.k8s.io`.
-    pub fn invalid_as(group: &str, kind: &str, qualified: &str, name: &str, errors: &FieldErrors) -> Self {
+    pub fn invalid_as(
+        group: &str,
+        kind: &str,
+        qualified: &str,
+        name: &str,
+        errors: &FieldErrors,
+    ) -> Self {
         let mut texts: Vec<String> = Vec::new();
         for error in errors.iter() {
             // Upstream's aggregate prints equal findings once; the causes keep them all.
@@ -147,7 +198,11 @@ impl ApiError {
             .iter()
             .map(|error| json!({"reason": error.kind.reason(), "message": error.body(), "field": field_path(&error.field)}))
             .collect();
-        let mut error = Self::new(422, "Invalid", format!("{qualified} {name:?} is invalid: {joined}"));
+        let mut error = Self::new(
+            422,
+            "Invalid",
+            format!("{qualified} {name:?} is invalid: {joined}"),
+        );
         error.set_details(group, kind, name);
         error.detail("causes", causes);
         error
@@ -155,7 +210,11 @@ impl ApiError {
 
     /// 429: too much at once.
     pub fn too_many_requests(retry_after: u32) -> Self {
-        let mut error = Self::new(429, "TooManyRequests", "Too many requests, please try again later.");
+        let mut error = Self::new(
+            429,
+            "TooManyRequests",
+            "Too many requests, please try again later.",
+        );
         error.detail("retryAfterSeconds", retry_after);
         error.0.retry_after = Some(retry_after);
         error
@@ -163,7 +222,11 @@ impl ApiError {
 
     /// 500 with upstream's prefix.
     pub fn internal(message: impl std::fmt::Display) -> Self {
-        let mut error = Self::new(500, "InternalError", format!("Internal error occurred: {message}"));
+        let mut error = Self::new(
+            500,
+            "InternalError",
+            format!("Internal error occurred: {message}"),
+        );
         error.detail("causes", vec![json!({"message": message.to_string()})]);
         error
     }
@@ -182,7 +245,8 @@ impl ApiError {
     pub fn revision_too_large(asked: u64, current: u64) -> Self {
         let message = format!("Timeout: Too large resource version: {asked}, current: {current}");
         let mut error = Self::new(504, "Timeout", message);
-        let cause = json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"});
+        let cause =
+            json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"});
         error.detail("causes", vec![cause]);
         error.detail("retryAfterSeconds", 1);
         error.0.retry_after = Some(1);
@@ -256,7 +320,10 @@ impl ApiError {
         let mut status = Map::new();
         status.insert("kind".into(), "Status".into());
         status.insert("apiVersion".into(), "v1".into());
-        let metadata = failure.continue_token.as_ref().map_or(json!({}), |token| json!({"continue": token}));
+        let metadata = failure
+            .continue_token
+            .as_ref()
+            .map_or(json!({}), |token| json!({"continue": token}));
         status.insert("metadata".into(), metadata);
         status.insert("status".into(), "Failure".into());
         status.insert("message".into(), failure.message.clone().into());
@@ -286,7 +353,10 @@ impl ApiError {
     }
 
     fn detail(&mut self, key: &str, value: impl Into<Value>) {
-        self.0.details.get_or_insert_with(Map::new).insert(key.to_owned(), value.into());
+        self.0
+            .details
+            .get_or_insert_with(Map::new)
+            .insert(key.to_owned(), value.into());
     }
 }
 
@@ -297,12 +367,17 @@ fn field_path(field: &str) -> &str {
 
 /// `Kind.group`, or the kind alone for the core group: how 422 messages name it.
 pub(crate) fn qualified_kind(resource: &Resource) -> String {
-    if resource.group.is_empty() { resource.kind.to_owned() } else { format!("{}.{}", resource.kind, resource.group) }
+    if resource.group.is_empty() {
+        resource.kind.to_owned()
+    } else {
+        format!("{}.{}", resource.kind, resource.group)
+    }
 }
 
 /// A `Status` that reports success, as deletions answer.
 pub(crate) fn success(details: Option<Value>) -> Value {
-    let mut status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
+    let mut status =
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
     if let Some(details) = details {
         status["details"] = details;
     }
@@ -319,12 +394,20 @@ impl From<coracle_store::Error> for ApiError {
             Error::TooLarge { length, limit, .. } => Self::new(
                 413,
                 "RequestEntityTooLarge",
-                format!("Request entity too large: the object has {length} bytes, limit is {limit}"),
+                format!(
+                    "Request entity too large: the object has {length} bytes, limit is {limit}"
+                ),
             ),
-            Error::Compacted { requested, compacted, .. } => {
-                Self::expired(format!("The resourceVersion for the provided list is too old: {requested} ({compacted})"))
+            Error::Compacted {
+                requested,
+                compacted,
+                ..
+            } => Self::expired(format!(
+                "The resourceVersion for the provided list is too old: {requested} ({compacted})"
+            )),
+            Error::FutureRevision { requested, current } => {
+                Self::revision_too_large(requested.0, current.0)
             }
-            Error::FutureRevision { requested, current } => Self::revision_too_large(requested.0, current.0),
             _ => {
                 tracing::error!(%error, "the store failed");
                 Self::internal(error)
@@ -344,7 +427,10 @@ mod tests {
         let mut errors = FieldErrors::default();
         errors.required(&object.at("spec.a"), "");
         let one = ApiError::invalid_as("apps", "Deployment", "Deployment.apps", "x", &errors);
-        assert_eq!(one.to_string(), "Deployment.apps \"x\" is invalid: spec.a: Required value");
+        assert_eq!(
+            one.to_string(),
+            "Deployment.apps \"x\" is invalid: spec.a: Required value"
+        );
         errors.required(&object.at("spec.b"), "why");
         let two = ApiError::invalid_as("apps", "Deployment", "Deployment.apps", "x", &errors);
         assert_eq!(

@@ -71,7 +71,8 @@ impl Storage {
         object: &Object,
         ttl: Option<Duration>,
     ) -> Result<Arc<Entry>, WriteError> {
-        self.put(resource, key, object, Precondition::Absent, ttl).await
+        self.put(resource, key, object, Precondition::Absent, ttl)
+            .await
     }
 
     /// Replaces the object that was last changed at `revision`.
@@ -83,7 +84,14 @@ impl Storage {
         revision: u64,
         ttl: Option<Duration>,
     ) -> Result<Arc<Entry>, WriteError> {
-        self.put(resource, key, object, Precondition::Revision(Revision(revision)), ttl).await
+        self.put(
+            resource,
+            key,
+            object,
+            Precondition::Revision(Revision(revision)),
+            ttl,
+        )
+        .await
     }
 
     async fn put(
@@ -104,13 +112,23 @@ impl Storage {
             return Ok(entry);
         }
         let entry = Entry::from_stored(resource, key, &value, revision.0);
-        entry.map(Arc::new).map_err(|error| WriteError::Other(ApiError::internal(error)))
+        entry
+            .map(Arc::new)
+            .map_err(|error| WriteError::Other(ApiError::internal(error)))
     }
 
     /// Deletes the object that was last changed at `revision`; the answer is the deletion's revision.
-    pub(crate) async fn delete(&self, resource: &Resource, key: &str, revision: u64) -> Result<u64, WriteError> {
+    pub(crate) async fn delete(
+        &self,
+        resource: &Resource,
+        key: &str,
+        revision: u64,
+    ) -> Result<u64, WriteError> {
         let op = Op::delete(format!("{}{key}", resource.prefix()));
-        let deleted = self.store.write(op, Precondition::Revision(Revision(revision)), None).await?;
+        let deleted = self
+            .store
+            .write(op, Precondition::Revision(Revision(revision)), None)
+            .await?;
         self.caches.wait_for(deleted.0).await;
         Ok(deleted.0)
     }
@@ -128,11 +146,15 @@ impl Storage {
         let below = format!("{prefix}{scope}");
         let after = after.map(|after| format!("{prefix}{after}"));
         let after = after.as_ref().map(String::as_bytes);
-        let page = self.store.range(below.as_bytes(), Some(Revision(revision)), after, limit).await?;
+        let page = self
+            .store
+            .range(below.as_bytes(), Some(Revision(revision)), after, limit)
+            .await?;
         let mut entries = Vec::with_capacity(page.items.len());
         for item in &page.items {
-            let entry = key_below(&prefix, &item.key)
-                .and_then(|key| Entry::from_stored(resource, &key, &item.value, item.mod_revision.0));
+            let entry = key_below(&prefix, &item.key).and_then(|key| {
+                Entry::from_stored(resource, &key, &item.value, item.mod_revision.0)
+            });
             match entry {
                 Ok(entry) => entries.push(Arc::new(entry)),
                 Err(error) => tracing::error!(%error, "left out of a list"),
@@ -149,7 +171,11 @@ impl Storage {
 
 /// The key of an object below its resource's prefix.
 pub(crate) fn key(resource: &Resource, namespace: &str, name: &str) -> String {
-    if resource.namespaced { format!("{namespace}/{name}") } else { name.to_owned() }
+    if resource.namespaced {
+        format!("{namespace}/{name}")
+    } else {
+        name.to_owned()
+    }
 }
 
 /// The key that upstream's messages name, which is not ours.

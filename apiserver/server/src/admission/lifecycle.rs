@@ -16,10 +16,21 @@ pub struct NamespaceLifecycle;
 #[async_trait]
 impl Admission for NamespaceLifecycle {
     async fn admit(&self, attributes: &Attributes<'_>, _object: Option<&mut Object>) -> Result<()> {
-        let Attributes { operation, resource, namespace, name, server, .. } = attributes;
+        let Attributes {
+            operation,
+            resource,
+            namespace,
+            name,
+            server,
+            ..
+        } = attributes;
         if resource.group.is_empty() && resource.plural == "namespaces" {
             if *operation == Operation::Delete && PROTECTED_NAMESPACES.contains(name) {
-                return Err(ApiError::forbidden(resource, name, "this namespace may not be deleted"));
+                return Err(ApiError::forbidden(
+                    resource,
+                    name,
+                    "this namespace may not be deleted",
+                ));
             }
             return Ok(());
         }
@@ -33,10 +44,15 @@ impl Admission for NamespaceLifecycle {
             };
         };
         if *operation == Operation::Create && found.object().is_terminating() {
-            let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+            let why = format!(
+                "unable to create new content in namespace {namespace} because it is being terminated"
+            );
             let cause = format!("namespace {namespace} is being terminated");
-            return Err(ApiError::forbidden(resource, name, why)
-                .with_cause("NamespaceTerminating", cause, "metadata.namespace"));
+            return Err(ApiError::forbidden(resource, name, why).with_cause(
+                "NamespaceTerminating",
+                cause,
+                "metadata.namespace",
+            ));
         }
         Ok(())
     }

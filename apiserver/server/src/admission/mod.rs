@@ -58,7 +58,11 @@ pub struct Attributes<'a> {
 #[async_trait]
 pub trait Admission: Send + Sync {
     /// May change the object, or refuse it. Deletions have no object.
-    async fn admit(&self, _attributes: &Attributes<'_>, _object: Option<&mut Object>) -> Result<()> {
+    async fn admit(
+        &self,
+        _attributes: &Attributes<'_>,
+        _object: Option<&mut Object>,
+    ) -> Result<()> {
         Ok(())
     }
 
@@ -81,7 +85,11 @@ impl AdmissionChain {
     }
 
     /// Lets every step change the object.
-    pub async fn admit(&self, attributes: &Attributes<'_>, mut object: Option<&mut Object>) -> Result<()> {
+    pub async fn admit(
+        &self,
+        attributes: &Attributes<'_>,
+        mut object: Option<&mut Object>,
+    ) -> Result<()> {
         for step in &self.steps {
             step.admit(attributes, object.as_deref_mut()).await?;
         }

@@ -13,8 +13,10 @@ use crate::status::{ApiError, Result};
 const TOLERATION_SECONDS: i64 = 300;
 
 /// Classes that exist in every cluster, and their values.
-const SYSTEM_CLASSES: &[(&str, i64)] =
-    &[("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
+const SYSTEM_CLASSES: &[(&str, i64)] = &[
+    ("system-cluster-critical", 2_000_000_000),
+    ("system-node-critical", 2_000_001_000),
+];
 
 /// See the module.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,17 +26,24 @@ pub struct PodDefaults;
 impl Admission for PodDefaults {
     async fn admit(&self, attributes: &Attributes<'_>, object: Option<&mut Object>) -> Result<()> {
         let resource = attributes.resource;
-        let is_pod = resource.group.is_empty() && resource.plural == "pods" && attributes.subresource.is_empty();
-        let (true, Some(pod)) = (is_pod, object) else { return Ok(()) };
+        let is_pod = resource.group.is_empty()
+            && resource.plural == "pods"
+            && attributes.subresource.is_empty();
+        let (true, Some(pod)) = (is_pod, object) else {
+            return Ok(());
+        };
         match attributes.operation {
             Operation::Create => {
-                set_priority(pod).map_err(|why| ApiError::forbidden(resource, attributes.name, why))?;
+                set_priority(pod)
+                    .map_err(|why| ApiError::forbidden(resource, attributes.name, why))?;
                 tolerate(pod);
             }
             Operation::Update => {
                 // Both are set once; a client that sends an older form of the object means no change.
                 for field in ["spec.priority", "spec.preemptionPolicy"] {
-                    let before = attributes.old.and_then(|old| old.at(field).value().cloned());
+                    let before = attributes
+                        .old
+                        .and_then(|old| old.at(field).value().cloned());
                     if let Some(before) = before.filter(|_| !pod.at(field).exists()) {
                         pod.set(field, before);
                     }
@@ -54,7 +63,11 @@ fn set_priority(pod: &mut Object) -> std::result::Result<(), String> {
         None if class.is_empty() => 0,
         None => return Err(format!("no PriorityClass with name {class} was found")),
     };
-    if pod.at("spec.priority").as_i64().is_some_and(|asked| asked != value) {
+    if pod
+        .at("spec.priority")
+        .as_i64()
+        .is_some_and(|asked| asked != value)
+    {
         return Err(format!(
             "the integer value of priority ({}) must not be provided in pod spec; priority admission controller computed \
              {value} from the given PriorityClass name",
@@ -68,7 +81,10 @@ fn set_priority(pod: &mut Object) -> std::result::Result<(), String> {
 
 /// Adds the two tolerations, unless the pod has its own for the same taint.
 fn tolerate(pod: &mut Object) {
-    for taint in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+    for taint in [
+        "node.kubernetes.io/not-ready",
+        "node.kubernetes.io/unreachable",
+    ] {
         let covered = pod.at("spec.tolerations").items().any(|toleration| {
             let key = toleration.key("key").str();
             let effect = toleration.key("effect").str();
@@ -80,7 +96,10 @@ fn tolerate(pod: &mut Object) {
         let toleration = json!({
             "key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": TOLERATION_SECONDS,
         });
-        let tolerations = pod.map_mut("spec").entry("tolerations").or_insert_with(|| json!([]));
+        let tolerations = pod
+            .map_mut("spec")
+            .entry("tolerations")
+            .or_insert_with(|| json!([]));
         if let Some(list) = tolerations.as_array_mut() {
             list.push(toleration);
         } else if tolerations.is_null() {
@@ -103,7 +122,10 @@ mod tests {
         let mut pod = pod(json!({"tolerations": [own.clone()]}));
         tolerate(&mut pod);
         let tolerations = pod.at("spec.tolerations");
-        assert_eq!((tolerations.len(), tolerations.index(0).value()), (2, Some(&own)));
+        assert_eq!(
+            (tolerations.len(), tolerations.index(0).value()),
+            (2, Some(&own))
+        );
     }
 
     #[test]

@@ -29,11 +29,26 @@ pub struct ServiceAccountAdmission;
 #[async_trait]
 impl Admission for ServiceAccountAdmission {
     async fn admit(&self, attributes: &Attributes<'_>, object: Option<&mut Object>) -> Result<()> {
-        let Attributes { operation, resource, subresource, namespace, name, server, .. } = attributes;
-        let is_pod = resource.group.is_empty() && resource.plural == "pods" && subresource.is_empty();
-        let (true, Operation::Create, Some(pod)) = (is_pod, *operation, object) else { return Ok(()) };
+        let Attributes {
+            operation,
+            resource,
+            subresource,
+            namespace,
+            name,
+            server,
+            ..
+        } = attributes;
+        let is_pod =
+            resource.group.is_empty() && resource.plural == "pods" && subresource.is_empty();
+        let (true, Operation::Create, Some(pod)) = (is_pod, *operation, object) else {
+            return Ok(());
+        };
         // Mirror pods of a node's static files have no account.
-        if pod.at("metadata.annotations").entry("kubernetes.io/config.mirror").exists() {
+        if pod
+            .at("metadata.annotations")
+            .entry("kubernetes.io/config.mirror")
+            .exists()
+        {
             return Ok(());
         }
         if pod.at("spec.serviceAccountName").is_empty() {
@@ -52,7 +67,10 @@ impl Admission for ServiceAccountAdmission {
         };
         let account = account.object();
         if pod.at("spec.imagePullSecrets").is_empty()
-            && let Some(secrets) = account.at("imagePullSecrets").value().filter(|list| *list != &json!([]))
+            && let Some(secrets) = account
+                .at("imagePullSecrets")
+                .value()
+                .filter(|list| *list != &json!([]))
         {
             pod.set("spec.imagePullSecrets", secrets.clone());
         }
@@ -62,7 +80,10 @@ impl Admission for ServiceAccountAdmission {
             .or(account.at("automountServiceAccountToken").as_bool())
             .unwrap_or(true);
         if wanted {
-            mount(pod, &format!("kube-api-access-{}", server.clock().name_suffix(5)));
+            mount(
+                pod,
+                &format!("kube-api-access-{}", server.clock().name_suffix(5)),
+            );
         }
         Ok(())
     }
@@ -70,7 +91,11 @@ impl Admission for ServiceAccountAdmission {
 
 /// The account; the default one of a new namespace is about to be made, so it is waited for a little.
 async fn find_account(server: &Server, namespace: &str, name: &str) -> Result<Option<Arc<Entry>>> {
-    let attempts = if name == "default" { DEFAULT_ATTEMPTS } else { 1 };
+    let attempts = if name == "default" {
+        DEFAULT_ATTEMPTS
+    } else {
+        1
+    };
     for attempt in 1..=attempts {
         let found = server.find("", "serviceaccounts", namespace, name).await?;
         if found.is_some() || attempt == attempts {
@@ -85,11 +110,21 @@ async fn find_account(server: &Server, namespace: &str, name: &str) -> Result<Op
 fn mount(pod: &mut Object, volume: &str) {
     let mut used = false;
     for list in ["initContainers", "containers"] {
-        let Some(containers) = pod.get_mut(&format!("spec.{list}")).and_then(Value::as_array_mut) else { continue };
+        let Some(containers) = pod
+            .get_mut(&format!("spec.{list}"))
+            .and_then(Value::as_array_mut)
+        else {
+            continue;
+        };
         for container in containers.iter_mut().filter_map(Value::as_object_mut) {
             let mounts = container.entry("volumeMounts").or_insert_with(|| json!([]));
-            let Some(mounts) = mounts.as_array_mut() else { continue };
-            if mounts.iter().any(|mount| mount.get("mountPath").and_then(Value::as_str) == Some(MOUNT_PATH)) {
+            let Some(mounts) = mounts.as_array_mut() else {
+                continue;
+            };
+            if mounts
+                .iter()
+                .any(|mount| mount.get("mountPath").and_then(Value::as_str) == Some(MOUNT_PATH))
+            {
                 continue;
             }
             mounts.push(json!({"name": volume, "readOnly": true, "mountPath": MOUNT_PATH}));
@@ -99,12 +134,16 @@ fn mount(pod: &mut Object, volume: &str) {
     if !used {
         return;
     }
-    let token = json!({"serviceAccountToken": {"expirationSeconds": TOKEN_SECONDS, "path": "token"}});
+    let token =
+        json!({"serviceAccountToken": {"expirationSeconds": TOKEN_SECONDS, "path": "token"}});
     let authority = json!({"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}});
     let field = json!({"apiVersion": "v1", "fieldPath": "metadata.namespace"});
     let namespace = json!({"downwardAPI": {"items": [{"path": "namespace", "fieldRef": field}]}});
     let projected = json!({"sources": [token, authority, namespace], "defaultMode": 420});
-    let volumes = pod.map_mut("spec").entry("volumes").or_insert_with(|| json!([]));
+    let volumes = pod
+        .map_mut("spec")
+        .entry("volumes")
+        .or_insert_with(|| json!([]));
     if let Some(volumes) = volumes.as_array_mut() {
         volumes.push(json!({"name": volume, "projected": projected}));
     }
@@ -122,8 +161,22 @@ mod tests {
         .expect("an object");
         mount(&mut pod, "kube-api-access-x");
         let containers = pod.at("spec.containers");
-        assert_eq!(containers.index(0).at("volumeMounts").index(0).key("name").str(), "kube-api-access-x");
+        assert_eq!(
+            containers
+                .index(0)
+                .at("volumeMounts")
+                .index(0)
+                .key("name")
+                .str(),
+            "kube-api-access-x"
+        );
         assert_eq!(containers.index(1).at("volumeMounts").len(), 1);
-        assert_eq!(pod.at("spec.volumes").index(0).at("projected.sources").len(), 3);
+        assert_eq!(
+            pod.at("spec.volumes")
+                .index(0)
+                .at("projected.sources")
+                .len(),
+            3
+        );
     }
 }

@@ -30,7 +30,10 @@ impl FromStr for AddressRange {
             return Err(bad());
         }
         let mask = u32::MAX << (32 - prefix);
-        Ok(Self { base: u32::from(address) & mask, prefix })
+        Ok(Self {
+            base: u32::from(address) & mask,
+            prefix,
+        })
     }
 }
 
@@ -80,14 +83,21 @@ pub(super) struct Addresses {
 
 impl Addresses {
     pub(super) fn new(range: AddressRange) -> Self {
-        Self { range, taken: HashSet::new() }
+        Self {
+            range,
+            taken: HashSet::new(),
+        }
     }
 
     pub(super) fn take(&mut self, address: Ipv4Addr) -> Result<(), Refusal> {
         if !self.range.contains(address) {
             return Err(Refusal::OutOfRange);
         }
-        if self.taken.insert(address) { Ok(()) } else { Err(Refusal::Taken) }
+        if self.taken.insert(address) {
+            Ok(())
+        } else {
+            Err(Refusal::Taken)
+        }
     }
 
     /// A free address: a random one of the upper band, else any.
@@ -97,7 +107,10 @@ impl Addresses {
         let start = clock.random_below(u64::from(span.max(1))) as u32;
         let upper = (0..span).map(|step| low + (start + step) % span);
         let lower = (1..low).rev();
-        let found = upper.chain(lower).map(|offset| self.range.at(offset)).find(|address| !self.taken.contains(address))?;
+        let found = upper
+            .chain(lower)
+            .map(|offset| self.range.at(offset))
+            .find(|address| !self.taken.contains(address))?;
         self.taken.insert(found);
         Some(found)
     }
@@ -116,9 +129,22 @@ mod tests {
         let range: AddressRange = "10.96.3.4/16".parse().expect("legal");
         assert_eq!(range.to_string(), "10.96.0.0/16");
         assert_eq!(range.at(10), Ipv4Addr::new(10, 96, 0, 10));
-        assert!(range.contains(range.at(1)) && !range.contains(range.at(0)) && !range.contains(range.at(65_535)));
-        assert!(!range.contains(Ipv4Addr::new(10, 97, 0, 1)) && !range.contains(Ipv4Addr::new(10, 95, 0, 1)));
-        for bad in ["10.96.0.0", "x/16", "10.0.0.0/30", "10.0.0.0/2", "fd00::/64"] {
+        assert!(
+            range.contains(range.at(1))
+                && !range.contains(range.at(0))
+                && !range.contains(range.at(65_535))
+        );
+        assert!(
+            !range.contains(Ipv4Addr::new(10, 97, 0, 1))
+                && !range.contains(Ipv4Addr::new(10, 95, 0, 1))
+        );
+        for bad in [
+            "10.96.0.0",
+            "x/16",
+            "10.0.0.0/30",
+            "10.0.0.0/2",
+            "fd00::/64",
+        ] {
             assert!(bad.parse::<AddressRange>().is_err(), "{bad}");
         }
     }

@@ -16,8 +16,8 @@ use coracle_clock::Clock;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-pub use addresses::{AddressRange, RangeError};
 use addresses::Addresses;
+pub use addresses::{AddressRange, RangeError};
 use node_ports::{NodePorts, PortRefusal};
 
 use crate::status::{ApiError, Result};
@@ -34,7 +34,10 @@ pub struct ServiceRanges {
 impl Default for ServiceRanges {
     fn default() -> Self {
         let addresses = "10.96.0.0/16".parse().expect("a legal range");
-        Self { addresses, node_ports: 30_000..=32_767 }
+        Self {
+            addresses,
+            node_ports: 30_000..=32_767,
+        }
     }
 }
 
@@ -108,8 +111,18 @@ impl Holdings {
     }
 
     fn without(&self, other: &Self) -> Self {
-        let ports = self.ports.iter().copied().filter(|port| !other.ports.contains(port)).collect();
-        Self { address: self.address.filter(|address| other.address != Some(*address)), ports }
+        let ports = self
+            .ports
+            .iter()
+            .copied()
+            .filter(|port| !other.ports.contains(port))
+            .collect();
+        Self {
+            address: self
+                .address
+                .filter(|address| other.address != Some(*address)),
+            ports,
+        }
     }
 }
 
@@ -129,7 +142,10 @@ impl Allocators {
     pub fn new(ranges: &ServiceRanges, clock: Clock) -> Self {
         let addresses = Addresses::new(ranges.addresses.clone());
         let ports = NodePorts::new(ranges.node_ports.clone());
-        Self { clock, taken: Arc::new(Mutex::new(Taken { addresses, ports })) }
+        Self {
+            clock,
+            taken: Arc::new(Mutex::new(Taken { addresses, ports })),
+        }
     }
 
     /// Marks what a stored Service holds. Returns what is wrong with it: an address or port out of range or held twice.
@@ -163,12 +179,23 @@ impl Allocators {
             }
         }
         if needs_node_ports(new) && needs_node_ports(old) {
-            let had: Vec<(Value, Value, Value)> = old.at("spec.ports").items().map(|port| port_identity(&port)).collect();
+            let had: Vec<(Value, Value, Value)> = old
+                .at("spec.ports")
+                .items()
+                .map(|port| port_identity(&port))
+                .collect();
             if let Some(ports) = new.get_mut("spec.ports").and_then(Value::as_array_mut) {
-                for port in ports.iter_mut().filter(|port| port.get("nodePort").and_then(Value::as_i64).unwrap_or(0) == 0) {
+                for port in ports
+                    .iter_mut()
+                    .filter(|port| port.get("nodePort").and_then(Value::as_i64).unwrap_or(0) == 0)
+                {
                     let identity = port_identity(&coracle_api::At::root(port, ""));
-                    let same = had.iter().find(|(protocol, number, _)| (protocol, number) == (&identity.0, &identity.1));
-                    if let Some((_, _, node_port)) = same.filter(|(_, _, node_port)| !node_port.is_null()) {
+                    let same = had.iter().find(|(protocol, number, _)| {
+                        (protocol, number) == (&identity.0, &identity.1)
+                    });
+                    if let Some((_, _, node_port)) =
+                        same.filter(|(_, _, node_port)| !node_port.is_null())
+                    {
                         port["nodePort"] = node_port.clone();
                     }
                 }
@@ -177,7 +204,13 @@ impl Allocators {
     }
 
     /// Fills in what `new` needs and takes what it asks for.
-    pub fn allocate(&self, resource: &Resource, new: &mut Object, old: Option<&Object>, dry_run: bool) -> Result<Reservation> {
+    pub fn allocate(
+        &self,
+        resource: &Resource,
+        new: &mut Object,
+        old: Option<&Object>,
+        dry_run: bool,
+    ) -> Result<Reservation> {
         if !is_service(resource) {
             return Ok(Reservation::default());
         }
@@ -189,8 +222,13 @@ impl Allocators {
             kept: false,
         };
         if !needs_address(new) {
-            let about_addresses =
-                ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"];
+            let about_addresses = [
+                "clusterIP",
+                "clusterIPs",
+                "ipFamilies",
+                "ipFamilyPolicy",
+                "internalTrafficPolicy",
+            ];
             for field in about_addresses {
                 new.remove(&format!("spec.{field}"));
             }
@@ -264,15 +302,25 @@ impl Allocators {
             match taken.addresses.take_any(&self.clock) {
                 Some(address) => address,
                 None => {
-                    return refuse(errors, json!([""]), "failed to allocate a serviceIP: range is full".to_owned());
+                    return refuse(
+                        errors,
+                        json!([""]),
+                        "failed to allocate a serviceIP: range is full".to_owned(),
+                    );
                 }
             }
         } else {
-            let Ok(address) = asked.parse::<Ipv4Addr>() else { return };
+            let Ok(address) = asked.parse::<Ipv4Addr>() else {
+                return;
+            };
             if before.address != Some(address)
                 && let Err(refusal) = taken.addresses.take(address)
             {
-                return refuse(errors, json!([asked]), format!("failed to allocate IP {address}: {refusal}"));
+                return refuse(
+                    errors,
+                    json!([asked]),
+                    format!("failed to allocate IP {address}: {refusal}"),
+                );
             }
             address
         };
@@ -289,18 +337,29 @@ impl Allocators {
         reservation: &mut Reservation,
         errors: &mut FieldErrors,
     ) {
-        let Some(ports) = new.get_mut("spec.ports").and_then(Value::as_array_mut) else { return };
+        let Some(ports) = new.get_mut("spec.ports").and_then(Value::as_array_mut) else {
+            return;
+        };
         // One number may serve several protocols of one Service.
         let mut mine: Vec<(u16, String)> = Vec::new();
         for (index, port) in ports.iter_mut().enumerate() {
-            let protocol = port.get("protocol").and_then(Value::as_str).unwrap_or("TCP").to_owned();
+            let protocol = port
+                .get("protocol")
+                .and_then(Value::as_str)
+                .unwrap_or("TCP")
+                .to_owned();
             let asked = port.get("nodePort").and_then(Value::as_i64).unwrap_or(0);
             let number = if asked == 0 {
                 match taken.ports.take_any(&self.clock) {
                     Some(number) => number,
                     None => {
                         let why = "failed to allocate a nodePort: range is full";
-                        errors.push(ErrorType::Invalid, &format!("spec.ports[{index}].nodePort"), Some(json!(0)), why);
+                        errors.push(
+                            ErrorType::Invalid,
+                            &format!("spec.ports[{index}].nodePort"),
+                            Some(json!(0)),
+                            why,
+                        );
                         return;
                     }
                 }
@@ -317,7 +376,12 @@ impl Allocators {
                 };
                 if let Err(refusal) = result {
                     let field = format!("spec.ports[{index}].nodePort");
-                    errors.push(ErrorType::Invalid, &field, Some(json!(asked)), refusal.to_string());
+                    errors.push(
+                        ErrorType::Invalid,
+                        &field,
+                        Some(json!(asked)),
+                        refusal.to_string(),
+                    );
                     return;
                 }
                 number
@@ -332,11 +396,16 @@ impl Allocators {
 
     /// A Service that needs no node ports any more loses those that it had.
     fn clear_node_ports(&self, new: &mut Object, old: Option<&Object>) {
-        let Some(old) = old.filter(|old| needs_node_ports(old)) else { return };
+        let Some(old) = old.filter(|old| needs_node_ports(old)) else {
+            return;
+        };
         let had: Vec<u16> = node_ports(old).collect();
         if let Some(ports) = new.get_mut("spec.ports").and_then(Value::as_array_mut) {
             for port in ports.iter_mut().filter_map(Value::as_object_mut) {
-                let number = port.get("nodePort").and_then(Value::as_u64).and_then(|number| u16::try_from(number).ok());
+                let number = port
+                    .get("nodePort")
+                    .and_then(Value::as_u64)
+                    .and_then(|number| u16::try_from(number).ok());
                 if number.is_some_and(|number| had.contains(&number)) {
                     port.shift_remove("nodePort");
                 }
@@ -349,13 +418,19 @@ impl Allocators {
 
 /// The cluster has IPv4 addresses only.
 fn check_families(service: &Object, errors: &mut FieldErrors) {
-    let (policy, families) = (service.at("spec.ipFamilyPolicy"), service.at("spec.ipFamilies"));
+    let (policy, families) = (
+        service.at("spec.ipFamilyPolicy"),
+        service.at("spec.ipFamilies"),
+    );
     if policy.str() == "SingleStack" && families.len() > 1 {
         let detail = "must be 'RequireDualStack' or 'PreferDualStack' when multiple IP families are specified";
         return errors.invalid(&policy, detail);
     }
     if policy.str() == "RequireDualStack" {
-        errors.invalid(&policy, "this cluster is not configured for dual-stack services");
+        errors.invalid(
+            &policy,
+            "this cluster is not configured for dual-stack services",
+        );
     }
     for family in families.items().filter(|family| family.str() == "IPv6") {
         errors.invalid(&family, "not configured on this cluster");
@@ -367,7 +442,10 @@ fn is_service(resource: &Resource) -> bool {
 }
 
 fn needs_address(service: &Object) -> bool {
-    matches!(service.at("spec.type").str(), "" | "ClusterIP" | "NodePort" | "LoadBalancer")
+    matches!(
+        service.at("spec.type").str(),
+        "" | "ClusterIP" | "NodePort" | "LoadBalancer"
+    )
 }
 
 fn needs_node_ports(service: &Object) -> bool {
@@ -382,14 +460,22 @@ fn node_ports(service: &Object) -> impl Iterator<Item = u16> {
     let ports: Vec<u16> = service
         .at("spec.ports")
         .items()
-        .filter_map(|port| port.key("nodePort").as_i64().and_then(|number| u16::try_from(number).ok()))
+        .filter_map(|port| {
+            port.key("nodePort")
+                .as_i64()
+                .and_then(|number| u16::try_from(number).ok())
+        })
         .filter(|number| *number != 0)
         .collect();
     ports.into_iter()
 }
 
 fn health_check_port(service: &Object) -> Option<u16> {
-    service.at("spec.healthCheckNodePort").as_i64().and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0)
+    service
+        .at("spec.healthCheckNodePort")
+        .as_i64()
+        .and_then(|port| u16::try_from(port).ok())
+        .filter(|port| *port != 0)
 }
 
 fn port_identity(port: &coracle_api::At<'_>) -> (Value, Value, Value) {

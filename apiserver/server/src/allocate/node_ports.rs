@@ -22,28 +22,61 @@ pub(super) struct NodePorts {
 
 impl NodePorts {
     pub(super) fn new(range: RangeInclusive<u16>) -> Self {
-        Self { range, taken: BTreeSet::new() }
+        Self {
+            range,
+            taken: BTreeSet::new(),
+        }
     }
 
     pub(super) fn take(&mut self, port: u16) -> Result<(), PortRefusal> {
         if !self.range.contains(&port) {
             return Err(PortRefusal::OutOfRange(self.range.clone()));
         }
-        if self.taken.insert(port) { Ok(()) } else { Err(PortRefusal::Taken) }
+        if self.taken.insert(port) {
+            Ok(())
+        } else {
+            Err(PortRefusal::Taken)
+        }
     }
 
-    /// A free port, sought from a random one on.
+    /// A free port: a random one of the upper band, else any; the lower band is left to be asked for by number
+    /// (KEP-3668).
     pub(super) fn take_any(&mut self, clock: &Clock) -> Option<u16> {
         let (low, high) = (u32::from(*self.range.start()), u32::from(*self.range.end()));
         let size = high.checked_sub(low)? + 1;
-        let start = clock.random_below(u64::from(size)) as u32;
-        let ports = (0..size).map(|step| (low + (start + step) % size) as u16);
-        let found = ports.into_iter().find(|port| !self.taken.contains(port))?;
+        let band = (size / 32).clamp(16, 128).min(size / 2);
+        let span = size - band;
+        let start = clock.random_below(u64::from(span)) as u32;
+        let upper = (0..span).map(|step| low + band + (start + step) % span);
+        let lower = (0..band).map(|step| low + step);
+        let found = upper
+            .chain(lower)
+            .map(|port| port as u16)
+            .find(|port| !self.taken.contains(port))?;
         self.taken.insert(found);
         Some(found)
     }
 
     pub(super) fn release(&mut self, port: u16) {
         self.taken.remove(&port);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_lower_band_is_used_last_and_the_range_completely() {
+        let mut ports = NodePorts::new(30_000..=30_099);
+        let clock = Clock::fake(1);
+        let drawn: Vec<u16> = std::iter::from_fn(|| ports.take_any(&clock)).collect();
+        assert_eq!(drawn.len(), 100);
+        assert!(drawn[..84].iter().all(|port| *port >= 30_016));
+        assert_eq!(ports.take(30_050), Err(PortRefusal::Taken));
+        assert_eq!(
+            ports.take(80),
+            Err(PortRefusal::OutOfRange(30_000..=30_099))
+        );
     }
 }

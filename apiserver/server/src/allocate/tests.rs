@@ -2,7 +2,9 @@ use super::*;
 use coracle_api::Registry;
 
 fn services() -> &'static Resource {
-    Registry::builtin().by_plural("", "v1", "services").expect("services are served")
+    Registry::builtin()
+        .by_plural("", "v1", "services")
+        .expect("services are served")
 }
 
 fn service(spec: Value) -> Object {
@@ -14,7 +16,9 @@ fn allocators() -> Allocators {
 }
 
 fn allocate(allocators: &Allocators, object: &mut Object, old: Option<&Object>) -> Result<()> {
-    allocators.allocate(services(), object, old, false).map(Reservation::keep)
+    allocators
+        .allocate(services(), object, old, false)
+        .map(Reservation::keep)
 }
 
 #[tokio::test]
@@ -36,23 +40,54 @@ async fn taken_and_foreign_addresses_are_refused_in_upstreams_words() {
     let allocators = allocators();
     let mut first = service(json!({"clusterIP": "10.96.77.20"}));
     allocate(&allocators, &mut first, None).expect("allocated");
-    let error = allocate(&allocators, &mut service(json!({"clusterIP": "10.96.77.20"})), None).expect_err("taken");
+    let error = allocate(
+        &allocators,
+        &mut service(json!({"clusterIP": "10.96.77.20"})),
+        None,
+    )
+    .expect_err("taken");
     assert_eq!(
         error.to_string(),
         r#"Service "x" is invalid: spec.clusterIPs: Invalid value: ["10.96.77.20"]: failed to allocate IP 10.96.77.20: provided IP is already allocated"#
     );
-    let error = allocate(&allocators, &mut service(json!({"clusterIP": "10.97.0.1"})), None).expect_err("foreign");
-    assert!(error.to_string().ends_with("the provided network does not match the current range"));
+    let error = allocate(
+        &allocators,
+        &mut service(json!({"clusterIP": "10.97.0.1"})),
+        None,
+    )
+    .expect_err("foreign");
+    assert!(
+        error
+            .to_string()
+            .ends_with("the provided network does not match the current range")
+    );
     allocators.release(services(), &first);
-    allocate(&allocators, &mut service(json!({"clusterIP": "10.96.77.20"})), None).expect("free again");
+    allocate(
+        &allocators,
+        &mut service(json!({"clusterIP": "10.96.77.20"})),
+        None,
+    )
+    .expect("free again");
 }
 
 #[tokio::test]
 async fn a_write_that_fails_gives_back_what_it_took() {
     let allocators = allocators();
-    let wanted = || service(json!({"clusterIP": "10.96.1.1", "type": "NodePort", "ports": [{"port": 80, "nodePort": 30777}]}));
-    drop(allocators.allocate(services(), &mut wanted(), None, false).expect("allocated"));
-    drop(allocators.allocate(services(), &mut wanted(), None, true).expect("a dry run"));
+    let wanted = || {
+        service(
+            json!({"clusterIP": "10.96.1.1", "type": "NodePort", "ports": [{"port": 80, "nodePort": 30777}]}),
+        )
+    };
+    drop(
+        allocators
+            .allocate(services(), &mut wanted(), None, false)
+            .expect("allocated"),
+    );
+    drop(
+        allocators
+            .allocate(services(), &mut wanted(), None, true)
+            .expect("a dry run"),
+    );
     allocate(&allocators, &mut wanted(), None).expect("free");
 }
 
@@ -61,7 +96,12 @@ async fn node_ports_follow_the_type() {
     let allocators = allocators();
     let mut open = service(json!({"type": "NodePort", "ports": [{"port": 80, "protocol": "TCP"}]}));
     allocate(&allocators, &mut open, None).expect("allocated");
-    let port = open.at("spec.ports").index(0).key("nodePort").as_i64().expect("a node port");
+    let port = open
+        .at("spec.ports")
+        .index(0)
+        .key("nodePort")
+        .as_i64()
+        .expect("a node port");
     assert!((30_000..=32_767).contains(&port));
     let mut closed = open.clone();
     closed.set("spec.type", "ClusterIP");
@@ -81,7 +121,9 @@ async fn one_port_serves_two_protocols_but_not_one_twice() {
         ]})
     };
     let error = allocate(&allocators, &mut service(ports("TCP")), None).expect_err("twice");
-    assert!(error.to_string().contains("spec.ports[1].nodePort: Invalid value: 30779: provided port is already allocated"));
+    assert!(error.to_string().contains(
+        "spec.ports[1].nodePort: Invalid value: 30779: provided port is already allocated"
+    ));
     allocate(&allocators, &mut service(ports("UDP")), None).expect("two protocols");
 }
 

@@ -12,15 +12,30 @@ const EXTRA: &str = "impersonate-extra-";
 
 /// Who the request acts as. Only `system:masters` may impersonate until roles can say otherwise.
 pub fn impersonate(headers: &HeaderMap, asking: Identity) -> Result<Identity> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let text = |name: &str| {
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .to_owned()
+    };
     let all = |name: &str| -> Vec<String> {
-        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect()
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .map(str::to_owned)
+            .collect()
     };
     let user = text(USER);
-    let extra_headers = headers.keys().filter(|name| name.as_str().starts_with(EXTRA));
+    let extra_headers = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with(EXTRA));
     if user.is_empty() {
         if headers.contains_key(GROUP) || headers.contains_key(UID) || extra_headers.count() > 0 {
-            return Err(ApiError::internal("requested uid/groups/extra without impersonating a user"));
+            return Err(ApiError::internal(
+                "requested uid/groups/extra without impersonating a user",
+            ));
         }
         return Ok(asking);
     }
@@ -39,7 +54,11 @@ pub fn impersonate(headers: &HeaderMap, asking: Identity) -> Result<Identity> {
     }
     let mut groups = all(GROUP);
     let anonymous = user == super::ANONYMOUS;
-    let implied = if anonymous { UNAUTHENTICATED } else { AUTHENTICATED };
+    let implied = if anonymous {
+        UNAUTHENTICATED
+    } else {
+        AUTHENTICATED
+    };
     if let Some(account) = user.strip_prefix("system:serviceaccount:")
         && groups.is_empty()
     {
@@ -48,13 +67,21 @@ pub fn impersonate(headers: &HeaderMap, asking: Identity) -> Result<Identity> {
             groups.push(format!("system:serviceaccounts:{namespace}"));
         }
     }
-    if !groups.iter().any(|group| group == implied || group == UNAUTHENTICATED) {
+    if !groups
+        .iter()
+        .any(|group| group == implied || group == UNAUTHENTICATED)
+    {
         groups.push(implied.to_owned());
     }
     let extra = extra_headers
         .map(|name| (name.as_str()[EXTRA.len()..].to_owned(), all(name.as_str())))
         .collect();
-    Ok(Identity { user, uid: text(UID), groups, extra })
+    Ok(Identity {
+        user,
+        uid: text(UID),
+        groups,
+        extra,
+    })
 }
 
 #[cfg(test)]
@@ -71,13 +98,20 @@ mod tests {
     fn administrators_act_as_others() {
         let admin = Identity::new("admin", [MASTERS]);
         let jane = impersonate(&headers("jane"), admin.clone()).expect("allowed");
-        assert_eq!((jane.user.as_str(), jane.groups.as_slice()), ("jane", &[AUTHENTICATED.to_owned()][..]));
-        assert_eq!(impersonate(&HeaderMap::new(), admin.clone()).expect("nothing to do"), admin);
+        assert_eq!(
+            (jane.user.as_str(), jane.groups.as_slice()),
+            ("jane", &[AUTHENTICATED.to_owned()][..])
+        );
+        assert_eq!(
+            impersonate(&HeaderMap::new(), admin.clone()).expect("nothing to do"),
+            admin
+        );
     }
 
     #[test]
     fn others_may_not() {
-        let error = impersonate(&headers("jane"), Identity::new("joe", ["devs"])).expect_err("refused");
+        let error =
+            impersonate(&headers("jane"), Identity::new("joe", ["devs"])).expect_err("refused");
         assert_eq!(error.code(), 403);
     }
 }

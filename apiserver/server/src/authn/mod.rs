@@ -43,12 +43,19 @@ pub struct Identity {
 
 impl Identity {
     /// An authenticated user with `groups`; `system:authenticated` is added.
-    pub fn new(user: impl Into<String>, groups: impl IntoIterator<Item = impl Into<String>>) -> Self {
+    pub fn new(
+        user: impl Into<String>,
+        groups: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
         let mut groups: Vec<String> = groups.into_iter().map(Into::into).collect();
         if !groups.iter().any(|group| group == AUTHENTICATED) {
             groups.push(AUTHENTICATED.to_owned());
         }
-        Self { user: user.into(), groups, ..Self::default() }
+        Self {
+            user: user.into(),
+            groups,
+            ..Self::default()
+        }
     }
 
     /// The identity of a part of the control plane, such as `system:kube-scheduler`.
@@ -58,7 +65,11 @@ impl Identity {
 
     /// The identity of requests without credentials.
     pub fn anonymous() -> Self {
-        Self { user: ANONYMOUS.to_owned(), groups: vec![UNAUTHENTICATED.to_owned()], ..Self::default() }
+        Self {
+            user: ANONYMOUS.to_owned(),
+            groups: vec![UNAUTHENTICATED.to_owned()],
+            ..Self::default()
+        }
     }
 
     /// Whether the user is in `group`.
@@ -86,7 +97,9 @@ pub struct Authentication {
 impl Authentication {
     /// The in-process identity, the client certificate, and `further` ones, in that order.
     pub fn new(further: Vec<Box<dyn Authenticator>>) -> Self {
-        Self { authenticators: further }
+        Self {
+            authenticators: further,
+        }
     }
 
     /// Who asks. A bearer token that nobody knows is 401, not anonymous.
@@ -111,7 +124,14 @@ impl Authentication {
 
 /// The bearer token of a request.
 pub fn bearer_token(request: &Parts) -> Option<&str> {
-    let header = request.headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
+    let header = request
+        .headers
+        .get(http::header::AUTHORIZATION)?
+        .to_str()
+        .ok()?;
     let (scheme, token) = header.trim().split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()).filter(|token| !token.is_empty())
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then(|| token.trim())
+        .filter(|token| !token.is_empty())
 }

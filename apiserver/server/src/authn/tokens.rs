@@ -46,9 +46,17 @@ impl StaticTokens {
                 return Err(TokenFileError::Empty(number));
             }
             let groups = rest.first().map(String::as_str).unwrap_or_default();
-            let groups = groups.split(',').map(str::trim).filter(|group| !group.is_empty());
-            let identity = Identity { uid: uid.clone(), ..Identity::new(user, groups) };
-            tokens.identities.insert(Sha256::digest(token).into(), identity);
+            let groups = groups
+                .split(',')
+                .map(str::trim)
+                .filter(|group| !group.is_empty());
+            let identity = Identity {
+                uid: uid.clone(),
+                ..Identity::new(user, groups)
+            };
+            tokens
+                .identities
+                .insert(Sha256::digest(token).into(), identity);
         }
         Ok(tokens)
     }
@@ -57,7 +65,9 @@ impl StaticTokens {
 #[async_trait]
 impl Authenticator for StaticTokens {
     async fn authenticate(&self, request: &Parts) -> Result<Option<Identity>> {
-        let Some(token) = bearer_token(request) else { return Ok(None) };
+        let Some(token) = bearer_token(request) else {
+            return Ok(None);
+        };
         let digest: [u8; 32] = Sha256::digest(token).into();
         Ok(self.identities.get(&digest).cloned())
     }
@@ -88,25 +98,45 @@ mod tests {
     use super::*;
 
     async fn identity(tokens: &StaticTokens, header: &str) -> Option<Identity> {
-        let request = http::Request::builder().header("authorization", header).body(()).expect("a request");
-        tokens.authenticate(&request.into_parts().0).await.expect("no failure")
+        let request = http::Request::builder()
+            .header("authorization", header)
+            .body(())
+            .expect("a request");
+        tokens
+            .authenticate(&request.into_parts().0)
+            .await
+            .expect("no failure")
     }
 
     #[tokio::test]
     async fn tokens_name_user_uid_and_groups() {
-        let tokens = StaticTokens::parse("# admins\nsecret,jane,u1,\"a,system:masters\"\n\nother,joe,u2\n").expect("legal");
+        let tokens =
+            StaticTokens::parse("# admins\nsecret,jane,u1,\"a,system:masters\"\n\nother,joe,u2\n")
+                .expect("legal");
         let jane = identity(&tokens, "Bearer secret").await.expect("known");
         assert_eq!((jane.user.as_str(), jane.uid.as_str()), ("jane", "u1"));
         assert_eq!(jane.groups, ["a", "system:masters", "system:authenticated"]);
-        assert_eq!(identity(&tokens, "bearer other").await.map(|joe| joe.user), Some("joe".to_owned()));
+        assert_eq!(
+            identity(&tokens, "bearer other").await.map(|joe| joe.user),
+            Some("joe".to_owned())
+        );
         assert_eq!(identity(&tokens, "Bearer wrong").await, None);
         assert_eq!(identity(&tokens, "Basic secret").await, None);
     }
 
     #[test]
     fn bad_lines_are_named() {
-        assert_eq!(StaticTokens::parse("a,b").err(), Some(TokenFileError::TooFewFields(1)));
-        assert_eq!(StaticTokens::parse("a,b,c\n,b,c").err(), Some(TokenFileError::Empty(2)));
-        assert_eq!(StaticTokens::parse("a,b,c,\"d").err(), Some(TokenFileError::Unclosed(1)));
+        assert_eq!(
+            StaticTokens::parse("a,b").err(),
+            Some(TokenFileError::TooFewFields(1))
+        );
+        assert_eq!(
+            StaticTokens::parse("a,b,c\n,b,c").err(),
+            Some(TokenFileError::Empty(2))
+        );
+        assert_eq!(
+            StaticTokens::parse("a,b,c,\"d").err(),
+            Some(TokenFileError::Unclosed(1))
+        );
     }
 }

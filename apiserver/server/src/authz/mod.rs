@@ -32,7 +32,12 @@ pub trait Authorizer: Send + Sync {
 pub struct BuiltinAuthorizer;
 
 /// Users that are parts of the control plane.
-const COMPONENTS: &[&str] = &["system:apiserver", "system:kube-controller-manager", "system:kube-scheduler", "system:kube-proxy"];
+const COMPONENTS: &[&str] = &[
+    "system:apiserver",
+    "system:kube-controller-manager",
+    "system:kube-scheduler",
+    "system:kube-proxy",
+];
 
 #[async_trait]
 impl Authorizer for BuiltinAuthorizer {
@@ -50,7 +55,8 @@ fn is_component(identity: &Identity) -> bool {
     COMPONENTS.contains(&user)
         || user.starts_with("system:coracle:")
         || user.starts_with("system:node:") && identity.is_in("system:nodes")
-        || user.starts_with("system:serviceaccount:kube-system:") && identity.is_in("system:serviceaccounts:kube-system")
+        || user.starts_with("system:serviceaccount:kube-system:")
+            && identity.is_in("system:serviceaccounts:kube-system")
 }
 
 fn is_public(request: &RequestInfo) -> bool {
@@ -58,7 +64,13 @@ fn is_public(request: &RequestInfo) -> bool {
     let health = ["/healthz", "/livez", "/readyz"];
     matches!(request.verb, "get" | "head")
         && !request.is_resource
-        && (path == "/version" || health.iter().any(|p| path == *p || path.strip_prefix(p).is_some_and(|rest| rest.starts_with('/'))))
+        && (path == "/version"
+            || health.iter().any(|p| {
+                path == *p
+                    || path
+                        .strip_prefix(p)
+                        .is_some_and(|rest| rest.starts_with('/'))
+            }))
 }
 
 /// The authorizers in order.
@@ -73,7 +85,11 @@ impl Authorization {
     }
 
     /// Passes, or the 403 in upstream's words.
-    pub async fn authorize(&self, identity: &Identity, request: &RequestInfo) -> Result<(), ApiError> {
+    pub async fn authorize(
+        &self,
+        identity: &Identity,
+        request: &RequestInfo,
+    ) -> Result<(), ApiError> {
         let mut reasons = Vec::new();
         for authorizer in &self.authorizers {
             match authorizer.authorize(identity, request).await {
@@ -92,19 +108,41 @@ impl Authorization {
 
 fn refusal(identity: &Identity, request: &RequestInfo, reason: &str) -> ApiError {
     let user = &identity.user;
-    let because = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    let because = if reason.is_empty() {
+        String::new()
+    } else {
+        format!(": {reason}")
+    };
     if !request.is_resource {
-        let message = format!("forbidden: User {user:?} cannot {} path {:?}{because}", request.verb, request.path);
+        let message = format!(
+            "forbidden: User {user:?} cannot {} path {:?}{because}",
+            request.verb, request.path
+        );
         return ApiError::new(403, "Forbidden", message).with_plain_details("", "", "");
     }
-    let RequestInfo { verb, group, namespace, name, resource, .. } = request;
+    let RequestInfo {
+        verb,
+        group,
+        namespace,
+        name,
+        resource,
+        ..
+    } = request;
     let place = if namespace.is_empty() {
         "at the cluster scope".to_owned()
     } else {
         format!("in the namespace {namespace:?}")
     };
-    let qualified = if group.is_empty() { resource.clone() } else { format!("{resource}.{group}") };
-    let named = if name.is_empty() { qualified } else { format!("{qualified} {name:?}") };
+    let qualified = if group.is_empty() {
+        resource.clone()
+    } else {
+        format!("{resource}.{group}")
+    };
+    let named = if name.is_empty() {
+        qualified
+    } else {
+        format!("{qualified} {name:?}")
+    };
     let message = format!(
         "{named} is forbidden: User {user:?} cannot {verb} resource {:?} in API group {group:?} {place}{because}",
         request.resource_path()
@@ -117,11 +155,16 @@ mod tests {
     use super::*;
 
     fn request(method: &str, uri: &str) -> RequestInfo {
-        RequestInfo::parse(&method.parse().expect("a method"), &uri.parse().expect("a uri"))
+        RequestInfo::parse(
+            &method.parse().expect("a method"),
+            &uri.parse().expect("a uri"),
+        )
     }
 
     async fn ask(identity: Identity, request: &RequestInfo) -> Result<(), ApiError> {
-        Authorization::new(vec![Box::new(BuiltinAuthorizer)]).authorize(&identity, request).await
+        Authorization::new(vec![Box::new(BuiltinAuthorizer)])
+            .authorize(&identity, request)
+            .await
     }
 
     #[tokio::test]
@@ -132,7 +175,10 @@ mod tests {
             ask(jane(), &list).await.expect_err("refused").to_string(),
             r#"pods is forbidden: User "jane" cannot list resource "pods" in API group "" in the namespace "default""#
         );
-        let scale = request("PATCH", "/apis/apps/v1/namespaces/default/deployments/web/scale");
+        let scale = request(
+            "PATCH",
+            "/apis/apps/v1/namespaces/default/deployments/web/scale",
+        );
         assert_eq!(
             ask(jane(), &scale).await.expect_err("refused").to_string(),
             r#"deployments.apps "web" is forbidden: User "jane" cannot patch resource "deployments/scale" in API group "apps" in the namespace "default""#
@@ -143,7 +189,10 @@ mod tests {
             r#"nodes is forbidden: User "jane" cannot list resource "nodes" in API group "" at the cluster scope"#
         );
         assert_eq!(
-            ask(Identity::anonymous(), &request("GET", "/x")).await.expect_err("refused").to_string(),
+            ask(Identity::anonymous(), &request("GET", "/x"))
+                .await
+                .expect_err("refused")
+                .to_string(),
             r#"forbidden: User "system:anonymous" cannot get path "/x""#
         );
     }
@@ -151,20 +200,46 @@ mod tests {
     #[tokio::test]
     async fn anybody_may_read_health_and_version_and_nothing_else() {
         for path in ["/healthz", "/livez/ping", "/readyz?verbose", "/version"] {
-            assert_eq!(ask(Identity::anonymous(), &request("GET", path)).await, Ok(()), "{path}");
+            assert_eq!(
+                ask(Identity::anonymous(), &request("GET", path)).await,
+                Ok(()),
+                "{path}"
+            );
         }
         for path in ["/metrics", "/api", "/healthzz", "/api/v1/pods"] {
-            assert!(ask(Identity::anonymous(), &request("GET", path)).await.is_err(), "{path}");
+            assert!(
+                ask(Identity::anonymous(), &request("GET", path))
+                    .await
+                    .is_err(),
+                "{path}"
+            );
         }
-        assert!(ask(Identity::anonymous(), &request("POST", "/healthz")).await.is_err());
+        assert!(
+            ask(Identity::anonymous(), &request("POST", "/healthz"))
+                .await
+                .is_err()
+        );
     }
 
     #[tokio::test]
     async fn components_and_administrators_may_do_everything() {
         let write = request("DELETE", "/api/v1/nodes/a");
-        assert_eq!(ask(Identity::component("system:kube-scheduler"), &write).await, Ok(()));
-        assert_eq!(ask(Identity::new("system:node:a", ["system:nodes"]), &write).await, Ok(()));
-        assert_eq!(ask(Identity::new("anyone", [MASTERS]), &write).await, Ok(()));
-        assert!(ask(Identity::new("system:node:a", [] as [&str; 0]), &write).await.is_err());
+        assert_eq!(
+            ask(Identity::component("system:kube-scheduler"), &write).await,
+            Ok(())
+        );
+        assert_eq!(
+            ask(Identity::new("system:node:a", ["system:nodes"]), &write).await,
+            Ok(())
+        );
+        assert_eq!(
+            ask(Identity::new("anyone", [MASTERS]), &write).await,
+            Ok(())
+        );
+        assert!(
+            ask(Identity::new("system:node:a", [] as [&str; 0]), &write)
+                .await
+                .is_err()
+        );
     }
 }

@@ -41,8 +41,15 @@ pub struct DamagedValue {
 
 impl Entry {
     /// Reads the stored `value` of `key` as of `revision`.
-    pub fn from_stored(resource: &Resource, key: &str, value: &[u8], revision: u64) -> Result<Self, DamagedValue> {
-        let damaged = || DamagedValue { key: key.to_owned() };
+    pub fn from_stored(
+        resource: &Resource,
+        key: &str,
+        value: &[u8],
+        revision: u64,
+    ) -> Result<Self, DamagedValue> {
+        let damaged = || DamagedValue {
+            key: key.to_owned(),
+        };
         let body = value.strip_prefix(&ENVELOPE).ok_or_else(damaged)?;
         let root: Map<String, Value> = serde_json::from_slice(body).map_err(|_| damaged())?;
         let object = Object::new(root);
@@ -50,7 +57,11 @@ impl Entry {
         if !body.starts_with(head.as_bytes()) {
             return Self::from_stored(resource, key, &encode(resource, &object), revision);
         }
-        let labels = object.at("metadata.labels").entries().map(|(k, v)| (k.to_owned(), v.str().to_owned())).collect();
+        let labels = object
+            .at("metadata.labels")
+            .entries()
+            .map(|(k, v)| (k.to_owned(), v.str().to_owned()))
+            .collect();
         let (json, version_length) = splice(body, head.len(), 0, revision);
         Ok(Self {
             revision,
@@ -80,17 +91,24 @@ impl Entry {
 
     /// The object, parsed.
     pub fn object(&self) -> Object {
-        Object::new(serde_json::from_slice(&self.json).expect("bytes that were parsed when the entry was made"))
+        Object::new(
+            serde_json::from_slice(&self.json)
+                .expect("bytes that were parsed when the entry was made"),
+        )
     }
 
     /// Namespace; empty for cluster-scoped kinds.
     pub fn namespace(&self) -> &str {
-        self.key.split_once('/').map_or("", |(namespace, _)| namespace)
+        self.key
+            .split_once('/')
+            .map_or("", |(namespace, _)| namespace)
     }
 
     /// Name.
     pub fn name(&self) -> &str {
-        self.key.split_once('/').map_or(&*self.key, |(_, name)| name)
+        self.key
+            .split_once('/')
+            .map_or(&*self.key, |(_, name)| name)
     }
 
     /// About how much memory the entry takes.
@@ -103,13 +121,20 @@ const METADATA: &str = r#""metadata":{"#;
 
 /// What the JSON of every object of `resource` begins with, up to and including the brace that opens `metadata`.
 fn head(resource: &Resource) -> String {
-    format!(r#"{{"kind":"{}","apiVersion":"{}",{METADATA}"#, resource.kind, resource.api_version())
+    format!(
+        r#"{{"kind":"{}","apiVersion":"{}",{METADATA}"#,
+        resource.kind,
+        resource.api_version()
+    )
 }
 
 /// `json` with `resourceVersion` put in place of the `old` bytes that follow `at`; and the length of what was put.
 fn splice(json: &[u8], at: usize, old: usize, revision: u64) -> (Bytes, usize) {
     let empty = json.get(at + old) == Some(&b'}');
-    let version = format!(r#""resourceVersion":"{revision}"{}"#, if empty { "" } else { "," });
+    let version = format!(
+        r#""resourceVersion":"{revision}"{}"#,
+        if empty { "" } else { "," }
+    );
     let mut spliced = BytesMut::with_capacity(json.len() + version.len());
     spliced.put_slice(&json[..at]);
     spliced.put_slice(version.as_bytes());
@@ -124,7 +149,11 @@ pub fn encode(resource: &Resource, object: &Object) -> Bytes {
     out.extend_from_slice(head(resource).as_bytes());
     let mut first = true;
     let metadata = object.root().get("metadata").and_then(Value::as_object);
-    for (key, value) in metadata.into_iter().flatten().filter(|(key, _)| *key != "resourceVersion") {
+    for (key, value) in metadata
+        .into_iter()
+        .flatten()
+        .filter(|(key, _)| *key != "resourceVersion")
+    {
         write_field(&mut out, &mut first, key, value);
     }
     out.push(b'}');
@@ -154,7 +183,9 @@ mod tests {
     use serde_json::json;
 
     fn config_maps() -> &'static Resource {
-        Registry::builtin().by_plural("", "v1", "configmaps").expect("config maps are served")
+        Registry::builtin()
+            .by_plural("", "v1", "configmaps")
+            .expect("config maps are served")
     }
 
     fn entry() -> Entry {
@@ -170,7 +201,10 @@ mod tests {
     fn the_revision_is_spliced_in_once() {
         let entry = entry();
         let object = entry.object();
-        assert_eq!((object.resource_version(), object.name(), entry.namespace()), ("42", "a", "n"));
+        assert_eq!(
+            (object.resource_version(), object.name(), entry.namespace()),
+            ("42", "a", "n")
+        );
         assert_eq!(entry.labels, [("x".to_owned(), "y".to_owned())]);
         let later: Value = serde_json::from_slice(&entry.json_at(1000)).expect("JSON");
         assert_eq!(later["metadata"]["resourceVersion"], "1000");

@@ -24,12 +24,19 @@ pub struct Change {
 impl Change {
     /// The object's key.
     pub fn key(&self) -> &str {
-        self.new.as_ref().or(self.old.as_ref()).map_or("", |entry| &entry.key)
+        self.new
+            .as_ref()
+            .or(self.old.as_ref())
+            .map_or("", |entry| &entry.key)
     }
 
     fn size(&self) -> usize {
         // The old object is the new object of an earlier change, or was live: counting it once is fair.
-        64 + self.new.as_ref().or(self.old.as_ref()).map_or(0, |entry| entry.size())
+        64 + self
+            .new
+            .as_ref()
+            .or(self.old.as_ref())
+            .map_or(0, |entry| entry.size())
     }
 }
 
@@ -44,7 +51,11 @@ pub struct History {
 impl History {
     /// An empty history: everything up to `floor` is forgotten.
     pub fn new(floor: u64) -> Self {
-        Self { changes: VecDeque::new(), bytes: 0, floor }
+        Self {
+            changes: VecDeque::new(),
+            bytes: 0,
+            floor,
+        }
     }
 
     /// Adds a change, forgetting the oldest ones past the bounds.
@@ -52,7 +63,9 @@ impl History {
         self.bytes += change.size();
         self.changes.push_back(change);
         while self.changes.len() > MAX_CHANGES || self.bytes > MAX_BYTES {
-            let Some(oldest) = self.changes.pop_front() else { break };
+            let Some(oldest) = self.changes.pop_front() else {
+                break;
+            };
             self.bytes -= oldest.size();
             self.floor = oldest.revision;
         }
@@ -66,7 +79,9 @@ impl History {
     /// Every change after `revision`, or `None` when some are forgotten.
     pub fn after(&self, revision: u64) -> Option<impl Iterator<Item = &Arc<Change>>> {
         (revision >= self.floor).then(|| {
-            let start = self.changes.partition_point(|change| change.revision <= revision);
+            let start = self
+                .changes
+                .partition_point(|change| change.revision <= revision);
             self.changes.range(start..)
         })
     }
@@ -80,11 +95,17 @@ mod tests {
     fn the_oldest_changes_are_forgotten_first() {
         let mut history = History::new(1);
         for revision in 2..=(MAX_CHANGES as u64 + 3) {
-            history.push(Arc::new(Change { revision, new: None, old: None }));
+            history.push(Arc::new(Change {
+                revision,
+                new: None,
+                old: None,
+            }));
         }
         assert_eq!(history.floor(), 3);
         assert!(history.after(2).is_none());
-        let first = history.after(3).and_then(|mut changes| changes.next().map(|change| change.revision));
+        let first = history
+            .after(3)
+            .and_then(|mut changes| changes.next().map(|change| change.revision));
         assert_eq!(first, Some(4));
         assert_eq!(history.after(10_000).map(Iterator::count), Some(0));
     }

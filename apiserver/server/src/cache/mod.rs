@@ -26,8 +26,8 @@ use tokio::sync::watch;
 
 pub use entry::{DamagedValue, Entry, encode};
 pub use history::{Change, History};
-pub use watcher::{Interest, Watcher};
 use watcher::Subscription;
+pub use watcher::{Interest, Watcher};
 
 /// Keys fetched from the store at a time while the cache is filled.
 const FILL_PAGE: usize = 500;
@@ -57,15 +57,30 @@ pub enum StartError {
 
 impl Caches {
     /// Fills the caches from `store` and keeps them up to date in a task that ends with the store.
-    pub async fn start(store: Arc<dyn Store>, registry: &Registry) -> Result<Arc<Self>, StartError> {
+    pub async fn start(
+        store: Arc<dyn Store>,
+        registry: &Registry,
+    ) -> Result<Arc<Self>, StartError> {
         let revision = store.current_revision();
         let mut by_prefix = HashMap::new();
-        for resource in registry.iter().filter(|resource| resource.storage == Storage::Own) {
+        for resource in registry
+            .iter()
+            .filter(|resource| resource.storage == Storage::Own)
+        {
             let objects = fill(&*store, resource, revision).await?;
-            by_prefix.insert(resource.prefix(), Arc::new(ResourceCache::new(resource, objects, revision.0)));
+            by_prefix.insert(
+                resource.prefix(),
+                Arc::new(ResourceCache::new(resource, objects, revision.0)),
+            );
         }
-        let progress = Progress { revision: AtomicU64::new(revision.0), changed: watch::Sender::new(revision.0) };
-        let caches = Arc::new(Self { by_prefix, progress: Arc::new(progress) });
+        let progress = Progress {
+            revision: AtomicU64::new(revision.0),
+            changed: watch::Sender::new(revision.0),
+        };
+        let caches = Arc::new(Self {
+            by_prefix,
+            progress: Arc::new(progress),
+        });
         let stream = store.watch(revision).await?;
         tokio::spawn(Arc::clone(&caches).follow(store, stream));
         Ok(caches)
@@ -93,7 +108,10 @@ impl Caches {
 
     /// Number of open watches.
     pub fn watches(&self) -> usize {
-        self.by_prefix.values().map(|cache| cache.state.read().subscriptions.len()).sum()
+        self.by_prefix
+            .values()
+            .map(|cache| cache.state.read().subscriptions.len())
+            .sum()
     }
 
     async fn follow(self: Arc<Self>, store: Arc<dyn Store>, mut stream: WatchStream) {
@@ -105,10 +123,12 @@ impl Caches {
                     self.advance(revision);
                 }
                 Ok(WatchItem::Progress(revision)) => self.advance(revision.0),
-                Err(coracle_store::Error::Lagged { .. }) => match store.watch(Revision(self.revision())).await {
-                    Ok(again) => stream = again,
-                    Err(error) => return self.end(&error),
-                },
+                Err(coracle_store::Error::Lagged { .. }) => {
+                    match store.watch(Revision(self.revision())).await {
+                        Ok(again) => stream = again,
+                        Err(error) => return self.end(&error),
+                    }
+                }
                 Err(error) => return self.end(&error),
             }
         }
@@ -131,10 +151,16 @@ impl Caches {
     }
 
     fn apply(&self, event: Event) {
-        let Ok(path) = std::str::from_utf8(&event.key) else { return };
+        let Ok(path) = std::str::from_utf8(&event.key) else {
+            return;
+        };
         // `/registry/<group>/<plural>/<key>`
-        let Some(end) = path.match_indices('/').nth(3).map(|(at, _)| at + 1) else { return };
-        let Some(cache) = self.by_prefix.get(&path[..end]) else { return };
+        let Some(end) = path.match_indices('/').nth(3).map(|(at, _)| at + 1) else {
+            return;
+        };
+        let Some(cache) = self.by_prefix.get(&path[..end]) else {
+            return;
+        };
         cache.apply(&path[end..], event.revision.0, &event.kind, &self.progress);
     }
 }
@@ -148,7 +174,9 @@ async fn fill(
     let mut objects = BTreeMap::new();
     let mut after: Option<bytes::Bytes> = None;
     loop {
-        let page = store.range(prefix.as_bytes(), Some(at), after.as_deref(), FILL_PAGE).await?;
+        let page = store
+            .range(prefix.as_bytes(), Some(at), after.as_deref(), FILL_PAGE)
+            .await?;
         for item in &page.items {
             let key = key_below(&prefix, &item.key)?;
             let entry = Entry::from_stored(resource, &key, &item.value, item.mod_revision.0)?;
@@ -163,8 +191,12 @@ async fn fill(
 
 /// What follows `prefix` in the store's key.
 pub fn key_below(prefix: &str, key: &[u8]) -> Result<String, DamagedValue> {
-    let text = key.strip_prefix(prefix.as_bytes()).and_then(|rest| std::str::from_utf8(rest).ok());
-    text.map(str::to_owned).ok_or_else(|| DamagedValue { key: key.escape_ascii().to_string() })
+    let text = key
+        .strip_prefix(prefix.as_bytes())
+        .and_then(|rest| std::str::from_utf8(rest).ok());
+    text.map(str::to_owned).ok_or_else(|| DamagedValue {
+        key: key.escape_ascii().to_string(),
+    })
 }
 
 /// The objects of one resource.
@@ -191,9 +223,21 @@ pub struct Snapshot {
 }
 
 impl ResourceCache {
-    fn new(resource: &'static Resource, objects: BTreeMap<Box<str>, Arc<Entry>>, revision: u64) -> Self {
-        let state = State { objects, revision, history: History::new(revision), subscriptions: Vec::new() };
-        Self { resource, state: RwLock::new(state) }
+    fn new(
+        resource: &'static Resource,
+        objects: BTreeMap<Box<str>, Arc<Entry>>,
+        revision: u64,
+    ) -> Self {
+        let state = State {
+            objects,
+            revision,
+            history: History::new(revision),
+            subscriptions: Vec::new(),
+        };
+        Self {
+            resource,
+            state: RwLock::new(state),
+        }
     }
 
     /// The object at `key`.
@@ -216,39 +260,60 @@ impl ResourceCache {
     pub fn list(&self, scope: &str, progress: u64) -> Snapshot {
         let state = self.state.read();
         let entries = state.scoped(scope).cloned().collect();
-        Snapshot { entries, revision: progress.max(state.revision) }
+        Snapshot {
+            entries,
+            revision: progress.max(state.revision),
+        }
     }
 
     /// The objects as they were at `revision`, if nothing changed since.
     pub fn list_at(&self, scope: &str, revision: u64) -> Option<Snapshot> {
         let state = self.state.read();
-        (state.revision <= revision).then(|| Snapshot { entries: state.scoped(scope).cloned().collect(), revision })
+        (state.revision <= revision).then(|| Snapshot {
+            entries: state.scoped(scope).cloned().collect(),
+            revision,
+        })
     }
 
     /// Follows the changes after `from`. `None` when some of them are forgotten; the error is the oldest start.
     pub fn watch(&self, from: u64, interest: Interest) -> Result<Watcher, u64> {
         let mut state = self.state.write();
         let backlog = {
-            let Some(changes) = state.history.after(from) else { return Err(state.history.floor()) };
-            changes.filter(|change| interest.concerns(change)).cloned().collect()
+            let Some(changes) = state.history.after(from) else {
+                return Err(state.history.floor());
+            };
+            changes
+                .filter(|change| interest.concerns(change))
+                .cloned()
+                .collect()
         };
         Ok(state.subscribe(backlog, interest))
     }
 
     /// The objects now, and the changes after them.
-    pub fn list_and_watch(&self, scope: &str, progress: u64, interest: Interest) -> (Snapshot, Watcher) {
+    pub fn list_and_watch(
+        &self,
+        scope: &str,
+        progress: u64,
+        interest: Interest,
+    ) -> (Snapshot, Watcher) {
         let mut state = self.state.write();
         let entries = state.scoped(scope).cloned().collect();
-        let snapshot = Snapshot { entries, revision: progress.max(state.revision) };
+        let snapshot = Snapshot {
+            entries,
+            revision: progress.max(state.revision),
+        };
         (snapshot, state.subscribe(Vec::new(), interest))
     }
 
     fn apply(&self, key: &str, revision: u64, kind: &EventKind, _progress: &Progress) {
         let new = match kind {
-            EventKind::Put { value, .. } => match Entry::from_stored(self.resource, key, value, revision) {
-                Ok(entry) => Some(Arc::new(entry)),
-                Err(error) => return tracing::error!(%error, "skipped a change"),
-            },
+            EventKind::Put { value, .. } => {
+                match Entry::from_stored(self.resource, key, value, revision) {
+                    Ok(entry) => Some(Arc::new(entry)),
+                    Err(error) => return tracing::error!(%error, "skipped a change"),
+                }
+            }
             EventKind::Delete { .. } => None,
         };
         let mut state = self.state.write();
@@ -261,14 +326,20 @@ impl ResourceCache {
         }
         state.revision = revision;
         let change = Arc::new(Change { revision, new, old });
-        state.subscriptions.retain(|subscription| subscription.offer(&change));
+        state
+            .subscriptions
+            .retain(|subscription| subscription.offer(&change));
         state.history.push(change);
     }
 }
 
 impl State {
     fn scoped<'a>(&'a self, scope: &'a str) -> impl Iterator<Item = &'a Arc<Entry>> {
-        let from = if scope.is_empty() { Bound::Unbounded } else { Bound::Included(scope) };
+        let from = if scope.is_empty() {
+            Bound::Unbounded
+        } else {
+            Bound::Included(scope)
+        };
         self.objects
             .range::<str, _>((from, Bound::Unbounded))
             .take_while(move |(key, _)| key.starts_with(scope))

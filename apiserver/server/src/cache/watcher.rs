@@ -29,8 +29,14 @@ impl Interest {
     /// Whether the change shows: the object is or was wanted.
     pub fn concerns(&self, change: &Change) -> bool {
         change.key().starts_with(&self.scope)
-            && (change.new.as_deref().is_some_and(|entry| self.selection.matches(entry))
-                || change.old.as_deref().is_some_and(|entry| self.selection.matches(entry)))
+            && (change
+                .new
+                .as_deref()
+                .is_some_and(|entry| self.selection.matches(entry))
+                || change
+                    .old
+                    .as_deref()
+                    .is_some_and(|entry| self.selection.matches(entry)))
     }
 }
 
@@ -71,8 +77,18 @@ pub struct Watcher {
 
 pub(super) fn pair(backlog: Vec<Arc<Change>>, interest: Interest) -> (Subscription, Watcher) {
     let (sender, receiver) = mpsc::channel(MAX_QUEUED);
-    let subscription = Subscription { queue: sender, interest: interest.clone() };
-    (subscription, Watcher { backlog: backlog.into(), queue: receiver, interest })
+    let subscription = Subscription {
+        queue: sender,
+        interest: interest.clone(),
+    };
+    (
+        subscription,
+        Watcher {
+            backlog: backlog.into(),
+            queue: receiver,
+            interest,
+        },
+    )
 }
 
 impl Watcher {
@@ -86,6 +102,8 @@ impl Watcher {
 
     /// The next change if it is here already.
     pub fn try_next(&mut self) -> Option<Arc<Change>> {
-        self.backlog.pop_front().or_else(|| self.queue.try_recv().ok())
+        self.backlog
+            .pop_front()
+            .or_else(|| self.queue.try_recv().ok())
     }
 }

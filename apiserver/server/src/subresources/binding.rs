@@ -16,7 +16,11 @@ use crate::server::Server;
 use crate::status::{ApiError, Result, success};
 use crate::storage::{self, WriteError};
 
-const BINDING: Expected = Expected { group: "", version: "v1", kind: "Binding" };
+const BINDING: Expected = Expected {
+    group: "",
+    version: "v1",
+    kind: "Binding",
+};
 
 /// How often a binding is tried again when the pod changed meanwhile.
 const MAX_RETRIES: usize = 5;
@@ -25,12 +29,21 @@ const MAX_RETRIES: usize = 5;
 pub(crate) async fn create(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
     let options = WriteOptions::parse(&call.info.query, "CreateOptions")?;
     let input = negotiate::input(&call.headers)?;
-    let decode::Body { object: binding, warnings } = decode::body(&body, input, BINDING, options.field_validation)?;
+    let decode::Body {
+        object: binding,
+        warnings,
+    } = decode::body(&body, input, BINDING, options.field_validation)?;
     crate::verbs::create::check_namespace(call, &binding)?;
     let in_path = call.name();
-    let name = if in_path.is_empty() { binding.name().to_owned() } else { in_path.to_owned() };
+    let name = if in_path.is_empty() {
+        binding.name().to_owned()
+    } else {
+        in_path.to_owned()
+    };
     if !in_path.is_empty() && !binding.name().is_empty() && binding.name() != in_path {
-        return Err(ApiError::bad_request("name in URL does not match name in Binding object"));
+        return Err(ApiError::bad_request(
+            "name in URL does not match name in Binding object",
+        ));
     }
     validate(&binding)?;
     for _ in 0..=MAX_RETRIES {
@@ -40,7 +53,8 @@ pub(crate) async fn create(server: &Server, call: &Call, body: Bytes) -> Result<
             Ok(()) => {
                 let mut status = success(None);
                 status["code"] = json!(201);
-                return Ok(Answer::value(StatusCode::CREATED, call.output, &status).with_warnings(warnings));
+                return Ok(Answer::value(StatusCode::CREATED, call.output, &status)
+                    .with_warnings(warnings));
             }
         }
     }
@@ -90,7 +104,9 @@ async fn bind(
     }
     let refuse = |why: String| Err(other(refusal(name, &why)));
     if pod.is_terminating() {
-        return refuse(format!("pod {name} is being deleted, cannot be assigned to a host"));
+        return refuse(format!(
+            "pod {name} is being deleted, cannot be assigned to a host"
+        ));
     }
     let node = pod.at("spec.nodeName").str();
     if !node.is_empty() {
@@ -103,14 +119,19 @@ async fn bind(
     for field in ["annotations", "labels"] {
         for (key, value) in binding.at("metadata").key(field).entries() {
             let value = value.value().cloned().unwrap_or_default();
-            pod.map_mut(&format!("metadata.{field}")).insert(key.to_owned(), value);
+            pod.map_mut(&format!("metadata.{field}"))
+                .insert(key.to_owned(), value);
         }
     }
     set_scheduled(&mut pod, metadata::time_stamp(server.clock()));
     if options.dry_run {
         return Ok(());
     }
-    server.storage.update(pods, &key, &pod, entry.revision, None).await.map(|_| ())
+    server
+        .storage
+        .update(pods, &key, &pod, entry.revision, None)
+        .await
+        .map(|_| ())
 }
 
 /// Upstream names the subresource here.
@@ -121,12 +142,20 @@ fn refusal(name: &str, why: &str) -> ApiError {
 
 fn set_scheduled(pod: &mut Object, now: Value) {
     let condition = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
-    let conditions = pod.map_mut("status").entry("conditions").or_insert_with(|| json!([]));
+    let conditions = pod
+        .map_mut("status")
+        .entry("conditions")
+        .or_insert_with(|| json!([]));
     if !conditions.is_array() {
         *conditions = json!([]);
     }
-    let Some(list) = conditions.as_array_mut() else { return };
-    match list.iter_mut().find(|c| c.get("type").and_then(Value::as_str) == Some("PodScheduled")) {
+    let Some(list) = conditions.as_array_mut() else {
+        return;
+    };
+    match list
+        .iter_mut()
+        .find(|c| c.get("type").and_then(Value::as_str) == Some("PodScheduled"))
+    {
         Some(found) => *found = condition,
         None => list.push(condition),
     }

@@ -13,30 +13,52 @@ use crate::server::Server;
 use crate::status::{ApiError, Result};
 
 /// The options that are handed on to the node, as they were sent.
-const OPTIONS: &[&str] =
-    &["follow", "previous", "timestamps", "tailLines", "limitBytes", "sinceSeconds", "sinceTime", "stream"];
+const OPTIONS: &[&str] = &[
+    "follow",
+    "previous",
+    "timestamps",
+    "tailLines",
+    "limitBytes",
+    "sinceSeconds",
+    "sinceTime",
+    "stream",
+];
 
 /// Streams the log of one container of the pod that the path names.
 pub(crate) async fn get(server: &Server, call: &Call) -> Result<Answer> {
     check_options(&call.info.query)?;
     let pod = server.storage.get(call.resource, &call.key()).await?;
-    let pod = pod.ok_or_else(|| ApiError::not_found(call.resource, call.name()))?.object();
+    let pod = pod
+        .ok_or_else(|| ApiError::not_found(call.resource, call.name()))?
+        .object();
     let container = container(&pod, call.info.query.get("container").unwrap_or_default())?;
     let node = pod.at("spec.nodeName").str();
     if node.is_empty() {
         // Nothing ran yet, so there is nothing to say: upstream answers with an empty log.
         return Ok(Answer::bytes(StatusCode::OK, "text/plain", Bytes::new()));
     }
-    let uri = format!("/containerLogs/{}/{}/{container}?{}", pod.namespace(), pod.name(), node_query(&call.info.query));
-    let request = Request::get(uri).body(Bytes::new()).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let uri = format!(
+        "/containerLogs/{}/{}/{container}?{}",
+        pod.namespace(),
+        pod.name(),
+        node_query(&call.info.query)
+    );
+    let request = Request::get(uri)
+        .body(Bytes::new())
+        .map_err(|error| ApiError::bad_request(error.to_string()))?;
     let response = server.dialer.request(node, request).await;
-    let response = response.map_err(|error| ApiError::internal(format!("Get container log: {error}")))?;
+    let response =
+        response.map_err(|error| ApiError::internal(format!("Get container log: {error}")))?;
     let status = response.status();
     let body = response.into_body();
     if !status.is_success() {
         let text = crate::body::read(body).await.unwrap_or_default();
         let text = String::from_utf8_lossy(&text).trim().to_owned();
-        return Err(if status.is_client_error() { ApiError::bad_request(text) } else { ApiError::internal(text) });
+        return Err(if status.is_client_error() {
+            ApiError::bad_request(text)
+        } else {
+            ApiError::internal(text)
+        });
     }
     let mut answer = Answer::bytes(StatusCode::OK, "text/plain", Bytes::new());
     // A followed log ends with the server.
@@ -49,43 +71,79 @@ pub(crate) async fn get(server: &Server, call: &Call) -> Result<Answer> {
 /// Which container is meant: the one named, or the only one.
 fn container(pod: &Object, named: &str) -> Result<String> {
     let names = |list: &str| -> Vec<String> {
-        pod.at("spec").key(list).items().map(|container| container.key("name").str().to_owned()).collect()
+        pod.at("spec")
+            .key(list)
+            .items()
+            .map(|container| container.key("name").str().to_owned())
+            .collect()
     };
     let (containers, init) = (names("containers"), names("initContainers"));
-    let all: Vec<String> = init.iter().chain(&containers).chain(&names("ephemeralContainers")).cloned().collect();
+    let all: Vec<String> = init
+        .iter()
+        .chain(&containers)
+        .chain(&names("ephemeralContainers"))
+        .cloned()
+        .collect();
     if !named.is_empty() {
         if all.iter().any(|name| name == named) {
             return Ok(named.to_owned());
         }
-        return Err(ApiError::bad_request(format!("container {named} is not valid for pod {}", pod.name())));
+        return Err(ApiError::bad_request(format!(
+            "container {named} is not valid for pod {}",
+            pod.name()
+        )));
     }
     if let ([only], [] | [_]) = (containers.as_slice(), all.as_slice()) {
         return Ok(only.clone());
     }
-    let preferred = pod.at("metadata.annotations").entry("kubectl.kubernetes.io/default-container").str();
+    let preferred = pod
+        .at("metadata.annotations")
+        .entry("kubectl.kubernetes.io/default-container")
+        .str();
     if containers.iter().any(|name| name == preferred) {
         return Ok(preferred.to_owned());
     }
-    let mut message = format!("a container name must be specified for pod {}, choose one of: [{}]", pod.name(), containers.join(" "));
+    let mut message = format!(
+        "a container name must be specified for pod {}, choose one of: [{}]",
+        pod.name(),
+        containers.join(" ")
+    );
     if !init.is_empty() {
-        message.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+        message.push_str(&format!(
+            " or one of the init containers: [{}]",
+            init.join(" ")
+        ));
     }
     Err(ApiError::bad_request(message))
 }
 
 fn check_options(query: &Query) -> Result<()> {
     for key in ["tailLines", "limitBytes", "sinceSeconds"] {
-        let Some(text) = query.get(key).filter(|text| !text.is_empty()) else { continue };
-        let number: i64 = text
-            .parse()
-            .map_err(|_| ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))?;
+        let Some(text) = query.get(key).filter(|text| !text.is_empty()) else {
+            continue;
+        };
+        let number: i64 = text.parse().map_err(|_| {
+            ApiError::bad_request(format!(
+                "strconv.ParseInt: parsing {text:?}: invalid syntax"
+            ))
+        })?;
         let least = i64::from(key != "tailLines");
         if number < least {
-            let detail = if least == 0 { "must be greater than or equal to 0" } else { "must be greater than 0" };
+            let detail = if least == 0 {
+                "must be greater than or equal to 0"
+            } else {
+                "must be greater than 0"
+            };
             let mut errors = coracle_api::FieldErrors::default();
             let kind = coracle_api::field_errors::ErrorType::Invalid;
             errors.push(kind, key, Some(number.into()), detail);
-            return Err(ApiError::invalid_as("", "PodLogOptions", "PodLogOptions", "", &errors));
+            return Err(ApiError::invalid_as(
+                "",
+                "PodLogOptions",
+                "PodLogOptions",
+                "",
+                &errors,
+            ));
         }
     }
     Ok(())
@@ -94,7 +152,9 @@ fn check_options(query: &Query) -> Result<()> {
 fn node_query(query: &Query) -> String {
     let mut parts = Vec::new();
     for key in OPTIONS {
-        let Some(value) = query.get(key).filter(|value| !value.is_empty()) else { continue };
+        let Some(value) = query.get(key).filter(|value| !value.is_empty()) else {
+            continue;
+        };
         match *key {
             "follow" | "previous" | "timestamps" => {
                 if truthy(Some(value)) {
@@ -108,8 +168,17 @@ fn node_query(query: &Query) -> String {
 }
 
 fn encode(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    let plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
+    text.bytes()
+        .map(|byte| {
+            if plain(byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -123,7 +192,10 @@ mod tests {
 
     #[test]
     fn the_only_container_is_meant() {
-        assert_eq!(container(&pod(json!({"containers": [{"name": "a"}]})), "").expect("one"), "a");
+        assert_eq!(
+            container(&pod(json!({"containers": [{"name": "a"}]})), "").expect("one"),
+            "a"
+        );
     }
 
     #[test]
@@ -134,7 +206,10 @@ mod tests {
             "a container name must be specified for pod x, choose one of: [a b]"
         );
         assert_eq!(container(&two, "b").expect("named"), "b");
-        assert_eq!(container(&two, "c").expect_err("unknown").to_string(), "container c is not valid for pod x");
+        assert_eq!(
+            container(&two, "c").expect_err("unknown").to_string(),
+            "container c is not valid for pod x"
+        );
         let init = pod(json!({"containers": [{"name": "a"}], "initContainers": [{"name": "i"}]}));
         assert_eq!(
             container(&init, "").expect_err("ambiguous").to_string(),
@@ -144,8 +219,13 @@ mod tests {
 
     #[test]
     fn options_are_handed_on() {
-        let query = Query::parse("follow=true&tailLines=3&container=a&sinceTime=2026-01-01T00:00:00Z&previous=false");
-        assert_eq!(node_query(&query), "follow=true&tailLines=3&sinceTime=2026-01-01T00%3A00%3A00Z");
+        let query = Query::parse(
+            "follow=true&tailLines=3&container=a&sinceTime=2026-01-01T00:00:00Z&previous=false",
+        );
+        assert_eq!(
+            node_query(&query),
+            "follow=true&tailLines=3&sinceTime=2026-01-01T00%3A00%3A00Z"
+        );
         assert!(check_options(&Query::parse("tailLines=-1")).is_err());
         assert!(check_options(&Query::parse("sinceSeconds=0")).is_err());
     }

@@ -27,10 +27,16 @@ pub(crate) async fn put(server: &Server, call: &Call, body: Bytes) -> Result<Ans
     let options = WriteOptions::parse(&call.info.query, "UpdateOptions")?;
     let input = negotiate::input(&call.headers)?;
     let expected = crate::verbs::expected(call);
-    let decode::Body { object: scale, warnings } = decode::body(&body, input, expected, options.field_validation)?;
+    let decode::Body {
+        object: scale,
+        warnings,
+    } = decode::body(&body, input, expected, options.field_validation)?;
     update::check_name(call, &scale)?;
     crate::verbs::create::check_namespace(call, &scale)?;
-    write(server, call, &options, true, &|_| Ok((scale.clone(), warnings.clone()))).await
+    write(server, call, &options, true, &|_| {
+        Ok((scale.clone(), warnings.clone()))
+    })
+    .await
 }
 
 /// Patches the scale.
@@ -62,10 +68,15 @@ async fn write(
             let (scale, warnings) = make(old)?;
             validate(call, &scale)?;
             let mut object = old.clone();
-            object.set("spec.replicas", scale.at("spec.replicas").as_i64().unwrap_or(0));
+            object.set(
+                "spec.replicas",
+                scale.at("spec.replicas").as_i64().unwrap_or(0),
+            );
             for field in ["resourceVersion", "uid"] {
                 match scale.at("metadata").key(field).value() {
-                    Some(value) => object.metadata_mut().insert(field.to_owned(), value.clone()),
+                    Some(value) => object
+                        .metadata_mut()
+                        .insert(field.to_owned(), value.clone()),
                     None => object.metadata_mut().shift_remove(field),
                 };
             }
@@ -84,25 +95,52 @@ fn validate(call: &Call, scale: &Object) -> Result<()> {
     }
     let mut errors = FieldErrors::default();
     let detail = "must be greater than or equal to 0";
-    errors.push(ErrorType::Invalid, "spec.replicas", Some(replicas.into()), detail);
-    Err(ApiError::invalid_as("autoscaling", "Scale", "Scale.autoscaling", call.name(), &errors))
+    errors.push(
+        ErrorType::Invalid,
+        "spec.replicas",
+        Some(replicas.into()),
+        detail,
+    );
+    Err(ApiError::invalid_as(
+        "autoscaling",
+        "Scale",
+        "Scale.autoscaling",
+        call.name(),
+        &errors,
+    ))
 }
 
 fn answer(server: &Server, call: &Call, object: &Object, warnings: Vec<String>) -> Result<Answer> {
     let scale = scale_of(object);
-    Ok(Answer::object(call, StatusCode::OK, Shown::Object(&scale), server.clock().now()).with_warnings(warnings))
+    Ok(Answer::object(
+        call,
+        StatusCode::OK,
+        Shown::Object(&scale),
+        server.clock().now(),
+    )
+    .with_warnings(warnings))
 }
 
 /// The scale of an object with `spec.replicas` and `spec.selector`.
 fn scale_of(object: &Object) -> Object {
     let mut metadata = serde_json::Map::new();
-    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+    for field in [
+        "name",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "creationTimestamp",
+    ] {
         if let Some(value) = object.at("metadata").key(field).value() {
             metadata.insert(field.to_owned(), value.clone());
         }
     }
     let mut spec = serde_json::Map::new();
-    if let Some(replicas) = object.at("spec.replicas").as_i64().filter(|replicas| *replicas != 0) {
+    if let Some(replicas) = object
+        .at("spec.replicas")
+        .as_i64()
+        .filter(|replicas| *replicas != 0)
+    {
         spec.insert("replicas".to_owned(), replicas.into());
     }
     let mut status = json!({"replicas": object.at("status.replicas").as_i64().unwrap_or(0)});
@@ -126,7 +164,10 @@ fn selector_text(object: &Object) -> String {
     for expression in selector.key("matchExpressions").items() {
         let key = expression.key("key").str().to_owned();
         let values = expression.key("values");
-        let mut values: Vec<&str> = values.items().map(|value| value.value().and_then(Value::as_str).unwrap_or("")).collect();
+        let mut values: Vec<&str> = values
+            .items()
+            .map(|value| value.value().and_then(Value::as_str).unwrap_or(""))
+            .collect();
         values.sort_unstable();
         let list = values.join(",");
         let text = match expression.key("operator").str() {
@@ -138,7 +179,11 @@ fn selector_text(object: &Object) -> String {
         parts.push((key, text));
     }
     parts.sort_by(|a, b| a.0.cmp(&b.0));
-    parts.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(",")
+    parts
+        .into_iter()
+        .map(|(_, text)| text)
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 #[cfg(test)]

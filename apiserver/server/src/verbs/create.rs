@@ -20,7 +20,8 @@ use crate::storage::{self, WriteError};
 pub(crate) async fn create(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
     let options = WriteOptions::parse(&call.info.query, "CreateOptions")?;
     let input = negotiate::input(&call.headers)?;
-    let decode::Body { object, warnings } = decode::body(&body, input, expected(call), options.field_validation)?;
+    let decode::Body { object, warnings } =
+        decode::body(&body, input, expected(call), options.field_validation)?;
     check_namespace(call, &object)?;
     // What the schema does not know is worth a warning even when the object is refused.
     let answer = settle(store(server, call, &options, object, StatusCode::CREATED).await);
@@ -33,7 +34,9 @@ pub(crate) fn check_namespace(call: &Call, object: &Object) -> Result<()> {
     if namespace.is_empty() || !call.resource.namespaced || namespace == call.namespace() {
         return Ok(());
     }
-    Err(ApiError::bad_request("the namespace of the provided object does not match the namespace sent on the request"))
+    Err(ApiError::bad_request(
+        "the namespace of the provided object does not match the namespace sent on the request",
+    ))
 }
 
 /// Runs a decoded object through the pipeline and stores it.
@@ -46,9 +49,13 @@ pub(crate) async fn store(
 ) -> Result<Answer> {
     let (resource, namespace) = (call.resource, call.namespace());
     if !matches!(object.resource_version(), "" | "0") {
-        return Err(ApiError::unclassified("resourceVersion should not be set on objects to be created"));
+        return Err(ApiError::unclassified(
+            "resourceVersion should not be set on objects to be created",
+        ));
     }
-    let mut notes: Vec<String> = metadata::dedup_owners(&mut object, false).into_iter().collect();
+    let mut notes: Vec<String> = metadata::dedup_owners(&mut object, false)
+        .into_iter()
+        .collect();
     set_defaults(&mut object, resource);
     let name = object.name().to_owned();
     let attributes = Attributes {
@@ -62,7 +69,10 @@ pub(crate) async fn store(
         old: None,
         server,
     };
-    server.admission.admit(&attributes, Some(&mut object)).await?;
+    server
+        .admission
+        .admit(&attributes, Some(&mut object))
+        .await?;
     notes.extend(metadata::dedup_owners(&mut object, true));
     let generated = name.is_empty() && !object.at("metadata.generateName").is_empty();
     let template = object;
@@ -76,20 +86,35 @@ pub(crate) async fn store(
         if !errors.is_empty() {
             return Err(ApiError::invalid(resource, object.name(), &errors));
         }
-        let allocation = server.allocators.allocate(resource, &mut object, None, options.dry_run)?;
+        let allocation =
+            server
+                .allocators
+                .allocate(resource, &mut object, None, options.dry_run)?;
         server.admission.verify(&attributes, Some(&object)).await?;
         let key = storage::key(resource, namespace, object.name());
-        let warned = notes.iter().cloned().chain(warnings(resource, &object, None)).collect::<Vec<_>>();
+        let warned = notes
+            .iter()
+            .cloned()
+            .chain(warnings(resource, &object, None))
+            .collect::<Vec<_>>();
         if options.dry_run {
             if let Some(existing) = server.storage.get(resource, &key).await? {
                 return Err(taken(call, &existing.object()));
             }
-            return Ok(Answer::object(call, status, Shown::Object(&object), server.clock().now()).with_warnings(warned));
+            return Ok(
+                Answer::object(call, status, Shown::Object(&object), server.clock().now())
+                    .with_warnings(warned),
+            );
         }
-        match server.storage.create(resource, &key, &object, time_to_live(resource)).await {
+        match server
+            .storage
+            .create(resource, &key, &object, time_to_live(resource))
+            .await
+        {
             Ok(entry) => {
                 allocation.keep();
-                let answer = Answer::object(call, status, Shown::Entry(&entry), server.clock().now());
+                let answer =
+                    Answer::object(call, status, Shown::Entry(&entry), server.clock().now());
                 return Ok(answer.with_warnings(warned));
             }
             Err(WriteError::Conflict) if generated && attempt < MAX_RETRIES => continue,
@@ -106,5 +131,9 @@ pub(crate) async fn store(
 
 fn taken(call: &Call, existing: &Object) -> ApiError {
     let error = ApiError::already_exists(call.resource, existing.name());
-    if existing.is_terminating() { error.with_prefix("object is being deleted: ") } else { error }
+    if existing.is_terminating() {
+        error.with_prefix("object is being deleted: ")
+    } else {
+        error
+    }
 }

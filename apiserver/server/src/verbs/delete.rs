@@ -29,8 +29,15 @@ use crate::status::{ApiError, Result, success};
 use crate::storage::{self, WriteError};
 
 /// Kinds whose deletion answers with the object; the others answer with a `Status`.
-const RETURN_DELETED: &[&str] =
-    &["persistentvolumeclaims", "persistentvolumes", "pods", "podtemplates", "resourcequotas", "serviceaccounts", "services"];
+const RETURN_DELETED: &[&str] = &[
+    "persistentvolumeclaims",
+    "persistentvolumes",
+    "pods",
+    "podtemplates",
+    "resourcequotas",
+    "serviceaccounts",
+    "services",
+];
 
 /// Deletes the object that the path names.
 pub(crate) async fn delete(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
@@ -44,12 +51,25 @@ pub(crate) async fn delete(server: &Server, call: &Call, body: Bytes) -> Result<
         }
         details["kind"] = resource.plural.into();
         details["uid"] = deleted.object.uid().into();
-        return Ok(Answer::value(StatusCode::OK, call.output, &success(Some(details))));
+        return Ok(Answer::value(
+            StatusCode::OK,
+            call.output,
+            &success(Some(details)),
+        ));
     }
     // As upstream: the older option, spelled out, tells the client that the deletion goes on.
     let accepted = !deleted.gone && options.orphan_dependents == Some(false);
-    let status = if accepted { StatusCode::ACCEPTED } else { StatusCode::OK };
-    Ok(Answer::object(call, status, Shown::Object(&deleted.object), server.clock().now()))
+    let status = if accepted {
+        StatusCode::ACCEPTED
+    } else {
+        StatusCode::OK
+    };
+    Ok(Answer::object(
+        call,
+        status,
+        Shown::Object(&deleted.object),
+        server.clock().now(),
+    ))
 }
 
 /// Deletes every object that the path and the selectors name.
@@ -65,7 +85,12 @@ pub(crate) async fn delete_collection(server: &Server, call: &Call, body: Bytes)
             Err(error) => return Err(error),
         }
     }
-    Ok(Answer::list(call, list::metadata(&page), &page.entries, server.clock().now()))
+    Ok(Answer::list(
+        call,
+        list::metadata(&page),
+        &page.entries,
+        server.clock().now(),
+    ))
 }
 
 /// The options in the body, or those in the query.
@@ -75,10 +100,15 @@ fn options(call: &Call, body: &Bytes) -> Result<DeleteOptions> {
     }
     let bad = |error: String| ApiError::bad_request(error);
     let value = match negotiate::input(&call.headers)? {
-        Input::Json => coracle_api::schema::parse_json(body)
-            .map_err(|error| bad(format!("couldn't get version/kind; json parse error: {error}")))?,
+        Input::Json => coracle_api::schema::parse_json(body).map_err(|error| {
+            bad(format!(
+                "couldn't get version/kind; json parse error: {error}"
+            ))
+        })?,
         Input::Yaml => {
-            coracle_api::schema::decode_yaml(body, &SchemaRef::any()).map_err(|error| bad(error.to_string()))?.value
+            coracle_api::schema::decode_yaml(body, &SchemaRef::any())
+                .map_err(|error| bad(error.to_string()))?
+                .value
         }
         Input::Protobuf => crate::decode::protobuf_value(body, &options_schema())?,
     };
@@ -90,7 +120,8 @@ fn options(call: &Call, body: &Bytes) -> Result<DeleteOptions> {
         )));
     }
     let value = if value.is_null() { json!({}) } else { value };
-    let decoded = coracle_api::schema::decode_value(value, &options_schema()).map_err(|error| bad(error.to_string()))?;
+    let decoded = coracle_api::schema::decode_value(value, &options_schema())
+        .map_err(|error| bad(error.to_string()))?;
     let object = Object::from_value(decoded.value).unwrap_or_default();
     DeleteOptions::parse(&call.info.query, Some(&object))
 }
@@ -133,23 +164,49 @@ async fn delete_one(
         server.admission.admit(&attributes, None).await?;
         server.admission.verify(&attributes, None).await?;
         let written = match decide(resource, &object, options, server.clock()) {
-            Decision::Stay => return Ok(Deleted { object, gone: false }),
+            Decision::Stay => {
+                return Ok(Deleted {
+                    object,
+                    gone: false,
+                });
+            }
             Decision::Mark(mut marked) => {
                 if options.dry_run {
-                    marked.metadata_mut().insert("resourceVersion".to_owned(), object.resource_version().into());
-                    return Ok(Deleted { object: marked, gone: false });
+                    marked.metadata_mut().insert(
+                        "resourceVersion".to_owned(),
+                        object.resource_version().into(),
+                    );
+                    return Ok(Deleted {
+                        object: marked,
+                        gone: false,
+                    });
                 }
-                let update = server.storage.update(resource, &key, &marked, entry.revision, time_to_live(resource)).await;
-                update.map(|entry| Deleted { object: entry.object(), gone: false })
+                let update = server
+                    .storage
+                    .update(
+                        resource,
+                        &key,
+                        &marked,
+                        entry.revision,
+                        time_to_live(resource),
+                    )
+                    .await;
+                update.map(|entry| Deleted {
+                    object: entry.object(),
+                    gone: false,
+                })
             }
             Decision::Remove(last) => {
-                let entry = match show_last(server, resource, &entry, &last, options.dry_run).await {
+                let entry = match show_last(server, resource, &entry, &last, options.dry_run).await
+                {
                     Ok(entry) => entry,
                     Err(WriteError::Conflict) if attempt < MAX_RETRIES => continue,
                     Err(WriteError::Conflict) => return Err(ApiError::modified(resource, name)),
                     Err(WriteError::Other(error)) => return Err(error),
                 };
-                remove(server, call, &entry, &last, options.dry_run).await.map(|object| Deleted { object, gone: true })
+                remove(server, call, &entry, &last, options.dry_run)
+                    .await
+                    .map(|object| Deleted { object, gone: true })
             }
         };
         match written {
@@ -173,10 +230,23 @@ async fn show_last(
     if dry_run || !last.is_terminating() || metadata::same(last, &entry.object()) {
         return Ok(Arc::clone(entry));
     }
-    server.storage.update(resource, &entry.key, last, entry.revision, time_to_live(resource)).await
+    server
+        .storage
+        .update(
+            resource,
+            &entry.key,
+            last,
+            entry.revision,
+            time_to_live(resource),
+        )
+        .await
 }
 
-fn check_preconditions(resource: &Resource, object: &Object, options: &DeleteOptions) -> Result<()> {
+fn check_preconditions(
+    resource: &Resource,
+    object: &Object,
+    options: &DeleteOptions,
+) -> Result<()> {
     if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != object.uid()) {
         let why = format!(
             "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been \
@@ -186,7 +256,11 @@ fn check_preconditions(resource: &Resource, object: &Object, options: &DeleteOpt
         return Err(ApiError::precondition(resource, object.name(), why));
     }
     let version = object.resource_version();
-    if let Some(wanted) = options.resource_version.as_deref().filter(|wanted| *wanted != version) {
+    if let Some(wanted) = options
+        .resource_version
+        .as_deref()
+        .filter(|wanted| *wanted != version)
+    {
         let why = format!(
             "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({version}). \
              The object might have been modified"
@@ -207,7 +281,12 @@ enum Decision {
     Remove(Object),
 }
 
-fn decide(resource: &Resource, object: &Object, options: &DeleteOptions, clock: &Clock) -> Decision {
+fn decide(
+    resource: &Resource,
+    object: &Object,
+    options: &DeleteOptions,
+    clock: &Clock,
+) -> Decision {
     let now = clock.now();
     if resource.group.is_empty() && resource.plural == "namespaces" {
         if !object.is_terminating() {
@@ -223,12 +302,20 @@ fn decide(resource: &Resource, object: &Object, options: &DeleteOptions, clock: 
     }
     let mut next = object.clone();
     set_propagation(resource, &mut next, options);
-    let grace = resource.strategy.grace_period_seconds(object, options.grace_period_seconds);
+    let grace = resource
+        .strategy
+        .grace_period_seconds(object, options.grace_period_seconds);
     let held = !metadata::finalizers(&next).is_empty();
     if object.is_terminating() {
-        let before = object.at("metadata.deletionGracePeriodSeconds").as_i64().unwrap_or(0);
+        let before = object
+            .at("metadata.deletionGracePeriodSeconds")
+            .as_i64()
+            .unwrap_or(0);
         if let Some(seconds) = grace.filter(|seconds| *seconds < before) {
-            let started = object.metadata("deletionTimestamp").parse::<Timestamp>().map_or(now.as_second(), |t| t.as_second() - before);
+            let started = object
+                .metadata("deletionTimestamp")
+                .parse::<Timestamp>()
+                .map_or(now.as_second(), |t| t.as_second() - before);
             metadata::set_deletion(&mut next, stamp_seconds(started + seconds), Some(seconds));
             if seconds > 0 || held {
                 return Decision::Mark(next);
@@ -236,15 +323,27 @@ fn decide(resource: &Resource, object: &Object, options: &DeleteOptions, clock: 
             return Decision::Remove(next);
         }
         if before > 0 || held {
-            return if metadata::same(&next, object) { Decision::Stay } else { Decision::Mark(next) };
+            return if metadata::same(&next, object) {
+                Decision::Stay
+            } else {
+                Decision::Mark(next)
+            };
         }
         return Decision::Remove(next);
     }
     match grace {
         Some(seconds) => {
-            metadata::set_deletion(&mut next, stamp_seconds(now.as_second() + seconds), Some(seconds));
+            metadata::set_deletion(
+                &mut next,
+                stamp_seconds(now.as_second() + seconds),
+                Some(seconds),
+            );
             count_change(&mut next);
-            if seconds > 0 || held { Decision::Mark(next) } else { Decision::Remove(next) }
+            if seconds > 0 || held {
+                Decision::Mark(next)
+            } else {
+                Decision::Remove(next)
+            }
         }
         None if held => {
             metadata::set_deletion(&mut next, stamp(now), Some(0));
@@ -256,8 +355,14 @@ fn decide(resource: &Resource, object: &Object, options: &DeleteOptions, clock: 
 }
 
 fn count_change(object: &mut Object) {
-    if let Some(generation) = object.at("metadata.generation").as_i64().filter(|generation| *generation > 0) {
-        object.metadata_mut().insert("generation".to_owned(), (generation + 1).into());
+    if let Some(generation) = object
+        .at("metadata.generation")
+        .as_i64()
+        .filter(|generation| *generation > 0)
+    {
+        object
+            .metadata_mut()
+            .insert("generation".to_owned(), (generation + 1).into());
     }
 }
 
@@ -297,7 +402,11 @@ pub(crate) fn finished(resource: &Resource, object: &Object) -> bool {
     let namespace = resource.group.is_empty() && resource.plural == "namespaces";
     object.is_terminating()
         && object.at("metadata.finalizers").is_empty()
-        && object.at("metadata.deletionGracePeriodSeconds").as_i64().unwrap_or(0) == 0
+        && object
+            .at("metadata.deletionGracePeriodSeconds")
+            .as_i64()
+            .unwrap_or(0)
+            == 0
         && (!namespace || object.at("spec.finalizers").is_empty())
 }
 
@@ -311,12 +420,19 @@ pub(crate) async fn remove(
 ) -> Result<Object, WriteError> {
     let mut last = last.clone();
     if dry_run {
-        last.metadata_mut().insert("resourceVersion".to_owned(), entry.revision.to_string().into());
+        last.metadata_mut().insert(
+            "resourceVersion".to_owned(),
+            entry.revision.to_string().into(),
+        );
         return Ok(last);
     }
-    let revision = server.storage.delete(call.resource, &entry.key, entry.revision).await?;
+    let revision = server
+        .storage
+        .delete(call.resource, &entry.key, entry.revision)
+        .await?;
     server.allocators.release(call.resource, &last);
-    last.metadata_mut().insert("resourceVersion".to_owned(), revision.to_string().into());
+    last.metadata_mut()
+        .insert("resourceVersion".to_owned(), revision.to_string().into());
     Ok(last)
 }
 
@@ -326,7 +442,9 @@ mod tests {
     use coracle_api::Registry;
 
     fn config_maps() -> &'static Resource {
-        Registry::builtin().by_plural("", "v1", "configmaps").expect("config maps are served")
+        Registry::builtin()
+            .by_plural("", "v1", "configmaps")
+            .expect("config maps are served")
     }
 
     fn object(value: Value) -> Object {
@@ -337,19 +455,30 @@ mod tests {
     async fn finalizers_keep_an_object() {
         let clock = Clock::fake(1);
         let held = object(json!({"metadata": {"name": "x", "finalizers": ["example.com/f"]}}));
-        let Decision::Mark(marked) = decide(config_maps(), &held, &DeleteOptions::default(), &clock) else {
+        let Decision::Mark(marked) =
+            decide(config_maps(), &held, &DeleteOptions::default(), &clock)
+        else {
             panic!("the object is kept")
         };
         assert_eq!(marked.metadata("deletionTimestamp"), "2030-01-01T00:00:00Z");
-        assert_eq!(decide(config_maps(), &marked, &DeleteOptions::default(), &clock), Decision::Stay);
+        assert_eq!(
+            decide(config_maps(), &marked, &DeleteOptions::default(), &clock),
+            Decision::Stay
+        );
         let free = object(json!({"metadata": {"name": "x"}}));
-        assert!(matches!(decide(config_maps(), &free, &DeleteOptions::default(), &clock), Decision::Remove(_)));
+        assert!(matches!(
+            decide(config_maps(), &free, &DeleteOptions::default(), &clock),
+            Decision::Remove(_)
+        ));
     }
 
     #[tokio::test]
     async fn policies_become_finalizers() {
         let free = object(json!({"metadata": {"name": "x"}}));
-        let options = DeleteOptions { propagation: Some(Propagation::Foreground), ..Default::default() };
+        let options = DeleteOptions {
+            propagation: Some(Propagation::Foreground),
+            ..Default::default()
+        };
         let Decision::Mark(marked) = decide(config_maps(), &free, &options, &Clock::fake(1)) else {
             panic!("the object is kept")
         };
@@ -358,9 +487,17 @@ mod tests {
 
     #[tokio::test]
     async fn namespaces_wait_for_their_content() {
-        let namespaces = Registry::builtin().by_plural("", "v1", "namespaces").expect("namespaces are served");
-        let active = object(json!({"metadata": {"name": "x"}, "spec": {"finalizers": ["kubernetes"]}}));
-        let Decision::Mark(marked) = decide(namespaces, &active, &DeleteOptions::default(), &Clock::fake(1)) else {
+        let namespaces = Registry::builtin()
+            .by_plural("", "v1", "namespaces")
+            .expect("namespaces are served");
+        let active =
+            object(json!({"metadata": {"name": "x"}, "spec": {"finalizers": ["kubernetes"]}}));
+        let Decision::Mark(marked) = decide(
+            namespaces,
+            &active,
+            &DeleteOptions::default(),
+            &Clock::fake(1),
+        ) else {
             panic!("the namespace is kept")
         };
         assert_eq!(marked.at("status.phase").str(), "Terminating");

@@ -40,13 +40,21 @@ pub(crate) async fn list(server: &Server, call: &Call) -> Result<Answer> {
     let options = ListOptions::parse(&call.info.query, false)?;
     let selection = Selection::parse(&call.info.query, call.resource)?;
     let page = page(server, call, &options, &selection).await?;
-    Ok(Answer::list(call, metadata(&page), &page.entries, server.clock().now()))
+    Ok(Answer::list(
+        call,
+        metadata(&page),
+        &page.entries,
+        server.clock().now(),
+    ))
 }
 
 /// `metadata` of a list.
 pub(crate) fn metadata(page: &Page) -> Value {
     let mut metadata = Map::new();
-    metadata.insert("resourceVersion".to_owned(), page.revision.to_string().into());
+    metadata.insert(
+        "resourceVersion".to_owned(),
+        page.revision.to_string().into(),
+    );
     if !page.continue_token.is_empty() {
         metadata.insert("continue".to_owned(), page.continue_token.clone().into());
     }
@@ -57,12 +65,21 @@ pub(crate) fn metadata(page: &Page) -> Value {
 }
 
 /// Reads one page.
-pub(crate) async fn page(server: &Server, call: &Call, options: &ListOptions, selection: &Selection) -> Result<Page> {
+pub(crate) async fn page(
+    server: &Server,
+    call: &Call,
+    options: &ListOptions,
+    selection: &Selection,
+) -> Result<Page> {
     let asked = parse_revision(&options.resource_version)
         .map_err(|error| ApiError::bad_request(format!("invalid resource version: {error}")))?;
     // "Any state will do" is answered from the cache as a whole, as upstream does.
     let any = options.resource_version == "0" && options.version_match != Some(VersionMatch::Exact);
-    let limit = if any && options.continue_token.is_empty() { 0 } else { options.limit };
+    let limit = if any && options.continue_token.is_empty() {
+        0
+    } else {
+        options.limit
+    };
     let scope = call.scope();
     let (at, after) = if options.continue_token.is_empty() {
         let at = match (asked, options.version_match) {
@@ -80,7 +97,9 @@ pub(crate) async fn page(server: &Server, call: &Call, options: &ListOptions, se
         (at, None)
     } else {
         if !matches!(options.resource_version.as_str(), "" | "0") {
-            return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
+            return Err(ApiError::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
         }
         let token = ContinueToken::decode(&options.continue_token)?;
         let after = token.start.trim_end_matches('\0').to_owned();
@@ -100,25 +119,45 @@ pub(crate) async fn page(server: &Server, call: &Call, options: &ListOptions, se
     match (snapshot, at) {
         (Some(snapshot), _) => {
             let after = after.map(|after| format!("{scope}{after}"));
-            let start = after.map_or(0, |after| snapshot.entries.partition_point(|entry| *entry.key <= *after));
+            let start = after.map_or(0, |after| {
+                snapshot
+                    .entries
+                    .partition_point(|entry| *entry.key <= *after)
+            });
             let entries = snapshot.entries[start..].to_vec();
             Ok(cut(entries, snapshot.revision, limit, &scope, selection))
         }
-        (None, Some(revision)) => past(server, call, &scope, revision, after, limit, selection).await,
+        (None, Some(revision)) => {
+            past(server, call, &scope, revision, after, limit, selection).await
+        }
         (None, None) => unreachable!("a list of the present always has a snapshot"),
     }
 }
 
 /// The first `limit` selected entries, and how to go on.
-fn cut(entries: Vec<Arc<Entry>>, revision: u64, limit: usize, scope: &str, selection: &Selection) -> Page {
+fn cut(
+    entries: Vec<Arc<Entry>>,
+    revision: u64,
+    limit: usize,
+    scope: &str,
+    selection: &Selection,
+) -> Page {
     let everything = selection.is_everything();
     if limit == 0 {
         let entries = if everything {
             entries
         } else {
-            entries.into_iter().filter(|entry| selection.matches(entry)).collect()
+            entries
+                .into_iter()
+                .filter(|entry| selection.matches(entry))
+                .collect()
         };
-        return Page { entries, revision, continue_token: String::new(), remaining: None };
+        return Page {
+            entries,
+            revision,
+            continue_token: String::new(),
+            remaining: None,
+        };
     }
     let total = entries.len();
     let mut chosen = Vec::with_capacity(limit.min(total));
@@ -140,7 +179,12 @@ fn cut(entries: Vec<Arc<Entry>>, revision: u64, limit: usize, scope: &str, selec
         _ => String::new(),
     };
     let remaining = (more && everything).then_some((total - seen) as u64);
-    Page { entries: chosen, revision, continue_token: token, remaining }
+    Page {
+        entries: chosen,
+        revision,
+        continue_token: token,
+        remaining,
+    }
 }
 
 /// A page of the past, from the store.
@@ -156,7 +200,10 @@ async fn past(
     let mut chosen: Vec<Arc<Entry>> = Vec::new();
     let mut after = after.map(|after| format!("{scope}{after}"));
     loop {
-        let read = server.storage.page(call.resource, scope, revision, after.as_deref(), STORE_PAGE).await;
+        let read = server
+            .storage
+            .page(call.resource, scope, revision, after.as_deref(), STORE_PAGE)
+            .await;
         let (entries, more) = match read {
             Ok(page) => page,
             Err(coracle_store::Error::Compacted { .. }) => {
@@ -177,13 +224,26 @@ async fn past(
         }
         let left = rest.len();
         if full(&chosen) && (left > 0 || more) {
-            let last = chosen.last().map(|entry| entry.key.to_string()).unwrap_or_default();
+            let last = chosen
+                .last()
+                .map(|entry| entry.key.to_string())
+                .unwrap_or_default();
             let continue_token = ContinueToken::new(revision, scope, &last).encode();
             let remaining = (selection.is_everything() && !more).then_some(left as u64);
-            return Ok(Page { entries: chosen, revision, continue_token, remaining });
+            return Ok(Page {
+                entries: chosen,
+                revision,
+                continue_token,
+                remaining,
+            });
         }
         if !more || after.is_none() {
-            return Ok(Page { entries: chosen, revision, continue_token: String::new(), remaining: None });
+            return Ok(Page {
+                entries: chosen,
+                revision,
+                continue_token: String::new(),
+                remaining: None,
+            });
         }
     }
 }
@@ -191,7 +251,10 @@ async fn past(
 /// Waits for `revision`, for a while.
 pub(crate) async fn reach(server: &Server, revision: u64) -> Result<()> {
     let caches = server.storage.caches();
-    if tokio::time::timeout(REVISION_WAIT, caches.wait_for(revision)).await.is_err() {
+    if tokio::time::timeout(REVISION_WAIT, caches.wait_for(revision))
+        .await
+        .is_err()
+    {
         return Err(ApiError::revision_too_large(revision, caches.revision()));
     }
     Ok(())
@@ -203,7 +266,11 @@ fn expired(start: &str) -> ApiError {
                    the remainder of the results. Continuing with the provided token results in an inconsistent list \
                    - objects that were created, modified, or deleted between the time the first chunk was returned \
                    and now may show up in the list.";
-    let token = ContinueToken { v: TOKEN_VERSION.to_owned(), rv: -1, start: format!("{start}\0") };
+    let token = ContinueToken {
+        v: TOKEN_VERSION.to_owned(),
+        rv: -1,
+        start: format!("{start}\0"),
+    };
     ApiError::expired(message).with_continue(token.encode())
 }
 
@@ -230,7 +297,11 @@ struct ContinueToken {
 impl ContinueToken {
     fn new(revision: u64, scope: &str, last: &str) -> Self {
         let start = format!("{}\0", last.strip_prefix(scope).unwrap_or(last));
-        Self { v: TOKEN_VERSION.to_owned(), rv: i64::try_from(revision).unwrap_or(i64::MAX), start }
+        Self {
+            v: TOKEN_VERSION.to_owned(),
+            rv: i64::try_from(revision).unwrap_or(i64::MAX),
+            start,
+        }
     }
 
     /// The revision of the list; `None` for a token that goes on inconsistently.
@@ -243,18 +314,32 @@ impl ContinueToken {
     }
 
     fn decode(text: &str) -> Result<Self> {
-        let invalid = |why: &str| ApiError::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
-        let bytes = BASE64.decode(text).map_err(|error| invalid(&error.to_string()))?;
+        let invalid = |why: &str| {
+            ApiError::bad_request(format!(
+                "invalid continue token: continue key is not valid: {why}"
+            ))
+        };
+        let bytes = BASE64
+            .decode(text)
+            .map_err(|error| invalid(&error.to_string()))?;
         coracle_api::schema::parse_json(&bytes).map_err(|error| invalid(&error.to_string()))?;
-        let token: Self = serde_json::from_slice(&bytes).map_err(|error| invalid(&error.to_string()))?;
+        let token: Self =
+            serde_json::from_slice(&bytes).map_err(|error| invalid(&error.to_string()))?;
         if token.v != TOKEN_VERSION {
-            return Err(invalid(&format!("server does not recognize this encoded version {}", token.v)));
+            return Err(invalid(&format!(
+                "server does not recognize this encoded version {}",
+                token.v
+            )));
         }
         if token.rv == 0 {
-            return Err(invalid("incorrect encoded start resourceVersion (version meta.k8s.io/v1)"));
+            return Err(invalid(
+                "incorrect encoded start resourceVersion (version meta.k8s.io/v1)",
+            ));
         }
         let path = std::path::Path::new(&token.start);
-        let steps_up = path.components().any(|part| part == std::path::Component::ParentDir);
+        let steps_up = path
+            .components()
+            .any(|part| part == std::path::Component::ParentDir);
         if token.start.is_empty() || token.start.starts_with('/') || steps_up {
             return Err(invalid(&token.start));
         }
@@ -270,17 +355,28 @@ mod tests {
     fn continue_tokens_survive_the_round_trip() {
         let token = ContinueToken::new(42, "kt/", "kt/cm1");
         assert_eq!(token.start, "cm1\0");
-        assert_eq!(ContinueToken::decode(&token.encode()).expect("our own"), token);
+        assert_eq!(
+            ContinueToken::decode(&token.encode()).expect("our own"),
+            token
+        );
     }
 
     #[test]
     fn bad_tokens_are_worded_as_upstream_words_them() {
         for (token, why) in [
             ("e30", "server does not recognize this encoded version "),
-            ("eyJ2IjoidjkiLCJydiI6MSwic3RhcnQiOiJ4In0", "server does not recognize this encoded version v9"),
+            (
+                "eyJ2IjoidjkiLCJydiI6MSwic3RhcnQiOiJ4In0",
+                "server does not recognize this encoded version v9",
+            ),
         ] {
-            let error = ContinueToken::decode(token).expect_err("refused").to_string();
-            assert_eq!(error, format!("invalid continue token: continue key is not valid: {why}"));
+            let error = ContinueToken::decode(token)
+                .expect_err("refused")
+                .to_string();
+            assert_eq!(
+                error,
+                format!("invalid continue token: continue key is not valid: {why}")
+            );
         }
     }
 }

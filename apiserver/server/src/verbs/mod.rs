@@ -37,7 +37,11 @@ fn set_defaults(object: &mut Object, resource: &Resource) {
 /// What a body of this call is expected to be.
 pub(crate) fn expected(call: &Call) -> Expected {
     match call.subresource.and_then(|subresource| subresource.kind) {
-        Some((group, version, kind)) => Expected { group, version, kind },
+        Some((group, version, kind)) => Expected {
+            group,
+            version,
+            kind,
+        },
         None => Expected::of(call.resource),
     }
 }

@@ -32,12 +32,21 @@ pub(crate) fn parse(media_type: &str, body: &Bytes) -> Result<Parsed> {
         _ => return Err(ApiError::unsupported_patch_type()),
     };
     let (patch, strict) = Patch::parse(kind, body)?;
-    let findings = strict.iter().map(|finding| format!("{prefix}{finding}")).collect();
+    let findings = strict
+        .iter()
+        .map(|finding| format!("{prefix}{finding}"))
+        .collect();
     let shown = match kind {
-        PatchType::Strategic => serde_json::from_slice(body).ok().map(|value| go_format(&value)),
+        PatchType::Strategic => serde_json::from_slice(body)
+            .ok()
+            .map(|value| go_format(&value)),
         _ => None,
     };
-    Ok(Parsed { patch, findings, shown })
+    Ok(Parsed {
+        patch,
+        findings,
+        shown,
+    })
 }
 
 impl From<PatchError> for ApiError {
@@ -46,7 +55,9 @@ impl From<PatchError> for ApiError {
         match error {
             PatchError::BadRequest(_) => Self::bad_request(message),
             PatchError::TooManyOperations(_) => Self::new(413, "RequestEntityTooLarge", message),
-            PatchError::Rejected => Self::new(422, "Invalid", message).with_plain_details("", "", ""),
+            PatchError::Rejected => {
+                Self::new(422, "Invalid", message).with_plain_details("", "", "")
+            }
             PatchError::Internal(_) => Self::unclassified(message),
         }
     }
@@ -74,11 +85,18 @@ pub(crate) async fn patch(server: &Server, call: &Call, body: Bytes) -> Result<A
 
 /// The patched form of `old`.
 pub(crate) fn apply(call: &Call, parsed: &Parsed, old: &Object) -> Result<Value> {
-    Ok(parsed.patch.apply(&old.clone().into_value(), &expected(call).schema())?)
+    Ok(parsed
+        .patch
+        .apply(&old.clone().into_value(), &expected(call).schema())?)
 }
 
 /// Reads a patched object by its schema; what does not fit is 422 about the patch, as upstream has it.
-pub(crate) fn decode_patched(call: &Call, parsed: &Parsed, patched: Value, options: &WriteOptions) -> Result<decode::Body> {
+pub(crate) fn decode_patched(
+    call: &Call,
+    parsed: &Parsed,
+    patched: Value,
+    options: &WriteOptions,
+) -> Result<decode::Body> {
     let about_patch = |value: String, why: String| {
         let mut errors = FieldErrors::default();
         errors.push(ErrorType::Invalid, "patch", Some(Value::from(value)), why);
@@ -97,7 +115,10 @@ pub(crate) fn decode_patched(call: &Call, parsed: &Parsed, patched: Value, optio
         FieldValidation::Warn => decoded.warnings = findings,
         FieldValidation::Strict if findings.is_empty() => {}
         FieldValidation::Strict => {
-            return Err(about_patch(shown, format!("strict decoding error: {}", findings.join(", "))));
+            return Err(about_patch(
+                shown,
+                format!("strict decoding error: {}", findings.join(", ")),
+            ));
         }
     }
     Ok(decoded)
@@ -108,11 +129,17 @@ fn go_format(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".to_owned(),
         Value::String(text) => text.clone(),
-        Value::Array(items) => format!("[{}]", items.iter().map(go_format).collect::<Vec<_>>().join(" ")),
+        Value::Array(items) => format!(
+            "[{}]",
+            items.iter().map(go_format).collect::<Vec<_>>().join(" ")
+        ),
         Value::Object(map) => {
             let mut entries: Vec<_> = map.iter().collect();
             entries.sort_by_key(|(key, _)| key.as_str());
-            let entries: Vec<String> = entries.iter().map(|(key, value)| format!("{key}:{}", go_format(value))).collect();
+            let entries: Vec<String> = entries
+                .iter()
+                .map(|(key, value)| format!("{key}:{}", go_format(value)))
+                .collect();
             format!("map[{}]", entries.join(" "))
         }
         other => other.to_string(),

@@ -24,13 +24,19 @@ use crate::storage::{self, WriteError};
 pub(crate) async fn update(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
     let options = WriteOptions::parse(&call.info.query, "UpdateOptions")?;
     let input = negotiate::input(&call.headers)?;
-    let decode::Body { object, warnings } = decode::body(&body, input, expected(call), options.field_validation)?;
+    let decode::Body { object, warnings } =
+        decode::body(&body, input, expected(call), options.field_validation)?;
     check_name(call, &object)?;
     create::check_namespace(call, &object)?;
     let change = Change {
         part: Part::of(call),
         uid_precondition: true,
-        make: &|_old| Ok(decode::Body { object: object.clone(), warnings: Vec::new() }),
+        make: &|_old| {
+            Ok(decode::Body {
+                object: object.clone(),
+                warnings: Vec::new(),
+            })
+        },
     };
     let result = match apply(server, call, &options, &change).await {
         Err(error) => Err(error),
@@ -127,17 +133,28 @@ impl Outcome {
             Afterwards::Entry(entry) => Shown::Entry(entry),
             Afterwards::Object(object) => Shown::Object(object),
         };
-        Answer::object(call, StatusCode::OK, shown, server.clock().now()).with_warnings(self.warnings)
+        Answer::object(call, StatusCode::OK, shown, server.clock().now())
+            .with_warnings(self.warnings)
     }
 }
 
 /// Applies `change` to the object that the path names; `None` when it is absent.
-pub(crate) async fn apply(server: &Server, call: &Call, options: &WriteOptions, change: &Change<'_>) -> Result<Option<Outcome>> {
+pub(crate) async fn apply(
+    server: &Server,
+    call: &Call,
+    options: &WriteOptions,
+    change: &Change<'_>,
+) -> Result<Option<Outcome>> {
     let (resource, key) = (call.resource, call.key());
     for attempt in 0..=MAX_RETRIES {
-        let Some(entry) = server.storage.get(resource, &key).await? else { return Ok(None) };
+        let Some(entry) = server.storage.get(resource, &key).await? else {
+            return Ok(None);
+        };
         let old = entry.object();
-        let decode::Body { object: mut new, warnings: mut notes } = (change.make)(&old)?;
+        let decode::Body {
+            object: mut new,
+            warnings: mut notes,
+        } = (change.make)(&old)?;
         let pinned = check_version(call, &new, &old, change)?;
         notes.extend(metadata::dedup_owners(&mut new, true));
         restrict(call, change.part, &mut new, &old);
@@ -158,7 +175,11 @@ pub(crate) async fn apply(server: &Server, call: &Call, options: &WriteOptions, 
         prepare(call, change.part, &mut new, &old);
         check(call, change.part, &new, &old)?;
         let allocation = match change.part {
-            Part::Main => server.allocators.allocate(resource, &mut new, Some(&old), options.dry_run)?,
+            Part::Main => {
+                server
+                    .allocators
+                    .allocate(resource, &mut new, Some(&old), options.dry_run)?
+            }
             _ => Default::default(),
         };
         server.admission.verify(&attributes, Some(&new)).await?;
@@ -169,7 +190,10 @@ pub(crate) async fn apply(server: &Server, call: &Call, options: &WriteOptions, 
             return match delete::remove(server, call, &entry, &new, options.dry_run).await {
                 Ok(gone) => {
                     allocation.keep();
-                    Ok(Some(Outcome { shown: Afterwards::Object(gone), warnings: notes }))
+                    Ok(Some(Outcome {
+                        shown: Afterwards::Object(gone),
+                        warnings: notes,
+                    }))
                 }
                 Err(WriteError::Conflict) if !pinned && attempt < MAX_RETRIES => continue,
                 Err(WriteError::Conflict) => Err(ApiError::modified(resource, call.name())),
@@ -177,16 +201,30 @@ pub(crate) async fn apply(server: &Server, call: &Call, options: &WriteOptions, 
             };
         }
         if metadata::same(&new, &old) {
-            return Ok(Some(Outcome { shown: Afterwards::Entry(entry), warnings: notes }));
+            return Ok(Some(Outcome {
+                shown: Afterwards::Entry(entry),
+                warnings: notes,
+            }));
         }
         if options.dry_run {
-            new.metadata_mut().insert("resourceVersion".to_owned(), old.resource_version().into());
-            return Ok(Some(Outcome { shown: Afterwards::Object(new), warnings: notes }));
+            new.metadata_mut()
+                .insert("resourceVersion".to_owned(), old.resource_version().into());
+            return Ok(Some(Outcome {
+                shown: Afterwards::Object(new),
+                warnings: notes,
+            }));
         }
-        match server.storage.update(resource, &key, &new, entry.revision, time_to_live(resource)).await {
+        match server
+            .storage
+            .update(resource, &key, &new, entry.revision, time_to_live(resource))
+            .await
+        {
             Ok(entry) => {
                 allocation.keep();
-                return Ok(Some(Outcome { shown: Afterwards::Entry(entry), warnings: notes }));
+                return Ok(Some(Outcome {
+                    shown: Afterwards::Entry(entry),
+                    warnings: notes,
+                }));
             }
             Err(WriteError::Conflict) if !pinned && attempt < MAX_RETRIES => continue,
             Err(WriteError::Conflict) => return Err(ApiError::modified(resource, call.name())),
@@ -208,9 +246,20 @@ fn check_version(call: &Call, new: &Object, old: &Object, change: &Change<'_>) -
         if !resource.unconditional_update {
             let mut errors = FieldErrors::default();
             let kind = coracle_api::field_errors::ErrorType::Invalid;
-            errors.push(kind, "metadata.resourceVersion", Some(Value::from(0)), "must be specified for an update");
+            errors.push(
+                kind,
+                "metadata.resourceVersion",
+                Some(Value::from(0)),
+                "must be specified for an update",
+            );
             let qualified = resource.qualified();
-            return Err(ApiError::invalid_as(resource.group, resource.plural, &qualified, call.name(), &errors));
+            return Err(ApiError::invalid_as(
+                resource.group,
+                resource.plural,
+                &qualified,
+                call.name(),
+                &errors,
+            ));
         }
         return Ok(false);
     }
@@ -218,8 +267,19 @@ fn check_version(call: &Call, new: &Object, old: &Object, change: &Change<'_>) -
         let mut errors = FieldErrors::default();
         let kind = coracle_api::field_errors::ErrorType::Invalid;
         let detail = format!("strconv.ParseUint: parsing {version:?}: invalid syntax");
-        errors.push(kind, "metadata.resourceVersion", Some(Value::from(version)), detail);
-        return Err(ApiError::invalid_as(resource.group, resource.kind, &qualified_kind(resource), call.name(), &errors));
+        errors.push(
+            kind,
+            "metadata.resourceVersion",
+            Some(Value::from(version)),
+            detail,
+        );
+        return Err(ApiError::invalid_as(
+            resource.group,
+            resource.kind,
+            &qualified_kind(resource),
+            call.name(),
+            &errors,
+        ));
     }
     if version != old.resource_version() {
         return Err(ApiError::modified(resource, call.name()));
@@ -258,7 +318,12 @@ fn restrict(call: &Call, part: Part, new: &mut Object, old: &Object) {
             if let Some(map) = metadata.as_object_mut() {
                 // The status's writers do not own these; a Deployment's labels neither.
                 let labels = (call.resource.plural == "deployments").then_some("labels");
-                let kept = ["ownerReferences", "deletionTimestamp", "deletionGracePeriodSeconds", "finalizers"];
+                let kept = [
+                    "ownerReferences",
+                    "deletionTimestamp",
+                    "deletionGracePeriodSeconds",
+                    "finalizers",
+                ];
                 for field in kept.into_iter().chain(labels) {
                     map.shift_remove(field);
                     if let Some(value) = old.at("metadata").key(field).value() {
@@ -297,7 +362,8 @@ fn prepare(call: &Call, part: Part, new: &mut Object, old: &Object) {
             resource.strategy.prepare_for_update(new, old);
             if resource.generation && !metadata::same_spec(new, old) {
                 let generation = old.at("metadata.generation").as_i64().unwrap_or(0) + 1;
-                new.metadata_mut().insert("generation".to_owned(), generation.into());
+                new.metadata_mut()
+                    .insert("generation".to_owned(), generation.into());
             }
         }
         Part::Status => resource.strategy.prepare_for_status_update(new, old),
@@ -318,8 +384,14 @@ fn check(call: &Call, part: Part, new: &Object, old: &Object) -> Result<()> {
             resource.strategy.validate(new, &mut errors);
             resource.strategy.validate_update(new, old, &mut errors);
         }
-        Part::Status => resource.strategy.validate_status_update(new, old, &mut errors),
+        Part::Status => resource
+            .strategy
+            .validate_status_update(new, old, &mut errors),
         Part::Finalize => {}
     }
-    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(resource, call.name(), &errors)) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(ApiError::invalid(resource, call.name(), &errors))
+    }
 }

@@ -55,7 +55,10 @@ pub(crate) async fn watch(server: &Arc<Server>, call: Call) -> Result<Answer> {
         super::list::reach(server, revision).await?;
     }
     let progress = server.storage.catch_up().await;
-    let interest = Interest { scope: call.scope(), selection: Arc::new(selection) };
+    let interest = Interest {
+        scope: call.scope(),
+        selection: Arc::new(selection),
+    };
     let cache = server.storage.cache(call.resource)?;
     let initial = match options.send_initial_events {
         Some(wanted) => wanted,
@@ -63,7 +66,11 @@ pub(crate) async fn watch(server: &Arc<Server>, call: Call) -> Result<Answer> {
     };
     let (first, watcher, revision) = if initial {
         let (snapshot, watcher) = cache.list_and_watch(&interest.scope, progress, interest.clone());
-        let first = snapshot.entries.into_iter().filter(|entry| interest.wants(entry)).collect();
+        let first = snapshot
+            .entries
+            .into_iter()
+            .filter(|entry| interest.wants(entry))
+            .collect();
         (first, watcher, snapshot.revision)
     } else {
         let from = asked.unwrap_or(progress);
@@ -72,13 +79,20 @@ pub(crate) async fn watch(server: &Arc<Server>, call: Call) -> Result<Answer> {
         })?;
         (VecDeque::new(), watcher, from)
     };
-    let seconds = options.timeout_seconds.unwrap_or_else(|| MIN_DURATION + server.clock().random_below(MIN_DURATION));
-    let timeline = Timeline::new(server.clock().monotonic(), Duration::from_secs(seconds), options.bookmarks);
+    let seconds = options
+        .timeout_seconds
+        .unwrap_or_else(|| MIN_DURATION + server.clock().random_below(MIN_DURATION));
+    let timeline = Timeline::new(
+        server.clock().monotonic(),
+        Duration::from_secs(seconds),
+        options.bookmarks,
+    );
     let feed = Feed {
         server: Arc::clone(server),
         call,
         first,
-        initial_end: (options.send_initial_events == Some(true) && options.bookmarks).then_some(revision),
+        initial_end: (options.send_initial_events == Some(true) && options.bookmarks)
+            .then_some(revision),
         watcher,
         timeline,
         headings: true,
@@ -102,7 +116,10 @@ struct Timeline {
 impl Timeline {
     fn new(now: Duration, lasts: Duration, bookmarks: bool) -> Self {
         let before_end = lasts.saturating_sub(BOOKMARK_BEFORE_END);
-        Self { end: now + lasts, bookmark: bookmarks.then(|| now + before_end.min(BOOKMARK_EVERY)) }
+        Self {
+            end: now + lasts,
+            bookmark: bookmarks.then(|| now + before_end.min(BOOKMARK_EVERY)),
+        }
     }
 
     /// Puts the next bookmark a minute on, or shortly before the end.
@@ -155,7 +172,10 @@ impl Feed {
         let clock = self.server.clock().clone();
         let now = clock.monotonic();
         let until_end = self.timeline.end.saturating_sub(now);
-        let until_bookmark = self.timeline.bookmark.map_or(until_end, |at| at.saturating_sub(now));
+        let until_bookmark = self
+            .timeline
+            .bookmark
+            .map_or(until_end, |at| at.saturating_sub(now));
         let stop = self.server.stop.clone();
         tokio::select! {
             biased;
@@ -201,7 +221,8 @@ impl Feed {
         let shown = match self.call.output.shape {
             Shape::Object => json,
             shape => {
-                let object = Object::new(serde_json::from_slice(&json).expect("cached bytes are JSON"));
+                let object =
+                    Object::new(serde_json::from_slice(&json).expect("cached bytes are JSON"));
                 to_json(&self.reshape(shape, object))
             }
         };
@@ -215,7 +236,13 @@ impl Feed {
             Shape::Table(version) => {
                 let headings = std::mem::replace(&mut self.headings, false);
                 let metadata = json!({"resourceVersion": object.resource_version()});
-                self.call.table(version, &[object], self.server.clock().now(), metadata, headings)
+                self.call.table(
+                    version,
+                    &[object],
+                    self.server.clock().now(),
+                    metadata,
+                    headings,
+                )
             }
         }
     }

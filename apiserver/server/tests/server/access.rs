@@ -9,21 +9,34 @@ use serde_json::json;
 use crate::support::{CONFIG_MAPS, TestServer, request};
 
 async fn with_tokens() -> TestServer {
-    let tokens = StaticTokens::parse("secret,jane,u1\nroot,admin,u2,system:masters").expect("legal");
+    let tokens =
+        StaticTokens::parse("secret,jane,u1\nroot,admin,u2,system:masters").expect("legal");
     TestServer::start_with(|config| config.authenticators.push(Box::new(tokens))).await
 }
 
 fn bearing(token: &str, path: &str) -> http::Request<http_body_util::Full<bytes::Bytes>> {
     let mut request = request("GET", path, "", None);
-    request.headers_mut().insert("authorization", format!("Bearer {token}").parse().expect("a header"));
+    request.headers_mut().insert(
+        "authorization",
+        format!("Bearer {token}").parse().expect("a header"),
+    );
     request
 }
 
 #[tokio::test(start_paused = true)]
 async fn strangers_may_read_health_and_are_refused_elsewhere() {
     let server = TestServer::start().await;
-    assert_eq!(server.send_as_is(request("GET", "/healthz", "", None)).await.status, 200);
-    let (code, _, message) = server.send_as_is(request("GET", CONFIG_MAPS, "", None)).await.failure();
+    assert_eq!(
+        server
+            .send_as_is(request("GET", "/healthz", "", None))
+            .await
+            .status,
+        200
+    );
+    let (code, _, message) = server
+        .send_as_is(request("GET", CONFIG_MAPS, "", None))
+        .await
+        .failure();
     assert_eq!(code, 403);
     assert_eq!(
         message,
@@ -34,10 +47,23 @@ async fn strangers_may_read_health_and_are_refused_elsewhere() {
 #[tokio::test(start_paused = true)]
 async fn tokens_are_known_or_wrong() {
     let server = with_tokens().await;
-    assert_eq!(server.send_as_is(bearing("root", CONFIG_MAPS)).await.status, 200);
-    assert_eq!(server.send_as_is(bearing("secret", CONFIG_MAPS)).await.failure().0, 403);
+    assert_eq!(
+        server.send_as_is(bearing("root", CONFIG_MAPS)).await.status,
+        200
+    );
+    assert_eq!(
+        server
+            .send_as_is(bearing("secret", CONFIG_MAPS))
+            .await
+            .failure()
+            .0,
+        403
+    );
     let wrong = server.send_as_is(bearing("junk", CONFIG_MAPS)).await;
-    assert_eq!(wrong.failure(), (401, "Unauthorized".to_owned(), "Unauthorized".to_owned()));
+    assert_eq!(
+        wrong.failure(),
+        (401, "Unauthorized".to_owned(), "Unauthorized".to_owned())
+    );
     assert!(wrong.headers.contains_key("www-authenticate"));
 }
 
@@ -45,7 +71,9 @@ async fn tokens_are_known_or_wrong() {
 async fn administrators_act_as_others() {
     let server = with_tokens().await;
     let mut request = bearing("root", CONFIG_MAPS);
-    request.headers_mut().insert("impersonate-user", "joe".parse().expect("a header"));
+    request
+        .headers_mut()
+        .insert("impersonate-user", "joe".parse().expect("a header"));
     let (code, _, message) = server.send_as_is(request).await.failure();
     assert_eq!(code, 403);
     assert!(message.contains(r#"User "joe""#));
@@ -55,10 +83,13 @@ async fn administrators_act_as_others() {
 async fn components_in_the_process_are_known_by_their_identity() {
     let server = TestServer::start().await;
     let mut ours = request("GET", CONFIG_MAPS, "", None);
-    ours.extensions_mut().insert(Identity::component("system:kube-scheduler"));
+    ours.extensions_mut()
+        .insert(Identity::component("system:kube-scheduler"));
     assert_eq!(server.send_as_is(ours).await.status, 200);
     let mut other = request("GET", CONFIG_MAPS, "", None);
-    other.extensions_mut().insert(Identity::component("someone"));
+    other
+        .extensions_mut()
+        .insert(Identity::component("someone"));
     assert_eq!(server.send_as_is(other).await.failure().0, 403);
 }
 
@@ -66,9 +97,13 @@ async fn components_in_the_process_are_known_by_their_identity() {
 async fn too_much_at_once_is_refused_and_says_when_to_come_back() {
     let full = TestServer::start_with(|config| config.max_in_flight = 1).await;
     // A request whose body never ends holds the only place.
-    let never = futures::stream::pending::<Result<http_body::Frame<bytes::Bytes>, std::convert::Infallible>>();
+    let never = futures::stream::pending::<
+        Result<http_body::Frame<bytes::Bytes>, std::convert::Infallible>,
+    >();
     let held = http_body_util::StreamBody::new(never);
-    let held = http::Request::post(CONFIG_MAPS).extension(Identity::new("admin", ["system:masters"])).body(held);
+    let held = http::Request::post(CONFIG_MAPS)
+        .extension(Identity::new("admin", ["system:masters"]))
+        .body(held);
     let api = full.api.clone();
     let task = tokio::spawn(async move { api.handle(held.expect("a request")).await });
     tokio::task::yield_now().await;
@@ -82,7 +117,11 @@ async fn too_much_at_once_is_refused_and_says_when_to_come_back() {
 async fn a_restarted_server_knows_what_was_stored() {
     let clock = Clock::fake(1);
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
-    let start = || async { ApiServer::start(Config::new(Arc::clone(&store), clock.clone())).await.expect("readable") };
+    let start = || async {
+        ApiServer::start(Config::new(Arc::clone(&store), clock.clone()))
+            .await
+            .expect("readable")
+    };
     let first = TestServer { api: start().await };
     first.api.bootstrap_namespaces().await.expect("made");
     let services = "/api/v1/namespaces/default/services";

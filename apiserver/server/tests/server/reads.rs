@@ -8,15 +8,24 @@ async fn what_was_written_is_read_back() {
     let made = server.config_map("x", json!({"g": "1"})).await;
     let read = server.get(&format!("{CONFIG_MAPS}/x")).await.ok();
     assert_eq!(read, made);
-    assert_eq!((read["kind"].as_str(), read["apiVersion"].as_str()), (Some("ConfigMap"), Some("v1")));
-    assert_eq!(read["metadata"]["creationTimestamp"], "2030-01-01T00:00:00Z");
+    assert_eq!(
+        (read["kind"].as_str(), read["apiVersion"].as_str()),
+        (Some("ConfigMap"), Some("v1"))
+    );
+    assert_eq!(
+        read["metadata"]["creationTimestamp"],
+        "2030-01-01T00:00:00Z"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn absent_objects_are_not_found() {
     let server = TestServer::start().await;
     let (code, reason, message) = server.get(&format!("{CONFIG_MAPS}/none")).await.failure();
-    assert_eq!((code, reason.as_str(), message.as_str()), (404, "NotFound", r#"configmaps "none" not found"#));
+    assert_eq!(
+        (code, reason.as_str(), message.as_str()),
+        (404, "NotFound", r#"configmaps "none" not found"#)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -28,9 +37,16 @@ async fn list_items_have_no_type_and_are_sorted() {
     let list = server.get(CONFIG_MAPS).await.ok();
     assert_eq!(list["kind"], "ConfigMapList");
     let items = list["items"].as_array().expect("items");
-    let names: Vec<&str> = items.iter().filter_map(|item| item["metadata"]["name"].as_str()).collect();
+    let names: Vec<&str> = items
+        .iter()
+        .filter_map(|item| item["metadata"]["name"].as_str())
+        .collect();
     assert_eq!(names, ["a", "b", "c"]);
-    assert!(items.iter().all(|item| item.get("kind").is_none() && item.get("apiVersion").is_none()));
+    assert!(
+        items
+            .iter()
+            .all(|item| item.get("kind").is_none() && item.get("apiVersion").is_none())
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -46,10 +62,16 @@ async fn selectors_choose_by_labels_and_fields() {
     ] {
         let list = server.get(&format!("{CONFIG_MAPS}?{query}")).await.ok();
         let items = list["items"].as_array().expect("items");
-        let names: Vec<&str> = items.iter().filter_map(|item| item["metadata"]["name"].as_str()).collect();
+        let names: Vec<&str> = items
+            .iter()
+            .filter_map(|item| item["metadata"]["name"].as_str())
+            .collect();
         assert_eq!(names, expected, "{query}");
     }
-    let (code, _, message) = server.get(&format!("{CONFIG_MAPS}?fieldSelector=bogus%3D1")).await.failure();
+    let (code, _, message) = server
+        .get(&format!("{CONFIG_MAPS}?fieldSelector=bogus%3D1"))
+        .await
+        .failure();
     assert_eq!(code, 400);
     assert!(message.contains("is not a known field selector"));
 }
@@ -61,18 +83,41 @@ async fn pages_belong_together_whatever_happens_between_them() {
         server.config_map(name, json!({})).await;
     }
     let first = server.get(&format!("{CONFIG_MAPS}?limit=2")).await.ok();
-    assert_eq!((first["items"].as_array().map(Vec::len), &first["metadata"]["remainingItemCount"]), (Some(2), &json!(3)));
+    assert_eq!(
+        (
+            first["items"].as_array().map(Vec::len),
+            &first["metadata"]["remainingItemCount"]
+        ),
+        (Some(2), &json!(3))
+    );
     server.delete(&format!("{CONFIG_MAPS}/d")).await.ok();
     server.config_map("c2", json!({})).await;
-    let mut token = first["metadata"]["continue"].as_str().expect("a token").to_owned();
+    let mut token = first["metadata"]["continue"]
+        .as_str()
+        .expect("a token")
+        .to_owned();
     let mut names = Vec::new();
     while !token.is_empty() {
-        let page = server.get(&format!("{CONFIG_MAPS}?limit=2&continue={token}")).await.ok();
-        assert_eq!(page["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
+        let page = server
+            .get(&format!("{CONFIG_MAPS}?limit=2&continue={token}"))
+            .await
+            .ok();
+        assert_eq!(
+            page["metadata"]["resourceVersion"],
+            first["metadata"]["resourceVersion"]
+        );
         for item in page["items"].as_array().expect("items") {
-            names.push(item["metadata"]["name"].as_str().expect("a name").to_owned());
+            names.push(
+                item["metadata"]["name"]
+                    .as_str()
+                    .expect("a name")
+                    .to_owned(),
+            );
         }
-        token = page["metadata"]["continue"].as_str().unwrap_or_default().to_owned();
+        token = page["metadata"]["continue"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
     }
     assert_eq!(names, ["c", "d", "e"]);
 }
@@ -80,7 +125,11 @@ async fn pages_belong_together_whatever_happens_between_them() {
 #[tokio::test(start_paused = true)]
 async fn a_revision_that_never_comes_is_a_timeout() {
     let server = TestServer::start().await;
-    let answer = server.get(&format!("{CONFIG_MAPS}?resourceVersion=99999&resourceVersionMatch=Exact")).await;
+    let answer = server
+        .get(&format!(
+            "{CONFIG_MAPS}?resourceVersion=99999&resourceVersionMatch=Exact"
+        ))
+        .await;
     let (code, reason, message) = answer.failure();
     assert_eq!((code, reason.as_str()), (504, "Timeout"));
     assert!(message.starts_with("Timeout: Too large resource version: 99999"));
@@ -90,7 +139,13 @@ async fn a_revision_that_never_comes_is_a_timeout() {
 async fn tables_and_partial_metadata_are_shown_on_request() {
     let server = TestServer::start().await;
     server.config_map("x", json!({})).await;
-    let table = server.get_accepting(CONFIG_MAPS, "application/json;as=Table;v=v1;g=meta.k8s.io,application/json").await.ok();
+    let table = server
+        .get_accepting(
+            CONFIG_MAPS,
+            "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
+        )
+        .await
+        .ok();
     assert_eq!(table["kind"], "Table");
     assert_eq!(table["rows"][0]["cells"][0], "x");
     assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
@@ -98,7 +153,14 @@ async fn tables_and_partial_metadata_are_shown_on_request() {
     let partial = server.get_accepting(CONFIG_MAPS, accept).await.ok();
     assert_eq!(partial["kind"], "PartialObjectMetadataList");
     assert!(partial["items"][0].get("data").is_none());
-    assert_eq!(server.get_accepting(CONFIG_MAPS, "text/html").await.failure().0, 406);
+    assert_eq!(
+        server
+            .get_accepting(CONFIG_MAPS, "text/html")
+            .await
+            .failure()
+            .0,
+        406
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -108,17 +170,32 @@ async fn yaml_and_protobuf_are_written_for_those_who_want_nothing_else() {
     let path = format!("{CONFIG_MAPS}/x");
     let yaml = server.get_accepting(&path, "application/yaml").await;
     assert!(String::from_utf8_lossy(&yaml.body).contains("kind: ConfigMap"));
-    let protobuf = server.get_accepting(&path, "application/vnd.kubernetes.protobuf").await;
+    let protobuf = server
+        .get_accepting(&path, "application/vnd.kubernetes.protobuf")
+        .await;
     assert_eq!(&protobuf.body[..4], b"k8s\0");
-    assert_eq!(protobuf.headers["content-type"], "application/vnd.kubernetes.protobuf");
+    assert_eq!(
+        protobuf.headers["content-type"],
+        "application/vnd.kubernetes.protobuf"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn unknown_paths_and_methods_are_told_apart() {
     let server = TestServer::start().await;
-    assert_eq!(server.get("/api/v1/namespaces/default/things").await.failure().0, 404);
+    assert_eq!(
+        server
+            .get("/api/v1/namespaces/default/things")
+            .await
+            .failure()
+            .0,
+        404
+    );
     assert_eq!(server.put(CONFIG_MAPS, json!({})).await.failure().0, 405);
-    assert_eq!(server.get("/apis/none.example.com/v1/things").await.body, "404 page not found\n");
+    assert_eq!(
+        server.get("/apis/none.example.com/v1/things").await.body,
+        "404 page not found\n"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -130,7 +207,10 @@ async fn health_and_version_are_answered() {
     let verbose = server.get("/readyz?verbose").await;
     assert!(String::from_utf8_lossy(&verbose.body).ends_with("readyz check passed\n"));
     assert_eq!(server.get("/version").await.ok()["minor"], "36");
-    assert!(String::from_utf8_lossy(&server.get("/metrics").await.body).contains("apiserver_request_total"));
+    assert!(
+        String::from_utf8_lossy(&server.get("/metrics").await.body)
+            .contains("apiserver_request_total")
+    );
     server.api.start_draining();
     assert_eq!(server.get("/readyz").await.status, 503);
     assert_eq!(server.get("/livez").await.status, 200);

@@ -25,17 +25,34 @@ impl Authority {
         parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let key = rcgen::KeyPair::generate().expect("a key");
         let certificate = parameters.self_signed(&key).expect("a certificate");
-        Self { certificate, issuer: rcgen::Issuer::new(parameters, key) }
+        Self {
+            certificate,
+            issuer: rcgen::Issuer::new(parameters, key),
+        }
     }
 
-    fn issue(&self, names: &[&str], user: &str, group: &str) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    fn issue(
+        &self,
+        names: &[&str],
+        user: &str,
+        group: &str,
+    ) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut parameters = rcgen::CertificateParams::new(names).expect("legal names");
-        parameters.distinguished_name.push(rcgen::DnType::CommonName, user);
-        parameters.distinguished_name.push(rcgen::DnType::OrganizationName, group);
+        parameters
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, user);
+        parameters
+            .distinguished_name
+            .push(rcgen::DnType::OrganizationName, group);
         let key = rcgen::KeyPair::generate().expect("a key");
-        let certificate = parameters.signed_by(&key, &self.issuer).expect("a certificate");
-        (vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())))
+        let certificate = parameters
+            .signed_by(&key, &self.issuer)
+            .expect("a certificate");
+        (
+            vec![certificate.der().clone()],
+            PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
+        )
     }
 
     fn roots(&self) -> Arc<RootCertStore> {
@@ -46,11 +63,13 @@ impl Authority {
 
     fn server(&self) -> Arc<ServerConfig> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier =
-            rustls::server::WebPkiClientVerifier::builder_with_provider(self.roots(), Arc::clone(&provider))
-                .allow_unauthenticated()
-                .build()
-                .expect("a verifier");
+        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+            self.roots(),
+            Arc::clone(&provider),
+        )
+        .allow_unauthenticated()
+        .build()
+        .expect("a verifier");
         let (chain, key) = self.issue(&["localhost"], "server", "servers");
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -70,7 +89,9 @@ impl Authority {
         Arc::new(match identity {
             Some((user, group)) => {
                 let (chain, key) = self.issue(&[], user, group);
-                builder.with_client_auth_cert(chain, key).expect("a configuration")
+                builder
+                    .with_client_auth_cert(chain, key)
+                    .expect("a configuration")
             }
             None => builder.with_no_client_auth(),
         })
@@ -78,33 +99,53 @@ impl Authority {
 }
 
 fn request() -> Request<Empty<Bytes>> {
-    let mut request = Request::get(format!("https://localhost{CONFIG_MAPS}")).body(Empty::new()).expect("a request");
+    let mut request = Request::get(format!("https://localhost{CONFIG_MAPS}"))
+        .body(Empty::new())
+        .expect("a request");
     // Extensions do not travel; this one shows that nothing of the kind is believed either.
-    request.extensions_mut().insert(Identity::new("admin", ["system:masters"]));
+    request
+        .extensions_mut()
+        .insert(Identity::new("admin", ["system:masters"]));
     request
 }
 
 /// Status and body of a list of ConfigMaps, asked for over TLS.
-async fn ask(server: &TestServer, authority: &Authority, identity: Option<(&str, &str)>, http2: bool) -> (StatusCode, String) {
+async fn ask(
+    server: &TestServer,
+    authority: &Authority,
+    identity: Option<(&str, &str)>,
+    http2: bool,
+) -> (StatusCode, String) {
     let (near, far) = tokio::io::duplex(64 * 1024);
     let (api, tls) = (server.api.clone(), authority.server());
     let serving = tokio::spawn(async move { api.serve(far, Some(tls)).await });
     let name = ServerName::try_from("localhost").expect("a name");
-    let stream = TlsConnector::from(authority.client(identity)).connect(name, near).await.expect("a handshake");
+    let stream = TlsConnector::from(authority.client(identity))
+        .connect(name, near)
+        .await
+        .expect("a handshake");
     let response = if http2 {
         let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .expect("HTTP/2");
         tokio::spawn(connection);
         sender.send_request(request()).await.expect("an answer")
     } else {
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .expect("HTTP/1.1");
         tokio::spawn(connection);
         sender.send_request(request()).await.expect("an answer")
     };
     assert!(response.headers().contains_key("audit-id"));
     let status = response.status();
-    let body = response.into_body().collect().await.expect("a body").to_bytes();
+    let body = response
+        .into_body()
+        .collect()
+        .await
+        .expect("a body")
+        .to_bytes();
     serving.abort();
     (status, String::from_utf8_lossy(&body).into_owned())
 }
@@ -133,7 +174,11 @@ async fn connections_without_a_certificate_are_anonymous() {
 async fn a_connection_that_says_nothing_is_closed() {
     let (server, authority) = (TestServer::start().await, Authority::new());
     let (_near, far) = tokio::io::duplex(1024);
-    let error = server.api.serve(far, Some(authority.server())).await.expect_err("too slow");
+    let error = server
+        .api
+        .serve(far, Some(authority.server()))
+        .await
+        .expect_err("too slow");
     assert_eq!(error.to_string(), "the TLS handshake took too long");
 }
 
@@ -143,7 +188,9 @@ async fn stopping_ends_idle_connections() {
     let (near, far) = tokio::io::duplex(64 * 1024);
     let api = server.api.clone();
     let serving = tokio::spawn(async move { api.serve(far, None).await });
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await.expect("HTTP/1.1");
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near))
+        .await
+        .expect("HTTP/1.1");
     tokio::spawn(connection);
     let response = sender.send_request(request()).await.expect("an answer");
     assert_eq!(response.status(), 403);

@@ -33,14 +33,24 @@ impl Answer {
     /// The body as JSON, of an answer that is a success.
     #[track_caller]
     pub(crate) fn ok(self) -> Value {
-        assert!(self.status.is_success(), "{}: {}", self.status, String::from_utf8_lossy(&self.body));
+        assert!(
+            self.status.is_success(),
+            "{}: {}",
+            self.status,
+            String::from_utf8_lossy(&self.body)
+        );
         self.json()
     }
 
     /// Status, reason and message of a failure.
     #[track_caller]
     pub(crate) fn failure(&self) -> (u16, String, String) {
-        assert!(!self.status.is_success(), "{}: {}", self.status, String::from_utf8_lossy(&self.body));
+        assert!(
+            !self.status.is_success(),
+            "{}: {}",
+            self.status,
+            String::from_utf8_lossy(&self.body)
+        );
         let status = self.json();
         let text = |key: &str| status[key].as_str().unwrap_or_default().to_owned();
         (self.status.as_u16(), text("reason"), text("message"))
@@ -49,7 +59,10 @@ impl Answer {
     /// The texts of `Warning` headers.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let values = self.headers.get_all(http::header::WARNING);
-        values.iter().map(|value| value.to_str().expect("text").to_owned()).collect()
+        values
+            .iter()
+            .map(|value| value.to_str().expect("text").to_owned())
+            .collect()
     }
 }
 
@@ -63,16 +76,23 @@ impl TestServer {
         let mut config = Config::new(Arc::new(MemoryStore::new(clock.clone())), clock);
         change(&mut config);
         let api = ApiServer::start(config).await.expect("an empty store");
-        api.bootstrap_namespaces().await.expect("namespaces are made");
+        api.bootstrap_namespaces()
+            .await
+            .expect("namespaces are made");
         let server = Self { api };
         let account = json!({"metadata": {"name": "default"}});
-        server.post("/api/v1/namespaces/default/serviceaccounts", account).await.ok();
+        server
+            .post("/api/v1/namespaces/default/serviceaccounts", account)
+            .await
+            .ok();
         server
     }
 
     /// Sends a request as an administrator in the same process.
     pub(crate) async fn send(&self, mut request: Request<Full<Bytes>>) -> Answer {
-        request.extensions_mut().insert(Identity::new("admin", ["system:masters"]));
+        request
+            .extensions_mut()
+            .insert(Identity::new("admin", ["system:masters"]));
         self.send_as_is(request).await
     }
 
@@ -80,7 +100,11 @@ impl TestServer {
     pub(crate) async fn send_as_is(&self, request: Request<Full<Bytes>>) -> Answer {
         let (parts, body) = self.api.handle(request).await.into_parts();
         let body = body.collect().await.expect("a whole body").to_bytes();
-        Answer { status: parts.status, headers: parts.headers, body }
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+        }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -89,16 +113,20 @@ impl TestServer {
 
     pub(crate) async fn get_accepting(&self, path: &str, accept: &str) -> Answer {
         let mut request = request("GET", path, "", None);
-        request.headers_mut().insert("accept", accept.parse().expect("a header"));
+        request
+            .headers_mut()
+            .insert("accept", accept.parse().expect("a header"));
         self.send(request).await
     }
 
     pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
-        self.send(request("POST", path, "application/json", Some(body))).await
+        self.send(request("POST", path, "application/json", Some(body)))
+            .await
     }
 
     pub(crate) async fn put(&self, path: &str, body: Value) -> Answer {
-        self.send(request("PUT", path, "application/json", Some(body))).await
+        self.send(request("PUT", path, "application/json", Some(body)))
+            .await
     }
 
     pub(crate) async fn delete(&self, path: &str) -> Answer {
@@ -106,11 +134,18 @@ impl TestServer {
     }
 
     pub(crate) async fn merge(&self, path: &str, body: Value) -> Answer {
-        self.send(request("PATCH", path, "application/merge-patch+json", Some(body))).await
+        self.send(request(
+            "PATCH",
+            path,
+            "application/merge-patch+json",
+            Some(body),
+        ))
+        .await
     }
 
     pub(crate) async fn patch(&self, path: &str, media_type: &str, body: Value) -> Answer {
-        self.send(request("PATCH", path, media_type, Some(body))).await
+        self.send(request("PATCH", path, media_type, Some(body)))
+            .await
     }
 
     /// Makes a ConfigMap in `default`.
@@ -125,29 +160,43 @@ impl TestServer {
         if let Some(node) = node {
             spec["nodeName"] = node.into();
         }
-        self.post(PODS, json!({"metadata": {"name": name}, "spec": spec})).await.ok()
+        self.post(PODS, json!({"metadata": {"name": name}, "spec": spec}))
+            .await
+            .ok()
     }
 
     /// Opens a watch.
     pub(crate) async fn watch(&self, path: &str) -> Watch {
         let mut request = request("GET", path, "", None);
-        request.extensions_mut().insert(Identity::new("admin", ["system:masters"]));
+        request
+            .extensions_mut()
+            .insert(Identity::new("admin", ["system:masters"]));
         let response = self.api.handle(request).await;
         assert_eq!(response.status(), StatusCode::OK);
-        Watch { body: response.into_body(), buffer: Vec::new() }
+        Watch {
+            body: response.into_body(),
+            buffer: Vec::new(),
+        }
     }
 }
 
 pub(crate) const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 pub(crate) const PODS: &str = "/api/v1/namespaces/default/pods";
 
-pub(crate) fn request(method: &str, path: &str, media_type: &str, body: Option<Value>) -> Request<Full<Bytes>> {
+pub(crate) fn request(
+    method: &str,
+    path: &str,
+    media_type: &str,
+    body: Option<Value>,
+) -> Request<Full<Bytes>> {
     let mut request = Request::builder().method(method).uri(path);
     if !media_type.is_empty() {
         request = request.header("content-type", media_type);
     }
     let body = body.map(|body| body.to_string()).unwrap_or_default();
-    request.body(Full::new(Bytes::from(body))).expect("a request")
+    request
+        .body(Full::new(Bytes::from(body)))
+        .expect("a request")
 }
 
 /// An open watch.
@@ -165,7 +214,8 @@ impl Watch {
                 return Some(serde_json::from_slice(&line).expect("a JSON line"));
             }
             let frame = self.body.frame().await?.expect("a readable body");
-            self.buffer.extend_from_slice(&frame.into_data().expect("data"));
+            self.buffer
+                .extend_from_slice(&frame.into_data().expect("data"));
         }
     }
 
@@ -173,7 +223,10 @@ impl Watch {
     pub(crate) async fn event(&mut self) -> (String, String) {
         let event = self.next().await.expect("the watch goes on");
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        (text(&event["type"]), text(&event["object"]["metadata"]["name"]))
+        (
+            text(&event["type"]),
+            text(&event["object"]["metadata"]["name"]),
+        )
     }
 }
 

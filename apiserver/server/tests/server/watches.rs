@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use crate::support::{CONFIG_MAPS, TestServer, event};
 
 fn version(object: &Value) -> &str {
-    object["metadata"]["resourceVersion"].as_str().expect("a version")
+    object["metadata"]["resourceVersion"]
+        .as_str()
+        .expect("a version")
 }
 
 #[tokio::test(start_paused = true)]
@@ -15,7 +17,10 @@ async fn a_watch_shows_what_is_there_and_what_happens() {
     let mut watch = server.watch(&format!("{CONFIG_MAPS}?watch=1")).await;
     assert_eq!(watch.event().await, event("ADDED", "a"));
     server.config_map("b", json!({})).await;
-    server.merge(&format!("{CONFIG_MAPS}/b"), json!({"data": {"x": "y"}})).await.ok();
+    server
+        .merge(&format!("{CONFIG_MAPS}/b"), json!({"data": {"x": "y"}}))
+        .await
+        .ok();
     server.delete(&format!("{CONFIG_MAPS}/b")).await.ok();
     for kind in ["ADDED", "MODIFIED", "DELETED"] {
         assert_eq!(watch.event().await, event(kind, "b"));
@@ -27,7 +32,12 @@ async fn a_watch_goes_on_from_a_revision() {
     let server = TestServer::start().await;
     let first = server.config_map("a", json!({})).await;
     let second = server.config_map("b", json!({})).await;
-    let mut watch = server.watch(&format!("{CONFIG_MAPS}?watch=1&resourceVersion={}", version(&first))).await;
+    let mut watch = server
+        .watch(&format!(
+            "{CONFIG_MAPS}?watch=1&resourceVersion={}",
+            version(&first)
+        ))
+        .await;
     let shown = watch.next().await.expect("an event");
     assert_eq!(shown["object"], second);
 }
@@ -37,7 +47,12 @@ async fn a_deletion_has_a_revision_of_its_own() {
     let server = TestServer::start().await;
     let made = server.config_map("a", json!({})).await;
     server.delete(&format!("{CONFIG_MAPS}/a")).await.ok();
-    let mut watch = server.watch(&format!("{CONFIG_MAPS}?watch=1&resourceVersion={}", version(&made))).await;
+    let mut watch = server
+        .watch(&format!(
+            "{CONFIG_MAPS}?watch=1&resourceVersion={}",
+            version(&made)
+        ))
+        .await;
     let gone = watch.next().await.expect("an event");
     assert_eq!(gone["type"], "DELETED");
     let number = |text: &str| text.parse::<u64>().expect("a number");
@@ -48,14 +63,29 @@ async fn a_deletion_has_a_revision_of_its_own() {
 async fn selectors_turn_changes_into_arrivals_and_departures() {
     let server = TestServer::start().await;
     let made = server.config_map("a", json!({"g": "0"})).await;
-    let path = format!("{CONFIG_MAPS}?watch=1&labelSelector=g%3D1&resourceVersion={}", version(&made));
+    let path = format!(
+        "{CONFIG_MAPS}?watch=1&labelSelector=g%3D1&resourceVersion={}",
+        version(&made)
+    );
     let mut watch = server.watch(&path).await;
     for value in ["1", "2"] {
-        server.merge(&format!("{CONFIG_MAPS}/a"), json!({"metadata": {"labels": {"g": value}}})).await.ok();
+        server
+            .merge(
+                &format!("{CONFIG_MAPS}/a"),
+                json!({"metadata": {"labels": {"g": value}}}),
+            )
+            .await
+            .ok();
     }
     assert_eq!(watch.event().await, event("ADDED", "a"));
     let gone = watch.next().await.expect("an event");
-    assert_eq!((gone["type"].as_str(), gone["object"]["metadata"]["labels"]["g"].as_str()), (Some("DELETED"), Some("1")));
+    assert_eq!(
+        (
+            gone["type"].as_str(),
+            gone["object"]["metadata"]["labels"]["g"].as_str()
+        ),
+        (Some("DELETED"), Some("1"))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -63,24 +93,42 @@ async fn stale_watch_is_answered_with_gone() {
     let server = TestServer::start().await;
     let made = server.config_map("a", json!({})).await;
     for number in 0..4200 {
-        server.merge(&format!("{CONFIG_MAPS}/a"), json!({"data": {"n": number.to_string()}})).await.ok();
+        server
+            .merge(
+                &format!("{CONFIG_MAPS}/a"),
+                json!({"data": {"n": number.to_string()}}),
+            )
+            .await
+            .ok();
     }
-    let answer = server.get(&format!("{CONFIG_MAPS}?watch=1&resourceVersion={}", version(&made))).await;
+    let answer = server
+        .get(&format!(
+            "{CONFIG_MAPS}?watch=1&resourceVersion={}",
+            version(&made)
+        ))
+        .await;
     let (code, reason, message) = answer.failure();
     assert_eq!((code, reason.as_str()), (410, "Expired"));
-    assert!(message.starts_with(&format!("too old resource version: {} (", version(&made))), "{message}");
+    assert!(
+        message.starts_with(&format!("too old resource version: {} (", version(&made))),
+        "{message}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn streaming_lists_end_with_a_bookmark() {
     let server = TestServer::start().await;
     server.config_map("a", json!({})).await;
-    let query = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+    let query =
+        "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
     let mut watch = server.watch(&format!("{CONFIG_MAPS}?{query}")).await;
     assert_eq!(watch.event().await, event("ADDED", "a"));
     let bookmark = watch.next().await.expect("a bookmark");
     assert_eq!(bookmark["type"], "BOOKMARK");
-    assert_eq!(bookmark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+    assert_eq!(
+        bookmark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"],
+        "true"
+    );
     assert_eq!(bookmark["object"]["kind"], "ConfigMap");
 }
 
@@ -88,10 +136,16 @@ async fn streaming_lists_end_with_a_bookmark() {
 async fn bookmarks_come_by_the_minute_and_move_on() {
     let server = TestServer::start().await;
     let made = server.config_map("a", json!({})).await;
-    let path = format!("{CONFIG_MAPS}?watch=1&allowWatchBookmarks=true&resourceVersion={}", version(&made));
+    let path = format!(
+        "{CONFIG_MAPS}?watch=1&allowWatchBookmarks=true&resourceVersion={}",
+        version(&made)
+    );
     let mut watch = server.watch(&path).await;
     // A change of another kind moves the revision without an event.
-    let other = server.post("/api/v1/namespaces", json!({"metadata": {"name": "kt"}})).await.ok();
+    let other = server
+        .post("/api/v1/namespaces", json!({"metadata": {"name": "kt"}}))
+        .await
+        .ok();
     let bookmark = watch.next();
     let early = tokio::time::timeout(Duration::from_secs(59), bookmark).await;
     assert!(early.is_err(), "a bookmark came within a minute");
@@ -103,7 +157,9 @@ async fn bookmarks_come_by_the_minute_and_move_on() {
 #[tokio::test(start_paused = true)]
 async fn watches_end_when_they_were_asked_to_and_when_the_server_stops() {
     let server = TestServer::start().await;
-    let mut short = server.watch(&format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=5")).await;
+    let mut short = server
+        .watch(&format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=5"))
+        .await;
     assert_eq!(short.next().await, None);
     let mut long = server.watch(&format!("{CONFIG_MAPS}?watch=1")).await;
     server.api.stop();
@@ -114,9 +170,20 @@ async fn watches_end_when_they_were_asked_to_and_when_the_server_stops() {
 async fn a_watcher_that_does_not_read_is_cut_off() {
     let server = TestServer::start().await;
     let made = server.config_map("a", json!({})).await;
-    let mut watch = server.watch(&format!("{CONFIG_MAPS}?watch=1&resourceVersion={}", version(&made))).await;
+    let mut watch = server
+        .watch(&format!(
+            "{CONFIG_MAPS}?watch=1&resourceVersion={}",
+            version(&made)
+        ))
+        .await;
     for number in 0..1100 {
-        server.merge(&format!("{CONFIG_MAPS}/a"), json!({"data": {"n": number.to_string()}})).await.ok();
+        server
+            .merge(
+                &format!("{CONFIG_MAPS}/a"),
+                json!({"data": {"n": number.to_string()}}),
+            )
+            .await
+            .ok();
     }
     let mut seen = 0;
     while watch.next().await.is_some() {
@@ -130,7 +197,15 @@ async fn tables_are_watched_too() {
     let server = TestServer::start().await;
     server.config_map("a", json!({})).await;
     let accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
-    let answer = server.get_accepting(&format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=1"), accept).await;
+    let answer = server
+        .get_accepting(&format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=1"), accept)
+        .await;
     let line: Value = serde_json::from_slice(&answer.body).expect("one event");
-    assert_eq!((line["object"]["kind"].as_str(), &line["object"]["rows"][0]["cells"][0]), (Some("Table"), &json!("a")));
+    assert_eq!(
+        (
+            line["object"]["kind"].as_str(),
+            &line["object"]["rows"][0]["cells"][0]
+        ),
+        (Some("Table"), &json!("a"))
+    );
 }

@@ -5,29 +5,55 @@ use crate::support::{CONFIG_MAPS, PODS, TestServer};
 #[tokio::test(start_paused = true)]
 async fn names_are_generated_and_taken_names_refused() {
     let server = TestServer::start().await;
-    let made = server.post(CONFIG_MAPS, json!({"metadata": {"generateName": "g-"}})).await.ok();
+    let made = server
+        .post(CONFIG_MAPS, json!({"metadata": {"generateName": "g-"}}))
+        .await
+        .ok();
     let name = made["metadata"]["name"].as_str().expect("a name");
     assert!(name.starts_with("g-") && name.len() == 7);
     server.config_map("x", json!({})).await;
-    let (code, reason, message) = server.post(CONFIG_MAPS, json!({"metadata": {"name": "x"}})).await.failure();
-    assert_eq!((code, reason.as_str(), message.as_str()), (409, "AlreadyExists", r#"configmaps "x" already exists"#));
+    let (code, reason, message) = server
+        .post(CONFIG_MAPS, json!({"metadata": {"name": "x"}}))
+        .await
+        .failure();
+    assert_eq!(
+        (code, reason.as_str(), message.as_str()),
+        (409, "AlreadyExists", r#"configmaps "x" already exists"#)
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn objects_need_a_namespace_that_is_there() {
     let server = TestServer::start().await;
-    let (code, _, message) = server.post("/api/v1/namespaces/none/configmaps", json!({"metadata": {"name": "x"}})).await.failure();
-    assert_eq!((code, message.as_str()), (404, r#"namespaces "none" not found"#));
+    let (code, _, message) = server
+        .post(
+            "/api/v1/namespaces/none/configmaps",
+            json!({"metadata": {"name": "x"}}),
+        )
+        .await
+        .failure();
+    assert_eq!(
+        (code, message.as_str()),
+        (404, r#"namespaces "none" not found"#)
+    );
     let elsewhere = json!({"metadata": {"name": "x", "namespace": "other"}});
     let (code, _, message) = server.post(CONFIG_MAPS, elsewhere).await.failure();
     assert_eq!(code, 400);
-    assert_eq!(message, "the namespace of the provided object does not match the namespace sent on the request");
+    assert_eq!(
+        message,
+        "the namespace of the provided object does not match the namespace sent on the request"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn broken_rules_are_reported_with_their_fields() {
     let server = TestServer::start().await;
-    let answer = server.post(CONFIG_MAPS, json!({"metadata": {"name": "Bad"}, "data": {"a b": "1"}})).await;
+    let answer = server
+        .post(
+            CONFIG_MAPS,
+            json!({"metadata": {"name": "Bad"}, "data": {"a b": "1"}}),
+        )
+        .await;
     assert_eq!(answer.failure().0, 422);
     let fields: Vec<String> = answer.json()["details"]["causes"]
         .as_array()
@@ -45,7 +71,10 @@ async fn stale_updates_are_conflicts() {
     let path = format!("{CONFIG_MAPS}/x");
     object["data"] = json!({"a": "2"});
     let updated = server.put(&path, object.clone()).await.ok();
-    assert_ne!(updated["metadata"]["resourceVersion"], object["metadata"]["resourceVersion"]);
+    assert_ne!(
+        updated["metadata"]["resourceVersion"],
+        object["metadata"]["resourceVersion"]
+    );
     let (code, reason, message) = server.put(&path, object).await.failure();
     assert_eq!((code, reason.as_str()), (409, "Conflict"));
     assert_eq!(
@@ -58,7 +87,10 @@ async fn stale_updates_are_conflicts() {
 async fn updates_that_change_nothing_keep_the_revision() {
     let server = TestServer::start().await;
     let object = server.config_map("x", json!({})).await;
-    let again = server.put(&format!("{CONFIG_MAPS}/x"), object.clone()).await.ok();
+    let again = server
+        .put(&format!("{CONFIG_MAPS}/x"), object.clone())
+        .await
+        .ok();
     assert_eq!(again, object);
 }
 
@@ -67,14 +99,36 @@ async fn all_three_patches_are_applied() {
     let server = TestServer::start().await;
     server.config_map("x", json!({"g": "1"})).await;
     let path = format!("{CONFIG_MAPS}/x");
-    server.merge(&path, json!({"data": {"m": "1"}, "metadata": {"labels": {"g": null}}})).await.ok();
+    server
+        .merge(
+            &path,
+            json!({"data": {"m": "1"}, "metadata": {"labels": {"g": null}}}),
+        )
+        .await
+        .ok();
     let operations = json!([{"op": "add", "path": "/data/j", "value": "1"}]);
-    server.patch(&path, "application/json-patch+json", operations).await.ok();
+    server
+        .patch(&path, "application/json-patch+json", operations)
+        .await
+        .ok();
     let strategic = json!({"data": {"s": "1"}});
-    let object = server.patch(&path, "application/strategic-merge-patch+json", strategic).await.ok();
-    assert_eq!(object["data"], json!({"a": "1", "m": "1", "j": "1", "s": "1"}));
+    let object = server
+        .patch(&path, "application/strategic-merge-patch+json", strategic)
+        .await
+        .ok();
+    assert_eq!(
+        object["data"],
+        json!({"a": "1", "m": "1", "j": "1", "s": "1"})
+    );
     assert!(object["metadata"].get("labels").is_none());
-    assert_eq!(server.patch(&path, "text/plain", json!({})).await.failure().0, 415);
+    assert_eq!(
+        server
+            .patch(&path, "text/plain", json!({}))
+            .await
+            .failure()
+            .0,
+        415
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -85,20 +139,37 @@ async fn concurrent_patches_all_arrive() {
     let patches = (0..5).map(|number| {
         let path = path.as_str();
         let server = &server;
-        async move { server.merge(path, json!({"data": {format!("k{number}"): "1"}})).await }
+        async move {
+            server
+                .merge(path, json!({"data": {format!("k{number}"): "1"}}))
+                .await
+        }
     });
     for answer in futures::future::join_all(patches).await {
         answer.ok();
     }
-    assert_eq!(server.get(&path).await.ok()["data"].as_object().map(|data| data.len()), Some(6));
+    assert_eq!(
+        server.get(&path).await.ok()["data"]
+            .as_object()
+            .map(|data| data.len()),
+        Some(6)
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn dry_runs_store_nothing() {
     let server = TestServer::start().await;
-    let answer = server.post(&format!("{CONFIG_MAPS}?dryRun=All"), json!({"metadata": {"name": "x"}})).await;
+    let answer = server
+        .post(
+            &format!("{CONFIG_MAPS}?dryRun=All"),
+            json!({"metadata": {"name": "x"}}),
+        )
+        .await;
     assert_eq!(answer.ok()["metadata"]["name"], "x");
-    assert_eq!(server.get(&format!("{CONFIG_MAPS}/x")).await.failure().0, 404);
+    assert_eq!(
+        server.get(&format!("{CONFIG_MAPS}/x")).await.failure().0,
+        404
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -108,11 +179,19 @@ async fn unknown_fields_are_dropped_warned_of_or_refused() {
     let warned = server.post(CONFIG_MAPS, body("a")).await;
     assert_eq!(warned.warnings(), [r#"299 - "unknown field \"bogus\"""#]);
     assert!(warned.ok().get("bogus").is_none());
-    let ignored = server.post(&format!("{CONFIG_MAPS}?fieldValidation=Ignore"), body("b")).await;
+    let ignored = server
+        .post(&format!("{CONFIG_MAPS}?fieldValidation=Ignore"), body("b"))
+        .await;
     assert!(ignored.warnings().is_empty());
-    let (code, _, message) = server.post(&format!("{CONFIG_MAPS}?fieldValidation=Strict"), body("c")).await.failure();
+    let (code, _, message) = server
+        .post(&format!("{CONFIG_MAPS}?fieldValidation=Strict"), body("c"))
+        .await
+        .failure();
     assert_eq!(code, 400);
-    assert!(message.ends_with(r#"strict decoding error: unknown field "bogus""#), "{message}");
+    assert!(
+        message.ends_with(r#"strict decoding error: unknown field "bogus""#),
+        "{message}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -127,7 +206,13 @@ async fn status_and_spec_are_written_apart() {
     changed["metadata"]["resourceVersion"] = Value::Null;
     changed["spec"]["nodeName"] = "n2".into();
     let status = server.put(&format!("{path}/status"), changed).await.ok();
-    assert_eq!((status["status"]["phase"].as_str(), status["spec"]["nodeName"].as_str()), (Some("Running"), Some("n1")));
+    assert_eq!(
+        (
+            status["status"]["phase"].as_str(),
+            status["spec"]["nodeName"].as_str()
+        ),
+        (Some("Running"), Some("n1"))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -135,17 +220,45 @@ async fn deployments_are_scaled_and_count_their_generations() {
     let server = TestServer::start().await;
     let deployments = "/apis/apps/v1/namespaces/default/deployments";
     let template = json!({"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "a", "image": "i:1"}]}});
-    let spec = json!({"replicas": 2, "selector": {"matchLabels": {"app": "x"}}, "template": template});
-    let made = server.post(deployments, json!({"metadata": {"name": "x"}, "spec": spec})).await.ok();
+    let spec =
+        json!({"replicas": 2, "selector": {"matchLabels": {"app": "x"}}, "template": template});
+    let made = server
+        .post(
+            deployments,
+            json!({"metadata": {"name": "x"}, "spec": spec}),
+        )
+        .await
+        .ok();
     assert_eq!(made["metadata"]["generation"], 1);
     let scale = server.get(&format!("{deployments}/x/scale")).await.ok();
-    assert_eq!((&scale["spec"]["replicas"], &scale["status"]["selector"]), (&json!(2), &json!("app=x")));
-    let scaled = server.merge(&format!("{deployments}/x/scale"), json!({"spec": {"replicas": 3}})).await.ok();
+    assert_eq!(
+        (&scale["spec"]["replicas"], &scale["status"]["selector"]),
+        (&json!(2), &json!("app=x"))
+    );
+    let scaled = server
+        .merge(
+            &format!("{deployments}/x/scale"),
+            json!({"spec": {"replicas": 3}}),
+        )
+        .await
+        .ok();
     assert_eq!(scaled["spec"]["replicas"], 3);
     let after = server.get(&format!("{deployments}/x")).await.ok();
-    assert_eq!((&after["spec"]["replicas"], &after["metadata"]["generation"]), (&json!(3), &json!(2)));
-    server.merge(&format!("{deployments}/x"), json!({"metadata": {"labels": {"a": "b"}}})).await.ok();
-    assert_eq!(server.get(&format!("{deployments}/x")).await.ok()["metadata"]["generation"], 2);
+    assert_eq!(
+        (&after["spec"]["replicas"], &after["metadata"]["generation"]),
+        (&json!(3), &json!(2))
+    );
+    server
+        .merge(
+            &format!("{deployments}/x"),
+            json!({"metadata": {"labels": {"a": "b"}}}),
+        )
+        .await
+        .ok();
+    assert_eq!(
+        server.get(&format!("{deployments}/x")).await.ok()["metadata"]["generation"],
+        2
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -153,13 +266,25 @@ async fn pods_are_bound_once() {
     let server = TestServer::start().await;
     server.pod("x", None).await;
     let binding = json!({"metadata": {"name": "x"}, "target": {"kind": "Node", "name": "n1"}});
-    assert_eq!(server.post(&format!("{PODS}/x/binding"), binding.clone()).await.status, 201);
+    assert_eq!(
+        server
+            .post(&format!("{PODS}/x/binding"), binding.clone())
+            .await
+            .status,
+        201
+    );
     let pod = server.get(&format!("{PODS}/x")).await.ok();
     assert_eq!(pod["spec"]["nodeName"], "n1");
     assert_eq!(pod["status"]["conditions"][0]["type"], "PodScheduled");
-    let (code, _, message) = server.post("/api/v1/namespaces/default/bindings", binding).await.failure();
+    let (code, _, message) = server
+        .post("/api/v1/namespaces/default/bindings", binding)
+        .await
+        .failure();
     assert_eq!(code, 409);
-    assert!(message.ends_with(r#"pod x is already assigned to node "n1""#), "{message}");
+    assert!(
+        message.ends_with(r#"pod x is already assigned to node "n1""#),
+        "{message}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -170,7 +295,10 @@ async fn pods_run_as_a_service_account_with_its_files() {
     let path = &pod["spec"]["containers"][0]["volumeMounts"][0]["mountPath"];
     assert_eq!(path, "/var/run/secrets/kubernetes.io/serviceaccount");
     let spec = json!({"serviceAccountName": "none", "containers": [{"name": "a", "image": "i"}]});
-    let (code, _, message) = server.post(PODS, json!({"metadata": {"name": "y"}, "spec": spec})).await.failure();
+    let (code, _, message) = server
+        .post(PODS, json!({"metadata": {"name": "y"}, "spec": spec}))
+        .await
+        .failure();
     assert_eq!(code, 403);
     assert_eq!(
         message,
@@ -186,13 +314,25 @@ async fn services_get_addresses_and_give_them_back() {
     server.post(services, body("a")).await.ok();
     let (code, _, message) = server.post(services, body("b")).await.failure();
     assert_eq!(code, 422);
-    assert!(message.ends_with("failed to allocate IP 10.96.7.7: provided IP is already allocated"), "{message}");
+    assert!(
+        message.ends_with("failed to allocate IP 10.96.7.7: provided IP is already allocated"),
+        "{message}"
+    );
     server.delete(&format!("{services}/a")).await.ok();
     server.post(services, body("b")).await.ok();
-    let free = json!({"metadata": {"name": "c"}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}});
+    let free =
+        json!({"metadata": {"name": "c"}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}});
     let made = server.post(services, free).await.ok();
-    assert!(made["spec"]["clusterIP"].as_str().is_some_and(|ip| ip.starts_with("10.96.")));
-    assert!(made["spec"]["ports"][0]["nodePort"].as_u64().is_some_and(|port| (30_000..=32_767).contains(&port)));
+    assert!(
+        made["spec"]["clusterIP"]
+            .as_str()
+            .is_some_and(|ip| ip.starts_with("10.96."))
+    );
+    assert!(
+        made["spec"]["ports"][0]["nodePort"]
+            .as_u64()
+            .is_some_and(|port| (30_000..=32_767).contains(&port))
+    );
 }
 
 #[tokio::test(start_paused = true)]
