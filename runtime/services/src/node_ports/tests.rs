@@ -243,8 +243,7 @@ async fn the_node_dials_a_service_by_the_name_or_number_of_a_port() {
             services
                 .dial("default", name, port)
                 .await
-                .err()
-                .expect("refused")
+                .expect_err("refused")
                 .to_string()
         }
     };
