@@ -173,9 +173,8 @@ impl View<'_> {
         let is_ending = self.pod.metadata.deletion_timestamp.is_some();
         if waiting > 0 {
             "Pending"
-        } else if running > 0 || stopped == 0 {
-            "Running"
-        } else if self.policy == RestartPolicy::Always && !is_ending {
+        } else if running > 0 || stopped == 0 || self.policy == RestartPolicy::Always && !is_ending
+        {
             "Running"
         } else if failed == 0 {
             "Succeeded"

@@ -40,7 +40,7 @@ pub(crate) enum VolumeError {
         /// The volume's name in the pod.
         volume: String,
         /// What was wrong.
-        problem: Problem,
+        problem: Box<Problem>,
     },
     /// A container mounts a volume in a way that cannot be.
     #[error("failed to mount volume {volume:?} at {path}: {problem}")]
@@ -50,7 +50,7 @@ pub(crate) enum VolumeError {
         /// Where the container wants to see it.
         path: String,
         /// What was wrong.
-        problem: Problem,
+        problem: Box<Problem>,
     },
     /// The work itself failed.
     #[error("failed to prepare volumes: {0}")]
@@ -153,7 +153,7 @@ pub(crate) fn prepare(
         prepare_one(pod, volume, address, config, sources).map_err(|problem| {
             VolumeError::SetUp {
                 volume: volume.name.clone(),
-                problem,
+                problem: Box::new(problem),
             }
         })?;
     }
@@ -171,7 +171,7 @@ pub(crate) fn mounts(
         mount_one(pod, mount, config).map_err(|problem| VolumeError::Mount {
             volume: mount.name.clone(),
             path: mount.mount_path.clone(),
-            problem,
+            problem: Box::new(problem),
         })
     })
     .collect()
