@@ -1,1 +1,23 @@
-fn main() {}
+//! `coracle`: flags, wiring, shutdown.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use coracle::cli::{Cli, Command, ImageCommand};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // One crypto provider for every crate of the process; nothing else may install one before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let outcome = match cli.command {
+        Command::Up(args) => coracle::up::run(*args),
+        Command::Image(ImageCommand::Load { file, tag, data }) => coracle::image::load(&file, &tag, &data),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            anstream::eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The command line: what can be typed, and the help that teaches it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A whole Kubernetes for WebAssembly in one binary.
+#[derive(Debug, Parser)]
+#[command(name = "coracle", version, about, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  coracle up -f samples/guestbook     start a cluster and run the sample in it
+  coracle up                          start an empty cluster; deploy with kubectl apply
+  coracle up --in-memory              the same, forgotten when it stops
+  coracle image load app.wasm -t app:dev
+                                      give a local file a name that pods can use as their image
+
+Then, in another terminal:
+  kubectl get pods
+  kubectl logs deployment/guestbook-frontend";
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start the cluster: control plane and node, in the foreground, until Ctrl-C
+    Up(Box<UpArgs>),
+    /// Look after the images on this node
+    #[command(subcommand)]
+    Image(ImageCommand),
+}
+
+/// What can be done with images.
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Put a .wasm file into the node's image store under a name
+    #[command(after_help = "\
+Example:
+  coracle image load target/wasm32-wasip2/release/app.wasm -t app:dev
+  kubectl run app --image=app:dev
+
+The name works while `coracle up` runs and after; loading again replaces what it stands for.
+Pods that already run keep the code they started with.")]
+    Load {
+        /// The file: a WASI 0.1 module or a component
+        file: PathBuf,
+        /// The name that manifests use
+        #[arg(short, long, value_name = "NAME:TAG")]
+        tag: String,
+        #[command(flatten)]
+        data: DataDir,
+    },
+}
+
+/// Where a cluster keeps what it keeps.
+#[derive(Debug, Clone, Args)]
+pub struct DataDir {
+    /// Folder of the cluster's state, keys, images and logs
+    /// [default: the XDG state folder + /coracle, such as ~/.local/state/coracle]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// The flags of `coracle up`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+The same manifests, kubectl and client libraries as any Kubernetes work here; images are .wasm
+files. `image: file:./app.wasm` in a manifest given with -f names a file beside that manifest;
+in what kubectl sends, paths are absolute: `image: file:///srv/app.wasm`.
+
+Ctrl-C stops the pods within their grace period, then the cluster; a second Ctrl-C ends at once.
+The next `up` brings the same pods back under the same names and addresses.")]
+pub struct UpArgs {
+    /// Manifests to apply once the cluster is ready: files, folders, or - for standard input;
+    /// repeatable, merged with what is there as `kubectl apply` does
+    #[arg(short = 'f', long = "filename", value_name = "PATH")]
+    pub filenames: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub data: DataDir,
+
+    /// Address of the API server [default: 127.0.0.1:6443, or the next free port]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+
+    /// Keep the state in memory: nothing is left when it stops (without --data-dir, keys, images and
+    /// logs go too)
+    #[arg(long)]
+    pub in_memory: bool,
+
+    /// Leave the user's kubeconfig alone; <data-dir>/kubeconfig is written all the same
+    #[arg(long)]
+    pub no_kubeconfig: bool,
+
+    /// Folder whose .wasm files pods may name as `file:///…`; repeatable. The current folder and
+    /// those of -f are always allowed
+    #[arg(long, value_name = "DIR")]
+    pub allow_images_from: Vec<PathBuf>,
+
+    /// Leave parts out, such as the node for an API server alone
+    #[arg(long, value_name = "PART,…", value_delimiter = ',')]
+    pub disable: Vec<Part>,
+
+    /// Also accept the static tokens of a CSV file: token,user,uid,"group1,group2"
+    #[arg(long, value_name = "FILE")]
+    pub token_auth_file: Option<PathBuf>,
+
+    /// Addresses of all pods
+    #[arg(long, value_name = "CIDR", default_value = "10.240.0.0/12")]
+    pub cluster_cidr: ipnet::Ipv4Net,
+
+    /// Length of the prefix of one node's share of the pod addresses
+    #[arg(long, value_name = "BITS", default_value_t = 18)]
+    pub node_cidr_mask_size: u8,
+
+    /// Addresses of Services
+    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16")]
+    pub service_cidr: ipnet::Ipv4Net,
+
+    /// Ports of the host that NodePort Services use
+    #[arg(long, value_name = "FIRST-LAST", default_value = "30000-32767", value_parser = port_range)]
+    pub service_node_port_range: (u16, u16),
+}
+
+/// A part of the cluster that can be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// The controllers of Deployments, ReplicaSets, endpoints, namespaces and the rest
+    Controllers,
+    /// The scheduler, which chooses a node for each pod
+    Scheduler,
+    /// The node, which runs pods
+    Node,
+    /// Cluster addresses, DNS and node ports
+    Services,
+}
+
+fn port_range(text: &str) -> Result<(u16, u16), String> {
+    let parsed = text.split_once('-').and_then(|(first, last)| {
+        Some((first.trim().parse::<u16>().ok()?, last.trim().parse::<u16>().ok()?))
+    });
+    match parsed {
+        Some((first, last)) if first > 0 && first <= last => Ok((first, last)),
+        _ => Err("expected two ports, the lower first, such as 30000-32767".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn port_ranges_are_checked() {
+        assert_eq!(port_range("30000-30010"), Ok((30000, 30010)));
+        assert!(port_range("5-4").is_err());
+        assert!(port_range("x").is_err());
+    }
+}

@@ -1,0 +1,218 @@
+//! Wires the crates into one cluster: the only place that knows them all.
+//!
+//! ```text
+//! store ─▶ ApiServer ◀── in-process clients, one identity per component
+//!              │                │
+//!              │         controllers · scheduler · kubelet ─▶ PodRuntime
+//!              └── NodeDialer ──────────────────────▲
+//! ```
+//!
+//! `up` gives it redb, wasmtime and the system's clock; the tests in memory give it a store, a pod
+//! runtime and a clock that are fakes. What it does not do: sockets of the host, files, output.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use async_trait::async_trait;
+use bytes::Bytes;
+use coracle_client::{Client, ClientFactory, Context, ObjectKey, component_user};
+use coracle_clock::Clock;
+use coracle_cri::PodRuntime;
+use coracle_kubelet::{Kubelet, KubeletConfig};
+use coracle_server::{ApiServer, Body, BoxError, Config, DialError, Identity, NodeDialer};
+use coracle_store::{CompactionPolicy, Store, run_compactor, run_expirer};
+use http::{Request, Response};
+use futures::StreamExt;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How often keys whose time has come are removed (Events, after an hour).
+const EXPIRE_EVERY: Duration = Duration::from_secs(10);
+/// How long a new cluster may take to make its first ServiceAccount.
+const ACCOUNT_LIMIT: Duration = Duration::from_secs(30);
+
+/// What a cluster is made of.
+pub struct ClusterConfig {
+    /// The API server's parts; its `dialer` is set here.
+    pub server: Config,
+    /// Run the controllers.
+    pub controllers: bool,
+    /// Run the scheduler.
+    pub scheduler: bool,
+    /// Run a node.
+    pub node: Option<NodeConfig>,
+}
+
+/// What a node is made of.
+pub struct NodeConfig {
+    /// What is fixed when it starts.
+    pub kubelet: KubeletConfig,
+    /// What runs its pods.
+    pub runtime: Arc<dyn PodRuntime>,
+}
+
+/// A running cluster.
+pub struct Cluster {
+    api: ApiServer,
+    context: Context,
+    kubelet: Option<Kubelet>,
+    parts: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Cluster {
+    /// Starts every part. Returns once the API answers and the node, if there is one, has taken
+    /// over its pods.
+    pub async fn start(config: ClusterConfig) -> Result<Self> {
+        let clock = config.server.clock.clone();
+        let store = config.server.store.clone();
+        let node = Arc::new(LocalNode::default());
+        let api = ApiServer::start(Config { dialer: node.clone(), ..config.server })
+            .await
+            .context("failed to start the API server")?;
+        api.bootstrap_namespaces().await.context("failed to make the system namespaces")?;
+
+        let stop = CancellationToken::new();
+        let context = Context::new(client_factory(&api), clock.clone(), stop.clone());
+        let mut parts = JoinSet::new();
+        keep_store(&mut parts, store, clock, &stop);
+        if config.controllers {
+            parts.spawn(coracle_controllers::run_all(context.clone()));
+        }
+        if config.controllers {
+            wait_for_default_account(&context).await?;
+        }
+        if config.scheduler {
+            parts.spawn(coracle_scheduler::run_supervised(context.for_component("kube-scheduler")));
+        }
+        let mut kubelet = None;
+        if let Some(NodeConfig { kubelet: config, runtime }) = config.node {
+            let context = context.for_component(&format!("kubelet:{}", config.node));
+            let started = Kubelet::start(config, context, runtime).await;
+            node.set(started.clone());
+            let running = started.clone();
+            parts.spawn(async move { running.run().await });
+            kubelet = Some(started);
+        }
+        Ok(Self { api, context, kubelet, parts, stop })
+    }
+
+    /// The API server: its service, its TLS, its health.
+    pub fn api(&self) -> &ApiServer {
+        &self.api
+    }
+
+    /// What a further component is given; see [`Context::for_component`].
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// A client with the rights of a cluster administrator.
+    pub fn admin(&self) -> Client {
+        client(&self.api, Identity::new("kubernetes-admin", [coracle_server::authn::MASTERS]))
+    }
+
+    /// Runs a further part of the cluster until it ends by itself at the stop signal.
+    pub fn spawn(&mut self, part: impl Future<Output = ()> + Send + 'static) {
+        self.parts.spawn(part);
+    }
+
+    /// Ends every part where it is, as a crash would; the store keeps what was answered.
+    pub async fn abort(mut self) {
+        self.stop.cancel();
+        self.parts.shutdown().await;
+        self.api.stop();
+    }
+
+    /// Stops in order: readiness, guests and their last statuses, components, server.
+    ///
+    /// Containers get their pods' grace periods, at most `longest`.
+    pub async fn stop(mut self, longest: Duration) {
+        self.api.start_draining();
+        if let Some(kubelet) = &self.kubelet {
+            kubelet.drain(longest).await;
+        }
+        self.stop.cancel();
+        while self.parts.join_next().await.is_some() {}
+        self.api.stop();
+    }
+}
+
+/// A pod is refused until its namespace has the ServiceAccount `default`. In a new cluster that is a
+/// moment away, and whoever types `kubectl run` first should not meet it.
+async fn wait_for_default_account(context: &Context) -> Result<()> {
+    let accounts = context.lister::<ServiceAccount>();
+    let key = ObjectKey::new("default", "default");
+    let there = accounts.wait_until(|accounts| accounts.get(&key).is_some());
+    tokio::time::timeout(ACCOUNT_LIMIT, there)
+        .await
+        .context("the ServiceAccount default/default did not appear: the controllers do not work")
+}
+
+/// A client whose requests carry `identity`.
+pub fn client(api: &ApiServer, identity: Identity) -> Client {
+    let api = api.clone();
+    let service = tower::service_fn(move |mut request: Request<kube::client::Body>| {
+        request.extensions_mut().insert(identity.clone());
+        let api = api.clone();
+        async move { Ok::<_, std::convert::Infallible>(api.handle(request).await) }
+    });
+    Client::new(service, "default")
+}
+
+fn client_factory(api: &ApiServer) -> ClientFactory {
+    let api = api.clone();
+    Arc::new(move |component| {
+        let (user, groups) = component_user(component);
+        client(&api, Identity::new(user, groups))
+    })
+}
+
+fn keep_store(
+    parts: &mut JoinSet<()>,
+    store: Arc<dyn Store>,
+    clock: Clock,
+    stop: &CancellationToken,
+) {
+    let compactor = run_compactor(store.clone(), clock.clone(), CompactionPolicy::default());
+    let expirer = run_expirer(store, clock, EXPIRE_EVERY);
+    let stop = stop.clone();
+    parts.spawn(async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = compactor => {}
+            () = expirer => {}
+        }
+    });
+}
+
+/// The kubelet streams blocks of bytes; the server's bodies are made of frames.
+fn streamed(blocks: coracle_kubelet::Body) -> Body {
+    let frames = blocks.map(|block| block.map(Frame::data).map_err(BoxError::from));
+    StreamBody::new(frames).boxed_unsync()
+}
+
+/// The way to the one node of this process.
+#[derive(Default)]
+struct LocalNode(OnceLock<Kubelet>);
+
+impl LocalNode {
+    fn set(&self, kubelet: Kubelet) {
+        // Set once, right after the node started.
+        let _ = self.0.set(kubelet);
+    }
+}
+
+#[async_trait]
+impl NodeDialer for LocalNode {
+    async fn request(&self, node: &str, request: Request<Bytes>) -> Result<Response<Body>, DialError> {
+        match self.0.get().filter(|kubelet| kubelet.node() == node) {
+            Some(kubelet) => Ok(kubelet.serve(request).map(streamed)),
+            None => Err(DialError::Unknown(node.to_owned())),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Host ports: a default that is taken moves on, an explicit one is an error.
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use anyhow::{Context, Result, anyhow};
+use tokio::net::TcpListener;
+
+/// How many ports after a default one are tried.
+const ATTEMPTS: u16 = 100;
+
+/// A listener that the command line may choose.
+pub struct Choice {
+    /// What listens, for messages: `the API server`.
+    pub what: &'static str,
+    /// The flag that chooses, for messages.
+    pub flag: &'static str,
+    /// The port when the flag is not given, on the loopback address.
+    pub default_port: u16,
+    /// What the flag said.
+    pub explicit: Option<SocketAddr>,
+}
+
+impl Choice {
+    /// Binds the listener.
+    pub async fn bind(&self) -> Result<TcpListener> {
+        if let Some(address) = self.explicit {
+            return TcpListener::bind(address).await.map_err(|error| match error.kind() {
+                ErrorKind::AddrInUse => anyhow!(
+                    "{address} is in use, so {} cannot listen there: stop what holds it, or choose another address with {}",
+                    self.what,
+                    self.flag
+                ),
+                _ => anyhow!("{} cannot listen on {address}: {error}", self.what),
+            });
+        }
+        let last = self.default_port.saturating_add(ATTEMPTS);
+        for port in self.default_port..=last {
+            match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
+                Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+                other => {
+                    return other.with_context(|| format!("{} cannot listen on 127.0.0.1:{port}", self.what));
+                }
+            }
+        }
+        Err(anyhow!(
+            "every port from {} to {last} of 127.0.0.1 is in use, so {} cannot listen: choose an address with {}",
+            self.default_port,
+            self.what,
+            self.flag
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choice(default_port: u16, explicit: Option<SocketAddr>) -> Choice {
+        Choice { what: "the API server", flag: "--listen", default_port, explicit }
+    }
+
+    #[tokio::test]
+    async fn a_default_that_is_taken_moves_on_and_an_explicit_one_is_an_error() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let address = taken.local_addr().expect("bound");
+        let moved = choice(address.port(), None).bind().await.expect("the next free port");
+        assert!(moved.local_addr().expect("bound").port() > address.port());
+        let error = choice(6443, Some(address)).bind().await.expect_err("in use").to_string();
+        assert!(error.contains(&address.to_string()) && error.contains("--listen"), "{error}");
+    }
+}

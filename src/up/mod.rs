@@ -1,0 +1,306 @@
+//! `coracle up`: a cluster in the foreground.
+//!
+//! ```text
+//! hold the data directory ─▶ store ─▶ listen ─▶ pki, kubeconfig ─▶ cluster ─▶ ready
+//!                                                  apply -f ─▶ a line per ready object ─▶ URL
+//! Ctrl-C ─▶ readyz 503 ─▶ guests drained ─▶ components ─▶ server ─▶ store      (again: end at once)
+//! ```
+
+mod node;
+mod progress;
+mod serve;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use coracle_api::Registry;
+use coracle_clock::Clock;
+use coracle_server::Config;
+use coracle_server::allocate::ServiceRanges;
+use coracle_server::authn::StaticTokens;
+use coracle_store::{MemoryStore, RedbStore, Store};
+use serde_json::json;
+
+use crate::cli::{Part, UpArgs};
+use crate::cluster::{Cluster, ClusterConfig};
+use crate::data_dir::DataDir;
+use crate::kubeconfig::{self, Merged};
+use crate::listeners::Choice;
+use crate::manifests::{self, Manifest};
+use crate::pki::Pki;
+use crate::{apply, files};
+
+/// The port of the API server when `--listen` does not say.
+const API_PORT: u16 = 6443;
+/// The longest that guests may take at the end, whatever their grace periods say.
+const LONGEST_STOP: Duration = Duration::from_secs(30);
+
+/// Runs `coracle up` until Ctrl-C.
+pub fn run(args: UpArgs) -> Result<()> {
+    start_tracing();
+    // The control plane's own runtime; the data plane and guests have threads of theirs.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("failed to start the control plane's threads")?;
+    let outcome = runtime.block_on(up(args));
+    // Whatever still blocks (a file read, a compilation) must not hold the exit up.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+async fn up(args: UpArgs) -> Result<()> {
+    let interrupted = Interrupts::listen()?;
+    // Everything that can be wrong with the input is found before anything is started.
+    let manifests = manifests::load(&args.filenames)?;
+    let tokens = args.token_auth_file.as_deref().map(load_tokens).transpose()?;
+    let clock = Clock::system();
+    let data = DataDir::open(args.data.data_dir.as_deref(), args.in_memory)?;
+    let store: Arc<dyn Store> = if args.in_memory {
+        Arc::new(MemoryStore::new(clock.clone()))
+    } else {
+        let (path, clock) = (data.join("store.redb"), clock.clone());
+        Arc::new(tokio::task::spawn_blocking(move || RedbStore::open(path, clock)).await??)
+    };
+    let api = Choice {
+        what: "the API server",
+        flag: "--listen",
+        default_port: API_PORT,
+        explicit: args.listen,
+    };
+    let listener = api.bind().await?;
+    let address = listener.local_addr().context("failed to read the API server's address")?;
+    let url = format!("https://{}", reachable(address));
+    let network = node::Network::of(&args)?;
+    let pki = Pki::ensure(&data.join("pki"), &server_names(address, &network), &clock)?;
+
+    let mut server = Config::new(store.clone(), clock.clone());
+    server.service_ranges = ServiceRanges {
+        addresses: args.service_cidr.to_string().parse().context("--service-cidr")?,
+        node_ports: args.service_node_port_range.0..=args.service_node_port_range.1,
+    };
+    if let Some(tokens) = tokens {
+        server.authenticators.push(Box::new(tokens));
+    }
+    let has = |part: Part| !args.disable.contains(&part);
+    let node = if has(Part::Node) {
+        Some(node::Node::start(&args, &data, &network, &clock)?)
+    } else {
+        None
+    };
+    let config = ClusterConfig {
+        server,
+        controllers: has(Part::Controllers),
+        scheduler: has(Part::Scheduler),
+        node: node.as_ref().map(|node| node.config(&data, &network)),
+    };
+    // The kubeconfig is there before /readyz says ok, which it does once the listener is served.
+    let kubeconfig = kubeconfig::new(&url, &pki);
+    kubeconfig::write(&data.join("kubeconfig"), &kubeconfig)?;
+    let merged = if args.no_kubeconfig { None } else { merge(&kubeconfig) };
+    write_addresses(&data, address)?;
+
+    let mut cluster = Cluster::start(config).await?;
+    cluster
+        .api()
+        .bootstrap_kubernetes_service(network.kubernetes, network.node_address.into(), address.port())
+        .await
+        .context("failed to make the Service kubernetes")?;
+    let tls = Arc::new(pki.server_config()?);
+    serve::host(&cluster, listener, tls.clone());
+    if let Some(node) = &node {
+        serve::fabric(&cluster, node.fabric(), SocketAddr::new(network.node_address.into(), address.port()), tls);
+        if has(Part::Services) {
+            node.start_services(&mut cluster);
+        }
+    }
+
+    let screen = progress::Screen::new();
+    screen.line(format!("coracle is up at {url}"));
+    let kubectl = kubectl_command(merged.as_ref(), &data);
+    let session = async {
+        if manifests.is_empty() && args.filenames.is_empty() {
+            screen.hint(&kubectl, &["get nodes", "apply -f FILE"]);
+        } else {
+            deploy(&cluster, &manifests, node.as_ref(), &screen, &kubectl).await?;
+        }
+        std::future::pending::<Result<()>>().await
+    };
+    let outcome = tokio::select! {
+        outcome = session => outcome,
+        () = interrupted.first() => Ok(()),
+    };
+    screen.finish();
+    if outcome.is_ok() {
+        screen.line("stopping; Ctrl-C again to end at once".to_owned());
+    }
+    tokio::select! {
+        () = stop(cluster, node, store) => {}
+        () = interrupted.second() => {
+            screen.line("ended at once".to_owned());
+            std::process::exit(130);
+        }
+    }
+    outcome
+}
+
+async fn stop(cluster: Cluster, node: Option<node::Node>, store: Arc<dyn Store>) {
+    cluster.stop(LONGEST_STOP).await;
+    if let Some(node) = node {
+        node.stop();
+    }
+    store.close().await;
+}
+
+/// Applies the manifests and follows them until all are ready.
+async fn deploy(
+    cluster: &Cluster,
+    manifests: &[Manifest],
+    node: Option<&node::Node>,
+    screen: &progress::Screen,
+    kubectl: &str,
+) -> Result<()> {
+    let (client, registry) = (cluster.admin(), Registry::builtin());
+    let mut applied = Vec::new();
+    let mut refused = 0;
+    for manifest in manifests {
+        match apply::apply(&client, &registry, manifest).await {
+            Ok(object) => {
+                screen.line(format!("{} {}", object.name, object.outcome));
+                applied.push(object);
+            }
+            Err(error) => {
+                refused += 1;
+                screen.line(format!("error: {error:#}"));
+            }
+        }
+    }
+    if refused > 0 {
+        bail!("{refused} of {} objects were refused; what was accepted stays", manifests.len());
+    }
+    let images = node.map(node::Node::subscribe);
+    progress::follow(cluster.context(), &applied, images, screen).await;
+    for line in progress::urls(cluster.context(), &applied) {
+        screen.line(line);
+    }
+    let logs = progress::logs_hint(&applied);
+    screen.hint(kubectl, &["get pods", &logs]);
+    Ok(())
+}
+
+/// A user's kubeconfig that cannot be changed is no reason not to start.
+fn merge(kubeconfig: &serde_json::Value) -> Option<Merged> {
+    match kubeconfig::merge_into_users(kubeconfig) {
+        Ok(merged) => Some(merged),
+        Err(error) => {
+            anstream::eprintln!("warning: {error:#}");
+            None
+        }
+    }
+}
+
+/// How plain kubectl reaches this cluster.
+fn kubectl_command(merged: Option<&Merged>, data: &DataDir) -> String {
+    match merged {
+        Some(Merged { is_current: true, .. }) => "kubectl".to_owned(),
+        Some(_) => format!("kubectl --context {}", kubeconfig::CONTEXT),
+        None => format!("kubectl --kubeconfig {}", data.join("kubeconfig").display()),
+    }
+}
+
+/// Every name and address that the server's certificate has to carry.
+fn server_names(listen: SocketAddr, network: &node::Network) -> Vec<String> {
+    let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
+    for service in ["kubernetes", "kubernetes.default", "kubernetes.default.svc"] {
+        names.push(service.to_owned());
+    }
+    names.push(format!("kubernetes.default.svc.{}", node::CLUSTER_DOMAIN));
+    names.push(network.kubernetes.to_string());
+    names.push(network.node_address.to_string());
+    let listen = listen.ip().to_string();
+    if !listen.is_empty() && !names.contains(&listen) {
+        names.push(listen);
+    }
+    names
+}
+
+/// The address that a client on this machine dials.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+fn write_addresses(data: &DataDir, api: SocketAddr) -> Result<()> {
+    let addresses = json!({"api": api.to_string()});
+    files::write_public(&data.join("addresses.json"), format!("{addresses:#}\n").as_bytes())
+}
+
+fn load_tokens(path: &Path) -> Result<StaticTokens> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("failed to read the token file {}", path.display()))?;
+    StaticTokens::parse(&text).with_context(|| format!("the token file {} is not usable", path.display()))
+}
+
+/// The folders whose files pods may name: those of the flags, of `-f` and the current one.
+fn image_folders(args: &UpArgs) -> Result<Vec<PathBuf>> {
+    let mut folders = vec![std::env::current_dir().context("failed to find the current folder")?];
+    folders.extend(manifests::folders(&args.filenames));
+    for folder in &args.allow_images_from {
+        if !folder.is_dir() {
+            bail!("--allow-images-from {} is not a folder", folder.display());
+        }
+        folders.push(folder.clone());
+    }
+    Ok(folders)
+}
+
+/// `CORACLE_LOG` chooses what is logged to standard error, such as `info` or `coracle_kubelet=debug`.
+fn start_tracing() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("CORACLE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}
+
+/// Ctrl-C and SIGTERM.
+struct Interrupts(tokio::sync::watch::Receiver<u32>);
+
+impl Interrupts {
+    fn listen() -> Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for Ctrl-C")?;
+        let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
+        let (count, seen) = tokio::sync::watch::channel(0);
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                count.send_modify(|count| *count += 1);
+            }
+        });
+        Ok(Self(seen))
+    }
+
+    async fn first(&self) {
+        self.at_least(1).await;
+    }
+
+    async fn second(&self) {
+        self.at_least(2).await;
+    }
+
+    async fn at_least(&self, wanted: u32) {
+        let mut seen = self.0.clone();
+        // The sender lives as long as the process.
+        let _ = seen.wait_for(|count| *count >= wanted).await;
+    }
+}

@@ -1,0 +1,204 @@
+//! The node of this process: its pod network, its wasm runtime and its data plane.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use coracle_clock::Clock;
+use coracle_cri::{PodRuntime, RuntimeEvent};
+use coracle_image::{ImageStore, Images, ImagesConfig, NoRegistry};
+use coracle_kubelet::{Capacity, Ipam, KubeletConfig, PodDefaults};
+use coracle_network::{Fabric, FabricConfig};
+use coracle_sandbox::{SandboxConfig, WasmRuntime};
+use coracle_services::{Services, ServicesConfig};
+use ipnet::{IpNet, Ipv4Net};
+use tokio::sync::broadcast;
+
+use super::image_folders;
+use crate::cli::UpArgs;
+use crate::cluster::{Cluster, NodeConfig};
+use crate::data_dir::DataDir;
+
+/// The domain of cluster names.
+pub(super) const CLUSTER_DOMAIN: &str = "cluster.local";
+/// The name of the node; always the same, so that pods find their node again on another network.
+const NODE_NAME: &str = "coracle";
+/// Largest image.
+const MAX_IMAGE_BYTES: u64 = 512 << 20;
+/// Threads that carry node ports' connections.
+const DATA_PLANE_THREADS: usize = 2;
+
+/// The addresses that follow from the flags.
+pub(super) struct Network {
+    /// All pods of the cluster.
+    pub(super) cluster_range: Ipv4Net,
+    /// The pods of this node.
+    pub(super) pod_range: Ipv4Net,
+    /// Services.
+    pub(super) service_range: Ipv4Net,
+    /// This node inside the pod network.
+    pub(super) node_address: Ipv4Addr,
+    /// The Service `kubernetes`: the first of the Services' addresses.
+    pub(super) kubernetes: IpAddr,
+    /// The cluster's DNS server: the tenth.
+    pub(super) dns: IpAddr,
+}
+
+impl Network {
+    /// Checks the flags against each other.
+    pub(super) fn of(args: &UpArgs) -> Result<Self> {
+        let (cluster, services) = (args.cluster_cidr.trunc(), args.service_cidr.trunc());
+        let Some(pod_range) = cluster.subnets(args.node_cidr_mask_size).ok().and_then(|mut s| s.next()) else {
+            bail!(
+                "--node-cidr-mask-size {} does not fit into --cluster-cidr {cluster}: it lies between {} and 32",
+                args.node_cidr_mask_size,
+                cluster.prefix_len()
+            );
+        };
+        if cluster.contains(&services.network()) || services.contains(&cluster.network()) {
+            bail!("--cluster-cidr {cluster} and --service-cidr {services} overlap: choose ranges that do not");
+        }
+        if services.prefix_len() > 28 || pod_range.prefix_len() > 29 {
+            bail!("--service-cidr needs at least 16 addresses, and a node's share of --cluster-cidr at least 8");
+        }
+        let service = |offset: u32| IpAddr::V4(Ipv4Addr::from(u32::from(services.network()) + offset));
+        Ok(Self {
+            cluster_range: cluster,
+            pod_range,
+            service_range: services,
+            node_address: Ipam::node_address(pod_range),
+            kubernetes: service(1),
+            dns: service(10),
+        })
+    }
+}
+
+/// The node's runtime parts.
+pub(super) struct Node {
+    fabric: Arc<Fabric>,
+    runtime: Arc<WasmRuntime>,
+    /// NodePorts, later DNS and Ingress: away from the control plane's threads.
+    data_plane: tokio::runtime::Runtime,
+}
+
+impl Node {
+    pub(super) fn start(args: &UpArgs, data: &DataDir, network: &Network, clock: &Clock) -> Result<Self> {
+        let mut config = FabricConfig::new(network.node_address.into());
+        config.pod_ranges = vec![IpNet::V4(network.cluster_range)];
+        config.service_ranges = vec![IpNet::V4(network.service_range)];
+        let fabric = Fabric::new(config, clock.clone());
+        let images_folder = data.join("images");
+        let store = ImageStore::open(&images_folder, clock.clone()).context("failed to open the image store")?;
+        let images = Images::new(ImagesConfig {
+            store,
+            source: Arc::new(NoRegistry),
+            allowed_folders: image_folders(args)?,
+            max_bytes: MAX_IMAGE_BYTES,
+        });
+        let (pods, compiled) = (data.join("pods"), images_folder.join("compiled"));
+        let sandbox = SandboxConfig::new(clock.clone(), fabric.clone(), images, pods, compiled);
+        let runtime = WasmRuntime::new(sandbox).context("failed to start the wasm runtime")?;
+        let data_plane = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(DATA_PLANE_THREADS)
+            .thread_name("data")
+            .enable_all()
+            .build()
+            .context("failed to start the data plane's threads")?;
+        Ok(Self { fabric, runtime: Arc::new(runtime), data_plane })
+    }
+
+    pub(super) fn config(&self, data: &DataDir, network: &Network) -> NodeConfig {
+        NodeConfig {
+            kubelet: KubeletConfig {
+                node: NODE_NAME.to_owned(),
+                pod_range: network.pod_range,
+                defaults: PodDefaults {
+                    cluster_domain: CLUSTER_DOMAIN.to_owned(),
+                    cluster_dns: network.dns,
+                    pods_directory: data.join("pods"),
+                },
+                data_directory: data.path().to_owned(),
+                capacity: capacity(network.pod_range),
+                version: coracle_server::KUBERNETES_VERSION.to_owned(),
+            },
+            runtime: self.runtime.clone(),
+        }
+    }
+
+    pub(super) fn fabric(&self) -> &Arc<Fabric> {
+        &self.fabric
+    }
+
+    /// What the runtime does from now on, for showing progress.
+    pub(super) fn subscribe(&self) -> broadcast::Receiver<RuntimeEvent> {
+        self.runtime.subscribe()
+    }
+
+    /// Starts cluster addresses, names and node ports on the data plane.
+    pub(super) fn start_services(&self, cluster: &mut Cluster) {
+        let _guard = self.data_plane.enter();
+        let context = cluster.context().for_component(&format!("services:{NODE_NAME}"));
+        let config = ServicesConfig::new(CLUSTER_DOMAIN);
+        let services = Services::start(config, context, self.fabric.clone());
+        let running = self.data_plane.spawn(async move { services.run().await });
+        cluster.spawn(async move {
+            let _ = running.await;
+        });
+    }
+
+    /// Ends the data plane.
+    pub(super) fn stop(self) {
+        self.data_plane.shutdown_background();
+    }
+}
+
+/// What this machine has, all of it.
+fn capacity(pod_range: Ipv4Net) -> Capacity {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    Capacity {
+        cpu_millis: cores * 1000,
+        memory: memory().unwrap_or(1 << 30),
+        ephemeral_storage: 10 << 30,
+        // Every pod needs an address; three are the network's, the node's and the broadcast.
+        pods: (pod_range.hosts().count() as u32).saturating_sub(1).min(10_000),
+    }
+}
+
+/// `MemTotal` of Linux; elsewhere the caller's guess stands.
+fn memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn network(flags: &[&str]) -> Result<Network> {
+        let line = ["coracle", "up"].iter().chain(flags);
+        let crate::cli::Command::Up(args) = crate::cli::Cli::try_parse_from(line)?.command else {
+            unreachable!("the line says up")
+        };
+        Network::of(&args)
+    }
+
+    #[test]
+    fn the_default_addresses_are_those_of_the_documentation() {
+        let network = network(&[]).expect("valid");
+        assert_eq!(network.pod_range.to_string(), "10.240.0.0/18");
+        assert_eq!(network.node_address.to_string(), "10.240.0.1");
+        assert_eq!(network.kubernetes.to_string(), "10.96.0.1");
+        assert_eq!(network.dns.to_string(), "10.96.0.10");
+    }
+
+    #[test]
+    fn ranges_that_do_not_work_are_explained() {
+        let error = |flags: &[&str]| network(flags).err().expect("refused").to_string();
+        assert!(error(&["--node-cidr-mask-size", "8"]).contains("between 12 and 32"));
+        assert!(error(&["--service-cidr", "10.240.0.0/16"]).contains("overlap"));
+        assert!(error(&["--service-cidr", "10.96.0.0/30"]).contains("at least 16"));
+    }
+}

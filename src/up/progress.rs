@@ -1,0 +1,206 @@
+//! What a person sees while manifests become pods.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use coracle_client::{Context, Lister, ObjectKey};
+use coracle_cri::{ImageStep, RuntimeEvent};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use tokio::sync::broadcast;
+
+use crate::apply::Applied;
+use crate::ready::{self, Progress};
+
+/// A problem is said again after this long, in case it has scrolled away.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// The terminal: lines that stay, and spinners below them when it is one.
+#[derive(Clone, Default)]
+pub(super) struct Screen {
+    bars: MultiProgress,
+    compiling: Arc<Mutex<HashMap<String, ProgressBar>>>,
+}
+
+impl Screen {
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    /// A line that stays.
+    pub(super) fn line(&self, text: String) {
+        self.bars.suspend(|| anstream::println!("{text}"));
+    }
+
+    /// What to type next.
+    pub(super) fn hint(&self, kubectl: &str, commands: &[&str]) {
+        let lines: Vec<String> = commands.iter().map(|command| format!("  {kubectl} {command}")).collect();
+        self.line(format!("try next:\n{}", lines.join("\n")));
+    }
+
+    /// Removes what moves.
+    pub(super) fn finish(&self) {
+        let _ = self.bars.clear();
+    }
+
+    fn image(&self, image: &str, step: &ImageStep) {
+        let mut compiling = self.compiling.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let name = image.rsplit('/').next().unwrap_or(image).to_owned();
+        match step {
+            ImageStep::Pulling => {}
+            ImageStep::Compiling { bytes } => {
+                let text = format!("compiling {name} ({} KiB)", bytes.div_ceil(1024));
+                self.line(text.clone());
+                let bar = self.bars.add(ProgressBar::new_spinner().with_message(text));
+                bar.set_style(ProgressStyle::default_spinner());
+                bar.enable_steady_tick(Duration::from_millis(100));
+                compiling.insert(image.to_owned(), bar);
+            }
+            ImageStep::Ready => {
+                if let Some(bar) = compiling.remove(image) {
+                    bar.finish_and_clear();
+                }
+            }
+        }
+    }
+}
+
+/// The caches that tell how far the applied objects are.
+struct Caches {
+    deployments: Lister<Deployment>,
+    pods: Lister<Pod>,
+    services: Lister<Service>,
+    slices: Lister<EndpointSlice>,
+}
+
+impl Caches {
+    fn of(context: &Context) -> Self {
+        Self {
+            deployments: context.lister(),
+            pods: context.lister(),
+            services: context.lister(),
+            slices: context.lister(),
+        }
+    }
+
+    /// `None` for kinds that are ready as soon as they are there.
+    fn progress(&self, object: &Applied) -> Option<Progress> {
+        let key = key_of(object);
+        match object.object["kind"].as_str()? {
+            "Deployment" => {
+                let found = self.deployments.get(&key)?;
+                match ready::deployment(&found) {
+                    Progress::Waiting(text) => Some(Progress::Waiting(match self.problem_below(&found) {
+                        Some(problem) => format!("{text}; {problem}"),
+                        None => text,
+                    })),
+                    other => Some(other),
+                }
+            }
+            "Pod" => Some(ready::pod(self.pods.get(&key)?.as_ref())),
+            "Service" => {
+                let slices = self.slices.in_namespace(&key.namespace);
+                let found = self.services.get(&key)?;
+                Some(ready::service(&found, slices.iter().map(AsRef::as_ref)))
+            }
+            _ => None,
+        }
+    }
+
+    /// What keeps a pod of the Deployment from running.
+    fn problem_below(&self, deployment: &Deployment) -> Option<String> {
+        let selector = deployment.spec.as_ref()?.selector.match_labels.clone()?;
+        let namespace = deployment.metadata.namespace.clone().unwrap_or_default();
+        let pods = self.pods.in_namespace(&namespace);
+        let is_ours = |pod: &&Arc<Pod>| {
+            let labels = pod.metadata.labels.clone().unwrap_or_default();
+            selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+        };
+        pods.iter().filter(is_ours).find_map(|pod| ready::problem(pod))
+    }
+}
+
+/// Prints a line per object as it becomes ready, and each problem once; returns when nothing waits.
+pub(super) async fn follow(
+    context: &Context,
+    applied: &[Applied],
+    mut images: Option<broadcast::Receiver<RuntimeEvent>>,
+    screen: &Screen,
+) {
+    let caches = Caches::of(context);
+    let mut waiting: Vec<&Applied> =
+        applied.iter().filter(|a| matches!(a.object["kind"].as_str(), Some("Deployment" | "Pod" | "Service"))).collect();
+    let mut said: HashMap<&str, String> = HashMap::new();
+    while !waiting.is_empty() {
+        waiting.retain(|object| match caches.progress(object) {
+            Some(Progress::Ready(text)) => {
+                screen.line(format!("{} ready: {text}", object.name));
+                false
+            }
+            Some(Progress::Failed(text)) => {
+                screen.line(format!("{} failed: {text}", object.name));
+                false
+            }
+            Some(Progress::Waiting(text)) => {
+                let is_problem = text.contains(": ");
+                if is_problem && said.insert(&object.name, text.clone()).as_ref() != Some(&text) {
+                    screen.line(format!("{} waits: {text}", object.name));
+                }
+                true
+            }
+            None => true,
+        });
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            event = next(&mut images) => if let RuntimeEvent::ImageProgress { image, step } = event {
+                screen.image(&image, &step);
+            }
+        }
+    }
+}
+
+async fn next(images: &mut Option<broadcast::Receiver<RuntimeEvent>>) -> RuntimeEvent {
+    while let Some(receiver) = images {
+        match receiver.recv().await {
+            Ok(event) => return event,
+            Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => *images = None,
+        }
+    }
+    std::future::pending().await
+}
+
+/// The URLs of the NodePort Services that were applied.
+pub(super) fn urls(context: &Context, applied: &[Applied]) -> Vec<String> {
+    let services: Lister<Service> = context.lister();
+    let mut urls = Vec::new();
+    for object in applied.iter().filter(|object| object.object["kind"] == "Service") {
+        let Some(service) = services.get(&key_of(object)) else { continue };
+        for port in service.spec.iter().flat_map(|spec| spec.ports.iter().flatten()) {
+            if let Some(node_port) = port.node_port.filter(|port| *port > 0) {
+                urls.push(format!("\n  http://127.0.0.1:{node_port}/   ({})\n", object.name));
+            }
+        }
+    }
+    urls
+}
+
+/// A `logs` command for something that was applied.
+pub(super) fn logs_hint(applied: &[Applied]) -> String {
+    let has_logs = |a: &&Applied| matches!(a.object["kind"].as_str(), Some("Deployment" | "Pod"));
+    match applied.iter().find(has_logs) {
+        Some(object) => {
+            let kind = object.name.split(['.', '/']).next().unwrap_or_default();
+            format!("logs {kind}/{}", key_of(object).name)
+        }
+        None => "get events".to_owned(),
+    }
+}
+
+fn key_of(object: &Applied) -> ObjectKey {
+    let field = |name: &str| object.object["metadata"][name].as_str().unwrap_or_default().to_owned();
+    ObjectKey::new(field("namespace"), field("name"))
+}

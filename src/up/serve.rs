@@ -1,0 +1,67 @@
+//! The API on sockets of the host, and on the pod network.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coracle_network::Fabric;
+use coracle_server::ApiServer;
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::cluster::Cluster;
+
+/// Connections of the host at once; more wait to be accepted.
+const CONNECTIONS: usize = 10_000;
+
+/// Serves the host's listener until the API server stops, which is after the cluster's parts.
+pub(super) fn host(cluster: &Cluster, listener: TcpListener, tls: Arc<ServerConfig>) {
+    tokio::spawn(accept(cluster.api().clone(), listener, tls));
+}
+
+async fn accept(api: ApiServer, listener: TcpListener, tls: Arc<ServerConfig>) {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let stopped = api.stopped();
+    loop {
+        let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stopped.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let _ = stream.set_nodelay(true);
+                let (api, tls) = (api.clone(), tls.clone());
+                tokio::spawn(async move {
+                    if let Err(error) = api.serve(stream, Some(tls)).await {
+                        tracing::debug!(target: "coracle::access", %error, "connection ended");
+                    }
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                // Mostly a lack of descriptors, which passes as connections end.
+                tracing::warn!(%error, "failed to accept a connection to the API");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+/// Serves guests at the node's address in the pod network.
+pub(super) fn fabric(cluster: &Cluster, fabric: &Fabric, address: SocketAddr, tls: Arc<ServerConfig>) {
+    let api = cluster.api().clone();
+    let runtime = tokio::runtime::Handle::current();
+    fabric.set_handler(
+        address,
+        Arc::new(move |stream| {
+            let (api, tls) = (api.clone(), tls.clone());
+            runtime.spawn(async move {
+                if let Err(error) = api.serve(stream, Some(tls)).await {
+                    tracing::debug!(target: "coracle::access", %error, "guest connection ended");
+                }
+            });
+        }),
+    );
+}

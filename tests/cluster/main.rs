@@ -1,0 +1,7 @@
+//! A whole cluster in memory: the real API server, controllers, scheduler and kubelet over an
+//! in-memory store, a fake pod runtime and a paused clock. No socket, no file but the pods' own.
+
+mod harness;
+mod pods;
+mod restarts;
+mod rollouts;

@@ -1,0 +1,45 @@
+//! The built binary and the real kubectl, driven by scripts that read like a terminal.
+//!
+//! Each `scripts/*.txt` is a test of its own; see [`script`] for the language. Without a kubectl on
+//! the PATH the scripts are listed as ignored; with `CORACLE_REQUIRE_KUBECTL=1` that is an error.
+
+mod cluster;
+mod script;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let has_kubectl = has_kubectl();
+    if !has_kubectl && std::env::var_os("CORACLE_REQUIRE_KUBECTL").is_some_and(|value| value == "1") {
+        eprintln!("error: CORACLE_REQUIRE_KUBECTL=1, but no kubectl is on the PATH");
+        return ExitCode::FAILURE;
+    }
+    let trials = scripts().into_iter().enumerate().map(|(index, path)| {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let needs_kubectl = std::fs::read_to_string(&path).is_ok_and(|text| text.contains("kubectl "));
+        Trial::test(name, move || script::run(&path, index).map_err(Failed::from))
+            .with_ignored_flag(needs_kubectl && !has_kubectl)
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+fn scripts() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/scripts");
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .unwrap_or_else(|error| panic!("failed to list {}: {error}", folder.display()))
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))
+        .collect();
+    paths.sort();
+    assert!(!paths.is_empty(), "no scripts were found in {}", folder.display());
+    paths
+}
+
+fn has_kubectl() -> bool {
+    let version = Command::new("kubectl").args(["version", "--client"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    version.is_ok_and(|status| status.success())
+}
