@@ -1,10 +1,12 @@
 //! Carries out one action, and writes what came of it into the pod's state.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_client::{DeletePropagation, EventKind, InvolvedObject, ObjectKey, Precondition};
-use coracle_cri::{ContainerConfig, ContainerId, ContainerState, SandboxId};
+use coracle_cri::{ContainerConfig, ContainerId, ContainerState, ImageError, SandboxId};
+use futures::FutureExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, Service};
 
 use crate::environment::Sources;
@@ -20,34 +22,91 @@ const SANDBOX_RETRY: Duration = Duration::from_secs(2);
 const DELETE_RETRY: Duration = Duration::from_secs(1);
 
 impl Kubelet {
-    /// Carries out `action` for the pod with that UID, then looks at the pod again.
+    /// Carries out `action` for the pod with that UID, then looks at the pod again. A panic counts as
+    /// a failure of the action.
     pub(crate) async fn carry_out(self, uid: String, action: Action) {
         let Some(entry) = self.entry(&uid) else {
             return;
         };
-        let mut look_again = Duration::ZERO;
+        let attempt = self.attempt(&uid, &entry, &action);
+        let look_again = match AssertUnwindSafe(attempt).catch_unwind().await {
+            Ok(look_again) => look_again,
+            Err(_) => {
+                tracing::error!(pod = %entry.key, ?action, "an action panicked");
+                self.panicked(&uid, &action);
+                SANDBOX_RETRY
+            }
+        };
+        self.0.changed.notify_waiters();
+        self.0.queue.add_after(entry.key, look_again);
+    }
+
+    /// Answers after what time to look at the pod again.
+    async fn attempt(&self, uid: &str, entry: &Entry, action: &Action) -> Duration {
         match action {
-            Action::RunSandbox => self.run_sandbox(&uid, &entry.pod).await,
-            Action::EnsureImage { container } => self.ensure_image(&uid, &entry, &container).await,
+            Action::RunSandbox => self.run_sandbox(uid, &entry.pod).await,
+            Action::EnsureImage { container } => self.ensure_image(uid, entry, container).await,
             Action::StartContainer {
                 container,
                 restart_count,
             } => {
-                self.start_container(&uid, &entry, &container, restart_count)
+                self.start_container(uid, entry, container, *restart_count)
                     .await;
             }
             Action::StopContainer { container, grace } => {
-                self.stop_container(&uid, &entry, &container, grace).await;
+                self.stop_container(uid, entry, container, *grace).await;
             }
-            Action::StopSandbox => self.stop_sandbox(&uid).await,
+            Action::StopSandbox => self.stop_sandbox(uid).await,
             Action::Forget => {
-                if !self.forget(&uid, &entry).await {
-                    look_again = DELETE_RETRY;
+                if !self.forget(uid, entry).await {
+                    return DELETE_RETRY;
                 }
             }
         }
-        self.0.changed.notify_waiters();
-        self.0.queue.add_after(entry.key, look_again);
+        Duration::ZERO
+    }
+
+    /// Takes back that an action is under way, so that it is tried again or given up.
+    fn panicked(&self, uid: &str, action: &Action) {
+        let now = self.0.ctx.clock().now();
+        let message = "the node failed in a way that it should not; see its log".to_owned();
+        let mut state = self.0.state.lock();
+        let Some(entry) = state.entries.get_mut(uid) else {
+            return;
+        };
+        let observed = &mut entry.observed;
+        match action {
+            Action::RunSandbox => {
+                observed.sandbox = SandboxState::Failed {
+                    message,
+                    retry_at: now + SANDBOX_RETRY,
+                };
+            }
+            Action::EnsureImage { container } => {
+                observed
+                    .container_mut(container)
+                    .image_failed(&ImageError::Pull(message), now);
+            }
+            Action::StartContainer { container, .. } => {
+                let reason = "StartError".to_owned();
+                let exit = Exit {
+                    exit_code: 128,
+                    reason,
+                    message,
+                    started_at: now,
+                    finished_at: now,
+                };
+                observed.container_mut(container).exited(exit);
+            }
+            Action::StopContainer { container, .. } => {
+                let record = observed.container_mut(container);
+                if let Run::Stopping { started_at } = record.run {
+                    record.started(started_at, false);
+                }
+            }
+            Action::StopSandbox => observed.sandbox = SandboxState::Ready,
+            Action::Forget => entry.forgetting = false,
+        }
     }
 
     async fn run_sandbox(&self, uid: &str, pod: &Arc<Pod>) {

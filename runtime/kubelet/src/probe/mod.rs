@@ -144,6 +144,9 @@ impl Prober {
     }
 
     fn is_running(&self) -> bool {
+        if self.kubelet.0.ctx.stop().is_cancelled() {
+            return false;
+        }
         let name = &self.container.name;
         let same = |record: &ContainerRecord| {
             record.restart_count == self.restart_count && matches!(record.run, Run::Running { .. })

@@ -315,7 +315,7 @@ pub(super) const NODE_RESTARTED: &str = "NodeRestarted";
 impl ContainerRecord {
     fn recover(status: &ContainerStatus, now: Timestamp) -> Option<Self> {
         let state = status.state.as_ref()?;
-        let last_exit = status
+        let mut last_exit = status
             .last_state
             .as_ref()
             .and_then(|s| s.terminated.as_ref())
@@ -331,8 +331,8 @@ impl ContainerRecord {
             })
         } else if let Some(terminated) = &state.terminated {
             Run::Exited(Exit::from_api(terminated))
-        } else if let Some(exit) = &last_exit {
-            Run::Exited(exit.clone())
+        } else if let Some(exit) = last_exit.take() {
+            Run::Exited(exit)
         } else {
             return None;
         };

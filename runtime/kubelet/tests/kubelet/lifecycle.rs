@@ -1,4 +1,6 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use coracle_cri::fake::{Call, Script};
@@ -27,6 +29,24 @@ async fn a_pod_becomes_ready_and_says_where() {
         .expect("it runs");
     assert!(started.env.is_empty() && started.restart_count == 0);
     node.event("Started", "app").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_starts_at_once_costs_one_write() {
+    let node = TestNode::start().await;
+    let writes = Arc::new(AtomicU32::new(0));
+    let counter = writes.clone();
+    node.ctx.informer::<Pod>().subscribe(move |_| {
+        counter.fetch_add(1, Ordering::SeqCst);
+    });
+    node.run("web", "app:1", json!({})).await;
+    node.ready("web").await;
+    node.clock.sleep(Duration::from_secs(1)).await;
+    assert_eq!(
+        writes.load(Ordering::SeqCst),
+        2,
+        "its creation, and its status when it was ready"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -256,7 +276,7 @@ async fn no_two_pods_have_one_address_and_those_without_wait() {
     for index in 0..7 {
         node.run(&format!("web-{index}"), "app:1", json!({})).await;
     }
-    let ready = |pods: &[std::sync::Arc<Pod>]| pods.iter().filter(|pod| is_ready(pod)).count();
+    let ready = |pods: &[Arc<Pod>]| pods.iter().filter(|pod| is_ready(pod)).count();
     node.until::<Pod>("five are ready", |pods| ready(pods) == 5)
         .await;
     node.event("FailedCreatePodSandBox", "no free address is left")

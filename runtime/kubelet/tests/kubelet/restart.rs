@@ -130,6 +130,26 @@ async fn draining_ends_guests_and_reports_how() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_that_was_over_is_left_alone() {
+    let node = TestNode::start().await;
+    node.script("done", Script::exits(0));
+    node.run("once", "done", json!({"restartPolicy": "Never"}))
+        .await;
+    node.pod_when("once", "it has succeeded", |pod| phase(pod) == "Succeeded")
+        .await;
+    node.clock.sleep(Duration::from_secs(60)).await;
+    let before = node.pod_when("once", "it is there", |_| true).await;
+    let node = node.restart().await;
+    node.clock.sleep(Duration::from_secs(60)).await;
+    let after = node.pod_when("once", "it is there", |_| true).await;
+    assert_eq!(
+        after.metadata.resource_version,
+        before.metadata.resource_version
+    );
+    assert!(node.runtime.calls().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn files_of_former_pods_are_removed_and_those_of_present_ones_kept() {
     let node = TestNode::start().await;
     let spec = json!({
