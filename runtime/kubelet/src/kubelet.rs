@@ -189,7 +189,11 @@ impl Kubelet {
         let mut events = self.0.runtime.subscribe();
         self.refresh().await;
         loop {
-            match events.recv().await {
+            let event = tokio::select! {
+                event = events.recv() => event,
+                () = self.0.ctx.stop().cancelled() => return,
+            };
+            match event {
                 Ok(RuntimeEvent::Container(status)) => self.apply(&status),
                 Ok(RuntimeEvent::ImageProgress { .. }) => {}
                 Err(RecvError::Lagged(_)) => self.refresh().await,
