@@ -78,7 +78,35 @@ pub(super) struct Node {
     fabric: Arc<Fabric>,
     runtime: Arc<WasmRuntime>,
     /// NodePorts, later DNS and Ingress: away from the control plane's threads.
-    data_plane: tokio::runtime::Runtime,
+    data_plane: DataPlane,
+}
+
+/// Threads of their own. Dropped in the background, because a tokio runtime must not be waited for
+/// where async code runs, and an error can drop the node anywhere.
+struct DataPlane(Option<tokio::runtime::Runtime>);
+
+impl DataPlane {
+    fn start() -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(DATA_PLANE_THREADS)
+            .thread_name("data")
+            .enable_all()
+            .build()
+            .context("failed to start the data plane's threads")?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn handle(&self) -> &tokio::runtime::Handle {
+        self.0.as_ref().expect("there until it is dropped").handle()
+    }
+}
+
+impl Drop for DataPlane {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Node {
@@ -98,13 +126,7 @@ impl Node {
         let (pods, compiled) = (data.join("pods"), images_folder.join("compiled"));
         let sandbox = SandboxConfig::new(clock.clone(), fabric.clone(), images, pods, compiled);
         let runtime = WasmRuntime::new(sandbox).context("failed to start the wasm runtime")?;
-        let data_plane = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(DATA_PLANE_THREADS)
-            .thread_name("data")
-            .enable_all()
-            .build()
-            .context("failed to start the data plane's threads")?;
-        Ok(Self { fabric, runtime: Arc::new(runtime), data_plane })
+        Ok(Self { fabric, runtime: Arc::new(runtime), data_plane: DataPlane::start()? })
     }
 
     pub(super) fn config(&self, data: &DataDir, network: &Network) -> NodeConfig {
@@ -136,19 +158,14 @@ impl Node {
 
     /// Starts cluster addresses, names and node ports on the data plane.
     pub(super) fn start_services(&self, cluster: &mut Cluster) {
-        let _guard = self.data_plane.enter();
+        let _guard = self.data_plane.handle().enter();
         let context = cluster.context().for_component(&format!("services:{NODE_NAME}"));
         let config = ServicesConfig::new(CLUSTER_DOMAIN);
         let services = Services::start(config, context, self.fabric.clone());
-        let running = self.data_plane.spawn(async move { services.run().await });
+        let running = self.data_plane.handle().spawn(async move { services.run().await });
         cluster.spawn(async move {
             let _ = running.await;
         });
-    }
-
-    /// Ends the data plane.
-    pub(super) fn stop(self) {
-        self.data_plane.shutdown_background();
     }
 }
 

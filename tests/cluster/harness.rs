@@ -18,9 +18,9 @@ use serde_json::{Value, json};
 const DEADLINE: Duration = Duration::from_secs(30 * 60);
 
 /// A cluster whose parts the test can reach.
-pub struct TestCluster {
+pub(crate) struct TestCluster {
     cluster: Cluster,
-    pub runtime: FakeRuntime,
+    pub(crate) runtime: FakeRuntime,
     store: Arc<dyn Store>,
     clock: Clock,
     folder: Arc<tempfile::TempDir>,
@@ -28,7 +28,7 @@ pub struct TestCluster {
 
 impl TestCluster {
     /// An empty cluster with one node.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let clock = Clock::fake(7);
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
         let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
@@ -63,42 +63,42 @@ impl TestCluster {
     }
 
     /// Everything but the store is dropped in mid-air, as by a SIGKILL, and started again.
-    pub async fn crash(self) -> Self {
+    pub(crate) async fn crash(self) -> Self {
         let Self { cluster, store, clock, folder, .. } = self;
         cluster.abort().await;
         Self::over(store, clock, folder).await
     }
 
     /// A clean stop, then a start.
-    pub async fn restart(self) -> Self {
+    pub(crate) async fn restart(self) -> Self {
         let Self { cluster, store, clock, folder, .. } = self;
         cluster.stop(Duration::from_secs(30)).await;
         Self::over(store, clock, folder).await
     }
 
     /// What containers of `image` do from now on.
-    pub fn script(&self, image: &str, script: Script) {
+    pub(crate) fn script(&self, image: &str, script: Script) {
         self.runtime.script(image, script);
     }
 
     /// Reads and writes as an administrator.
-    pub fn admin(&self) -> ObjectClient {
+    pub(crate) fn admin(&self) -> ObjectClient {
         ObjectClient::new(self.cluster.admin())
     }
 
     /// Creates an object.
-    pub async fn create<K: Kind>(&self, object: Value) -> K {
+    pub(crate) async fn create<K: Kind>(&self, object: Value) -> K {
         let object: K = serde_json::from_value(object).expect("a valid object");
         self.admin().create(&object).await.expect("created")
     }
 
     /// The cache of a kind.
-    pub fn all<K: Kind>(&self) -> Lister<K> {
+    pub(crate) fn all<K: Kind>(&self) -> Lister<K> {
         self.cluster.context().lister()
     }
 
     /// Waits until an object is as wanted; a timeout shows the last state seen.
-    pub async fn until<K: Kind>(&self, name: &str, wanted: impl Fn(&K) -> bool) -> Arc<K> {
+    pub(crate) async fn until<K: Kind>(&self, name: &str, wanted: impl Fn(&K) -> bool) -> Arc<K> {
         let (lister, key) = (self.all::<K>(), ObjectKey::new("default", name));
         let there = lister.wait_until(|all| all.get(&key).is_some_and(|object| wanted(&object)));
         if tokio::time::timeout(DEADLINE, there).await.is_err() {
@@ -108,7 +108,7 @@ impl TestCluster {
     }
 
     /// Waits until exactly `count` pods with the label `app=name` are ready and no other is left.
-    pub async fn ready_pods(&self, name: &str, count: usize) -> Vec<Arc<Pod>> {
+    pub(crate) async fn ready_pods(&self, name: &str, count: usize) -> Vec<Arc<Pod>> {
         let lister = self.all::<Pod>();
         let of_app = |all: &Lister<Pod>| -> Vec<Arc<Pod>> {
             let is_of = |pod: &Arc<Pod>| {
@@ -127,7 +127,7 @@ impl TestCluster {
     }
 
     /// Waits until a Deployment says that it is done.
-    pub async fn rolled_out(&self, name: &str) -> Arc<Deployment> {
+    pub(crate) async fn rolled_out(&self, name: &str) -> Arc<Deployment> {
         self.until::<Deployment>(name, |d| {
             matches!(coracle::ready::deployment(d), coracle::ready::Progress::Ready(_))
         })
@@ -136,14 +136,14 @@ impl TestCluster {
 }
 
 /// Whether the pod's condition Ready is True.
-pub fn is_ready(pod: &Pod) -> bool {
+pub(crate) fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
         && pod.metadata.deletion_timestamp.is_none()
 }
 
 /// A Deployment of `image`.
-pub fn deployment(name: &str, replicas: i32, image: &str) -> Value {
+pub(crate) fn deployment(name: &str, replicas: i32, image: &str) -> Value {
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": "default"},
         "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}},
@@ -152,7 +152,7 @@ pub fn deployment(name: &str, replicas: i32, image: &str) -> Value {
 }
 
 /// A Pod of `image`.
-pub fn pod(name: &str, policy: &str, image: &str) -> Value {
+pub(crate) fn pod(name: &str, policy: &str, image: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "namespace": "default", "labels": {"app": name}},

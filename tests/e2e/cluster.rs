@@ -14,14 +14,14 @@ const STOP_LIMIT: Duration = Duration::from_secs(45);
 const INTERVAL: Duration = Duration::from_millis(50);
 
 /// A running `coracle up`, killed when dropped.
-pub struct Up {
+pub(crate) struct Up {
     child: Child,
     output: Arc<Mutex<String>>,
 }
 
 impl Up {
     /// Starts it and waits until it says that it is up.
-    pub fn start(flags: &[String], work: &Path) -> Result<Self, String> {
+    pub(crate) fn start(flags: &[String], work: &Path) -> Result<Self, String> {
         let mut child = Command::new(env!("CARGO_BIN_EXE_coracle"))
             .arg("up")
             .args(flags)
@@ -47,19 +47,19 @@ impl Up {
     }
 
     /// Everything printed so far.
-    pub fn output(&self) -> String {
+    pub(crate) fn output(&self) -> String {
         self.output.lock().expect("no reader panics").clone()
     }
 
     /// Waits until `text` was printed.
-    pub fn wait_for(&self, text: &str) -> Result<(), String> {
+    pub(crate) fn wait_for(&self, text: &str) -> Result<(), String> {
         poll(crate::script::STATE_LIMIT, || {
             if self.output().contains(text) { Ok(()) } else { Err(format!("it did not print {text:?}")) }
         })
     }
 
     /// Ctrl-C; fails when it does not end well in time.
-    pub fn stop(mut self) -> Result<(), String> {
+    pub(crate) fn stop(mut self) -> Result<(), String> {
         let pid = self.child.id().to_string();
         Command::new("kill").args(["-INT", &pid]).status().map_err(|error| error.to_string())?;
         let status = self.ended(STOP_LIMIT)?;
@@ -67,7 +67,7 @@ impl Up {
     }
 
     /// SIGKILL.
-    pub fn kill(mut self) -> Result<(), String> {
+    pub(crate) fn kill(mut self) -> Result<(), String> {
         self.child.kill().map_err(|error| error.to_string())?;
         self.child.wait().map(|_| ()).map_err(|error| error.to_string())
     }
@@ -99,7 +99,7 @@ fn collect(from: impl Read + Send + 'static, into: Arc<Mutex<String>>) {
 }
 
 /// Asks until the answer is `Ok`, or `limit` is over; then the last answer is the error.
-pub fn poll<T>(limit: Duration, mut ask: impl FnMut() -> Result<T, String>) -> Result<T, String> {
+pub(crate) fn poll<T>(limit: Duration, mut ask: impl FnMut() -> Result<T, String>) -> Result<T, String> {
     let attempts = (limit.as_millis() / INTERVAL.as_millis()).max(1);
     let mut last = String::new();
     for _ in 0..attempts {

@@ -30,10 +30,10 @@ use crate::cluster::{Up, poll};
 /// What a command may take before it counts as stuck.
 const COMMAND_LIMIT: Duration = Duration::from_secs(90);
 /// What a state may take to come about.
-pub const STATE_LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const STATE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs a script; the error tells the line and what was seen.
-pub fn run(path: &Path, index: usize) -> Result<(), String> {
+pub(crate) fn run(path: &Path, index: usize) -> Result<(), String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     let work = tempfile::tempdir().map_err(|error| error.to_string())?;
     let (commands, files) = split(&text);

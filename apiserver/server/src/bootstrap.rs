@@ -96,22 +96,18 @@ impl ApiServer {
         object: Value,
         replace: bool,
     ) -> Result<(), BootstrapError> {
-        let (status, message) = self.send(Method::POST, path, &object).await;
-        let (status, message) = match status {
-            StatusCode::CONFLICT if replace => {
-                self.send(Method::PUT, &format!("{path}/{name}"), &object)
-                    .await
-            }
-            StatusCode::CONFLICT => return Ok(()),
-            _ => (status, message),
+        let own = format!("{path}/{name}");
+        // Looked for first: a create would ask for an address that the existing Service holds.
+        let (found, _) = self.send(Method::GET, &own, &Value::Null).await;
+        let (status, message) = match found {
+            StatusCode::OK if !replace => return Ok(()),
+            StatusCode::OK => self.send(Method::PUT, &own, &object).await,
+            _ => self.send(Method::POST, path, &object).await,
         };
         if status.is_success() {
             Ok(())
         } else {
-            Err(BootstrapError {
-                what: format!("{path}/{name}"),
-                message,
-            })
+            Err(BootstrapError { what: own, message })
         }
     }
 
