@@ -161,7 +161,7 @@ impl Caches {
         let Some(cache) = self.by_prefix.get(&path[..end]) else {
             return;
         };
-        cache.apply(&path[end..], event.revision.0, &event.kind, &self.progress);
+        cache.apply(&path[end..], event.revision.0, &event.kind);
     }
 }
 
@@ -275,7 +275,8 @@ impl ResourceCache {
         })
     }
 
-    /// Follows the changes after `from`. `None` when some of them are forgotten; the error is the oldest start.
+    /// Follows the changes after `from`. When some of them are forgotten, the error is the oldest
+    /// revision to start after.
     pub fn watch(&self, from: u64, interest: Interest) -> Result<Watcher, u64> {
         let mut state = self.state.write();
         let backlog = {
@@ -306,7 +307,7 @@ impl ResourceCache {
         (snapshot, state.subscribe(Vec::new(), interest))
     }
 
-    fn apply(&self, key: &str, revision: u64, kind: &EventKind, _progress: &Progress) {
+    fn apply(&self, key: &str, revision: u64, kind: &EventKind) {
         let new = match kind {
             EventKind::Put { value, .. } => {
                 match Entry::from_stored(self.resource, key, value, revision) {
