@@ -53,6 +53,7 @@ Pods that already run keep the code they started with.")]
         /// The name that manifests use
         #[arg(short, long, value_name = "NAME:TAG")]
         tag: String,
+        /// Where the node's images are
         #[command(flatten)]
         data: DataDir,
     },
@@ -82,6 +83,7 @@ pub struct UpArgs {
     #[arg(short = 'f', long = "filename", value_name = "PATH")]
     pub filenames: Vec<PathBuf>,
 
+    /// Where the cluster's state is
     #[command(flatten)]
     pub data: DataDir,
 
@@ -143,7 +145,10 @@ pub enum Part {
 
 fn port_range(text: &str) -> Result<(u16, u16), String> {
     let parsed = text.split_once('-').and_then(|(first, last)| {
-        Some((first.trim().parse::<u16>().ok()?, last.trim().parse::<u16>().ok()?))
+        Some((
+            first.trim().parse::<u16>().ok()?,
+            last.trim().parse::<u16>().ok()?,
+        ))
     });
     match parsed {
         Some((first, last)) if first > 0 && first <= last => Ok((first, last)),

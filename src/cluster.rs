@@ -10,6 +10,7 @@
 //! `up` gives it redb, wasmtime and the system's clock; the tests in memory give it a store, a pod
 //! runtime and a clock that are fakes. What it does not do: sockets of the host, files, output.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -22,8 +23,8 @@ use coracle_cri::PodRuntime;
 use coracle_kubelet::{Kubelet, KubeletConfig};
 use coracle_server::{ApiServer, Body, BoxError, Config, DialError, Identity, NodeDialer};
 use coracle_store::{CompactionPolicy, Store, run_compactor, run_expirer};
-use http::{Request, Response};
 use futures::StreamExt;
+use http::{Request, Response};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use k8s_openapi::api::core::v1::ServiceAccount;
@@ -39,12 +40,23 @@ const ACCOUNT_LIMIT: Duration = Duration::from_secs(30);
 pub struct ClusterConfig {
     /// The API server's parts; its `dialer` is set here.
     pub server: Config,
+    /// Where the Service `kubernetes` leads.
+    pub kubernetes: KubernetesService,
     /// Run the controllers.
     pub controllers: bool,
     /// Run the scheduler.
     pub scheduler: bool,
     /// Run a node.
     pub node: Option<NodeConfig>,
+}
+
+/// The way of guests to the API server.
+#[derive(Clone, Copy, Debug)]
+pub struct KubernetesService {
+    /// The address of the Service.
+    pub cluster_ip: IpAddr,
+    /// The address and port at which the pod network reaches the server.
+    pub endpoint: SocketAddr,
 }
 
 /// What a node is made of.
@@ -71,10 +83,22 @@ impl Cluster {
         let clock = config.server.clock.clone();
         let store = config.server.store.clone();
         let node = Arc::new(LocalNode::default());
-        let api = ApiServer::start(Config { dialer: node.clone(), ..config.server })
+        let api = ApiServer::start(Config {
+            dialer: node.clone(),
+            ..config.server
+        })
+        .await
+        .context("failed to start the API server")?;
+        api.bootstrap_namespaces()
             .await
-            .context("failed to start the API server")?;
-        api.bootstrap_namespaces().await.context("failed to make the system namespaces")?;
+            .context("failed to make the system namespaces")?;
+        let KubernetesService {
+            cluster_ip,
+            endpoint,
+        } = config.kubernetes;
+        api.bootstrap_kubernetes_service(cluster_ip, endpoint.ip(), endpoint.port())
+            .await
+            .context("failed to make the Service kubernetes")?;
 
         let stop = CancellationToken::new();
         let context = Context::new(client_factory(&api), clock.clone(), stop.clone());
@@ -87,10 +111,16 @@ impl Cluster {
             wait_for_default_account(&context).await?;
         }
         if config.scheduler {
-            parts.spawn(coracle_scheduler::run_supervised(context.for_component("kube-scheduler")));
+            parts.spawn(coracle_scheduler::run_supervised(
+                context.for_component("kube-scheduler"),
+            ));
         }
         let mut kubelet = None;
-        if let Some(NodeConfig { kubelet: config, runtime }) = config.node {
+        if let Some(NodeConfig {
+            kubelet: config,
+            runtime,
+        }) = config.node
+        {
             let context = context.for_component(&format!("kubelet:{}", config.node));
             let started = Kubelet::start(config, context, runtime).await;
             node.set(started.clone());
@@ -98,7 +128,13 @@ impl Cluster {
             parts.spawn(async move { running.run().await });
             kubelet = Some(started);
         }
-        Ok(Self { api, context, kubelet, parts, stop })
+        Ok(Self {
+            api,
+            context,
+            kubelet,
+            parts,
+            stop,
+        })
     }
 
     /// The API server: its service, its TLS, its health.
@@ -113,7 +149,10 @@ impl Cluster {
 
     /// A client with the rights of a cluster administrator.
     pub fn admin(&self) -> Client {
-        client(&self.api, Identity::new("kubernetes-admin", [coracle_server::authn::MASTERS]))
+        client(
+            &self.api,
+            Identity::new("kubernetes-admin", [coracle_server::authn::MASTERS]),
+        )
     }
 
     /// Runs a further part of the cluster until it ends by itself at the stop signal.
@@ -209,7 +248,11 @@ impl LocalNode {
 
 #[async_trait]
 impl NodeDialer for LocalNode {
-    async fn request(&self, node: &str, request: Request<Bytes>) -> Result<Response<Body>, DialError> {
+    async fn request(
+        &self,
+        node: &str,
+        request: Request<Bytes>,
+    ) -> Result<Response<Body>, DialError> {
         match self.0.get().filter(|kubelet| kubelet.node() == node) {
             Some(kubelet) => Ok(kubelet.serve(request).map(streamed)),
             None => Err(DialError::Unknown(node.to_owned())),

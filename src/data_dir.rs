@@ -34,7 +34,11 @@ impl DataDir {
         };
         files::make_private_folder(&path)?;
         let lock = lock(&path)?;
-        Ok(Self { path, _lock: lock, _temporary: temporary })
+        Ok(Self {
+            path,
+            _lock: lock,
+            _temporary: temporary,
+        })
     }
 
     /// The folder.
@@ -57,9 +61,13 @@ pub fn locate(chosen: Option<&Path>) -> Result<PathBuf> {
 }
 
 fn default_path() -> Result<PathBuf> {
-    let strategy = etcetera::choose_base_strategy()
-        .map_err(|_| anyhow!("no home directory was found for the cluster's state: set HOME or pass --data-dir"))?;
-    Ok(strategy.state_dir().unwrap_or_else(|| strategy.data_dir()).join("coracle"))
+    let strategy = etcetera::choose_base_strategy().map_err(|_| {
+        anyhow!("no home directory was found for the cluster's state: set HOME or pass --data-dir")
+    })?;
+    Ok(strategy
+        .state_dir()
+        .unwrap_or_else(|| strategy.data_dir())
+        .join("coracle"))
 }
 
 fn lock(folder: &Path) -> Result<File> {
@@ -115,8 +123,14 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("data");
         let held = DataDir::open(Some(&path), false).expect("held");
-        let error = DataDir::open(Some(&path), false).err().expect("refused").to_string();
-        assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+        let error = DataDir::open(Some(&path), false)
+            .err()
+            .expect("refused")
+            .to_string();
+        assert!(
+            error.contains(&format!("process {}", std::process::id())),
+            "{error}"
+        );
         drop(held);
         DataDir::open(Some(&path), false).expect("free again");
     }

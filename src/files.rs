@@ -32,11 +32,15 @@ pub fn resolve_links(path: &Path) -> PathBuf {
 
 fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     let path = resolve_links(path);
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = folder.join(format!(".{name}.{}.tmp", std::process::id()));
-    let outcome = write_synced(&temporary, contents, mode).and_then(|()| fs::rename(&temporary, &path));
+    let outcome =
+        write_synced(&temporary, contents, mode).and_then(|()| fs::rename(&temporary, &path));
     if outcome.is_err() {
         let _ = fs::remove_file(&temporary);
     }
@@ -45,7 +49,12 @@ fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
 }
 
 fn write_synced(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(path)?;
     // The mode above applies to new files only; a left-over from a crash keeps its own.
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     file.write_all(contents)?;
@@ -65,7 +74,14 @@ mod tests {
         write_secret(&link, b"new").expect("replaced");
         assert_eq!(fs::read(&real).expect("read"), b"new");
         assert!(fs::symlink_metadata(&link).expect("there").is_symlink());
-        assert_eq!(fs::metadata(&real).expect("there").permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::read_dir(folder.path()).expect("listed").count(), 2, "no left-over");
+        assert_eq!(
+            fs::metadata(&real).expect("there").permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(
+            fs::read_dir(folder.path()).expect("listed").count(),
+            2,
+            "no left-over"
+        );
     }
 }

@@ -19,7 +19,12 @@ pub fn load(file: &Path, tag: &str, data: &cli::DataDir) -> Result<()> {
     let store = ImageStore::open(&folder, Clock::system())
         .with_context(|| format!("failed to open the image store {}", folder.display()))?;
     let (name, image) = store.load(file, tag)?;
-    println!("loaded {} as {tag} ({name}@{}, {} bytes)", file.display(), image.digest, image.size);
+    println!(
+        "loaded {} as {tag} ({name}@{}, {} bytes)",
+        file.display(),
+        image.digest,
+        image.size
+    );
     println!("use it as the image of a container, for example: kubectl run app --image={tag}");
     Ok(())
 }
@@ -27,7 +32,8 @@ pub fn load(file: &Path, tag: &str, data: &cli::DataDir) -> Result<()> {
 /// Every wasm module and component begins with the same four bytes (WebAssembly core specification,
 /// binary format): anything else is refused here, where the file still has a name.
 fn check_is_wasm(path: &Path) -> Result<()> {
-    let mut file = File::open(path).with_context(|| format!("failed to open {}", path.display()))?;
+    let mut file =
+        File::open(path).with_context(|| format!("failed to open {}", path.display()))?;
     let mut magic = [0; 4];
     let is_wasm = file.read_exact(&mut magic).is_ok() && &magic == b"\0asm";
     if !is_wasm {
@@ -46,7 +52,9 @@ mod tests {
     #[test]
     fn only_wasm_is_loaded() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let data = cli::DataDir { data_dir: Some(folder.path().join("data")) };
+        let data = cli::DataDir {
+            data_dir: Some(folder.path().join("data")),
+        };
         let (good, bad) = (folder.path().join("a.wasm"), folder.path().join("b.txt"));
         std::fs::write(&good, b"\0asm\x01\0\0\0").expect("written");
         std::fs::write(&bad, b"hello").expect("written");

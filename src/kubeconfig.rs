@@ -54,7 +54,9 @@ pub fn merge_into_users(ours: &Value) -> Result<Merged> {
     let existing = match fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(error).with_context(|| format!("failed to read {}", path.display())),
+        Err(error) => {
+            return Err(error).with_context(|| format!("failed to read {}", path.display()));
+        }
     };
     let parsed = parse(&existing).with_context(|| {
         format!(
@@ -72,7 +74,11 @@ pub fn merge_into_users(ours: &Value) -> Result<Merged> {
 /// `~/.kube/config` (`k8s.io/client-go/tools/clientcmd`).
 fn users_path() -> Result<PathBuf> {
     let listed: Vec<PathBuf> = env::var_os("KUBECONFIG")
-        .map(|list| env::split_paths(&list).filter(|p| !p.as_os_str().is_empty()).collect())
+        .map(|list| {
+            env::split_paths(&list)
+                .filter(|p| !p.as_os_str().is_empty())
+                .collect()
+        })
         .unwrap_or_default();
     if let Some(path) = listed.iter().find(|path| path.exists()).or(listed.last()) {
         return Ok(path.clone());
@@ -108,8 +114,13 @@ fn merge(mut config: Map<String, Value>, ours: &Value) -> Value {
             None => entries.push(our_entry),
         }
     }
-    let current = config.get("current-context").and_then(Value::as_str).unwrap_or_default();
-    let is_known = config["contexts"].as_array().is_some_and(|c| c.iter().any(|c| c["name"] == current));
+    let current = config
+        .get("current-context")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let is_known = config["contexts"]
+        .as_array()
+        .is_some_and(|c| c.iter().any(|c| c["name"] == current));
     if current.is_empty() || !is_known {
         config.insert("current-context".into(), json!(CONTEXT));
     }
@@ -137,13 +148,17 @@ impl Lock {
             fs::create_dir_all(folder)
                 .with_context(|| format!("failed to create the folder {}", folder.display()))?;
         }
-        fs::OpenOptions::new().write(true).create_new(true).open(&lock).with_context(|| {
-            format!(
-                "failed to lock {}: if no kubectl is changing it, remove {} and try again",
-                path.display(),
-                lock.display()
-            )
-        })?;
+        fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&lock)
+            .with_context(|| {
+                format!(
+                    "failed to lock {}: if no kubectl is changing it, remove {} and try again",
+                    path.display(),
+                    lock.display()
+                )
+            })?;
         Ok(Self(lock))
     }
 }
@@ -161,8 +176,14 @@ mod tests {
     fn ours() -> Value {
         let pki = Pki {
             ca: "ca".into(),
-            server: crate::pki::Credential { certificate: String::new(), key: String::new() },
-            admin: crate::pki::Credential { certificate: "crt".into(), key: "key".into() },
+            server: crate::pki::Credential {
+                certificate: String::new(),
+                key: String::new(),
+            },
+            admin: crate::pki::Credential {
+                certificate: "crt".into(),
+                key: "key".into(),
+            },
         };
         new("https://127.0.0.1:6443", &pki)
     }
@@ -172,7 +193,10 @@ mod tests {
         let text = "contexts:\n- name: prod\n  context: {cluster: prod, user: me}\ncurrent-context: prod\nextra: {a: 1}\n";
         let merged = merge(parse(text).expect("parsed"), &ours());
         assert_eq!(merged["current-context"], "prod");
-        assert_eq!(merged["contexts"][0], json!({"name": "prod", "context": {"cluster": "prod", "user": "me"}}));
+        assert_eq!(
+            merged["contexts"][0],
+            json!({"name": "prod", "context": {"cluster": "prod", "user": "me"}})
+        );
         assert_eq!(merged["contexts"][1]["name"], CONTEXT);
         assert_eq!(merged["extra"]["a"], 1);
     }
@@ -187,7 +211,9 @@ mod tests {
     fn our_entry_is_replaced_once_and_keeps_its_namespace() {
         let mut merged = merge(Map::new(), &ours());
         merged["contexts"][0]["context"]["namespace"] = json!("dev");
-        let Value::Object(map) = merged else { panic!("a map") };
+        let Value::Object(map) = merged else {
+            panic!("a map")
+        };
         let again = merge(map, &ours());
         assert_eq!(again["contexts"].as_array().map(Vec::len), Some(1));
         assert_eq!(again["contexts"][0]["context"]["namespace"], "dev");

@@ -10,8 +10,8 @@
 //! over a fake clock and a fake pod runtime.
 
 pub mod apply;
-pub mod cluster;
 pub mod cli;
+pub mod cluster;
 pub mod data_dir;
 pub mod files;
 pub mod image;

@@ -39,7 +39,9 @@ impl Choice {
             match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
                 Err(error) if error.kind() == ErrorKind::AddrInUse => {}
                 other => {
-                    return other.with_context(|| format!("{} cannot listen on 127.0.0.1:{port}", self.what));
+                    return other.with_context(|| {
+                        format!("{} cannot listen on 127.0.0.1:{port}", self.what)
+                    });
                 }
             }
         }
@@ -57,16 +59,33 @@ mod tests {
     use super::*;
 
     fn choice(default_port: u16, explicit: Option<SocketAddr>) -> Choice {
-        Choice { what: "the API server", flag: "--listen", default_port, explicit }
+        Choice {
+            what: "the API server",
+            flag: "--listen",
+            default_port,
+            explicit,
+        }
     }
 
     #[tokio::test]
     async fn a_default_that_is_taken_moves_on_and_an_explicit_one_is_an_error() {
-        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .expect("a free port");
         let address = taken.local_addr().expect("bound");
-        let moved = choice(address.port(), None).bind().await.expect("the next free port");
+        let moved = choice(address.port(), None)
+            .bind()
+            .await
+            .expect("the next free port");
         assert!(moved.local_addr().expect("bound").port() > address.port());
-        let error = choice(6443, Some(address)).bind().await.expect_err("in use").to_string();
-        assert!(error.contains(&address.to_string()) && error.contains("--listen"), "{error}");
+        let error = choice(6443, Some(address))
+            .bind()
+            .await
+            .expect_err("in use")
+            .to_string();
+        assert!(
+            error.contains(&address.to_string()) && error.contains("--listen"),
+            "{error}"
+        );
     }
 }

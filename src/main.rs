@@ -11,7 +11,9 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let outcome = match cli.command {
         Command::Up(args) => coracle::up::run(*args),
-        Command::Image(ImageCommand::Load { file, tag, data }) => coracle::image::load(&file, &tag, &data),
+        Command::Image(ImageCommand::Load { file, tag, data }) => {
+            coracle::image::load(&file, &tag, &data)
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

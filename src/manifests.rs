@@ -22,13 +22,18 @@ pub fn load(paths: &[PathBuf]) -> Result<Vec<Manifest>> {
     for path in paths {
         if path == Path::new("-") {
             let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).context("failed to read standard input")?;
+            std::io::stdin()
+                .read_to_string(&mut text)
+                .context("failed to read standard input")?;
             let folder = std::env::current_dir().context("failed to find the current folder")?;
             parse(&text, "standard input", &folder, &mut manifests)?;
         } else if path.is_dir() {
             let files = manifest_files(path)?;
             if files.is_empty() {
-                bail!("the folder {} holds no .yaml, .yml or .json file", path.display());
+                bail!(
+                    "the folder {} holds no .yaml, .yml or .json file",
+                    path.display()
+                );
             }
             for file in files {
                 load_file(&file, &mut manifests)?;
@@ -44,9 +49,17 @@ pub fn load(paths: &[PathBuf]) -> Result<Vec<Manifest>> {
 pub fn folders(paths: &[PathBuf]) -> Vec<PathBuf> {
     let folder = |path: &PathBuf| match path {
         path if path.is_dir() => path.clone(),
-        path => path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned(),
+        path => path
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(Path::new("."))
+            .to_owned(),
     };
-    paths.iter().filter(|path| path.as_path() != Path::new("-")).map(folder).collect()
+    paths
+        .iter()
+        .filter(|path| path.as_path() != Path::new("-"))
+        .map(folder)
+        .collect()
 }
 
 fn manifest_files(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -54,7 +67,9 @@ fn manifest_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).with_context(list)? {
         let path = entry.with_context(list)?.path();
-        let is_manifest = path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
+        let is_manifest = path
+            .extension()
+            .is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
         if is_manifest && path.is_file() {
             files.push(path);
         }
@@ -84,17 +99,34 @@ fn parse(text: &str, source: &str, folder: &Path, manifests: &mut Vec<Manifest>)
 }
 
 /// A document is an object, a `List` of objects, or empty.
-fn flatten(document: Value, source: &str, folder: &Path, manifests: &mut Vec<Manifest>) -> Result<()> {
+fn flatten(
+    document: Value,
+    source: &str,
+    folder: &Path,
+    manifests: &mut Vec<Manifest>,
+) -> Result<()> {
     let mut object = match document {
         Value::Null => return Ok(()),
         Value::Object(map) if map.is_empty() => return Ok(()),
         object @ Value::Object(_) => object,
-        _ => bail!("{source} is not an object: a manifest starts with apiVersion, kind and metadata"),
+        _ => {
+            bail!("{source} is not an object: a manifest starts with apiVersion, kind and metadata")
+        }
     };
     let kind = object["kind"].as_str().unwrap_or_default().to_owned();
     if kind.ends_with("List") && object["items"].is_array() {
-        for (index, item) in object["items"].as_array_mut().into_iter().flatten().enumerate() {
-            flatten(item.take(), &format!("{source}, item {}", index + 1), folder, manifests)?;
+        for (index, item) in object["items"]
+            .as_array_mut()
+            .into_iter()
+            .flatten()
+            .enumerate()
+        {
+            flatten(
+                item.take(),
+                &format!("{source}, item {}", index + 1),
+                folder,
+                manifests,
+            )?;
         }
         return Ok(());
     }
@@ -104,11 +136,17 @@ fn flatten(document: Value, source: &str, folder: &Path, manifests: &mut Vec<Man
         }
     }
     let meta = &object["metadata"];
-    if ["name", "generateName"].iter().all(|field| meta[*field].as_str().unwrap_or_default().is_empty()) {
+    if ["name", "generateName"]
+        .iter()
+        .all(|field| meta[*field].as_str().unwrap_or_default().is_empty())
+    {
         bail!("{source} ({kind}) has no metadata.name");
     }
     make_images_absolute(&mut object, folder);
-    manifests.push(Manifest { object, source: source.to_owned() });
+    manifests.push(Manifest {
+        object,
+        source: source.to_owned(),
+    });
     Ok(())
 }
 
@@ -119,10 +157,14 @@ fn make_images_absolute(value: &mut Value, folder: &Path) {
     match value {
         Value::Object(map) => {
             for (key, value) in map {
-                if matches!(key.as_str(), "containers" | "initContainers" | "ephemeralContainers") {
+                if matches!(
+                    key.as_str(),
+                    "containers" | "initContainers" | "ephemeralContainers"
+                ) {
                     for container in value.as_array_mut().into_iter().flatten() {
                         if let Some(image) = container.get_mut("image")
-                            && let Some(absolute) = image.as_str().and_then(|i| absolute_image(i, folder))
+                            && let Some(absolute) =
+                                image.as_str().and_then(|i| absolute_image(i, folder))
                         {
                             *image = Value::from(absolute);
                         }
@@ -132,7 +174,9 @@ fn make_images_absolute(value: &mut Value, folder: &Path) {
                 }
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| make_images_absolute(item, folder)),
+        Value::Array(items) => items
+            .iter_mut()
+            .for_each(|item| make_images_absolute(item, folder)),
         _ => {}
     }
 }
@@ -168,7 +212,11 @@ mod tests {
     #[test]
     fn documents_and_lists_become_objects() {
         let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n---\n# nothing\n---\napiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Secret, metadata: {name: b}}\n";
-        let kinds: Vec<_> = parse_all(text).expect("parsed").iter().map(|m| m.object["kind"].clone()).collect();
+        let kinds: Vec<_> = parse_all(text)
+            .expect("parsed")
+            .iter()
+            .map(|m| m.object["kind"].clone())
+            .collect();
         assert_eq!(kinds, ["ConfigMap", "Secret"]);
     }
 
@@ -185,8 +233,14 @@ mod tests {
     #[test]
     fn what_is_missing_is_named_with_its_place() {
         let message = |text: &str| parse_all(text).expect_err("refused").to_string();
-        assert_eq!(message("kind: Pod\nmetadata: {name: a}\n"), "a.yaml, document 1 has no apiVersion");
-        assert_eq!(message("apiVersion: v1\nkind: Pod\n"), "a.yaml, document 1 (Pod) has no metadata.name");
+        assert_eq!(
+            message("kind: Pod\nmetadata: {name: a}\n"),
+            "a.yaml, document 1 has no apiVersion"
+        );
+        assert_eq!(
+            message("apiVersion: v1\nkind: Pod\n"),
+            "a.yaml, document 1 (Pod) has no metadata.name"
+        );
         assert!(message("a: [1\n").starts_with("a.yaml is not valid YAML: "));
     }
 }

@@ -57,11 +57,22 @@ impl Pki {
     /// the server answers for.
     pub fn ensure(folder: &Path, names: &[String], clock: &Clock) -> Result<Self> {
         files::make_private_folder(folder)?;
-        let folder = Folder { path: folder.to_owned(), clock: clock.clone() };
+        let folder = Folder {
+            path: folder.to_owned(),
+            clock: clock.clone(),
+        };
         let authority = folder.authority()?;
         let server = folder.leaf(&authority, "apiserver", Leaf::server(names))?;
-        let admin = folder.leaf(&authority, "admin", Leaf::client("kubernetes-admin", "system:masters"))?;
-        Ok(Self { ca: authority.certificate, server, admin })
+        let admin = folder.leaf(
+            &authority,
+            "admin",
+            Leaf::client("kubernetes-admin", "system:masters"),
+        )?;
+        Ok(Self {
+            ca: authority.certificate,
+            server,
+            admin,
+        })
     }
 
     /// The TLS configuration of the API server: its certificate, and client certificates of this
@@ -128,11 +139,21 @@ impl Folder {
         }
         let key = KeyPair::generate().context("failed to generate the authority's key")?;
         let mut params = self.params(CA_LIFE);
-        params.distinguished_name.push(DnType::CommonName, "coracle-ca");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "coracle-ca");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let certificate = params.self_signed(&key).context("failed to sign the authority")?;
-        self.save("ca", Credential { certificate: certificate.pem(), key: key.serialize_pem() })
+        let certificate = params
+            .self_signed(&key)
+            .context("failed to sign the authority")?;
+        self.save(
+            "ca",
+            Credential {
+                certificate: certificate.pem(),
+                key: key.serialize_pem(),
+            },
+        )
     }
 
     fn leaf(&self, authority: &Credential, name: &str, leaf: Leaf) -> Result<Credential> {
@@ -141,20 +162,37 @@ impl Folder {
         {
             return Ok(found);
         }
-        let ca_key = KeyPair::from_pem(&authority.key).context("failed to read the authority's key")?;
+        let ca_key =
+            KeyPair::from_pem(&authority.key).context("failed to read the authority's key")?;
         let issuer = Issuer::from_ca_cert_pem(&authority.certificate, ca_key)
             .context("failed to read the authority's certificate")?;
-        let key = KeyPair::generate().with_context(|| format!("failed to generate the key of {name}"))?;
+        let key =
+            KeyPair::generate().with_context(|| format!("failed to generate the key of {name}"))?;
         let mut params = self.params(LEAF_LIFE);
         params.subject_alt_names = CertificateParams::new(leaf.names)?.subject_alt_names;
-        params.distinguished_name.push(DnType::CommonName, leaf.common_name);
+        params
+            .distinguished_name
+            .push(DnType::CommonName, leaf.common_name);
         if let Some(organization) = leaf.organization {
-            params.distinguished_name.push(DnType::OrganizationName, organization);
+            params
+                .distinguished_name
+                .push(DnType::OrganizationName, organization);
         }
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+        params.key_usages = vec![
+            KeyUsagePurpose::DigitalSignature,
+            KeyUsagePurpose::KeyEncipherment,
+        ];
         params.extended_key_usages = vec![leaf.usage];
-        let certificate = params.signed_by(&key, &issuer).with_context(|| format!("failed to sign {name}"))?;
-        self.save(name, Credential { certificate: certificate.pem(), key: key.serialize_pem() })
+        let certificate = params
+            .signed_by(&key, &issuer)
+            .with_context(|| format!("failed to sign {name}"))?;
+        self.save(
+            name,
+            Credential {
+                certificate: certificate.pem(),
+                key: key.serialize_pem(),
+            },
+        )
     }
 
     fn params(&self, life: Duration) -> CertificateParams {
@@ -173,10 +211,13 @@ impl Folder {
 
     /// Whether a certificate is of this authority, lives long enough and names exactly what is asked.
     fn is_good(&self, pem: &str, ca_pem: &str, leaf: &Leaf) -> bool {
-        let (Ok(der), Ok(ca)) = (parse_certificate(pem), parse_certificate(ca_pem)) else { return false };
-        let (Ok((_, certificate)), Ok((_, ca))) =
-            (X509Certificate::from_der(&der), X509Certificate::from_der(&ca))
-        else {
+        let (Ok(der), Ok(ca)) = (parse_certificate(pem), parse_certificate(ca_pem)) else {
+            return false;
+        };
+        let (Ok((_, certificate)), Ok((_, ca))) = (
+            X509Certificate::from_der(&der),
+            X509Certificate::from_der(&ca),
+        ) else {
             return false;
         };
         let due = (self.clock.now() + RENEW_BEFORE).as_second();
@@ -195,7 +236,9 @@ impl Folder {
             match fs::read_to_string(&path) {
                 Ok(text) => Ok(Some(text)),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-                Err(error) => Err(error).with_context(|| format!("failed to read {}", path.display())),
+                Err(error) => {
+                    Err(error).with_context(|| format!("failed to read {}", path.display()))
+                }
             }
         };
         Ok(match (read("crt")?, read("key")?) {
@@ -206,8 +249,14 @@ impl Folder {
 
     /// The key goes first: a certificate without its key is made anew, never the other way round.
     fn save(&self, name: &str, credential: Credential) -> Result<Credential> {
-        files::write_secret(&self.path.join(format!("{name}.key")), credential.key.as_bytes())?;
-        files::write_public(&self.path.join(format!("{name}.crt")), credential.certificate.as_bytes())?;
+        files::write_secret(
+            &self.path.join(format!("{name}.key")),
+            credential.key.as_bytes(),
+        )?;
+        files::write_public(
+            &self.path.join(format!("{name}.crt")),
+            credential.certificate.as_bytes(),
+        )?;
         Ok(credential)
     }
 }
@@ -217,16 +266,25 @@ fn offset(at: Timestamp) -> OffsetDateTime {
 }
 
 fn subject_names(certificate: &X509Certificate<'_>) -> Vec<String> {
-    let Ok(Some(extension)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let Ok(Some(extension)) = certificate.subject_alternative_name() else {
+        return Vec::new();
+    };
     let text = |name: &GeneralName<'_>| match name {
         GeneralName::DNSName(name) => Some((*name).to_owned()),
         GeneralName::IPAddress(octets) => match *octets {
             [a, b, c, d] => Some(IpAddr::from([*a, *b, *c, *d]).to_string()),
-            _ => <[u8; 16]>::try_from(*octets).ok().map(|octets| IpAddr::from(octets).to_string()),
+            _ => <[u8; 16]>::try_from(*octets)
+                .ok()
+                .map(|octets| IpAddr::from(octets).to_string()),
         },
         _ => None,
     };
-    extension.value.general_names.iter().filter_map(text).collect()
+    extension
+        .value
+        .general_names
+        .iter()
+        .filter_map(text)
+        .collect()
 }
 
 #[cfg(test)]
@@ -234,7 +292,11 @@ mod tests {
     use super::*;
 
     fn names(more: &[&str]) -> Vec<String> {
-        ["localhost", "127.0.0.1"].iter().chain(more).map(|s| (*s).to_owned()).collect()
+        ["localhost", "127.0.0.1"]
+            .iter()
+            .chain(more)
+            .map(|s| (*s).to_owned())
+            .collect()
     }
 
     #[tokio::test]
@@ -246,7 +308,10 @@ mod tests {
         assert_eq!(first.server.certificate, again.server.certificate);
         let moved = Pki::ensure(folder.path(), &names(&["10.0.0.1"]), &clock).expect("made anew");
         assert_ne!(first.server.certificate, moved.server.certificate);
-        assert_eq!((first.ca, first.admin.certificate), (moved.ca, moved.admin.certificate));
+        assert_eq!(
+            (first.ca, first.admin.certificate),
+            (moved.ca, moved.admin.certificate)
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -254,7 +319,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let clock = Clock::fake(1);
         let first = Pki::ensure(folder.path(), &names(&[]), &clock).expect("made");
-        clock.sleep(LEAF_LIFE - RENEW_BEFORE + Duration::from_secs(60)).await;
+        clock
+            .sleep(LEAF_LIFE - RENEW_BEFORE + Duration::from_secs(60))
+            .await;
         let later = Pki::ensure(folder.path(), &names(&[]), &clock).expect("renewed");
         assert_ne!(first.admin.certificate, later.admin.certificate);
         assert_eq!(first.ca, later.ca);

@@ -49,7 +49,9 @@ pub struct Applied {
 
 /// Applies one manifest. The error says which document was refused, and the server's reason.
 pub async fn apply(client: &Client, registry: &Registry, manifest: &Manifest) -> Result<Applied> {
-    apply_object(client, registry, &manifest.object).await.with_context(|| manifest.source.clone())
+    apply_object(client, registry, &manifest.object)
+        .await
+        .with_context(|| manifest.source.clone())
 }
 
 async fn apply_object(client: &Client, registry: &Registry, object: &Value) -> Result<Applied> {
@@ -59,32 +61,66 @@ async fn apply_object(client: &Client, registry: &Registry, object: &Value) -> R
     let display = format!(
         "{}{}/{}",
         resource.singular,
-        if resource.group.is_empty() { String::new() } else { format!(".{}", resource.group) },
+        if resource.group.is_empty() {
+            String::new()
+        } else {
+            format!(".{}", resource.group)
+        },
         if name.is_empty() { "(generated)" } else { name },
     );
     const QUERY: &str = "fieldManager=kubectl-client-side-apply&fieldValidation=Strict";
     let path = format!("{collection}/{name}");
-    let live = if name.is_empty() { None } else { get(client, &path).await? };
+    let live = if name.is_empty() {
+        None
+    } else {
+        get(client, &path).await?
+    };
     let refused = || format!("{display} was refused");
     let (outcome, object) = match live {
         None => {
             let body = three_way::annotated(object);
-            let created = send(client, Method::POST, &format!("{collection}?{QUERY}"), JSON, &body).await;
+            let created = send(
+                client,
+                Method::POST,
+                &format!("{collection}?{QUERY}"),
+                JSON,
+                &body,
+            )
+            .await;
             (Outcome::Created, created.with_context(refused)?)
         }
         Some(live) => {
             let schema = SchemaRef::for_kind(resource.group, resource.version, resource.kind)
                 .ok_or_else(|| anyhow!("{} has no schema", resource.kind))?;
             let body = three_way::patch(object, &live, &schema);
-            let patched = send(client, Method::PATCH, &format!("{path}?{QUERY}"), STRATEGIC, &body).await;
+            let patched = send(
+                client,
+                Method::PATCH,
+                &format!("{path}?{QUERY}"),
+                STRATEGIC,
+                &body,
+            )
+            .await;
             let patched = patched.with_context(refused)?;
             let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
             let is_same = version(&patched) == version(&live);
-            (if is_same { Outcome::Unchanged } else { Outcome::Configured }, patched)
+            (
+                if is_same {
+                    Outcome::Unchanged
+                } else {
+                    Outcome::Configured
+                },
+                patched,
+            )
         }
     };
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    Ok(Applied { outcome, name: display, path: format!("{collection}/{name}"), object })
+    Ok(Applied {
+        outcome,
+        name: display,
+        path: format!("{collection}/{name}"),
+        object,
+    })
 }
 
 const JSON: &str = "application/json";
@@ -92,14 +128,23 @@ const STRATEGIC: &str = "application/strategic-merge-patch+json";
 
 /// The object at `path`, or `None` when there is none.
 pub async fn get(client: &Client, path: &str) -> Result<Option<Value>> {
-    match client.request::<Value>(Request::get(path).body(Vec::new())?).await {
+    match client
+        .request::<Value>(Request::get(path).body(Vec::new())?)
+        .await
+    {
         Ok(object) => Ok(Some(object)),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
         Err(error) => Err(explain(error)),
     }
 }
 
-async fn send(client: &Client, method: Method, path: &str, kind: &str, body: &Value) -> Result<Value> {
+async fn send(
+    client: &Client,
+    method: Method,
+    path: &str,
+    kind: &str,
+    body: &Value,
+) -> Result<Value> {
     let request = Request::builder()
         .method(method)
         .uri(path)
@@ -131,10 +176,21 @@ fn resource_of(registry: &Registry, object: &Value) -> Result<&'static Resource>
 }
 
 fn collection_path(resource: &Resource, object: &Value) -> String {
-    let root = if resource.group.is_empty() { "/api" } else { "/apis" };
-    let namespace = object["metadata"]["namespace"].as_str().filter(|n| !n.is_empty()).unwrap_or("default");
+    let root = if resource.group.is_empty() {
+        "/api"
+    } else {
+        "/apis"
+    };
+    let namespace = object["metadata"]["namespace"]
+        .as_str()
+        .filter(|n| !n.is_empty())
+        .unwrap_or("default");
     if resource.namespaced {
-        format!("{root}/{}/namespaces/{namespace}/{}", resource.api_version(), resource.plural)
+        format!(
+            "{root}/{}/namespaces/{namespace}/{}",
+            resource.api_version(),
+            resource.plural
+        )
     } else {
         format!("{root}/{}/{}", resource.api_version(), resource.plural)
     }

@@ -10,7 +10,9 @@ pub(super) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-config
 /// The manifest with its own text in the annotation, as it is created when nothing is there.
 pub(super) fn annotated(manifest: &Value) -> Value {
     let mut plain = manifest.clone();
-    let annotations = plain.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut);
+    let annotations = plain
+        .pointer_mut("/metadata/annotations")
+        .and_then(Value::as_object_mut);
     if let Some(annotations) = annotations {
         annotations.shift_remove(LAST_APPLIED);
     }
@@ -40,7 +42,9 @@ pub(super) fn patch(manifest: &Value, live: &Value, schema: &SchemaRef) -> Value
 
 /// Adds to `patch` the removal of what `last` has and the patch has not. Both are the same place.
 fn delete_removed(last: &Value, patch: &mut Value, schema: &SchemaRef) {
-    let (Value::Object(last), Value::Object(patch)) = (last, patch) else { return };
+    let (Value::Object(last), Value::Object(patch)) = (last, patch) else {
+        return;
+    };
     for (key, last_value) in last {
         let field = schema.child(key);
         match patch.get_mut(key) {
@@ -61,21 +65,39 @@ fn delete_removed(last: &Value, patch: &mut Value, schema: &SchemaRef) {
 }
 
 /// Lists that merge by a key lose the items that are gone; lists that are replaced need nothing.
-fn delete_removed_items(key: &str, last: &Value, patch: &mut Map<String, Value>, schema: &SchemaRef) {
+fn delete_removed_items(
+    key: &str,
+    last: &Value,
+    patch: &mut Map<String, Value>,
+    schema: &SchemaRef,
+) {
     let strategy = schema.patch_strategy();
-    let Some(last_items) = last.as_array().filter(|_| strategy.merge) else { return };
+    let Some(last_items) = last.as_array().filter(|_| strategy.merge) else {
+        return;
+    };
     let Some(merge_key) = schema.merge_key() else {
         let kept = patch[key].as_array().cloned().unwrap_or_default();
-        let gone: Vec<Value> = last_items.iter().filter(|item| !kept.contains(item)).cloned().collect();
+        let gone: Vec<Value> = last_items
+            .iter()
+            .filter(|item| !kept.contains(item))
+            .cloned()
+            .collect();
         if !gone.is_empty() {
-            patch.insert(format!("$deleteFromPrimitiveList/{key}"), Value::Array(gone));
+            patch.insert(
+                format!("$deleteFromPrimitiveList/{key}"),
+                Value::Array(gone),
+            );
         }
         return;
     };
     let elem = schema.elem().unwrap_or_else(SchemaRef::any);
-    let Some(items) = patch.get_mut(key).and_then(Value::as_array_mut) else { return };
+    let Some(items) = patch.get_mut(key).and_then(Value::as_array_mut) else {
+        return;
+    };
     for last_item in last_items {
-        let same = items.iter_mut().find(|item| item[merge_key] == last_item[merge_key]);
+        let same = items
+            .iter_mut()
+            .find(|item| item[merge_key] == last_item[merge_key]);
         match same {
             Some(item) => delete_removed(last_item, item, &elem),
             None => items.push(json!({merge_key: last_item[merge_key], "$patch": "delete"})),
@@ -107,10 +129,16 @@ mod tests {
 
     #[test]
     fn an_item_that_is_gone_is_deleted_by_its_key() {
-        let before = deployment(json!([{"name": "a", "image": "i"}, {"name": "b"}]), json!({}));
+        let before = deployment(
+            json!([{"name": "a", "image": "i"}, {"name": "b"}]),
+            json!({}),
+        );
         let after = deployment(json!([{"name": "a"}]), json!({}));
         let containers = &patch_of(&before, &after)["spec"]["template"]["spec"]["containers"];
-        assert_eq!(*containers, json!([{"name": "a", "image": null}, {"name": "b", "$patch": "delete"}]));
+        assert_eq!(
+            *containers,
+            json!([{"name": "a", "image": null}, {"name": "b", "$patch": "delete"}])
+        );
     }
 
     #[test]
@@ -119,6 +147,10 @@ mod tests {
         let schema = SchemaRef::for_kind("apps", "v1", "Deployment").expect("in the table");
         let mut live = annotated(&manifest);
         live["spec"]["replicas"] = json!(5);
-        assert!(patch(&manifest, &live, &schema)["spec"].get("replicas").is_none());
+        assert!(
+            patch(&manifest, &live, &schema)["spec"]
+                .get("replicas")
+                .is_none()
+        );
     }
 }

@@ -25,7 +25,7 @@ use coracle_store::{MemoryStore, RedbStore, Store};
 use serde_json::json;
 
 use crate::cli::{Part, UpArgs};
-use crate::cluster::{Cluster, ClusterConfig};
+use crate::cluster::{Cluster, ClusterConfig, KubernetesService};
 use crate::data_dir::DataDir;
 use crate::kubeconfig::{self, Merged};
 use crate::listeners::Choice;
@@ -57,7 +57,11 @@ async fn up(args: UpArgs) -> Result<()> {
     let interrupted = Interrupts::listen()?;
     // Everything that can be wrong with the input is found before anything is started.
     let manifests = manifests::load(&args.filenames)?;
-    let tokens = args.token_auth_file.as_deref().map(load_tokens).transpose()?;
+    let tokens = args
+        .token_auth_file
+        .as_deref()
+        .map(load_tokens)
+        .transpose()?;
     let clock = Clock::system();
     let data = DataDir::open(args.data.data_dir.as_deref(), args.in_memory)?;
     let store: Arc<dyn Store> = if args.in_memory {
@@ -73,14 +77,20 @@ async fn up(args: UpArgs) -> Result<()> {
         explicit: args.listen,
     };
     let listener = api.bind().await?;
-    let address = listener.local_addr().context("failed to read the API server's address")?;
+    let address = listener
+        .local_addr()
+        .context("failed to read the API server's address")?;
     let url = format!("https://{}", reachable(address));
     let network = node::Network::of(&args)?;
     let pki = Pki::ensure(&data.join("pki"), &server_names(address, &network), &clock)?;
 
     let mut server = Config::new(store.clone(), clock.clone());
     server.service_ranges = ServiceRanges {
-        addresses: args.service_cidr.to_string().parse().context("--service-cidr")?,
+        addresses: args
+            .service_cidr
+            .to_string()
+            .parse()
+            .context("--service-cidr")?,
         node_ports: args.service_node_port_range.0..=args.service_node_port_range.1,
     };
     if let Some(tokens) = tokens {
@@ -92,8 +102,13 @@ async fn up(args: UpArgs) -> Result<()> {
     } else {
         None
     };
+    let in_pod_network = SocketAddr::new(network.node_address.into(), address.port());
     let config = ClusterConfig {
         server,
+        kubernetes: KubernetesService {
+            cluster_ip: network.kubernetes,
+            endpoint: in_pod_network,
+        },
         controllers: has(Part::Controllers),
         scheduler: has(Part::Scheduler),
         node: node.as_ref().map(|node| node.config(&data, &network)),
@@ -101,19 +116,18 @@ async fn up(args: UpArgs) -> Result<()> {
     // The kubeconfig is there before /readyz says ok, which it does once the listener is served.
     let kubeconfig = kubeconfig::new(&url, &pki);
     kubeconfig::write(&data.join("kubeconfig"), &kubeconfig)?;
-    let merged = if args.no_kubeconfig { None } else { merge(&kubeconfig) };
+    let merged = if args.no_kubeconfig {
+        None
+    } else {
+        merge(&kubeconfig)
+    };
     write_addresses(&data, address)?;
 
     let mut cluster = Cluster::start(config).await?;
-    cluster
-        .api()
-        .bootstrap_kubernetes_service(network.kubernetes, network.node_address.into(), address.port())
-        .await
-        .context("failed to make the Service kubernetes")?;
     let tls = Arc::new(pki.server_config()?);
     serve::host(&cluster, listener, tls.clone());
     if let Some(node) = &node {
-        serve::fabric(&cluster, node.fabric(), SocketAddr::new(network.node_address.into(), address.port()), tls);
+        serve::fabric(&cluster, node.fabric(), in_pod_network, tls);
         if has(Part::Services) {
             node.start_services(&mut cluster);
         }
@@ -179,7 +193,10 @@ async fn deploy(
         }
     }
     if refused > 0 {
-        bail!("{refused} of {} objects were refused; what was accepted stays", manifests.len());
+        bail!(
+            "{refused} of {} objects were refused; what was accepted stays",
+            manifests.len()
+        );
     }
     let images = node.map(node::Node::subscribe);
     progress::follow(cluster.context(), &applied, images, screen).await;
@@ -205,7 +222,9 @@ fn merge(kubeconfig: &serde_json::Value) -> Option<Merged> {
 /// How plain kubectl reaches this cluster.
 fn kubectl_command(merged: Option<&Merged>, data: &DataDir) -> String {
     match merged {
-        Some(Merged { is_current: true, .. }) => "kubectl".to_owned(),
+        Some(Merged {
+            is_current: true, ..
+        }) => "kubectl".to_owned(),
         Some(_) => format!("kubectl --context {}", kubeconfig::CONTEXT),
         None => format!("kubectl --kubeconfig {}", data.join("kubeconfig").display()),
     }
@@ -213,7 +232,9 @@ fn kubectl_command(merged: Option<&Merged>, data: &DataDir) -> String {
 
 /// Every name and address that the server's certificate has to carry.
 fn server_names(listen: SocketAddr, network: &node::Network) -> Vec<String> {
-    let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
+    let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"]
+        .map(str::to_owned)
+        .to_vec();
     for service in ["kubernetes", "kubernetes.default", "kubernetes.default.svc"] {
         names.push(service.to_owned());
     }
@@ -239,13 +260,17 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 
 fn write_addresses(data: &DataDir, api: SocketAddr) -> Result<()> {
     let addresses = json!({"api": api.to_string()});
-    files::write_public(&data.join("addresses.json"), format!("{addresses:#}\n").as_bytes())
+    files::write_public(
+        &data.join("addresses.json"),
+        format!("{addresses:#}\n").as_bytes(),
+    )
 }
 
 fn load_tokens(path: &Path) -> Result<StaticTokens> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("failed to read the token file {}", path.display()))?;
-    StaticTokens::parse(&text).with_context(|| format!("the token file {} is not usable", path.display()))
+    StaticTokens::parse(&text)
+        .with_context(|| format!("the token file {} is not usable", path.display()))
 }
 
 /// The folders whose files pods may name: those of the flags, of `-f` and the current one.
@@ -265,7 +290,10 @@ fn image_folders(args: &UpArgs) -> Result<Vec<PathBuf>> {
 fn start_tracing() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("CORACLE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .try_init();
 }
 
 /// Ctrl-C and SIGTERM.
@@ -274,8 +302,10 @@ struct Interrupts(tokio::sync::watch::Receiver<u32>);
 impl Interrupts {
     fn listen() -> Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for Ctrl-C")?;
-        let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
+        let mut interrupt =
+            signal(SignalKind::interrupt()).context("failed to listen for Ctrl-C")?;
+        let mut terminate =
+            signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
         let (count, seen) = tokio::sync::watch::channel(0);
         tokio::spawn(async move {
             loop {

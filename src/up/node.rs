@@ -48,7 +48,11 @@ impl Network {
     /// Checks the flags against each other.
     pub(super) fn of(args: &UpArgs) -> Result<Self> {
         let (cluster, services) = (args.cluster_cidr.trunc(), args.service_cidr.trunc());
-        let Some(pod_range) = cluster.subnets(args.node_cidr_mask_size).ok().and_then(|mut s| s.next()) else {
+        let Some(pod_range) = cluster
+            .subnets(args.node_cidr_mask_size)
+            .ok()
+            .and_then(|mut s| s.next())
+        else {
             bail!(
                 "--node-cidr-mask-size {} does not fit into --cluster-cidr {cluster}: it lies between {} and 32",
                 args.node_cidr_mask_size,
@@ -56,12 +60,17 @@ impl Network {
             );
         };
         if cluster.contains(&services.network()) || services.contains(&cluster.network()) {
-            bail!("--cluster-cidr {cluster} and --service-cidr {services} overlap: choose ranges that do not");
+            bail!(
+                "--cluster-cidr {cluster} and --service-cidr {services} overlap: choose ranges that do not"
+            );
         }
         if services.prefix_len() > 28 || pod_range.prefix_len() > 29 {
-            bail!("--service-cidr needs at least 16 addresses, and a node's share of --cluster-cidr at least 8");
+            bail!(
+                "--service-cidr needs at least 16 addresses, and a node's share of --cluster-cidr at least 8"
+            );
         }
-        let service = |offset: u32| IpAddr::V4(Ipv4Addr::from(u32::from(services.network()) + offset));
+        let service =
+            |offset: u32| IpAddr::V4(Ipv4Addr::from(u32::from(services.network()) + offset));
         Ok(Self {
             cluster_range: cluster,
             pod_range,
@@ -110,13 +119,19 @@ impl Drop for DataPlane {
 }
 
 impl Node {
-    pub(super) fn start(args: &UpArgs, data: &DataDir, network: &Network, clock: &Clock) -> Result<Self> {
+    pub(super) fn start(
+        args: &UpArgs,
+        data: &DataDir,
+        network: &Network,
+        clock: &Clock,
+    ) -> Result<Self> {
         let mut config = FabricConfig::new(network.node_address.into());
         config.pod_ranges = vec![IpNet::V4(network.cluster_range)];
         config.service_ranges = vec![IpNet::V4(network.service_range)];
         let fabric = Fabric::new(config, clock.clone());
         let images_folder = data.join("images");
-        let store = ImageStore::open(&images_folder, clock.clone()).context("failed to open the image store")?;
+        let store = ImageStore::open(&images_folder, clock.clone())
+            .context("failed to open the image store")?;
         let images = Images::new(ImagesConfig {
             store,
             source: Arc::new(NoRegistry),
@@ -124,9 +139,14 @@ impl Node {
             max_bytes: MAX_IMAGE_BYTES,
         });
         let (pods, compiled) = (data.join("pods"), images_folder.join("compiled"));
-        let sandbox = SandboxConfig::new(clock.clone(), fabric.clone(), images, pods, compiled);
+        let mut sandbox = SandboxConfig::new(clock.clone(), fabric.clone(), images, pods, compiled);
+        sandbox.memory_bytes = capacity(network.pod_range).memory;
         let runtime = WasmRuntime::new(sandbox).context("failed to start the wasm runtime")?;
-        Ok(Self { fabric, runtime: Arc::new(runtime), data_plane: DataPlane::start()? })
+        Ok(Self {
+            fabric,
+            runtime: Arc::new(runtime),
+            data_plane: DataPlane::start()?,
+        })
     }
 
     pub(super) fn config(&self, data: &DataDir, network: &Network) -> NodeConfig {
@@ -159,10 +179,15 @@ impl Node {
     /// Starts cluster addresses, names and node ports on the data plane.
     pub(super) fn start_services(&self, cluster: &mut Cluster) {
         let _guard = self.data_plane.handle().enter();
-        let context = cluster.context().for_component(&format!("services:{NODE_NAME}"));
+        let context = cluster
+            .context()
+            .for_component(&format!("services:{NODE_NAME}"));
         let config = ServicesConfig::new(CLUSTER_DOMAIN);
         let services = Services::start(config, context, self.fabric.clone());
-        let running = self.data_plane.handle().spawn(async move { services.run().await });
+        let running = self
+            .data_plane
+            .handle()
+            .spawn(async move { services.run().await });
         cluster.spawn(async move {
             let _ = running.await;
         });
@@ -177,14 +202,18 @@ fn capacity(pod_range: Ipv4Net) -> Capacity {
         memory: memory().unwrap_or(1 << 30),
         ephemeral_storage: 10 << 30,
         // Every pod needs an address; three are the network's, the node's and the broadcast.
-        pods: (pod_range.hosts().count() as u32).saturating_sub(1).min(10_000),
+        pods: (pod_range.hosts().count() as u32)
+            .saturating_sub(1)
+            .min(10_000),
     }
 }
 
 /// `MemTotal` of Linux; elsewhere the caller's guess stands.
 fn memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1024)
 }

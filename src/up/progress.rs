@@ -37,7 +37,10 @@ impl Screen {
 
     /// What to type next.
     pub(super) fn hint(&self, kubectl: &str, commands: &[&str]) {
-        let lines: Vec<String> = commands.iter().map(|command| format!("  {kubectl} {command}")).collect();
+        let lines: Vec<String> = commands
+            .iter()
+            .map(|command| format!("  {kubectl} {command}"))
+            .collect();
         self.line(format!("try next:\n{}", lines.join("\n")));
     }
 
@@ -47,7 +50,10 @@ impl Screen {
     }
 
     fn image(&self, image: &str, step: &ImageStep) {
-        let mut compiling = self.compiling.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut compiling = self
+            .compiling
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let name = image.rsplit('/').next().unwrap_or(image).to_owned();
         match step {
             ImageStep::Pulling => {}
@@ -93,10 +99,12 @@ impl Caches {
             "Deployment" => {
                 let found = self.deployments.get(&key)?;
                 match ready::deployment(&found) {
-                    Progress::Waiting(text) => Some(Progress::Waiting(match self.problem_below(&found) {
-                        Some(problem) => format!("{text}; {problem}"),
-                        None => text,
-                    })),
+                    Progress::Waiting(text) => {
+                        Some(Progress::Waiting(match self.problem_below(&found) {
+                            Some(problem) => format!("{text}; {problem}"),
+                            None => text,
+                        }))
+                    }
                     other => Some(other),
                 }
             }
@@ -117,9 +125,13 @@ impl Caches {
         let pods = self.pods.in_namespace(&namespace);
         let is_ours = |pod: &&Arc<Pod>| {
             let labels = pod.metadata.labels.clone().unwrap_or_default();
-            selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+            selector
+                .iter()
+                .all(|(key, value)| labels.get(key) == Some(value))
         };
-        pods.iter().filter(is_ours).find_map(|pod| ready::problem(pod))
+        pods.iter()
+            .filter(is_ours)
+            .find_map(|pod| ready::problem(pod))
     }
 }
 
@@ -131,8 +143,15 @@ pub(super) async fn follow(
     screen: &Screen,
 ) {
     let caches = Caches::of(context);
-    let mut waiting: Vec<&Applied> =
-        applied.iter().filter(|a| matches!(a.object["kind"].as_str(), Some("Deployment" | "Pod" | "Service"))).collect();
+    let mut waiting: Vec<&Applied> = applied
+        .iter()
+        .filter(|a| {
+            matches!(
+                a.object["kind"].as_str(),
+                Some("Deployment" | "Pod" | "Service")
+            )
+        })
+        .collect();
     let mut said: HashMap<&str, String> = HashMap::new();
     while !waiting.is_empty() {
         waiting.retain(|object| match caches.progress(object) {
@@ -177,11 +196,23 @@ async fn next(images: &mut Option<broadcast::Receiver<RuntimeEvent>>) -> Runtime
 pub(super) fn urls(context: &Context, applied: &[Applied]) -> Vec<String> {
     let services: Lister<Service> = context.lister();
     let mut urls = Vec::new();
-    for object in applied.iter().filter(|object| object.object["kind"] == "Service") {
-        let Some(service) = services.get(&key_of(object)) else { continue };
-        for port in service.spec.iter().flat_map(|spec| spec.ports.iter().flatten()) {
+    for object in applied
+        .iter()
+        .filter(|object| object.object["kind"] == "Service")
+    {
+        let Some(service) = services.get(&key_of(object)) else {
+            continue;
+        };
+        for port in service
+            .spec
+            .iter()
+            .flat_map(|spec| spec.ports.iter().flatten())
+        {
             if let Some(node_port) = port.node_port.filter(|port| *port > 0) {
-                urls.push(format!("\n  http://127.0.0.1:{node_port}/   ({})\n", object.name));
+                urls.push(format!(
+                    "\n  http://127.0.0.1:{node_port}/   ({})\n",
+                    object.name
+                ));
             }
         }
     }
@@ -201,6 +232,11 @@ pub(super) fn logs_hint(applied: &[Applied]) -> String {
 }
 
 fn key_of(object: &Applied) -> ObjectKey {
-    let field = |name: &str| object.object["metadata"][name].as_str().unwrap_or_default().to_owned();
+    let field = |name: &str| {
+        object.object["metadata"][name]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
     ObjectKey::new(field("namespace"), field("name"))
 }

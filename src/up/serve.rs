@@ -24,7 +24,11 @@ async fn accept(api: ApiServer, listener: TcpListener, tls: Arc<ServerConfig>) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     let stopped = api.stopped();
     loop {
-        let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let permit = permits
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stopped.cancelled() => return,
@@ -50,7 +54,12 @@ async fn accept(api: ApiServer, listener: TcpListener, tls: Arc<ServerConfig>) {
 }
 
 /// Serves guests at the node's address in the pod network.
-pub(super) fn fabric(cluster: &Cluster, fabric: &Fabric, address: SocketAddr, tls: Arc<ServerConfig>) {
+pub(super) fn fabric(
+    cluster: &Cluster,
+    fabric: &Fabric,
+    address: SocketAddr,
+    tls: Arc<ServerConfig>,
+) {
     let api = cluster.api().clone();
     let runtime = tokio::runtime::Handle::current();
     fabric.set_handler(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use coracle::cluster::{Cluster, ClusterConfig, NodeConfig};
+use coracle::cluster::{Cluster, ClusterConfig, KubernetesService, NodeConfig};
 use coracle_client::{Kind, Lister, ObjectClient, ObjectKey};
 use coracle_clock::Clock;
 use coracle_cri::fake::{FakeRuntime, Script};
@@ -47,31 +47,58 @@ impl TestCluster {
                     pods_directory: folder.path().join("pods"),
                 },
                 data_directory: folder.path().to_owned(),
-                capacity: Capacity { cpu_millis: 4000, memory: 8 << 30, ephemeral_storage: 1 << 30, pods: 100 },
+                capacity: Capacity {
+                    cpu_millis: 4000,
+                    memory: 8 << 30,
+                    ephemeral_storage: 1 << 30,
+                    pods: 100,
+                },
                 version: "v1.36.0".into(),
             },
             runtime: Arc::new(runtime.clone()),
         };
         let config = ClusterConfig {
             server: Config::new(store.clone(), clock.clone()),
+            kubernetes: KubernetesService {
+                cluster_ip: [10, 96, 0, 1].into(),
+                endpoint: ([10, 240, 0, 1], 6443).into(),
+            },
             controllers: true,
             scheduler: true,
             node: Some(node),
         };
         let cluster = Cluster::start(config).await.expect("the cluster starts");
-        Self { cluster, runtime, store, clock, folder }
+        Self {
+            cluster,
+            runtime,
+            store,
+            clock,
+            folder,
+        }
     }
 
     /// Everything but the store is dropped in mid-air, as by a SIGKILL, and started again.
     pub(crate) async fn crash(self) -> Self {
-        let Self { cluster, store, clock, folder, .. } = self;
+        let Self {
+            cluster,
+            store,
+            clock,
+            folder,
+            ..
+        } = self;
         cluster.abort().await;
         Self::over(store, clock, folder).await
     }
 
     /// A clean stop, then a start.
     pub(crate) async fn restart(self) -> Self {
-        let Self { cluster, store, clock, folder, .. } = self;
+        let Self {
+            cluster,
+            store,
+            clock,
+            folder,
+            ..
+        } = self;
         cluster.stop(Duration::from_secs(30)).await;
         Self::over(store, clock, folder).await
     }
@@ -112,16 +139,26 @@ impl TestCluster {
         let lister = self.all::<Pod>();
         let of_app = |all: &Lister<Pod>| -> Vec<Arc<Pod>> {
             let is_of = |pod: &Arc<Pod>| {
-                pod.metadata.labels.as_ref().and_then(|l| l.get("app")).is_some_and(|app| app == name)
+                pod.metadata
+                    .labels
+                    .as_ref()
+                    .and_then(|l| l.get("app"))
+                    .is_some_and(|app| app == name)
             };
-            all.in_namespace("default").into_iter().filter(is_of).collect()
+            all.in_namespace("default")
+                .into_iter()
+                .filter(is_of)
+                .collect()
         };
         let there = lister.wait_until(|all| {
             let pods = of_app(all);
             pods.len() == count && pods.iter().all(|pod| is_ready(pod))
         });
         if tokio::time::timeout(DEADLINE, there).await.is_err() {
-            panic!("{count} ready pods of {name} were wanted: {:#?}", of_app(&lister));
+            panic!(
+                "{count} ready pods of {name} were wanted: {:#?}",
+                of_app(&lister)
+            );
         }
         of_app(&lister)
     }
@@ -129,7 +166,10 @@ impl TestCluster {
     /// Waits until a Deployment says that it is done.
     pub(crate) async fn rolled_out(&self, name: &str) -> Arc<Deployment> {
         self.until::<Deployment>(name, |d| {
-            matches!(coracle::ready::deployment(d), coracle::ready::Progress::Ready(_))
+            matches!(
+                coracle::ready::deployment(d),
+                coracle::ready::Progress::Ready(_)
+            )
         })
         .await
     }
@@ -137,8 +177,13 @@ impl TestCluster {
 
 /// Whether the pod's condition Ready is True.
 pub(crate) fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
+    let conditions = pod
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    conditions
+        .into_iter()
+        .any(|c| c.type_ == "Ready" && c.status == "True")
         && pod.metadata.deletion_timestamp.is_none()
 }
 

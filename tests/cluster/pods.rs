@@ -8,7 +8,10 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use crate::harness::{TestCluster, deployment, pod};
 
 fn phase(pod: &Pod) -> &str {
-    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
+    pod.status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        .unwrap_or_default()
 }
 
 fn status(pod: &Pod) -> PodStatus {
@@ -18,12 +21,21 @@ fn status(pod: &Pod) -> PodStatus {
 #[tokio::test(start_paused = true)]
 async fn a_deleted_pod_is_replaced() {
     let cluster = TestCluster::start().await;
-    cluster.create::<Deployment>(deployment("web", 2, "app:1")).await;
+    cluster
+        .create::<Deployment>(deployment("web", 2, "app:1"))
+        .await;
     let before = cluster.ready_pods("web", 2).await;
     let gone = ObjectKey::of(before[0].as_ref());
     let when = Precondition::uid_of(before[0].as_ref());
-    cluster.admin().delete::<Pod>(&gone, &when, DeletePropagation::Background, None).await.expect("deleted");
-    cluster.all::<Pod>().wait_until(|pods| pods.get(&gone).is_none()).await;
+    cluster
+        .admin()
+        .delete::<Pod>(&gone, &when, DeletePropagation::Background, None)
+        .await
+        .expect("deleted");
+    cluster
+        .all::<Pod>()
+        .wait_until(|pods| pods.get(&gone).is_none())
+        .await;
     let after = cluster.ready_pods("web", 2).await;
     assert!(after.iter().all(|pod| ObjectKey::of(pod.as_ref()) != gone));
 }
@@ -35,27 +47,51 @@ async fn a_job_like_pod_ends_with_its_code() {
     cluster.script("bad:1", Script::exits(3).message("no luck"));
     cluster.create::<Pod>(pod("good", "Never", "good:1")).await;
     cluster.create::<Pod>(pod("bad", "Never", "bad:1")).await;
-    cluster.until::<Pod>("good", |pod| phase(pod) == "Succeeded").await;
-    let bad = cluster.until::<Pod>("bad", |pod| phase(pod) == "Failed").await;
-    let state = status(&bad).container_statuses.expect("reported")[0].state.clone().expect("a state");
+    cluster
+        .until::<Pod>("good", |pod| phase(pod) == "Succeeded")
+        .await;
+    let bad = cluster
+        .until::<Pod>("bad", |pod| phase(pod) == "Failed")
+        .await;
+    let state = status(&bad).container_statuses.expect("reported")[0]
+        .state
+        .clone()
+        .expect("a state");
     let ended = state.terminated.expect("it ended");
-    assert_eq!((ended.exit_code, ended.message.as_deref()), (3, Some("no luck")));
+    assert_eq!(
+        (ended.exit_code, ended.message.as_deref()),
+        (3, Some("no luck"))
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_crashing_container_is_restarted_ever_more_slowly() {
     let cluster = TestCluster::start().await;
     cluster.script("crash:1", Script::exits(1));
-    cluster.create::<Pod>(pod("crash", "Always", "crash:1")).await;
+    cluster
+        .create::<Pod>(pod("crash", "Always", "crash:1"))
+        .await;
     let pod = cluster
         .until::<Pod>("crash", |pod| {
-            status(pod).container_statuses.iter().flatten().any(|c| c.restart_count >= 4)
+            status(pod)
+                .container_statuses
+                .iter()
+                .flatten()
+                .any(|c| c.restart_count >= 4)
         })
         .await;
-    assert_eq!(phase(&pod), "Running", "a pod that is restarted is not over");
+    assert_eq!(
+        phase(&pod),
+        "Running",
+        "a pod that is restarted is not over"
+    );
     let waits = cluster
         .until::<Pod>("crash", |pod| {
-            let waiting = status(pod).container_statuses.into_iter().flatten().find_map(|c| c.state?.waiting);
+            let waiting = status(pod)
+                .container_statuses
+                .into_iter()
+                .flatten()
+                .find_map(|c| c.state?.waiting);
             waiting.is_some_and(|w| w.reason.as_deref() == Some("CrashLoopBackOff"))
         })
         .await;
@@ -69,10 +105,25 @@ async fn a_pod_that_fits_nowhere_says_why() {
     big["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "100".into();
     cluster.create::<Pod>(big).await;
     let pod = cluster
-        .until::<Pod>("big", |pod| status(pod).conditions.iter().flatten().any(|c| c.type_ == "PodScheduled"))
+        .until::<Pod>("big", |pod| {
+            status(pod)
+                .conditions
+                .iter()
+                .flatten()
+                .any(|c| c.type_ == "PodScheduled")
+        })
         .await;
-    let condition = status(&pod).conditions.expect("reported").into_iter().find(|c| c.type_ == "PodScheduled");
+    let condition = status(&pod)
+        .conditions
+        .expect("reported")
+        .into_iter()
+        .find(|c| c.type_ == "PodScheduled");
     let condition = condition.expect("reported");
     assert_eq!(condition.reason.as_deref(), Some("Unschedulable"));
-    assert!(condition.message.expect("a message").contains("0/1 nodes are available: 1 Insufficient cpu"));
+    assert!(
+        condition
+            .message
+            .expect("a message")
+            .contains("0/1 nodes are available: 1 Insufficient cpu")
+    );
 }
