@@ -1,1 +1,0 @@
-//! coracle-bench
