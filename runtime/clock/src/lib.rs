@@ -111,7 +111,10 @@ impl Clock {
     }
 
     fn rng(&self) -> std::sync::MutexGuard<'_, StdRng> {
-        self.0.random.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0
+            .random
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
