@@ -96,7 +96,7 @@ pub struct UpArgs {
     #[arg(long)]
     pub in_memory: bool,
 
-    /// Leave the user's kubeconfig alone; <data-dir>/kubeconfig is written all the same
+    /// Leave the user's kubeconfig alone; the one in the data directory is written all the same
     #[arg(long)]
     pub no_kubeconfig: bool,
 

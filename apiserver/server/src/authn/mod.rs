@@ -2,7 +2,7 @@
 //!
 //! A request that came over a network is identified by its connection's client certificate, else by its bearer token,
 //! else it is anonymous. A caller in the same process carries an [`Identity`] as a request extension that only the
-//! wiring can set; [`crate::serve`] takes such extensions off whatever came over a network.
+//! wiring can set; [`crate::ApiServer::serve`] takes such extensions off whatever came over a network.
 
 mod certificate;
 mod impersonation;
@@ -85,7 +85,7 @@ pub trait Authenticator: Send + Sync {
     async fn authenticate(&self, request: &Parts) -> Result<Option<Identity>>;
 }
 
-/// The identity of a connection's client certificate, put there by [`crate::serve`].
+/// The identity of a connection's client certificate, put there by [`crate::ApiServer::serve`].
 #[derive(Clone, Debug)]
 pub struct PeerIdentity(pub Arc<Identity>);
 

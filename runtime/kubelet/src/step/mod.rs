@@ -9,7 +9,7 @@
 //!            deletion: stop containers ─▶ stop sandbox ─▶ gone  └─▶ restart after back-off, or done
 //! ```
 //!
-//! Nothing here waits, reads a clock or talks to anyone: the loop in [`crate::worker`] carries out
+//! Nothing here waits, reads a clock or talks to anyone: the loop of [`crate::Kubelet`] carries out
 //! the actions, writes what happened into [`Observed`] and asks again. Asking twice gives the same
 //! answer; an action is repeated until `Observed` shows that it was carried out.
 
