@@ -21,14 +21,14 @@ pub(crate) struct Up {
 
 impl Up {
     /// Starts it and waits until it says that it is up.
-    pub(crate) fn start(flags: &[String], work: &Path) -> Result<Self, String> {
+    pub(crate) fn start(flags: &[String], work: &Path, stdin: Stdio) -> Result<Self, String> {
         let mut child = Command::new(env!("CARGO_BIN_EXE_coracle"))
             .arg("up")
             .args(flags)
             .current_dir(work)
             .env("HOME", work)
             .env_remove("KUBECONFIG")
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -54,22 +54,36 @@ impl Up {
     /// Waits until `text` was printed.
     pub(crate) fn wait_for(&self, text: &str) -> Result<(), String> {
         poll(crate::script::STATE_LIMIT, || {
-            if self.output().contains(text) { Ok(()) } else { Err(format!("it did not print {text:?}")) }
+            if self.output().contains(text) {
+                Ok(())
+            } else {
+                Err(format!("it did not print {text:?}"))
+            }
         })
     }
 
     /// Ctrl-C; fails when it does not end well in time.
     pub(crate) fn stop(mut self) -> Result<(), String> {
         let pid = self.child.id().to_string();
-        Command::new("kill").args(["-INT", &pid]).status().map_err(|error| error.to_string())?;
+        Command::new("kill")
+            .args(["-INT", &pid])
+            .status()
+            .map_err(|error| error.to_string())?;
         let status = self.ended(STOP_LIMIT)?;
-        if status.success() { Ok(()) } else { Err(format!("it ended with {status}\n{}", self.output())) }
+        if status.success() {
+            Ok(())
+        } else {
+            Err(format!("it ended with {status}\n{}", self.output()))
+        }
     }
 
     /// SIGKILL.
     pub(crate) fn kill(mut self) -> Result<(), String> {
         self.child.kill().map_err(|error| error.to_string())?;
-        self.child.wait().map(|_| ()).map_err(|error| error.to_string())
+        self.child
+            .wait()
+            .map(|_| ())
+            .map_err(|error| error.to_string())
     }
 
     fn ended(&mut self, limit: Duration) -> Result<ExitStatus, String> {
@@ -88,7 +102,8 @@ impl Drop for Up {
     }
 }
 
-fn collect(from: impl Read + Send + 'static, into: Arc<Mutex<String>>) {
+/// Appends the lines that come to `into`, on a thread of its own.
+pub(crate) fn collect(from: impl Read + Send + 'static, into: Arc<Mutex<String>>) {
     std::thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
             let mut output = into.lock().expect("no reader panics");
@@ -99,7 +114,10 @@ fn collect(from: impl Read + Send + 'static, into: Arc<Mutex<String>>) {
 }
 
 /// Asks until the answer is `Ok`, or `limit` is over; then the last answer is the error.
-pub(crate) fn poll<T>(limit: Duration, mut ask: impl FnMut() -> Result<T, String>) -> Result<T, String> {
+pub(crate) fn poll<T>(
+    limit: Duration,
+    mut ask: impl FnMut() -> Result<T, String>,
+) -> Result<T, String> {
     let attempts = (limit.as_millis() / INTERVAL.as_millis()).max(1);
     let mut last = String::new();
     for _ in 0..attempts {

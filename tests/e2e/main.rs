@@ -5,6 +5,7 @@
 
 mod cluster;
 mod script;
+mod tools;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -14,15 +15,23 @@ use libtest_mimic::{Arguments, Failed, Trial};
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let has_kubectl = has_kubectl();
-    if !has_kubectl && std::env::var_os("CORACLE_REQUIRE_KUBECTL").is_some_and(|value| value == "1") {
+    if !has_kubectl && std::env::var_os("CORACLE_REQUIRE_KUBECTL").is_some_and(|value| value == "1")
+    {
         eprintln!("error: CORACLE_REQUIRE_KUBECTL=1, but no kubectl is on the PATH");
         return ExitCode::FAILURE;
     }
     let trials = scripts().into_iter().enumerate().map(|(index, path)| {
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let needs_kubectl = std::fs::read_to_string(&path).is_ok_and(|text| text.contains("kubectl "));
-        Trial::test(name, move || script::run(&path, index).map_err(Failed::from))
-            .with_ignored_flag(needs_kubectl && !has_kubectl)
+        let name = path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let needs_kubectl =
+            std::fs::read_to_string(&path).is_ok_and(|text| text.contains("kubectl "));
+        Trial::test(name, move || {
+            script::run(&path, index).map_err(Failed::from)
+        })
+        .with_ignored_flag(needs_kubectl && !has_kubectl)
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
@@ -35,11 +44,19 @@ fn scripts() -> Vec<PathBuf> {
         .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))
         .collect();
     paths.sort();
-    assert!(!paths.is_empty(), "no scripts were found in {}", folder.display());
+    assert!(
+        !paths.is_empty(),
+        "no scripts were found in {}",
+        folder.display()
+    );
     paths
 }
 
 fn has_kubectl() -> bool {
-    let version = Command::new("kubectl").args(["version", "--client"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let version = Command::new("kubectl")
+        .args(["version", "--client"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
     version.is_ok_and(|status| status.success())
 }

@@ -9,26 +9,35 @@
 //! stderr 'text'              likewise
 //! retry kubectl get pods -- 'text'   run until the output contains the text
 //! set NAME kubectl get …     keep the trimmed output as $NAME
-//! get http://… 'text'        fetch until the body contains the text
+//! get http://… 'text'        fetch until the answer contains the text
+//! post http://… 'body' 'text' send a form once; the answer must contain the text
+//! stdin FILE                 what the next command or `up` reads from standard input
+//! background NAME kubectl …  start a command that goes on until the script ends
+//! shows NAME 'text'          wait until that command's output contains the text
+//! kubectls … end             the lines between: once with kubectl, then with each kubectl.1.NN that lies
+//!                            beside it; $KUBECTL is its name, fit for objects
 //! coracle image load …       run the binary itself
 //! stop | kill                Ctrl-C and wait for a clean end | SIGKILL
 //! -- file.yaml --            everything below such a line, up to the next, is a file
 //! ```
 //!
-//! `$WORK` is the script's folder, `$SAMPLES` and `$GUESTS` the project's. Words are split as a shell
-//! splits them, with single quotes only.
+//! Nothing may tell of a panic. In lines and in files, `$WORK` is the script's folder, `$DATA` the data
+//! directory, `$SAMPLES` and `$GUESTS` the project's. Words are split as a shell splits them, with single
+//! quotes only.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::cluster::{Up, poll};
+use crate::tools::{Background, contains, drain, fetch, kubectls};
 
 /// What a command may take before it counts as stuck.
 const COMMAND_LIMIT: Duration = Duration::from_secs(90);
+/// How many node ports a script has.
+const NODE_PORTS: usize = 60;
 /// What a state may take to come about.
 pub(crate) const STATE_LIMIT: Duration = Duration::from_secs(60);
 
@@ -37,26 +46,29 @@ pub(crate) fn run(path: &Path, index: usize) -> Result<(), String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     let work = tempfile::tempdir().map_err(|error| error.to_string())?;
     let (commands, files) = split(&text);
+    let mut session = Session::new(work.path(), index);
     for (name, contents) in files {
         let file = work.path().join(name);
-        std::fs::create_dir_all(file.parent().expect("below the folder")).map_err(|e| e.to_string())?;
-        std::fs::write(file, contents).map_err(|error| error.to_string())?;
+        std::fs::create_dir_all(file.parent().expect("below the folder"))
+            .map_err(|e| e.to_string())?;
+        std::fs::write(file, session.expand(&contents)).map_err(|error| error.to_string())?;
     }
-    let mut session = Session::new(work.path(), index);
-    for (number, line) in commands {
-        session.line(&line).map_err(|error| {
-            let up = session.up.as_ref().map(Up::output).unwrap_or_default();
-            format!("{}:{number}: {line}\n{error}\n--- coracle up printed ---\n{up}", path.display())
-        })?;
-    }
-    Ok(())
+    session
+        .lines(&commands)
+        .map_err(|error| format!("{}:{error}", path.display()))
 }
 
-fn split(text: &str) -> (Vec<(usize, String)>, BTreeMap<String, String>) {
+/// A line and its number.
+type Line = (usize, String);
+
+fn split(text: &str) -> (Vec<Line>, BTreeMap<String, String>) {
     let (mut commands, mut files) = (Vec::new(), BTreeMap::<String, String>::new());
     let mut current: Option<String> = None;
     for (index, line) in text.lines().enumerate() {
-        if let Some(name) = line.strip_prefix("-- ").and_then(|rest| rest.strip_suffix(" --")) {
+        if let Some(name) = line
+            .strip_prefix("-- ")
+            .and_then(|rest| rest.strip_suffix(" --"))
+        {
             current = Some(name.to_owned());
             files.insert(name.to_owned(), String::new());
         } else if let Some(file) = current.as_ref().and_then(|name| files.get_mut(name)) {
@@ -73,6 +85,11 @@ struct Session {
     variables: BTreeMap<String, String>,
     index: usize,
     up: Option<Up>,
+    background: BTreeMap<String, Background>,
+    /// What `kubectl` stands for.
+    kubectl: PathBuf,
+    /// The file that the next command reads.
+    stdin: Option<PathBuf>,
     stdout: String,
     stderr: String,
 }
@@ -87,7 +104,62 @@ impl Session {
             ("GUESTS", project.join("tests/guests/wasm")),
         ];
         let variables = variables.map(|(name, path)| (name.to_owned(), path.display().to_string()));
-        Self { variables: variables.into(), index, up: None, stdout: String::new(), stderr: String::new() }
+        Self {
+            variables: variables.into(),
+            index,
+            up: None,
+            background: BTreeMap::new(),
+            kubectl: PathBuf::from("kubectl"),
+            stdin: None,
+            stdout: String::new(),
+            stderr: String::new(),
+        }
+    }
+
+    fn lines(&mut self, mut lines: &[Line]) -> Result<(), String> {
+        while let Some(((number, line), rest)) = lines.split_first() {
+            lines = rest;
+            if line == "kubectls" {
+                let end = rest.iter().position(|(_, line)| line == "end");
+                let end = end.ok_or_else(|| format!("{number}: kubectls without an end"))?;
+                self.with_each_kubectl(&rest[..end])?;
+                lines = &rest[end + 1..];
+                continue;
+            }
+            self.line(line)
+                .and_then(|()| self.no_panic())
+                .map_err(|error| {
+                    let kubectl = self.kubectl.display();
+                    let up = self.up_output();
+                    format!(
+                        "{number}: {line} ({kubectl})\n{error}\n--- coracle up printed ---\n{up}"
+                    )
+                })?;
+        }
+        Ok(())
+    }
+
+    fn with_each_kubectl(&mut self, lines: &[Line]) -> Result<(), String> {
+        for path in kubectls() {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            self.variables
+                .insert("KUBECTL".to_owned(), name.replace('.', "-"));
+            self.kubectl = path;
+            self.lines(lines)?;
+        }
+        self.kubectl = PathBuf::from("kubectl");
+        Ok(())
+    }
+
+    fn no_panic(&self) -> Result<(), String> {
+        if self.stderr.contains("panicked at") || self.up_output().contains("panicked at") {
+            return Err(format!("something panicked\nstderr: {}", self.stderr));
+        }
+        Ok(())
+    }
+
+    fn up_output(&self) -> String {
+        self.up.as_ref().map(Up::output).unwrap_or_default()
     }
 
     fn line(&mut self, line: &str) -> Result<(), String> {
@@ -101,11 +173,12 @@ impl Session {
             "up" if expect_failure => {
                 let mut flags = vec!["up".to_owned()];
                 flags.extend(self.up_flags(rest));
-                self.command(env!("CARGO_BIN_EXE_coracle"), &flags, true)
+                self.command("coracle", &flags, true)
             }
             "up" => {
                 self.up = None;
-                self.up = Some(Up::start(&self.up_flags(rest), self.work())?);
+                let stdin = self.next_stdin()?;
+                self.up = Some(Up::start(&self.up_flags(rest), self.work(), stdin)?);
                 Ok(())
             }
             "printed" => self.running()?.wait_for(&rest[0]),
@@ -115,19 +188,39 @@ impl Session {
             "stderr" => contains("stderr", &self.stderr, &rest[0], !expect_failure),
             "set" => {
                 self.command(&rest[1], &rest[2..], false)?;
-                self.variables.insert(rest[0].clone(), self.stdout.trim().to_owned());
+                self.variables
+                    .insert(rest[0].clone(), self.stdout.trim().to_owned());
                 Ok(())
             }
-            "get" => fetch_until(&rest[0], &rest[1]),
+            "stdin" => {
+                self.stdin = Some(self.work().join(&rest[0]));
+                Ok(())
+            }
+            "background" => {
+                let running = Background::start(self.prepare(&rest[1], &rest[2..])?)?;
+                self.background.insert(rest[0].clone(), running);
+                Ok(())
+            }
+            "shows" => {
+                let running = self.background.get(&rest[0]);
+                let running = running.ok_or("no such background command")?;
+                poll(STATE_LIMIT, || {
+                    contains("its output", &running.output(), &rest[1], true)
+                })
+            }
+            "get" => poll(STATE_LIMIT, || fetch("GET", &rest[0], "", &rest[1])),
+            "post" => fetch("POST", &rest[0], &rest[1], &rest[2]),
             "retry" => {
-                let end = rest.iter().position(|word| word == "--").ok_or("retry needs -- 'text'")?;
+                let end = rest
+                    .iter()
+                    .position(|word| word == "--")
+                    .ok_or("retry needs -- 'text'")?;
                 let (command, text) = (&rest[..end], &rest[end + 1]);
                 poll(STATE_LIMIT, || {
                     self.command(&command[0], &command[1..], false)?;
                     contains("stdout", &self.stdout, text, !expect_failure)
                 })
             }
-            "coracle" => self.command(env!("CARGO_BIN_EXE_coracle"), rest, expect_failure),
             program => self.command(program, rest, expect_failure),
         }
     }
@@ -142,30 +235,60 @@ impl Session {
 
     /// Every script has a data directory, a port and a range of node ports of its own.
     fn up_flags(&self, more: &[String]) -> Vec<String> {
-        let first = 30_000 + 100 * self.index;
-        let mut flags = vec![
-            format!("--data-dir={}", self.variables["DATA"]),
-            format!("--service-node-port-range={first}-{}", first + 99),
-        ];
-        if !more.iter().any(|flag| flag.starts_with("--listen")) {
+        let first = 30_000 + NODE_PORTS * self.index;
+        let mut flags = vec![format!(
+            "--service-node-port-range={first}-{}",
+            first + NODE_PORTS - 1
+        )];
+        let has = |name: &str| more.iter().any(|flag| flag.starts_with(name));
+        if !has("--data-dir") && !has("--in-memory") {
+            flags.push(format!("--data-dir={}", self.variables["DATA"]));
+        }
+        if !has("--listen") {
             flags.push("--listen=127.0.0.1:0".to_owned());
         }
         flags.extend_from_slice(more);
         flags
     }
 
-    fn command(&mut self, program: &str, arguments: &[String], expect_failure: bool) -> Result<(), String> {
-        let mut command = Command::new(program);
+    fn prepare(&mut self, program: &str, arguments: &[String]) -> Result<Command, String> {
+        let mut command = match program {
+            "coracle" => Command::new(env!("CARGO_BIN_EXE_coracle")),
+            "kubectl" => Command::new(&self.kubectl),
+            other => Command::new(other),
+        };
+        let kubeconfig = format!("{}/kubeconfig", self.variables["DATA"]);
         command
             .args(arguments)
             .current_dir(self.work())
-            .env("KUBECONFIG", format!("{}/kubeconfig", self.variables["DATA"]))
+            .env("KUBECONFIG", kubeconfig)
             .env("HOME", self.work())
             .env("EDITOR", "sed -i s/before-edit/after-edit/")
-            .stdin(Stdio::null())
+            .stdin(self.next_stdin()?)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|error| format!("failed to run {program}: {error}"))?;
+        Ok(command)
+    }
+
+    fn next_stdin(&mut self) -> Result<Stdio, String> {
+        match self.stdin.take() {
+            Some(path) => File::open(path)
+                .map(Stdio::from)
+                .map_err(|error| error.to_string()),
+            None => Ok(Stdio::null()),
+        }
+    }
+
+    fn command(
+        &mut self,
+        program: &str,
+        arguments: &[String],
+        expect_failure: bool,
+    ) -> Result<(), String> {
+        let mut child = self
+            .prepare(program, arguments)?
+            .spawn()
+            .map_err(|error| format!("failed to run {program}: {error}"))?;
         let stdout = drain(child.stdout.take().expect("piped"));
         let stderr = drain(child.stderr.take().expect("piped"));
         let status = poll(COMMAND_LIMIT, || match child.try_wait() {
@@ -179,14 +302,22 @@ impl Session {
         self.stdout = stdout.join().expect("the reader does not panic");
         self.stderr = stderr.join().expect("the reader does not panic");
         if status?.success() == expect_failure {
-            let wanted = if expect_failure { "should have failed" } else { "failed" };
-            return Err(format!("the command {wanted}\nstdout: {}\nstderr: {}", self.stdout, self.stderr));
+            let wanted = if expect_failure {
+                "should have failed"
+            } else {
+                "failed"
+            };
+            return Err(format!(
+                "the command {wanted}\nstdout: {}\nstderr: {}",
+                self.stdout, self.stderr
+            ));
         }
         Ok(())
     }
 
     fn words(&self, line: &str) -> Result<Vec<String>, String> {
-        let (mut words, mut word, mut quoted, mut started) = (Vec::new(), String::new(), false, false);
+        let (mut words, mut word, mut quoted, mut started) =
+            (Vec::new(), String::new(), false, false);
         for character in line.chars() {
             match character {
                 '\'' => {
@@ -222,39 +353,4 @@ impl Session {
         }
         word
     }
-}
-
-fn drain(mut from: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let _ = from.read_to_end(&mut bytes);
-        String::from_utf8_lossy(&bytes).into_owned()
-    })
-}
-
-fn contains(what: &str, output: &str, text: &str, wanted: bool) -> Result<(), String> {
-    if output.contains(text) == wanted {
-        return Ok(());
-    }
-    let verb = if wanted { "lacks" } else { "contains" };
-    Err(format!("{what} {verb} {text:?}:\n{output}"))
-}
-
-/// Fetches `http://host:port/path` until the answer contains `text`.
-fn fetch_until(url: &str, text: &str) -> Result<(), String> {
-    let rest = url.strip_prefix("http://").ok_or("only http:// is fetched")?;
-    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-    poll(STATE_LIMIT, || {
-        let answer = fetch(host, path).map_err(|error| format!("failed to fetch {url}: {error}"))?;
-        contains("the answer", &answer, text, true)
-    })
-}
-
-fn fetch(host: &str, path: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(host)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    write!(stream, "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
