@@ -4,7 +4,7 @@ mod three_way;
 
 use std::fmt;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use coracle_api::schema::SchemaRef;
 use coracle_api::{Registry, Resource};
 use coracle_client::Client;
@@ -56,8 +56,9 @@ pub async fn apply(client: &Client, registry: &Registry, manifest: &Manifest) ->
 
 async fn apply_object(client: &Client, registry: &Registry, object: &Value) -> Result<Applied> {
     let resource = resource_of(registry, object)?;
+    let object = &in_its_namespace(resource, object);
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    let collection = collection_path(resource, object);
+    let collection = collection_path(resource, object)?;
     let display = format!(
         "{}{}/{}",
         resource.singular,
@@ -70,10 +71,11 @@ async fn apply_object(client: &Client, registry: &Registry, object: &Value) -> R
     );
     const QUERY: &str = "fieldManager=kubectl-client-side-apply&fieldValidation=Strict";
     let path = format!("{collection}/{name}");
-    let live = if name.is_empty() {
-        None
-    } else {
+    // Under a name that cannot stand in a path there is nothing; the server says what is wrong with it.
+    let live = if is_path_segment(name) {
         get(client, &path).await?
+    } else {
+        None
     };
     let refused = || format!("{display} was refused");
     let (outcome, object) = match live {
@@ -175,7 +177,7 @@ fn resource_of(registry: &Registry, object: &Value) -> Result<&'static Resource>
     })
 }
 
-fn collection_path(resource: &Resource, object: &Value) -> String {
+fn collection_path(resource: &Resource, object: &Value) -> Result<String> {
     let root = if resource.group.is_empty() {
         "/api"
     } else {
@@ -186,12 +188,35 @@ fn collection_path(resource: &Resource, object: &Value) -> String {
         .filter(|n| !n.is_empty())
         .unwrap_or("default");
     if resource.namespaced {
-        format!(
+        if !is_path_segment(namespace) {
+            bail!("metadata.namespace {namespace:?} is not a name");
+        }
+        Ok(format!(
             "{root}/{}/namespaces/{namespace}/{}",
             resource.api_version(),
             resource.plural
-        )
+        ))
     } else {
-        format!("{root}/{}/{}", resource.api_version(), resource.plural)
+        Ok(format!(
+            "{root}/{}/{}",
+            resource.api_version(),
+            resource.plural
+        ))
     }
+}
+
+/// The object with its namespace spelled out, as kubectl sends and remembers it.
+fn in_its_namespace(resource: &Resource, object: &Value) -> Value {
+    let mut object = object.clone();
+    let namespace = &mut object["metadata"]["namespace"];
+    if resource.namespaced && namespace.as_str().unwrap_or_default().is_empty() {
+        *namespace = Value::from("default");
+    }
+    object
+}
+
+/// Whether `text` can stand between two slashes of a path as it is.
+fn is_path_segment(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
+    !matches!(text, "" | "." | "..") && text.bytes().all(is_plain)
 }

@@ -8,6 +8,8 @@ use serde_json::{Map, Value, json};
 pub(super) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// The manifest with its own text in the annotation, as it is created when nothing is there.
+///
+/// The text is kubectl's to the byte, so that a `kubectl apply` of the same manifest changes nothing.
 pub(super) fn annotated(manifest: &Value) -> Value {
     let mut plain = manifest.clone();
     let annotations = plain
@@ -20,13 +22,28 @@ pub(super) fn annotated(manifest: &Value) -> Value {
     if plain["metadata"]["annotations"].is_null() {
         plain["metadata"]["annotations"] = json!({});
     }
-    let text = format!("{plain}\n");
+    plain.sort_all_objects();
+    let text = format!("{}\n", escape_html(&plain.to_string()));
     let mut object = manifest.clone();
     if object["metadata"]["annotations"].is_null() {
         object["metadata"]["annotations"] = json!({});
     }
     object["metadata"]["annotations"][LAST_APPLIED] = Value::from(text);
     object
+}
+
+/// Escapes in JSON text what Go's encoder escapes; these characters stand in strings only.
+fn escape_html(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for character in json.chars() {
+        match character {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                escaped.push_str(&format!("\\u{:04x}", u32::from(character)));
+            }
+            other => escaped.push(other),
+        }
+    }
+    escaped
 }
 
 /// A strategic merge patch for `live`. `schema` is the kind's.
@@ -117,6 +134,17 @@ mod tests {
     fn patch_of(before: &Value, after: &Value) -> Value {
         let schema = SchemaRef::for_kind("apps", "v1", "Deployment").expect("in the table");
         patch(after, &annotated(before), &schema)
+    }
+
+    #[test]
+    fn the_annotation_is_the_text_that_kubectl_writes() {
+        let manifest = json!({"kind": "ConfigMap", "apiVersion": "v1",
+                              "metadata": {"namespace": "default", "name": "a"}, "data": {"a": "<b>"}});
+        assert_eq!(
+            annotated(&manifest)["metadata"]["annotations"][LAST_APPLIED],
+            "{\"apiVersion\":\"v1\",\"data\":{\"a\":\"\\u003cb\\u003e\"},\"kind\":\"ConfigMap\",\
+             \"metadata\":{\"annotations\":{},\"name\":\"a\",\"namespace\":\"default\"}}\n"
+        );
     }
 
     #[test]

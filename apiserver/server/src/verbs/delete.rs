@@ -145,10 +145,22 @@ async fn delete_one(
 ) -> Result<Deleted> {
     let resource = call.resource;
     let key = storage::key(resource, namespace, name);
+    // What this deletion showed the watchers last: who sees that may remove the object first.
+    let mut shown: Option<Object> = None;
     for attempt in 0..=MAX_RETRIES {
         let entry = server.storage.get(resource, &key).await?;
-        let entry = entry.ok_or_else(|| ApiError::not_found(resource, name))?;
-        let object = entry.object();
+        let found = entry.map(|entry| (entry.object(), entry));
+        let is_another = |object: &Object| shown.as_ref().is_some_and(|s| s.uid() != object.uid());
+        let (object, entry) = match (found, &shown) {
+            (Some((object, entry)), _) if !is_another(&object) => (object, entry),
+            (_, Some(last)) => {
+                return Ok(Deleted {
+                    object: last.clone(),
+                    gone: true,
+                });
+            }
+            (_, None) => return Err(ApiError::not_found(resource, name)),
+        };
         check_preconditions(resource, &object, options)?;
         let attributes = Attributes {
             operation: Operation::Delete,
@@ -199,7 +211,12 @@ async fn delete_one(
             Decision::Remove(last) => {
                 let entry = match show_last(server, resource, &entry, &last, options.dry_run).await
                 {
-                    Ok(entry) => entry,
+                    Ok(written) => {
+                        if written.revision != entry.revision {
+                            shown = Some(written.object());
+                        }
+                        written
+                    }
                     Err(WriteError::Conflict) if attempt < MAX_RETRIES => continue,
                     Err(WriteError::Conflict) => return Err(ApiError::modified(resource, name)),
                     Err(WriteError::Other(error)) => return Err(error),
