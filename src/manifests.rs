@@ -142,6 +142,10 @@ fn flatten(
     {
         bail!("{source} ({kind}) has no metadata.name");
     }
+    // The text of the manifest is going to be kept there.
+    if !matches!(meta["annotations"], Value::Null | Value::Object(_)) {
+        bail!("{source} ({kind}): metadata.annotations is not a map");
+    }
     make_images_absolute(&mut object, folder);
     manifests.push(Manifest {
         object,
@@ -240,6 +244,10 @@ mod tests {
         assert_eq!(
             message("apiVersion: v1\nkind: Pod\n"),
             "a.yaml, document 1 (Pod) has no metadata.name"
+        );
+        assert_eq!(
+            message("apiVersion: v1\nkind: Pod\nmetadata: {name: a, annotations: b}\n"),
+            "a.yaml, document 1 (Pod): metadata.annotations is not a map"
         );
         assert!(message("a: [1\n").starts_with("a.yaml is not valid YAML: "));
     }
