@@ -92,13 +92,6 @@ impl Cluster {
         api.bootstrap_namespaces()
             .await
             .context("failed to make the system namespaces")?;
-        let KubernetesService {
-            cluster_ip,
-            endpoint,
-        } = config.kubernetes;
-        api.bootstrap_kubernetes_service(cluster_ip, endpoint.ip(), endpoint.port())
-            .await
-            .context("failed to make the Service kubernetes")?;
 
         let stop = CancellationToken::new();
         let context = Context::new(client_factory(&api), clock.clone(), stop.clone());
@@ -107,26 +100,31 @@ impl Cluster {
         if config.controllers {
             parts.spawn(coracle_controllers::run_all(context.clone()));
         }
-        if config.controllers {
-            wait_for_default_account(&context).await?;
-        }
         if config.scheduler {
             parts.spawn(coracle_scheduler::run_supervised(
                 context.for_component("kube-scheduler"),
             ));
         }
-        let mut kubelet = None;
-        if let Some(NodeConfig {
-            kubelet: config,
-            runtime,
-        }) = config.node
-        {
-            let context = context.for_component(&format!("kubelet:{}", config.node));
-            let started = Kubelet::start(config, context, runtime).await;
-            node.set(started.clone());
-            let running = started.clone();
-            parts.spawn(async move { running.run().await });
-            kubelet = Some(started);
+        // Side by side: each waits for the disk or for caches, and none for another.
+        let KubernetesService {
+            cluster_ip,
+            endpoint,
+        } = config.kubernetes;
+        let service = async {
+            api.bootstrap_kubernetes_service(cluster_ip, endpoint.ip(), endpoint.port())
+                .await
+                .context("failed to make the Service kubernetes")
+        };
+        let account = async {
+            match config.controllers {
+                true => wait_for_default_account(&context).await,
+                false => Ok(()),
+            }
+        };
+        let kubelet = async { Ok(start_node(config.node, &context, &node).await) };
+        let ((), (), kubelet) = tokio::try_join!(service, account, kubelet)?;
+        if let Some(kubelet) = kubelet.clone() {
+            parts.spawn(async move { kubelet.run().await });
         }
         Ok(Self {
             api,
@@ -179,6 +177,19 @@ impl Cluster {
         while self.parts.join_next().await.is_some() {}
         self.api.stop();
     }
+}
+
+/// Takes over the node's pods, and lets the API server reach them.
+async fn start_node(
+    config: Option<NodeConfig>,
+    context: &Context,
+    local: &LocalNode,
+) -> Option<Kubelet> {
+    let NodeConfig { kubelet, runtime } = config?;
+    let context = context.for_component(&format!("kubelet:{}", kubelet.node));
+    let kubelet = Kubelet::start(kubelet, context, runtime).await;
+    local.set(kubelet.clone());
+    Some(kubelet)
 }
 
 /// A pod is refused until its namespace has the ServiceAccount `default`. In a new cluster that is a

@@ -1,4 +1,6 @@
 //! Files that must be whole or absent: written beside, synced, then renamed.
+//!
+//! After a power cut the old contents or the new ones are there; [`sync_folder`] makes sure of the new.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -24,6 +26,13 @@ pub fn make_private_folder(path: &Path) -> Result<()> {
         .with_context(|| format!("failed to create the folder {}", path.display()))
 }
 
+/// Waits until the files that were replaced in `path` cannot become the old ones again.
+pub fn sync_folder(path: &Path) -> Result<()> {
+    File::open(path)
+        .and_then(|folder| folder.sync_all())
+        .with_context(|| format!("failed to sync the folder {}", path.display()))
+}
+
 /// Where writing to `path` really lands: symbolic links are followed, so that a linked file is
 /// replaced in its own folder and the link survives.
 pub fn resolve_links(path: &Path) -> PathBuf {
@@ -44,8 +53,7 @@ fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     if outcome.is_err() {
         let _ = fs::remove_file(&temporary);
     }
-    outcome?;
-    File::open(folder)?.sync_all()
+    outcome
 }
 
 fn write_synced(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {

@@ -8,6 +8,7 @@
 //! Everything is kept between runs; a certificate is made anew when it is missing, names other
 //! addresses than are asked for, or has less than [`RENEW_BEFORE`] of its life left.
 
+use std::cell::Cell;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -60,6 +61,7 @@ impl Pki {
         let folder = Folder {
             path: folder.to_owned(),
             clock: clock.clone(),
+            changed: Cell::new(false),
         };
         let authority = folder.authority()?;
         let server = folder.leaf(&authority, "apiserver", Leaf::server(names))?;
@@ -68,6 +70,9 @@ impl Pki {
             "admin",
             Leaf::client("kubernetes-admin", "system:masters"),
         )?;
+        if folder.changed.get() {
+            files::sync_folder(&folder.path)?;
+        }
         Ok(Self {
             ca: authority.certificate,
             server,
@@ -130,6 +135,8 @@ impl Leaf {
 struct Folder {
     path: PathBuf,
     clock: Clock,
+    /// Whether something was saved.
+    changed: Cell<bool>,
 }
 
 impl Folder {

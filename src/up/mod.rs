@@ -13,6 +13,7 @@ mod serve;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -23,6 +24,7 @@ use coracle_server::allocate::ServiceRanges;
 use coracle_server::authn::StaticTokens;
 use coracle_store::{MemoryStore, RedbStore, Store};
 use serde_json::json;
+use tokio::runtime::Handle;
 
 use crate::cli::{Part, UpArgs};
 use crate::cluster::{Cluster, ClusterConfig, KubernetesService};
@@ -54,9 +56,10 @@ pub fn run(args: UpArgs) -> Result<()> {
 }
 
 async fn up(args: UpArgs) -> Result<()> {
-    let interrupted = Interrupts::listen()?;
     // Everything that can be wrong with the input is found before anything is started.
     let manifests = manifests::load(&args.filenames)?;
+    // After standard input was read: until then Ctrl-C ends the process as it ends any other.
+    let interrupted = Interrupts::listen()?;
     let tokens = args
         .token_auth_file
         .as_deref()
@@ -64,12 +67,6 @@ async fn up(args: UpArgs) -> Result<()> {
         .transpose()?;
     let clock = Clock::system();
     let data = DataDir::open(args.data.data_dir.as_deref(), args.in_memory)?;
-    let store: Arc<dyn Store> = if args.in_memory {
-        Arc::new(MemoryStore::new(clock.clone()))
-    } else {
-        let (path, clock) = (data.join("store.redb"), clock.clone());
-        Arc::new(tokio::task::spawn_blocking(move || RedbStore::open(path, clock)).await??)
-    };
     let api = Choice {
         what: "the API server",
         flag: "--listen",
@@ -80,9 +77,20 @@ async fn up(args: UpArgs) -> Result<()> {
     let address = listener
         .local_addr()
         .context("failed to read the API server's address")?;
-    let url = format!("https://{}", reachable(address));
     let network = node::Network::of(&args)?;
-    let pki = Pki::ensure(&data.join("pki"), &server_names(address, &network), &clock)?;
+    let has = |part: Part| !args.disable.contains(&part);
+    let (store, node, access) = side_by_side(
+        || open_store(args.in_memory, &data, &clock),
+        || match has(Part::Node) {
+            true => node::Node::start(&args, &data, &network, &clock).map(Some),
+            false => Ok(None),
+        },
+        || Access::prepare(&data, address, &network, &clock),
+    )?;
+    let merged = match args.no_kubeconfig {
+        true => None,
+        false => merge(&access.kubeconfig),
+    };
 
     let mut server = Config::new(store.clone(), clock.clone());
     server.service_ranges = ServiceRanges {
@@ -96,12 +104,6 @@ async fn up(args: UpArgs) -> Result<()> {
     if let Some(tokens) = tokens {
         server.authenticators.push(Box::new(tokens));
     }
-    let has = |part: Part| !args.disable.contains(&part);
-    let node = if has(Part::Node) {
-        Some(node::Node::start(&args, &data, &network, &clock)?)
-    } else {
-        None
-    };
     let in_pod_network = SocketAddr::new(network.node_address.into(), address.port());
     let config = ClusterConfig {
         server,
@@ -113,18 +115,9 @@ async fn up(args: UpArgs) -> Result<()> {
         scheduler: has(Part::Scheduler),
         node: node.as_ref().map(|node| node.config(&data, &network)),
     };
-    // The kubeconfig is there before /readyz says ok, which it does once the listener is served.
-    let kubeconfig = kubeconfig::new(&url, &pki);
-    kubeconfig::write(&data.join("kubeconfig"), &kubeconfig)?;
-    let merged = if args.no_kubeconfig {
-        None
-    } else {
-        merge(&kubeconfig)
-    };
-    write_addresses(&data, address)?;
-
     let mut cluster = Cluster::start(config).await?;
-    let tls = Arc::new(pki.server_config()?);
+    // From here on /readyz says ok; the kubeconfig is there already.
+    let tls = Arc::new(access.pki.server_config()?);
     serve::host(&cluster, listener, tls.clone());
     if let Some(node) = &node {
         serve::fabric(&cluster, node.fabric(), in_pod_network, tls);
@@ -134,7 +127,7 @@ async fn up(args: UpArgs) -> Result<()> {
     }
 
     let screen = progress::Screen::new();
-    screen.line(format!("coracle is up at {url}"));
+    screen.line(format!("coracle is up at {}", access.url));
     let kubectl = kubectl_command(merged.as_ref(), &data);
     let session = async {
         if manifests.is_empty() && args.filenames.is_empty() {
@@ -169,6 +162,72 @@ async fn stop(cluster: Cluster, node: Option<node::Node>, store: Arc<dyn Store>)
     store.close().await;
 }
 
+/// Runs what needs nothing of each other at the same time: it mostly waits for the disk.
+fn side_by_side<A: Send, B: Send, C>(
+    a: impl FnOnce() -> Result<A> + Send,
+    b: impl FnOnce() -> Result<B> + Send,
+    c: impl FnOnce() -> Result<C>,
+) -> Result<(A, B, C)> {
+    let runtime = Handle::current();
+    tokio::task::block_in_place(|| {
+        thread::scope(|scope| {
+            let a = scope.spawn(|| {
+                let _entered = runtime.enter();
+                a()
+            });
+            let b = scope.spawn(|| {
+                let _entered = runtime.enter();
+                b()
+            });
+            let c = c();
+            Ok((joined(a)?, joined(b)?, c?))
+        })
+    })
+}
+
+/// The thread's result; its panic goes on in the caller.
+fn joined<T>(thread: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn open_store(in_memory: bool, data: &DataDir, clock: &Clock) -> Result<Arc<dyn Store>> {
+    Ok(match in_memory {
+        true => Arc::new(MemoryStore::new(clock.clone())),
+        false => Arc::new(RedbStore::open(data.join("store.redb"), clock.clone())?),
+    })
+}
+
+/// How this cluster is reached, as its files say.
+struct Access {
+    url: String,
+    pki: Pki,
+    kubeconfig: serde_json::Value,
+}
+
+impl Access {
+    /// Makes the certificates, the kubeconfig and `addresses.json`.
+    fn prepare(
+        data: &DataDir,
+        address: SocketAddr,
+        network: &node::Network,
+        clock: &Clock,
+    ) -> Result<Self> {
+        let url = format!("https://{}", reachable(address));
+        let names = server_names(address, network);
+        let pki = Pki::ensure(&data.join("pki"), &names, clock)?;
+        let kubeconfig = kubeconfig::new(&url, &pki);
+        kubeconfig::write(&data.join("kubeconfig"), &kubeconfig)?;
+        write_addresses(data, address)?;
+        Ok(Self {
+            url,
+            pki,
+            kubeconfig,
+        })
+    }
+}
+
 /// Applies the manifests and follows them until all are ready.
 async fn deploy(
     cluster: &Cluster,
@@ -178,6 +237,8 @@ async fn deploy(
     kubectl: &str,
 ) -> Result<()> {
     let (client, registry) = (cluster.admin(), Registry::builtin());
+    // From before the first object: its image may be compiled while the others are still sent.
+    let images = node.map(node::Node::subscribe);
     let mut applied = Vec::new();
     let mut refused = 0;
     for manifest in manifests {
@@ -188,7 +249,7 @@ async fn deploy(
             }
             Err(error) => {
                 refused += 1;
-                screen.line(format!("error: {error:#}"));
+                screen.error(format!("{error:#}"));
             }
         }
     }
@@ -198,7 +259,6 @@ async fn deploy(
             manifests.len()
         );
     }
-    let images = node.map(node::Node::subscribe);
     progress::follow(cluster.context(), &applied, images, screen).await;
     for line in progress::urls(cluster.context(), &applied) {
         screen.line(line);

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use futures::{StreamExt, TryStreamExt, stream};
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 
@@ -24,13 +25,12 @@ pub struct BootstrapError {
 impl ApiServer {
     /// Makes the system namespaces that are missing. Call it before anyone else writes.
     pub async fn bootstrap_namespaces(&self) -> Result<(), BootstrapError> {
-        for name in NAMESPACES {
+        let made = NAMESPACES.iter().map(|name| {
             let namespace =
                 json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
             self.ensure("/api/v1/namespaces", name, namespace, false)
-                .await?;
-        }
-        Ok(())
+        });
+        self.together(made).await
     }
 
     /// Makes the Service `kubernetes` at `cluster_ip`, and the Endpoints and EndpointSlice that lead it to `address`
@@ -68,13 +68,12 @@ impl ApiServer {
                 "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
             }],
         });
-        self.ensure(
+        let endpoints = self.ensure(
             "/api/v1/namespaces/default/endpoints",
             "kubernetes",
             endpoints,
             true,
-        )
-        .await?;
+        );
         let slice = json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
             "metadata": {
@@ -85,7 +84,18 @@ impl ApiServer {
             "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
         });
         let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
-        self.ensure(slices, "kubernetes", slice, true).await
+        let slice = self.ensure(slices, "kubernetes", slice, true);
+        self.together([endpoints, slice]).await
+    }
+
+    /// Writes that need nothing of each other share commits, as many at once as the server takes.
+    async fn together<F>(&self, writes: impl IntoIterator<Item = F>) -> Result<(), BootstrapError>
+    where
+        F: Future<Output = Result<(), BootstrapError>>,
+    {
+        let at_once = self.server.in_flight.available_permits().clamp(1, 8);
+        let writes = stream::iter(writes).buffer_unordered(at_once);
+        writes.try_collect().await
     }
 
     /// Creates the object when it is missing; with `replace`, puts it over one that is there.
