@@ -16,6 +16,11 @@ const ASSUMED_MEMORY: i64 = 200 * 1024 * 1024;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Amounts(BTreeMap<String, i64>);
 
+/// No node has as much of anything: 2^46 bytes are 64 TiB. A Pod may ask for more than can be added
+/// up, and what is added for a Pod has to be taken away again to the last bit; with this bound the
+/// sums of 100,000 Pods stay in range.
+const MOST: i64 = 1 << 46;
+
 impl Amounts {
     /// Reads a resource list; what cannot be read counts as nothing (validation refuses it).
     pub(crate) fn of(list: &Quantities) -> Self {
@@ -29,7 +34,7 @@ impl Amounts {
             } else {
                 quantity.value()
             };
-            Some((name.clone(), amount))
+            Some((name.clone(), amount.clamp(0, MOST)))
         };
         Self(list.iter().filter_map(read).collect())
     }
@@ -54,6 +59,13 @@ impl Amounts {
             let rest = self.0.entry(name.clone()).or_default();
             *rest = rest.saturating_sub(*amount);
         }
+    }
+
+    fn at_most(mut self, most: i64) -> Self {
+        self.0
+            .values_mut()
+            .for_each(|amount| *amount = (*amount).min(most));
+        self
     }
 
     fn raise_to(&mut self, other: &Self) {
@@ -92,8 +104,8 @@ impl Request {
             amounts
         });
         Self {
-            scored: (scored.get("cpu"), scored.get("memory")),
-            amounts,
+            scored: (scored.get("cpu").min(MOST), scored.get("memory").min(MOST)),
+            amounts: amounts.at_most(MOST),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, Pod, Secret, Service};
 
-use crate::expand::expand;
+use crate::expand::{MOST_BYTES, expand};
 use crate::resources;
 
 /// The objects that an environment may name.
@@ -69,6 +69,9 @@ pub(crate) enum ConfigError {
     /// A resource that is none.
     #[error("unsupported container resource: {0}")]
     UnknownResource(String),
+    /// Values that name each other came to more than [`MOST_BYTES`].
+    #[error("with {0} expanded, the container's variables or arguments come to more than 1 MiB")]
+    TooLarge(String),
 }
 
 /// The environment of `container` in `pod`, which has `address`; names are unique, in order.
@@ -119,15 +122,20 @@ pub(crate) fn environment(
             }
         }
     }
+    let mut left = MOST_BYTES;
     for variable in container.env.iter().flatten() {
         let value = match &variable.value_from {
             Some(source) => match value_from(pod, container, address, source, sources)? {
                 Some(value) => value,
                 None => continue,
             },
-            None => expand(variable.value.as_deref().unwrap_or_default(), |name| {
-                values.get(name).cloned()
-            }),
+            None => {
+                let value = variable.value.as_deref().unwrap_or_default();
+                let value = expand(value, left, |name| values.get(name).cloned())
+                    .ok_or_else(|| ConfigError::TooLarge(variable.name.clone()))?;
+                left -= value.len();
+                value
+            }
         };
         values.shift_remove(&variable.name);
         values.insert(variable.name.clone(), value);
@@ -404,6 +412,18 @@ mod tests {
         assert_eq!(values["TOKEN"], "secret");
         assert_eq!(values["MY_API_SERVICE_HOST"], "10.96.0.7");
         assert_eq!(values["MY_API_PORT_80_TCP"], "tcp://10.96.0.7:80");
+    }
+
+    #[test]
+    fn values_that_double_each_other_are_refused_before_they_fill_the_memory() {
+        let mut variables = vec![json!({"name": "V0", "value": "x".repeat(1000)})];
+        for index in 1..40 {
+            let before = index - 1;
+            let value = format!("$(V{before})$(V{before})");
+            variables.push(json!({"name": format!("V{index}"), "value": value}));
+        }
+        let error = resolve(json!({"name": "c", "env": variables})).expect_err("refused");
+        assert!(matches!(error, ConfigError::TooLarge(_)), "{error}");
     }
 
     #[test]

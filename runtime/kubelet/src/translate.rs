@@ -10,7 +10,7 @@ use coracle_cri::{
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use crate::environment::{self, ConfigError, Sources};
-use crate::expand::expand;
+use crate::expand::{MOST_BYTES, expand};
 use crate::resources::Resources;
 use crate::step::ContainerRecord;
 
@@ -41,7 +41,7 @@ impl PodDefaults {
 pub(crate) fn sandbox(pod: &Pod, address: IpAddr, defaults: &PodDefaults) -> PodSandboxConfig {
     let spec = pod.spec.clone().unwrap_or_default();
     let (namespace, name) = names(pod);
-    let limits = spec
+    let mut limits = spec
         .containers
         .iter()
         .map(|container| Resources::of(container).memory_limit);
@@ -64,7 +64,7 @@ pub(crate) fn sandbox(pod: &Pod, address: IpAddr, defaults: &PodDefaults) -> Pod
         dns: dns(&spec, namespace, defaults),
         log_directory: defaults.log_directory(uid(pod)),
         // Only a pod whose every container has a limit is limited as a whole.
-        memory_limit: limits.sum::<Option<u64>>(),
+        memory_limit: limits.try_fold(0u64, |sum, limit| Some(sum.saturating_add(limit?))),
     }
 }
 
@@ -84,11 +84,15 @@ pub(crate) fn container(
             .find(|(key, _)| key == name)
             .map(|(_, value)| value.clone())
     };
-    let expanded = |list: &Option<Vec<String>>| -> Vec<String> {
-        list.iter()
-            .flatten()
-            .map(|text| expand(text, lookup))
-            .collect()
+    let mut left = MOST_BYTES;
+    let mut expanded = |list: &Option<Vec<String>>| -> Result<Vec<String>, ConfigError> {
+        let expand_one = |text: &String| {
+            let text =
+                expand(text, left, lookup).ok_or_else(|| ConfigError::TooLarge(text.clone()))?;
+            left -= text.len();
+            Ok(text)
+        };
+        list.iter().flatten().map(expand_one).collect()
     };
     let resources = Resources::of(container);
     Ok(ContainerConfig {
@@ -97,8 +101,8 @@ pub(crate) fn container(
             name: container.name.clone(),
         },
         image,
-        command: expanded(&container.command),
-        args: expanded(&container.args),
+        command: expanded(&container.command)?,
+        args: expanded(&container.args)?,
         working_dir: container.working_dir.clone().unwrap_or_default(),
         mounts,
         ports: container

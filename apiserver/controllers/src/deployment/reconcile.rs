@@ -179,7 +179,7 @@ impl<'a> Round<'a> {
     }
 
     pub(super) fn total(&self) -> i32 {
-        self.sets.iter().map(|set| replicas(&set.is)).sum()
+        sum(self.sets.iter().map(|set| replicas(&set.is)))
     }
 
     /// Finds the ReplicaSet of the current template, and gives it the newest revision.
@@ -292,16 +292,14 @@ impl<'a> Round<'a> {
     fn shrink_old(&mut self, new: usize) -> bool {
         let deployment = self.deployment();
         let old = self.old();
-        let before: i32 = old
-            .iter()
-            .map(|index| replicas(&self.sets[*index].is))
-            .sum();
+        let before = sum(old.iter().map(|index| replicas(&self.sets[*index].is)));
         if before == 0 {
             return false;
         }
         let least = desired(deployment) - max_unavailable(deployment);
         let current = &self.sets[new].is;
-        let mut spare = self.total() - least - (replicas(current) - available(current));
+        let missing = replicas(current) - available(current);
+        let mut spare = self.total().saturating_sub(least).saturating_sub(missing);
         if spare <= 0 {
             return false;
         }
@@ -317,8 +315,8 @@ impl<'a> Round<'a> {
                 spare -= broken;
             }
         }
-        let working: i32 = self.sets.iter().map(|set| available(&set.is)).sum();
-        let mut spare = working - least;
+        let working = sum(self.sets.iter().map(|set| available(&set.is)));
+        let mut spare = working.saturating_sub(least);
         for index in &old {
             let has = replicas(&self.sets[*index].is);
             let fewer = has.min(spare);
@@ -327,10 +325,7 @@ impl<'a> Round<'a> {
                 spare -= fewer;
             }
         }
-        old.iter()
-            .map(|index| replicas(&self.sets[*index].is))
-            .sum::<i32>()
-            < before
+        sum(old.iter().map(|index| replicas(&self.sets[*index].is))) < before
     }
 
     /// Removes every old Pod before the first new one.
@@ -481,6 +476,11 @@ fn age(set: &ReplicaSet) -> (Option<Timestamp>, Option<String>) {
 
 fn spec(deployment: &Deployment) -> Option<&DeploymentSpec> {
     deployment.spec.as_ref()
+}
+
+/// A sum that stays in range: anyone may ask for as many replicas as a number holds.
+fn sum(counts: impl Iterator<Item = i32>) -> i32 {
+    counts.fold(0, i32::saturating_add)
 }
 
 /// The number of replicas asked for.

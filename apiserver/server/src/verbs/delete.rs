@@ -332,8 +332,8 @@ fn decide(
             let started = object
                 .metadata("deletionTimestamp")
                 .parse::<Timestamp>()
-                .map_or(now.as_second(), |t| t.as_second() - before);
-            metadata::set_deletion(&mut next, stamp_seconds(started + seconds), Some(seconds));
+                .map_or(now.as_second(), |t| t.as_second().saturating_sub(before));
+            metadata::set_deletion(&mut next, stamp_seconds(started.saturating_add(seconds)), Some(seconds));
             if seconds > 0 || held {
                 return Decision::Mark(next);
             }
@@ -352,7 +352,7 @@ fn decide(
         Some(seconds) => {
             metadata::set_deletion(
                 &mut next,
-                stamp_seconds(now.as_second() + seconds),
+                stamp_seconds(now.as_second().saturating_add(seconds)),
                 Some(seconds),
             );
             count_change(&mut next);

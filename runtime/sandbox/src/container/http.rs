@@ -70,7 +70,9 @@ impl Server {
         })?;
         let initial = pre.instance_pre().component().resources_required();
         let initial = initial.map_or(0, |needed| {
-            u64::from(needed.num_memories) * needed.max_initial_memory_size.unwrap_or(0) * WASM_PAGE
+            u64::from(needed.num_memories)
+                .saturating_mul(needed.max_initial_memory_size.unwrap_or(0))
+                .saturating_mul(WASM_PAGE)
         });
         let handler = Handler {
             turns: Turns::new(guest.memory.limit(), initial),
