@@ -62,15 +62,20 @@ impl Up {
         })
     }
 
-    /// Ctrl-C; fails when it does not end well in time.
-    pub(crate) fn stop(mut self) -> Result<(), String> {
+    /// Ctrl-C.
+    pub(crate) fn interrupt(&self) -> Result<(), String> {
         let pid = self.child.id().to_string();
         Command::new("kill")
             .args(["-INT", &pid])
             .status()
-            .map_err(|error| error.to_string())?;
+            .map(|_| ())
+            .map_err(|error| error.to_string())
+    }
+
+    /// Waits for the end; fails when it does not come in time, or with another code than `code`.
+    pub(crate) fn ends_with(mut self, code: i32) -> Result<(), String> {
         let status = self.ended(STOP_LIMIT)?;
-        if status.success() {
+        if status.code() == Some(code) {
             Ok(())
         } else {
             Err(format!("it ended with {status}\n{}", self.output()))

@@ -18,6 +18,7 @@
 //!                            beside it; $KUBECTL is its name, fit for objects
 //! coracle image load …       run the binary itself
 //! stop | kill                Ctrl-C and wait for a clean end | SIGKILL
+//! interrupt, ends 130        Ctrl-C alone, and waiting for an end with that code
 //! -- file.yaml --            everything below such a line, up to the next, is a file
 //! ```
 //!
@@ -182,7 +183,15 @@ impl Session {
                 Ok(())
             }
             "printed" => self.running()?.wait_for(&rest[0]),
-            "stop" => self.up.take().ok_or("nothing is up")?.stop(),
+            "stop" => {
+                self.running()?.interrupt()?;
+                self.up.take().ok_or("nothing is up")?.ends_with(0)
+            }
+            "interrupt" => self.running()?.interrupt(),
+            "ends" => {
+                let code = rest[0].parse().map_err(|_| "ends needs a code")?;
+                self.up.take().ok_or("nothing is up")?.ends_with(code)
+            }
             "kill" => self.up.take().ok_or("nothing is up")?.kill(),
             "stdout" => contains("stdout", &self.stdout, &rest[0], !expect_failure),
             "stderr" => contains("stderr", &self.stderr, &rest[0], !expect_failure),
