@@ -114,7 +114,7 @@ fn decode_tree(tree: Tree, schema: &SchemaRef) -> Result<Decoded, DecodeError> {
 }
 
 /// What Go writes for an empty value of this type.
-pub(super) fn zero(schema: &SchemaRef) -> Value {
+pub(crate) fn zero(schema: &SchemaRef) -> Value {
     match schema.kind() {
         SchemaKind::String | SchemaKind::Duration => Value::String(String::new()),
         SchemaKind::Bool => Value::Bool(false),

@@ -27,6 +27,7 @@ pub use builder::{DefinitionId, FieldFacts, TableBuilder, TypeFacts, TypeId};
 pub use decode::{
     DecodeError, Decoded, StrictError, decode_json, decode_value, decode_yaml, parse_json,
 };
+pub(crate) use decode::zero;
 pub use parse::TableError;
 pub use table::{
     FieldSchema, GroupVersionKind, ListType, MapType, PatchStrategy, SchemaKind, SchemaRef,

@@ -1,0 +1,257 @@
+//! Sets of paths into an object, in the form that `fieldsV1` has.
+
+use serde_json::{Map, Value};
+
+use super::element::Element;
+use crate::schema::{SchemaKind, SchemaRef};
+
+/// How deep a set that comes from a client may nest; no object nests deeper.
+const MAX_DEPTH: usize = 512;
+
+/// A set of paths: a tree whose steps are sorted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FieldSet {
+    steps: Vec<(Element, Node)>,
+}
+
+/// What a set says of one place: whether it is in the set, and what is below it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Node {
+    pub(super) member: bool,
+    pub(super) below: FieldSet,
+}
+
+/// A `fieldsV1` that can't be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{step:?} is not a step of a field set")]
+pub struct FieldsError {
+    step: String,
+}
+
+impl Node {
+    /// A place that is in the set, with nothing below.
+    pub(super) fn leaf() -> Self {
+        Self {
+            member: true,
+            below: FieldSet::default(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        !self.member && self.below.is_empty()
+    }
+}
+
+impl FieldSet {
+    /// Whether no path is in the set.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// Puts a path in.
+    pub fn insert(&mut self, path: &[Element]) {
+        let Some((first, rest)) = path.split_first() else {
+            return;
+        };
+        let node = self.entry(first);
+        if rest.is_empty() {
+            node.member = true;
+        } else {
+            node.below.insert(rest);
+        }
+    }
+
+    /// The set of the given dotted paths of fields.
+    pub fn of_fields<'a>(paths: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut set = Self::default();
+        for path in paths {
+            let path: Vec<_> = path.split('.').map(Element::field).collect();
+            set.insert(&path);
+        }
+        set
+    }
+
+    /// Whether the very path is in the set.
+    pub fn has(&self, path: &[Element]) -> bool {
+        match path {
+            [] => false,
+            [last] => self.get(last).is_some_and(|node| node.member),
+            [first, rest @ ..] => self.get(first).is_some_and(|node| node.below.has(rest)),
+        }
+    }
+
+    pub(super) fn get(&self, step: &Element) -> Option<&Node> {
+        let at = self
+            .steps
+            .binary_search_by(|(have, _)| have.cmp(step))
+            .ok()?;
+        Some(&self.steps[at].1)
+    }
+
+    fn entry(&mut self, step: &Element) -> &mut Node {
+        let at = match self.steps.binary_search_by(|(have, _)| have.cmp(step)) {
+            Ok(at) => at,
+            Err(at) => {
+                self.steps.insert(at, (step.clone(), Node::default()));
+                at
+            }
+        };
+        &mut self.steps[at].1
+    }
+
+    /// Takes steps in any order, each at most once, and drops the empty ones.
+    pub(super) fn from_steps(mut steps: Vec<(Element, Node)>) -> Self {
+        steps.retain(|(_, node)| !node.is_empty());
+        steps.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        Self { steps }
+    }
+
+    /// All paths of both.
+    pub fn union(mut self, other: &Self) -> Self {
+        for (step, theirs) in &other.steps {
+            let node = self.entry(step);
+            node.member |= theirs.member;
+            let below = std::mem::take(&mut node.below);
+            node.below = below.union(&theirs.below);
+        }
+        self
+    }
+
+    /// The paths that are in both.
+    pub fn intersection(&self, other: &Self) -> Self {
+        self.combine(other, |mine, theirs| match theirs {
+            Some(theirs) => Node {
+                member: mine.member && theirs.member,
+                below: mine.below.intersection(&theirs.below),
+            },
+            None => Node::default(),
+        })
+    }
+
+    /// The paths that are not in `other`; what is below a path of `other` stays.
+    pub fn difference(&self, other: &Self) -> Self {
+        if other.is_empty() {
+            return self.clone();
+        }
+        self.combine(other, |mine, theirs| match theirs {
+            Some(theirs) => Node {
+                member: mine.member && !theirs.member,
+                below: mine.below.difference(&theirs.below),
+            },
+            None => mine.clone(),
+        })
+    }
+
+    /// The paths that are neither in `other` nor below a path of it.
+    pub fn outside(&self, other: &Self) -> Self {
+        if other.is_empty() {
+            return self.clone();
+        }
+        self.combine(other, |mine, theirs| match theirs {
+            Some(theirs) if theirs.member => Node::default(),
+            Some(theirs) => Node {
+                member: mine.member,
+                below: mine.below.outside(&theirs.below),
+            },
+            None => mine.clone(),
+        })
+    }
+
+    fn combine(&self, other: &Self, join: impl Fn(&Node, Option<&Node>) -> Node) -> Self {
+        let steps = self
+            .steps
+            .iter()
+            .map(|(step, node)| (step.clone(), join(node, other.get(step))));
+        Self {
+            steps: steps.filter(|(_, node)| !node.is_empty()).collect(),
+        }
+    }
+
+    /// The set with every struct field in it that has something below; keys of maps are not added.
+    pub(super) fn with_named_fields(&self, schema: &SchemaRef) -> Self {
+        let steps = self.steps.iter().map(|(step, node)| {
+            let (child, named) = match step {
+                Element::Field(name) => (
+                    schema.child(name),
+                    schema.kind() == SchemaKind::Struct && schema.field(name).is_some(),
+                ),
+                _ => (schema.elem(), false),
+            };
+            let child = child.unwrap_or_else(SchemaRef::any);
+            let node = Node {
+                member: node.member || named && !node.below.is_empty(),
+                below: node.below.with_named_fields(&child),
+            };
+            (step.clone(), node)
+        });
+        Self {
+            steps: steps.collect(),
+        }
+    }
+
+    /// Every path, members of a level before what is below them, as upstream lists conflicts.
+    pub fn paths(&self) -> Vec<Vec<Element>> {
+        let mut paths = Vec::new();
+        self.collect(&mut Vec::new(), &mut paths);
+        paths
+    }
+
+    fn collect(&self, prefix: &mut Vec<Element>, paths: &mut Vec<Vec<Element>>) {
+        for (step, _) in self.steps.iter().filter(|(_, node)| node.member) {
+            let mut path = prefix.clone();
+            path.push(step.clone());
+            paths.push(path);
+        }
+        for (step, node) in &self.steps {
+            prefix.push(step.clone());
+            node.below.collect(prefix, paths);
+            prefix.pop();
+        }
+    }
+
+    /// Reads `fieldsV1`.
+    pub fn parse(fields: &Value) -> Result<Self, FieldsError> {
+        Self::parse_node(fields, 0).map(|node| node.below)
+    }
+
+    fn parse_node(value: &Value, depth: usize) -> Result<Node, FieldsError> {
+        let error = |step: &str| FieldsError { step: step.into() };
+        let map = match value {
+            Value::Object(map) if depth < MAX_DEPTH => map,
+            other => return Err(error(&other.to_string())),
+        };
+        let mut node = Node {
+            member: map.is_empty(),
+            below: Self::default(),
+        };
+        let mut steps = Vec::with_capacity(map.len());
+        for (text, value) in map {
+            if text == "." {
+                node.member = true;
+                continue;
+            }
+            let step = Element::parse(text).ok_or_else(|| error(text))?;
+            steps.push((step, Self::parse_node(value, depth + 1)?));
+        }
+        steps.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        // The same key may be spelled in two ways.
+        steps.dedup_by(|later, first| later.0 == first.0);
+        node.below = Self { steps };
+        Ok(node)
+    }
+
+    /// The form that `fieldsV1` has.
+    pub fn to_value(&self) -> Value {
+        let entries = self.steps.iter().map(|(step, node)| {
+            let mut value = node.below.to_value();
+            if let Value::Object(map) = &mut value
+                && node.member
+                && !map.is_empty()
+            {
+                map.shift_insert(0, ".".to_owned(), Value::Object(Map::new()));
+            }
+            (step.to_key(), value)
+        });
+        Value::Object(entries.collect())
+    }
+}

@@ -1,0 +1,402 @@
+//! Field sets, owners and applied configurations, as upstream has them.
+
+use serde_json::{Value, json};
+
+use super::entries::Entries;
+use super::*;
+use crate::{Object, Registry};
+
+const NOW: &str = "2030-01-01T00:00:00Z";
+const LATER: &str = "2030-01-01T00:01:00Z";
+
+fn manager(group: &str, plural: &str, subresource: &'static str) -> FieldManager {
+    let resource = Registry::builtin().by_plural(group, "v1", plural);
+    FieldManager::new(resource.expect("the kind is served"), subresource)
+}
+
+fn config_maps() -> FieldManager {
+    manager("", "configmaps", "")
+}
+
+fn object(value: Value) -> Object {
+    Object::from_value(value).expect("an object")
+}
+
+fn config_map(data: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": data})
+}
+
+/// Manager, operation and fields of each entry.
+fn owners(object: &Object) -> Vec<(String, String, Value)> {
+    let text = |entry: &Value, key: &str| entry[key].as_str().unwrap_or_default().to_owned();
+    object
+        .at("metadata.managedFields")
+        .items()
+        .filter_map(|entry| entry.value().cloned())
+        .map(|entry| {
+            (
+                text(&entry, "manager"),
+                text(&entry, "operation"),
+                entry["fieldsV1"].clone(),
+            )
+        })
+        .collect()
+}
+
+fn owner(manager: &str, operation: &str, fields: Value) -> (String, String, Value) {
+    (manager.to_owned(), operation.to_owned(), fields)
+}
+
+/// What `who` applies to `live`.
+fn apply(
+    live: Option<&Object>,
+    config: &Value,
+    who: &str,
+    force: bool,
+) -> Result<Object, ApplyError> {
+    let applied = config_maps().apply(live, config, who, force, NOW)?;
+    Ok(object(applied.object))
+}
+
+#[test]
+fn field_sets_read_as_they_are_written() {
+    let fields = json!({
+        "f:metadata": {"f:finalizers": {".": {}, "v:\"example.com/a\"": {}}},
+        "f:spec": {"f:ports": {"k:{\"containerPort\":80,\"protocol\":\"TCP\"}": {".": {}, "f:name": {}}, "i:3": {}}},
+    });
+    let set = FieldSet::parse(&fields).expect("well-formed");
+    assert_eq!(set.to_value(), fields);
+    let spelled = json!({"f:spec": {"f:ports": {"k:{ \"protocol\":\"TCP\", \"containerPort\":80}": {"f:name": {}}}}});
+    let spelled = FieldSet::parse(&spelled).expect("well-formed");
+    assert_eq!(spelled.intersection(&set), spelled);
+    let step = FieldSet::parse(&json!({"f:a": {"x": {}}})).expect_err("no such step");
+    assert_eq!(step.to_string(), "\"x\" is not a step of a field set");
+}
+
+#[test]
+fn sets_of_any_depth_are_refused_in_bounded_stack() {
+    let mut deep = json!({});
+    for _ in 0..600 {
+        deep = json!({"f:a": deep});
+    }
+    FieldSet::parse(&deep).expect_err("too deep");
+}
+
+#[test]
+fn sets_are_joined_and_taken_apart_by_path() {
+    let set = |value| FieldSet::parse(&value).expect("well-formed");
+    let both = set(json!({"f:a": {".": {}, "f:b": {}, "f:c": {}}, "f:d": {}}));
+    let part = set(json!({"f:a": {".": {}, "f:b": {}}}));
+    assert_eq!(part.clone().union(&both), both);
+    assert_eq!(
+        both.difference(&part),
+        set(json!({"f:a": {"f:c": {}}, "f:d": {}}))
+    );
+    assert_eq!(both.outside(&part), set(json!({"f:d": {}})));
+    assert_eq!(both.intersection(&part), part);
+    assert!(both.difference(&both).is_empty());
+}
+
+#[test]
+fn a_creation_owns_what_it_says_with_its_defaults() {
+    let deployments = manager("apps", "deployments", "");
+    let mut new = object(json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "x", "labels": {"a": "b"}},
+        "spec": {
+            "replicas": 1, "selector": {"matchLabels": {"app": "x"}}, "strategy": {"type": "Recreate"},
+            "template": {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [
+                {"name": "a", "env": [{"name": "A", "value": "1"}], "resources": {}},
+            ]}},
+        },
+        "status": {"replicas": 3},
+    }));
+    deployments.update(None, &mut new, "kubectl-create", NOW);
+    let fields = json!({
+        "f:metadata": {"f:labels": {".": {}, "f:a": {}}},
+        "f:spec": {
+            "f:replicas": {}, "f:selector": {}, "f:strategy": {"f:type": {}},
+            "f:template": {"f:metadata": {"f:labels": {".": {}, "f:app": {}}}, "f:spec": {"f:containers": {
+                "k:{\"name\":\"a\"}": {
+                    ".": {}, "f:name": {}, "f:resources": {},
+                    "f:env": {".": {}, "k:{\"name\":\"A\"}": {".": {}, "f:name": {}, "f:value": {}}},
+                },
+            }}},
+        },
+    });
+    assert_eq!(owners(&new), [owner("kubectl-create", "Update", fields)]);
+}
+
+#[test]
+fn updates_own_what_they_change_and_nothing_else() {
+    let mut first = object(config_map(json!({"a": "1", "b": "1"})));
+    config_maps().update(None, &mut first, "one", NOW);
+    let mut second = first.clone();
+    second.set("data.b", "2");
+    second.set("data.c", "2");
+    config_maps().update(Some(&first), &mut second, "two", LATER);
+    assert_eq!(
+        owners(&second),
+        [
+            owner("one", "Update", json!({"f:data": {".": {}, "f:a": {}}})),
+            owner("two", "Update", json!({"f:data": {"f:b": {}, "f:c": {}}})),
+        ]
+    );
+    let mut same = second.clone();
+    same.remove("metadata.managedFields");
+    config_maps().update(Some(&second), &mut same, "three", LATER);
+    assert_eq!(
+        same, second,
+        "an update that changes nothing changes no owner"
+    );
+    let mut gone = second.clone();
+    gone.remove("data");
+    config_maps().update(Some(&second), &mut gone, "three", LATER);
+    assert_eq!(owners(&gone), []);
+}
+
+#[test]
+fn status_is_owned_through_status_alone() {
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": {"containers": [{"name": "a"}]},
+        "status": {"phase": "Pending"},
+    });
+    let mut new = object(pod);
+    manager("", "pods", "").update(None, &mut new, "one", NOW);
+    let mut next = new.clone();
+    next.set("status.phase", "Running");
+    next.set("spec.nodeName", "ignored");
+    manager("", "pods", "status").update(Some(&new), &mut next, "kubelet", LATER);
+    let entries = next.at("metadata.managedFields");
+    let last = entries
+        .items()
+        .last()
+        .expect("two entries")
+        .value()
+        .expect("an entry")
+        .clone();
+    assert_eq!(last["subresource"], "status");
+    assert_eq!(last["fieldsV1"], json!({"f:status": {"f:phase": {}}}));
+    assert_eq!(entries.len(), 2);
+}
+
+#[test]
+fn applying_merges_takes_away_and_gives_up() {
+    let made =
+        apply(None, &config_map(json!({"a": "1", "b": "1"})), "one", false).expect("created");
+    assert_eq!(
+        owners(&made),
+        [owner(
+            "one",
+            "Apply",
+            json!({"f:data": {"f:a": {}, "f:b": {}}})
+        )]
+    );
+    let shared = apply(
+        Some(&made),
+        &config_map(json!({"b": "1", "c": "1"})),
+        "two",
+        false,
+    );
+    let shared = shared.expect("the same value is no conflict");
+    // `a` goes: only `one` wanted it; `b` stays for `two`.
+    let less = apply(Some(&shared), &config_map(json!({})), "one", false).expect("applied");
+    assert_eq!(less.at("data").value(), Some(&json!({"b": "1", "c": "1"})));
+    assert_eq!(
+        owners(&less),
+        [
+            owner("one", "Apply", json!({"f:data": {}})),
+            owner("two", "Apply", json!({"f:data": {"f:b": {}, "f:c": {}}})),
+        ]
+    );
+}
+
+#[test]
+fn conflicts_name_every_owner_and_force_takes_all() {
+    let made =
+        apply(None, &config_map(json!({"a": "1", "b": "1"})), "one", false).expect("created");
+    let mut edited = made.clone();
+    edited.set("data.b", "2");
+    config_maps().update(Some(&made), &mut edited, "ed", NOW);
+    let wanted = config_map(json!({"a": "3", "b": "3"}));
+    let error = apply(Some(&edited), &wanted, "two", false).expect_err("conflicts");
+    assert_eq!(
+        error.to_string(),
+        "Apply failed with 2 conflicts: conflicts with \"ed\" using v1:\n- .data.b\nconflicts with \"one\":\n- .data.a"
+    );
+    let ApplyError::Conflicts(conflicts) = error else {
+        panic!("not conflicts");
+    };
+    assert_eq!(conflicts[0].message(), "conflict with \"ed\" using v1");
+    assert_eq!(conflicts[1].field(), ".data.a");
+    let forced = apply(Some(&edited), &wanted, "two", true).expect("forced");
+    assert_eq!(
+        owners(&forced),
+        [owner(
+            "two",
+            "Apply",
+            json!({"f:data": {"f:a": {}, "f:b": {}}})
+        )]
+    );
+}
+
+#[test]
+fn what_was_there_before_the_first_apply_has_an_owner() {
+    let live = object(config_map(json!({"a": "1"})));
+    let error =
+        apply(Some(&live), &config_map(json!({"a": "2"})), "one", false).expect_err("a conflict");
+    assert_eq!(
+        error.to_string(),
+        "Apply failed with 1 conflict: conflict with \"before-first-apply\" using v1: .data.a"
+    );
+}
+
+#[test]
+fn kubectl_takes_over_what_it_applied_on_the_client() {
+    let mut live = object(config_map(json!({"a": "1"})));
+    let last = config_map(json!({"a": "1"})).to_string();
+    live.map_mut("metadata.annotations")
+        .insert(LAST_APPLIED.into(), last.into());
+    config_maps().update(None, &mut live, "kubectl-client-side-apply", NOW);
+    let wanted = config_map(json!({"a": "2"}));
+    apply(Some(&live), &wanted, "other", false).expect_err("others may not");
+    let applied = apply(Some(&live), &wanted, "kubectl", false).expect("kubectl may");
+    let annotation = applied
+        .at("metadata.annotations")
+        .entry(LAST_APPLIED)
+        .str()
+        .to_owned();
+    let annotation: Value = serde_json::from_str(&annotation).expect("JSON");
+    assert_eq!(annotation, wanted);
+    live.set("data.a", "edited");
+    apply(Some(&live), &wanted, "kubectl", false).expect_err("changed since");
+}
+
+#[test]
+fn items_of_keyed_lists_belong_to_whoever_applies_them() {
+    let services = manager("", "services", "");
+    let service = |ports: Value| json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}, "spec": {"ports": ports}});
+    let apply = |live: Option<&Object>, ports: Value, who: &str| {
+        let applied = services.apply(live, &service(ports), who, false, NOW);
+        object(applied.expect("no conflict").object)
+    };
+    let one = apply(None, json!([{"port": 80}, {"port": 90}]), "one");
+    let two = apply(
+        Some(&one),
+        json!([{"port": 70}, {"port": 80, "protocol": "TCP"}]),
+        "two",
+    );
+    let ports = |object: &Object| -> Vec<i64> {
+        let ports = object.at("spec.ports");
+        ports
+            .items()
+            .filter_map(|port| port.key("port").as_i64())
+            .collect()
+    };
+    assert_eq!(ports(&two), [70, 80, 90]);
+    let three = apply(Some(&two), json!([{"port": 90}]), "one");
+    assert_eq!(ports(&three), [70, 80, 90], "80 is two's as well");
+    let four = apply(Some(&three), json!([]), "one");
+    assert_eq!(ports(&four), [70, 80]);
+}
+
+#[test]
+fn configurations_that_do_not_fit_are_refused_in_upstreams_words() {
+    let refuse = |config: Value| {
+        apply(None, &config, "one", false)
+            .expect_err("refused")
+            .to_string()
+    };
+    let mut unknown = config_map(json!({}));
+    unknown["bogus"] = json!(1);
+    let head = "failed to create typed patch object (/x; /v1, Kind=ConfigMap): ";
+    assert_eq!(
+        refuse(unknown),
+        format!("{head}.bogus: field not declared in schema")
+    );
+    assert_eq!(
+        refuse(config_map(json!({"a": 1}))),
+        format!("{head}.data.a: expected string, got &value.valueUnstructured{{Value:1}}")
+    );
+    let mut twice = config_map(json!({}));
+    twice["metadata"]["finalizers"] = json!(["example.com/a", "example.com/a"]);
+    assert_eq!(
+        refuse(twice),
+        format!("{head}.metadata.finalizers: duplicate entries for key [=\"example.com/a\"]")
+    );
+    let mut owned = config_map(json!({}));
+    owned["metadata"]["managedFields"] = json!([]);
+    assert_eq!(refuse(owned), "metadata.managedFields must be nil");
+    assert_eq!(
+        refuse(json!({"apiVersion": "v2", "kind": "ConfigMap"})),
+        "invalid object type: /v2, Kind=ConfigMap"
+    );
+}
+
+#[test]
+fn an_unchanged_object_keeps_its_times() {
+    let made = apply(None, &config_map(json!({"a": "1"})), "one", false).expect("created");
+    let again = config_maps().apply(
+        Some(&made),
+        &config_map(json!({"a": "1"})),
+        "one",
+        false,
+        LATER,
+    );
+    assert_eq!(object(again.expect("applied").object), made);
+}
+
+#[test]
+fn the_oldest_updaters_share_an_entry() {
+    let mut live = object(config_map(json!({"k": "v"})));
+    config_maps().update(None, &mut live, "u0", "2030-01-01T00:00:00Z");
+    for n in 1..14 {
+        let mut next = live.clone();
+        next.set(&format!("data.k{n}"), "v");
+        config_maps().update(
+            Some(&live),
+            &mut next,
+            &format!("u{n}"),
+            &format!("2030-01-01T00:00:{n:02}Z"),
+        );
+        live = next;
+    }
+    let entries = owners(&live);
+    assert_eq!(entries.len(), 10);
+    assert_eq!(entries[0].0, "ancient-changes");
+    let fields =
+        json!({"f:data": {".": {}, "f:k": {}, "f:k1": {}, "f:k2": {}, "f:k3": {}, "f:k4": {}}});
+    assert_eq!(entries[0].2, fields);
+}
+
+#[test]
+fn one_empty_entry_makes_all_owners_forgotten() {
+    let mut live = object(config_map(json!({"a": "1"})));
+    config_maps().update(None, &mut live, "one", NOW);
+    let mut next = live.clone();
+    next.set("metadata.managedFields", json!([{}]));
+    config_maps().update(Some(&live), &mut next, "two", NOW);
+    assert_eq!(owners(&next), []);
+    let mut damaged = live.clone();
+    damaged.set(
+        "metadata.managedFields",
+        json!([{"manager": "x", "operation": "Steal"}]),
+    );
+    config_maps().update(Some(&live), &mut damaged, "two", NOW);
+    assert_eq!(
+        owners(&damaged),
+        owners(&live),
+        "what can't be read is not believed"
+    );
+}
+
+#[test]
+fn entries_survive_a_round_trip() {
+    let entries = json!([
+        {"manager": "b", "operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1",
+         "fieldsV1": {"f:data": {"f:a": {}}}},
+        {"manager": "a", "operation": "Update", "apiVersion": "v1", "time": NOW, "fieldsType": "FieldsV1",
+         "fieldsV1": {"f:status": {"f:phase": {}}}, "subresource": "status"},
+    ]);
+    let decoded = Entries::decode(&entries).expect("well-formed");
+    assert_eq!(decoded.encode(), Some(entries));
+}
