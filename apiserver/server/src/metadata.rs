@@ -7,7 +7,7 @@ use coracle_api::field_errors::ErrorType;
 use coracle_api::validation::{metadata, names};
 use coracle_api::{FieldErrors, Object, Resource};
 use coracle_clock::Clock;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// Characters of a generated name that are kept before the suffix.
 const MAX_GENERATED_BASE: usize = 58;
@@ -325,25 +325,52 @@ pub(crate) fn validate_update(new: &Object, old: &Object, errors: &mut FieldErro
 
 /// Whether everything but metadata and status is the same.
 pub(crate) fn same_spec(new: &Object, old: &Object) -> bool {
-    let rest = |object: &Object| {
-        let keys = object
-            .root()
-            .iter()
-            .filter(|(key, _)| !matches!(key.as_str(), "metadata" | "status"));
-        keys.map(|(key, value)| (key.clone(), value.clone()))
-            .collect::<serde_json::Map<_, _>>()
-    };
-    rest(new) == rest(old)
+    same_but(new.root(), old.root(), |key, new, old| {
+        matches!(key, "metadata" | "status") || new == old
+    })
 }
 
-/// Whether the objects are equal but for `resourceVersion`.
+/// Whether the objects are equal but for `resourceVersion` and the times at which fields changed owners.
 pub(crate) fn same(new: &Object, old: &Object) -> bool {
-    let strip = |object: &Object| {
-        let mut object = object.clone();
-        object.metadata_mut().shift_remove("resourceVersion");
-        object
+    same_but(new.root(), old.root(), |key, new, old| {
+        match (key, new, old) {
+            ("metadata", Some(Value::Object(new)), Some(Value::Object(old))) => {
+                same_but(new, old, |key, new, old| match key {
+                    "resourceVersion" => true,
+                    "managedFields" => new == old || same_owners(new, old),
+                    _ => new == old,
+                })
+            }
+            _ => new == old,
+        }
+    })
+}
+
+/// Whether `same` holds for every key of two maps.
+fn same_but(
+    new: &Map<String, Value>,
+    old: &Map<String, Value>,
+    same: impl Fn(&str, Option<&Value>, Option<&Value>) -> bool,
+) -> bool {
+    new.iter()
+        .all(|(key, value)| same(key, Some(value), old.get(key)))
+        && old
+            .iter()
+            .all(|(key, value)| new.contains_key(key) || same(key, None, Some(value)))
+}
+
+/// Whether `managedFields` are equal but for their times.
+fn same_owners(new: Option<&Value>, old: Option<&Value>) -> bool {
+    let (Some(Value::Array(new)), Some(Value::Array(old))) = (new, old) else {
+        return false;
     };
-    strip(new) == strip(old)
+    new.len() == old.len()
+        && new.iter().zip(old).all(|pair| match pair {
+            (Value::Object(new), Value::Object(old)) => {
+                same_but(new, old, |key, new, old| key == "time" || new == old)
+            }
+            (new, old) => new == old,
+        })
 }
 
 /// The finalizers of an object.

@@ -1,8 +1,12 @@
 //! `CreateOptions`, `UpdateOptions`, `PatchOptions`, `DeleteOptions` and `ListOptions`: what the query (and a
 //! deletion's body) asks besides the object.
 
+use std::borrow::Cow;
+
 use coracle_api::field_errors::ErrorType;
 use coracle_api::{FieldErrors, Object};
+use http::HeaderMap;
+use http::header::USER_AGENT;
 use serde_json::Value;
 
 use crate::request_info::{Query, truthy};
@@ -31,13 +35,47 @@ pub(crate) struct WriteOptions {
     pub field_manager: String,
     /// Unknown and duplicate fields.
     pub field_validation: FieldValidation,
+    /// Whether a configuration is applied, which settles who owns what by itself.
+    pub applied: bool,
+    /// Whether an applied configuration takes fields from their owners.
+    pub force: bool,
 }
 
 impl WriteOptions {
     /// Reads the query; `kind` is `CreateOptions`, `UpdateOptions` or `PatchOptions`, for messages.
     pub(crate) fn parse(query: &Query, kind: &str) -> Result<Self> {
+        Self::read(query, kind, false)
+    }
+
+    /// Reads the query of a request that applies a configuration.
+    pub(crate) fn parse_apply(query: &Query) -> Result<Self> {
+        Self::read(query, "PatchOptions", true)
+    }
+
+    /// Who owns what the request writes: the stated manager, or the program that the client says it is.
+    pub(crate) fn manager<'a>(&'a self, headers: &'a HeaderMap) -> Cow<'a, str> {
+        if !self.field_manager.is_empty() {
+            return Cow::Borrowed(&self.field_manager);
+        }
+        let agent = headers
+            .get(USER_AGENT)
+            .and_then(|agent| agent.to_str().ok());
+        let program = agent
+            .unwrap_or_default()
+            .split('/')
+            .next()
+            .unwrap_or_default();
+        let printable = program.chars().filter(|character| !character.is_control());
+        printable.take(MAX_FIELD_MANAGER).collect()
+    }
+
+    fn read(query: &Query, kind: &str, applied: bool) -> Result<Self> {
         let mut errors = FieldErrors::default();
         let field_manager = query.get("fieldManager").unwrap_or_default().to_owned();
+        if applied && field_manager.is_empty() {
+            let detail = "is required for apply patch";
+            errors.push(ErrorType::Required, "fieldManager", None, detail);
+        }
         check_field_manager(&field_manager, &mut errors);
         let dry_run = dry_run(&dry_run_values(query), &mut errors);
         let field_validation = match query.get("fieldValidation").unwrap_or_default() {
@@ -55,7 +93,8 @@ impl WriteOptions {
                 FieldValidation::Warn
             }
         };
-        if kind == "PatchOptions" && query.has("force") && truthy(query.get("force")) {
+        let force = query.has("force") && truthy(query.get("force"));
+        if kind == "PatchOptions" && force && !applied {
             errors.push(
                 ErrorType::Forbidden,
                 "force",
@@ -70,6 +109,8 @@ impl WriteOptions {
                 dry_run,
                 field_manager,
                 field_validation,
+                applied,
+                force,
             },
         )
     }

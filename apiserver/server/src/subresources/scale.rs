@@ -10,10 +10,10 @@ use crate::answer::{Answer, Shown};
 use crate::call::Call;
 use crate::decode;
 use crate::negotiate;
-use crate::options::WriteOptions;
+use crate::options::{FieldValidation, WriteOptions};
 use crate::server::Server;
 use crate::status::{ApiError, Result};
-use crate::verbs::{patch, update};
+use crate::verbs::{apply, patch, update};
 
 /// Answers with the object's scale.
 pub(crate) async fn get(server: &Server, call: &Call) -> Result<Answer> {
@@ -41,6 +41,9 @@ pub(crate) async fn put(server: &Server, call: &Call, body: Bytes) -> Result<Ans
 
 /// Patches the scale.
 pub(crate) async fn patch(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
+    if apply::is_apply(call) {
+        return apply_scale(server, call, body).await;
+    }
     let change = patch::parse(negotiate::media_type(&call.headers), &body)?;
     let options = WriteOptions::parse(&call.info.query, "PatchOptions")?;
     let make = |old: &Object| {
@@ -50,6 +53,33 @@ pub(crate) async fn patch(server: &Server, call: &Call, body: Bytes) -> Result<A
         Ok((decoded.object, decoded.warnings))
     };
     write(server, call, &options, false, &make).await
+}
+
+/// Applies a configuration of the scale: the object's replicas alone.
+async fn apply_scale(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
+    let options = WriteOptions::parse_apply(&call.info.query)?;
+    let config = apply::Config::read(&body)?;
+    let manager = apply::field_manager(call);
+    let change = update::Change {
+        part: update::Part::Main,
+        uid_precondition: false,
+        make: &|old| {
+            let replicas = manager.of_scale(&config.value)?;
+            let (manager_name, force) = (&options.field_manager, options.force);
+            // Upstream leaves the time out of what it carries over from a scale.
+            let applied = manager.apply(Some(old), &replicas, manager_name, force, "")?;
+            let warnings = config.findings(&options)?;
+            let expected = decode::Expected::of(call.resource);
+            let body = decode::value(applied.object, expected, FieldValidation::Ignore)?;
+            update::check_name(call, &body.object)?;
+            crate::verbs::create::check_namespace(call, &body.object)?;
+            validate(call, &body.object)?;
+            Ok(decode::Body { warnings, ..body })
+        },
+    };
+    let outcome = update::apply(server, call, &options, &change).await?;
+    let outcome = outcome.ok_or_else(|| ApiError::not_found(call.resource, call.name()))?;
+    answer(server, call, &outcome.object(), outcome.warnings().to_vec())
 }
 
 type MakeScale<'a> = dyn Fn(&Object) -> Result<(Object, Vec<String>)> + Sync + 'a;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use coracle_api::{FieldErrors, Object};
 use http::StatusCode;
 
-use super::{MAX_RETRIES, expected, set_defaults, time_to_live, warnings};
+use super::{MAX_RETRIES, apply, expected, set_defaults, time_to_live, warnings};
 use crate::admission::{Attributes, Operation};
 use crate::answer::{Answer, Shown, settle};
 use crate::call::Call;
@@ -57,6 +57,11 @@ pub(crate) async fn store(
         .into_iter()
         .collect();
     set_defaults(&mut object, resource);
+    if !options.applied {
+        let now = metadata::seconds(server.clock().now());
+        let manager = options.manager(&call.headers);
+        apply::field_manager(call).update(None, &mut object, &manager, &now);
+    }
     let name = object.name().to_owned();
     let attributes = Attributes {
         operation: Operation::Create,

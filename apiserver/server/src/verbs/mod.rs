@@ -1,5 +1,6 @@
 //! One file per verb; each is generic over the resource.
 
+pub(crate) mod apply;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod get;

@@ -1,12 +1,13 @@
-//! PATCH: JSON, merge and strategic merge patches, applied to whatever is stored now.
+//! PATCH: JSON, merge and strategic merge patches, applied to whatever is stored now; applied configurations go to
+//! [`super::apply`].
 
 use bytes::Bytes;
 use coracle_api::field_errors::ErrorType;
 use coracle_api::patch::{Patch, PatchError, PatchType};
 use coracle_api::{FieldErrors, Object};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{expected, update};
+use super::{apply as server_side, expected, update};
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::decode;
@@ -65,6 +66,9 @@ impl From<PatchError> for ApiError {
 
 /// Patches the object that the path names.
 pub(crate) async fn patch(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
+    if server_side::is_apply(call) {
+        return server_side::apply(server, call, body).await;
+    }
     let patch = parse(negotiate::media_type(&call.headers), &body)?;
     let options = WriteOptions::parse(&call.info.query, "PatchOptions")?;
     let change = update::Change {
@@ -94,9 +98,14 @@ pub(crate) fn apply(call: &Call, parsed: &Parsed, old: &Object) -> Result<Value>
 pub(crate) fn decode_patched(
     call: &Call,
     parsed: &Parsed,
-    patched: Value,
+    mut patched: Value,
     options: &WriteOptions,
 ) -> Result<decode::Body> {
+    // An explicitly empty list asks to forget all owners, as one empty entry does.
+    let managed = patched.pointer_mut("/metadata/managedFields");
+    if let Some(managed) = managed.filter(|managed| managed.as_array().is_some_and(Vec::is_empty)) {
+        *managed = json!([{}]);
+    }
     let about_patch = |value: String, why: String| {
         let mut errors = FieldErrors::default();
         errors.push(ErrorType::Invalid, "patch", Some(Value::from(value)), why);

@@ -7,7 +7,10 @@ use coracle_api::{FieldErrors, Object};
 use http::StatusCode;
 use serde_json::Value;
 
-use super::{MAX_RETRIES, create, delete, expected, set_defaults, time_to_live, warnings};
+use super::{
+    MAX_RETRIES, apply as server_side, create, delete, expected, set_defaults, time_to_live,
+    warnings,
+};
 use crate::admission::{Attributes, Operation};
 use crate::answer::{Answer, Shown, settle};
 use crate::cache::Entry;
@@ -146,6 +149,8 @@ pub(crate) async fn apply(
     change: &Change<'_>,
 ) -> Result<Option<Outcome>> {
     let (resource, key) = (call.resource, call.key());
+    let owners = server_side::field_manager(call);
+    let manager = options.manager(&call.headers);
     for attempt in 0..=MAX_RETRIES {
         let Some(entry) = server.storage.get(resource, &key).await? else {
             return Ok(None);
@@ -160,6 +165,10 @@ pub(crate) async fn apply(
         restrict(call, change.part, &mut new, &old);
         set_defaults(&mut new, resource);
         metadata::prepare_update(&mut new, &old);
+        if !options.applied {
+            let now = metadata::seconds(server.clock().now());
+            owners.update(Some(&old), &mut new, &manager, &now);
+        }
         let attributes = Attributes {
             operation: Operation::Update,
             resource,
@@ -188,8 +197,11 @@ pub(crate) async fn apply(
         }
         if delete::finished(resource, &new) {
             return match delete::remove(server, call, &entry, &new, options.dry_run).await {
-                Ok(gone) => {
+                Ok(mut gone) => {
                     allocation.keep();
+                    // An update shows the revision that it was made of, even if it was the last.
+                    gone.metadata_mut()
+                        .insert("resourceVersion".to_owned(), old.resource_version().into());
                     Ok(Some(Outcome {
                         shown: Afterwards::Object(gone),
                         warnings: notes,
