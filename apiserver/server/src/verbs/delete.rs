@@ -333,7 +333,11 @@ fn decide(
                 .metadata("deletionTimestamp")
                 .parse::<Timestamp>()
                 .map_or(now.as_second(), |t| t.as_second().saturating_sub(before));
-            metadata::set_deletion(&mut next, stamp_seconds(started.saturating_add(seconds)), Some(seconds));
+            metadata::set_deletion(
+                &mut next,
+                stamp_seconds(started.saturating_add(seconds)),
+                Some(seconds),
+            );
             if seconds > 0 || held {
                 return Decision::Mark(next);
             }
