@@ -27,7 +27,8 @@ use futures::StreamExt;
 use http::{Request, Response};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
-use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::core::v1::{Endpoints, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +36,8 @@ use tokio_util::sync::CancellationToken;
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 /// How long a new cluster may take to make its first ServiceAccount.
 const ACCOUNT_LIMIT: Duration = Duration::from_secs(30);
+/// Between two attempts to make what belongs to the API server itself; the caches follow meanwhile.
+const REMAKE_EVERY: Duration = Duration::from_secs(1);
 
 /// What a cluster is made of.
 pub struct ClusterConfig {
@@ -106,15 +109,7 @@ impl Cluster {
             ));
         }
         // Side by side: each waits for the disk or for caches, and none for another.
-        let KubernetesService {
-            cluster_ip,
-            endpoint,
-        } = config.kubernetes;
-        let service = async {
-            api.bootstrap_kubernetes_service(cluster_ip, endpoint.ip(), endpoint.port())
-                .await
-                .context("failed to make the Service kubernetes")
-        };
+        let service = make_kubernetes_service(&api, config.kubernetes);
         let account = async {
             match config.controllers {
                 true => wait_for_default_account(&context).await,
@@ -126,6 +121,8 @@ impl Cluster {
         if let Some(kubelet) = kubelet.clone() {
             parts.spawn(async move { kubelet.run().await });
         }
+        let kept = keep_kubernetes_service(api.clone(), context.clone(), config.kubernetes);
+        parts.spawn(kept);
         Ok(Self {
             api,
             context,
@@ -190,6 +187,45 @@ async fn start_node(
     let kubelet = Kubelet::start(kubelet, context, runtime).await;
     local.set(kubelet.clone());
     Some(kubelet)
+}
+
+async fn make_kubernetes_service(api: &ApiServer, service: KubernetesService) -> Result<()> {
+    let KubernetesService {
+        cluster_ip,
+        endpoint,
+    } = service;
+    api.bootstrap_kubernetes_service(cluster_ip, endpoint.ip(), endpoint.port())
+        .await
+        .context("failed to make the Service kubernetes")
+}
+
+/// Makes the Service `kubernetes` and its endpoints again when they are deleted, as by
+/// `kubectl delete all --all`.
+async fn keep_kubernetes_service(api: ApiServer, context: Context, service: KubernetesService) {
+    let (services, endpoints, slices) = (
+        context.lister::<Service>(),
+        context.lister::<Endpoints>(),
+        context.lister::<EndpointSlice>(),
+    );
+    let key = ObjectKey::new("default", "kubernetes");
+    let keep = async {
+        tokio::join!(services.synced(), endpoints.synced(), slices.synced());
+        loop {
+            tokio::select! {
+                () = services.wait_until(|all| all.get(&key).is_none()) => {}
+                () = endpoints.wait_until(|all| all.get(&key).is_none()) => {}
+                () = slices.wait_until(|all| all.get(&key).is_none()) => {}
+            }
+            if let Err(error) = make_kubernetes_service(&api, service).await {
+                tracing::warn!("{error:#}");
+            }
+            tokio::time::sleep(REMAKE_EVERY).await;
+        }
+    };
+    tokio::select! {
+        () = context.stop().cancelled() => {}
+        () = keep => {}
+    }
 }
 
 /// A pod is refused until its namespace has the ServiceAccount `default`. In a new cluster that is a
