@@ -15,7 +15,7 @@ use tokio::sync::broadcast;
 use crate::apply::Applied;
 use crate::ready::{self, Progress};
 
-/// A problem is said again after this long, in case it has scrolled away.
+/// How often the objects that wait are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The terminal: lines that stay, and spinners below them when it is one.
@@ -33,6 +33,11 @@ impl Screen {
     /// A line that stays.
     pub(super) fn line(&self, text: String) {
         self.bars.suspend(|| anstream::println!("{text}"));
+    }
+
+    /// A line that stays, about what went wrong.
+    pub(super) fn error(&self, text: String) {
+        self.bars.suspend(|| anstream::eprintln!("error: {text}"));
     }
 
     /// What to type next.

@@ -24,10 +24,10 @@ mod yaml;
 
 pub use body::{TypeMeta, excerpt, type_meta_of_json, type_meta_of_yaml};
 pub use builder::{DefinitionId, FieldFacts, TableBuilder, TypeFacts, TypeId};
+pub(crate) use decode::zero;
 pub use decode::{
     DecodeError, Decoded, StrictError, decode_json, decode_value, decode_yaml, parse_json,
 };
-pub(crate) use decode::zero;
 pub use parse::TableError;
 pub use table::{
     FieldSchema, GroupVersionKind, ListType, MapType, PatchStrategy, SchemaKind, SchemaRef,
