@@ -37,12 +37,13 @@ impl Up {
         collect(child.stdout.take().expect("piped"), output.clone());
         collect(child.stderr.take().expect("piped"), output.clone());
         let mut up = Self { child, output };
-        poll(START_LIMIT, || match up.child.try_wait() {
-            Ok(None) if up.output().contains("coracle is up at ") => Ok(()),
+        let started = poll(START_LIMIT, || match up.child.try_wait() {
+            Ok(None) if up.output().contains("coracle is up at ") => Ok(Ok(())),
             Ok(None) => Err("it did not say that it is up".to_owned()),
-            Ok(Some(status)) => Err(format!("it ended: {status}\n{}", up.output())),
-            Err(error) => Err(error.to_string()),
+            Ok(Some(status)) => Ok(Err(format!("it ended: {status}\n{}", up.output()))),
+            Err(error) => Ok(Err(error.to_string())),
         })?;
+        started?;
         Ok(up)
     }
 
