@@ -131,6 +131,9 @@ async fn up(args: UpArgs) -> Result<()> {
     let kubectl = kubectl_command(merged.as_ref(), &data);
     let session = async {
         if manifests.is_empty() && args.filenames.is_empty() {
+            for line in progress::urls(cluster.context(), None).await {
+                screen.line(line);
+            }
             screen.hint(&kubectl, &["get nodes", "apply -f FILE"]);
         } else {
             deploy(&cluster, &manifests, node.as_ref(), &screen, &kubectl).await?;
@@ -260,7 +263,7 @@ async fn deploy(
         );
     }
     progress::follow(cluster.context(), &applied, images, screen).await;
-    for line in progress::urls(cluster.context(), &applied) {
+    for line in progress::urls(cluster.context(), Some(&applied)).await {
         screen.line(line);
     }
     let logs = progress::logs_hint(&applied);

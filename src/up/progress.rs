@@ -197,31 +197,34 @@ async fn next(images: &mut Option<broadcast::Receiver<RuntimeEvent>>) -> Runtime
     std::future::pending().await
 }
 
-/// The URLs of the NodePort Services that were applied.
-pub(super) fn urls(context: &Context, applied: &[Applied]) -> Vec<String> {
+/// A line for every node port of the Services in `of`, or of all Services: a cluster that is started
+/// again serves what it served before.
+pub(super) async fn urls(context: &Context, of: Option<&[Applied]>) -> Vec<String> {
     let services: Lister<Service> = context.lister();
-    let mut urls = Vec::new();
-    for object in applied
-        .iter()
-        .filter(|object| object.object["kind"] == "Service")
-    {
-        let Some(service) = services.get(&key_of(object)) else {
-            continue;
-        };
-        for port in service
+    services.synced().await;
+    let found = match of {
+        Some(applied) => {
+            let applied = applied
+                .iter()
+                .filter(|object| object.object["kind"] == "Service");
+            applied
+                .filter_map(|object| services.get(&key_of(object)))
+                .collect()
+        }
+        None => services.list(),
+    };
+    let lines = found.iter().flat_map(|service| {
+        let ports = service
             .spec
             .iter()
-            .flat_map(|spec| spec.ports.iter().flatten())
-        {
-            if let Some(node_port) = port.node_port.filter(|port| *port > 0) {
-                urls.push(format!(
-                    "\n  http://127.0.0.1:{node_port}/   ({})\n",
-                    object.name
-                ));
-            }
-        }
-    }
-    urls
+            .flat_map(|spec| spec.ports.iter().flatten());
+        let open = ports.filter_map(|port| port.node_port.filter(|port| *port > 0));
+        open.map(|port| {
+            let name = service.metadata.name.as_deref().unwrap_or_default();
+            format!("\n  http://127.0.0.1:{port}/   (service/{name})\n")
+        })
+    });
+    lines.collect()
 }
 
 /// A `logs` command for something that was applied.
