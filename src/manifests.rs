@@ -79,8 +79,14 @@ fn manifest_files(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn load_file(path: &Path, manifests: &mut Vec<Manifest>) -> Result<()> {
-    let text = fs::read_to_string(path)
+    let bytes = fs::read(path)
         .with_context(|| format!("failed to read the manifest {}", path.display()))?;
+    let Ok(text) = String::from_utf8(bytes) else {
+        bail!(
+            "{} is not text: -f takes manifests in YAML or JSON (`coracle image load` takes .wasm files)",
+            path.display()
+        );
+    };
     let absolute = fs::canonicalize(path)
         .with_context(|| format!("failed to resolve the path {}", path.display()))?;
     let folder = absolute.parent().unwrap_or(Path::new("/"));
@@ -89,8 +95,13 @@ fn load_file(path: &Path, manifests: &mut Vec<Manifest>) -> Result<()> {
 
 fn parse(text: &str, source: &str, folder: &Path, manifests: &mut Vec<Manifest>) -> Result<()> {
     let options = serde_saphyr::options! { legacy_octal_numbers: true };
-    let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options)
-        .map_err(|error| anyhow!("{source} is not valid YAML: {error}"))?;
+    let documents: Vec<Value> =
+        serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
+            // The parser knows no file names, and begins its report as we begin ours.
+            let report = error.to_string().replace("<input>", source);
+            let report = report.strip_prefix("error: ").unwrap_or(&report);
+            anyhow!("{source} is not valid YAML: {report}")
+        })?;
     for (index, document) in documents.into_iter().enumerate() {
         let source = format!("{source}, document {}", index + 1);
         flatten(document, &source, folder, manifests)?;
@@ -235,6 +246,15 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_no_text_is_refused_with_what_to_do() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("app.wasm");
+        fs::write(&path, b"\0asm\x01\0\0\0\xff").expect("written");
+        let error = load(&[path]).expect_err("refused").to_string();
+        assert!(error.contains("app.wasm is not text"), "{error}");
+    }
+
+    #[test]
     fn what_is_missing_is_named_with_its_place() {
         let message = |text: &str| parse_all(text).expect_err("refused").to_string();
         assert_eq!(
@@ -249,6 +269,11 @@ mod tests {
             message("apiVersion: v1\nkind: Pod\nmetadata: {name: a, annotations: b}\n"),
             "a.yaml, document 1 (Pod): metadata.annotations is not a map"
         );
-        assert!(message("a: [1\n").starts_with("a.yaml is not valid YAML: "));
+        let broken = message("a: 1\nb: [1\nc: d\n");
+        assert!(
+            broken.starts_with("a.yaml is not valid YAML: line 3"),
+            "{broken}"
+        );
+        assert!(broken.contains("--> a.yaml:3:"), "{broken}");
     }
 }
