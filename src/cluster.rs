@@ -95,6 +95,9 @@ impl Cluster {
         api.bootstrap_namespaces()
             .await
             .context("failed to make the system namespaces")?;
+        api.bootstrap_priority_classes()
+            .await
+            .context("failed to make the system's priority classes")?;
 
         let stop = CancellationToken::new();
         let context = Context::new(client_factory(&api), clock.clone(), stop.clone());

@@ -3,7 +3,7 @@
 use coracle_clock::Timestamp;
 use serde_json::Value;
 
-use crate::{At, Object, Strategy, apps, coordination, core, discovery};
+use crate::{At, Object, Strategy, apps, coordination, core, discovery, scheduling, storage};
 
 /// One served resource: everything that the generic handlers, discovery, tables and selectors need.
 pub struct Resource {
@@ -285,6 +285,8 @@ static RESOURCES: &[&Resource] = &[
     &apps::v1::replica_set::RESOURCE,
     &coordination::v1::lease::RESOURCE,
     &discovery::v1::endpoint_slice::RESOURCE,
+    &scheduling::v1::priority_class::RESOURCE,
+    &storage::v1::storage_class::RESOURCE,
 ];
 
 /// The age of an object as kubectl prints it (`5s`, `3m20s`, `2d`), or `<unknown>`.

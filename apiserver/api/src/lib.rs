@@ -15,8 +15,10 @@ pub mod object;
 pub mod patch;
 pub mod protobuf;
 pub mod quantity;
+pub mod scheduling;
 pub mod schema;
 pub mod selector;
+pub mod storage;
 pub mod strategy;
 pub mod validation;
 

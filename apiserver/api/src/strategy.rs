@@ -36,11 +36,19 @@ pub trait Strategy: Send + Sync + 'static {
     /// Reports what is wrong with an object by itself.
     fn validate(&self, _new: &Object, _errors: &mut FieldErrors) {}
 
+    /// Reports what is wrong with a new object only; [`validate`](Self::validate) has run on it before.
+    fn validate_create(&self, _new: &Object, _errors: &mut FieldErrors) {}
+
     /// Reports what is wrong with a change; [`validate`](Self::validate) has run on `new` before.
     fn validate_update(&self, _new: &Object, _old: &Object, _errors: &mut FieldErrors) {}
 
     /// Reports what is wrong with a change of the status subresource.
     fn validate_status_update(&self, _new: &Object, _old: &Object, _errors: &mut FieldErrors) {}
+
+    /// Why the object of this name may never be deleted by its name, if so.
+    fn refuse_deletion(&self, _name: &str) -> Option<&'static str> {
+        None
+    }
 
     /// Texts for `Warning` headers about an accepted object.
     fn warnings(&self, _new: &Object, _old: Option<&Object>) -> Vec<String> {

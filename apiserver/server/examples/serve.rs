@@ -38,6 +38,7 @@ async fn main() -> Result<(), Failure> {
     config.authenticators.push(Box::new(tokens));
     let server = ApiServer::start(config).await?;
     server.bootstrap_namespaces().await?;
+    server.bootstrap_priority_classes().await?;
     let address = ServiceRanges::default().api_server();
     // Endpoints cannot be loopback addresses; nobody connects to this one.
     server

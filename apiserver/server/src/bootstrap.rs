@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use coracle_api::scheduling::v1::priority_class::SYSTEM_CLASSES;
 use futures::{StreamExt, TryStreamExt, stream};
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
@@ -29,6 +30,19 @@ impl ApiServer {
             let namespace =
                 json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
             self.ensure("/api/v1/namespaces", name, namespace, false)
+        });
+        self.together(made).await
+    }
+
+    /// Makes the priority classes of the system that are missing.
+    pub async fn bootstrap_priority_classes(&self) -> Result<(), BootstrapError> {
+        let made = SYSTEM_CLASSES.iter().map(|class| {
+            let object = json!({
+                "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": class.name},
+                "value": class.value, "description": class.description,
+            });
+            let path = "/apis/scheduling.k8s.io/v1/priorityclasses";
+            self.ensure(path, class.name, object, false)
         });
         self.together(made).await
     }

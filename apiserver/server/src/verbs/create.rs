@@ -88,6 +88,7 @@ pub(crate) async fn store(
         let mut errors = FieldErrors::default();
         metadata::validate(&object, resource, &mut errors);
         resource.strategy.validate(&object, &mut errors);
+        resource.strategy.validate_create(&object, &mut errors);
         if !errors.is_empty() {
             return Err(ApiError::invalid(resource, object.name(), &errors));
         }

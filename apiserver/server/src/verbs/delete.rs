@@ -42,6 +42,9 @@ const RETURN_DELETED: &[&str] = &[
 /// Deletes the object that the path names.
 pub(crate) async fn delete(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
     let options = options(call, &body)?;
+    if let Some(why) = call.resource.strategy.refuse_deletion(call.name()) {
+        return Err(ApiError::forbidden(call.resource, call.name(), why));
+    }
     let deleted = delete_one(server, call, call.namespace(), call.name(), &options).await?;
     let resource = call.resource;
     if deleted.gone && !RETURN_DELETED.contains(&resource.plural) {

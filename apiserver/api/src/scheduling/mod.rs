@@ -1,0 +1,3 @@
+//! Group `scheduling.k8s.io`.
+
+pub mod v1;

@@ -1,0 +1,160 @@
+//! StorageClass: how volumes that are asked for are made.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use coracle_clock::Timestamp;
+use serde_json::Value;
+
+use super::parameters;
+use crate::field_errors::ErrorType;
+use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, Storage, age};
+use crate::object::default_value;
+use crate::validation::{names, selectors};
+use crate::{At, FieldErrors, Object, Resource, Strategy};
+
+/// What the pipeline knows of storage classes.
+pub static RESOURCE: Resource = Resource {
+    group: "storage.k8s.io",
+    version: "v1",
+    kind: "StorageClass",
+    plural: "storageclasses",
+    singular: "storageclass",
+    short_names: &["sc"],
+    categories: &[],
+    namespaced: false,
+    verbs: ALL_VERBS,
+    subresources: &[],
+    columns: COLUMNS,
+    name_rule: NameRule::Subdomain,
+    generation: false,
+    create_on_update: false,
+    unconditional_update: true,
+    storage: Storage::Own,
+    deprecation: None,
+    strategy: &StorageClass,
+};
+
+/// StorageClass: how volumes that are asked for are made.
+pub struct StorageClass;
+
+/// Whether claims that name no class get this one.
+pub fn is_default(class: &Object) -> bool {
+    let annotations = class.at("metadata.annotations");
+    [
+        "storageclass.kubernetes.io/is-default-class",
+        "storageclass.beta.kubernetes.io/is-default-class",
+    ]
+    .iter()
+    .any(|key| annotations.entry(key).str() == "true")
+}
+
+impl Strategy for StorageClass {
+    fn default(&self, object: &mut Object) {
+        default_value(object.root_mut(), "reclaimPolicy", || "Delete".into());
+        default_value(object.root_mut(), "volumeBindingMode", || {
+            "Immediate".into()
+        });
+    }
+
+    fn validate(&self, new: &Object, errors: &mut FieldErrors) {
+        let provisioner = new.at("provisioner");
+        if provisioner.is_empty() {
+            errors.required(&provisioner, "");
+        } else {
+            for message in names::qualified_name(&provisioner.str().to_lowercase()) {
+                errors.invalid(&provisioner, message);
+            }
+        }
+        parameters(&new.at("parameters"), errors);
+        let policy = new.at("reclaimPolicy");
+        if !policy.is_empty() {
+            errors.one_of(&policy, &["Delete", "Retain"]);
+        }
+        errors.one_of(
+            &new.at("volumeBindingMode"),
+            &["Immediate", "WaitForFirstConsumer"],
+        );
+        topologies(&new.at("allowedTopologies"), errors);
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, errors: &mut FieldErrors) {
+        for field in ["parameters", "provisioner", "reclaimPolicy"] {
+            let (now, before) = (new.at(field), old.at(field));
+            let both_empty = now.is_empty() && before.is_empty();
+            if !both_empty && now.value() != before.value() {
+                errors.forbidden(&now, format!("updates to {field} are forbidden."));
+            }
+        }
+        errors.unchanged(new, old, &["volumeBindingMode"]);
+    }
+
+    fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
+        let mut name = object.name().to_owned();
+        if is_default(object) {
+            name.push_str(" (default)");
+        }
+        vec![
+            name.into(),
+            object.at("provisioner").str().into(),
+            object.at("reclaimPolicy").str().into(),
+            object.at("volumeBindingMode").str().into(),
+            object.at("allowVolumeExpansion").is_true().into(),
+            age(object, now),
+        ]
+    }
+}
+
+/// Reports what is wrong with the places where volumes may be made.
+fn topologies(at: &At<'_>, errors: &mut FieldErrors) {
+    // Upstream compares every term with a list of as many terms, of which those to come are still empty.
+    let mut seen: Vec<BTreeMap<String, BTreeSet<String>>> = vec![BTreeMap::new(); at.len()];
+    for (index, term) in at.items().enumerate() {
+        let mut expressions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for requirement in term.key("matchLabelExpressions").items() {
+            let values = requirement.key("values");
+            let mut set = BTreeSet::new();
+            if values.is_empty() {
+                errors.required(&values, "");
+            }
+            for value in values.items() {
+                if !set.insert(value.str().to_owned()) {
+                    errors.duplicate(&value);
+                }
+            }
+            let key = requirement.key("key");
+            selectors::label_key(&key, errors);
+            if expressions.insert(key.str().to_owned(), set).is_some() {
+                errors.push(ErrorType::Duplicate, key.path(), Some(key.str().into()), "");
+            }
+        }
+        for _ in seen.iter().filter(|other| **other == expressions) {
+            let path = term.key("matchLabelExpressions").path().to_owned();
+            errors.push(ErrorType::Duplicate, &path, Some("".into()), "");
+        }
+        seen[index] = expressions;
+    }
+}
+
+static COLUMNS: &[Column] = &[
+    NAME,
+    Column::string(
+        "Provisioner",
+        "provisioner indicates the type of the provisioner.",
+    ),
+    Column::string(
+        "ReclaimPolicy",
+        "reclaimPolicy controls the reclaimPolicy for dynamically provisioned PersistentVolumes of this storage \
+         class. Defaults to Delete.",
+    ),
+    Column::string(
+        "VolumeBindingMode",
+        "volumeBindingMode indicates how PersistentVolumeClaims should be provisioned and bound.  When unset, \
+         VolumeBindingImmediate is used. This field is only honored by servers that enable the VolumeScheduling \
+         feature.",
+    ),
+    Column::string(
+        "AllowVolumeExpansion",
+        "allowVolumeExpansion shows whether the storage class allow volume expand.",
+    ),
+    AGE,
+];
