@@ -4,7 +4,10 @@
 
 use std::collections::HashMap;
 
-use k8s_openapi::api::{apps, autoscaling, coordination, core, discovery, events};
+use k8s_openapi::api::{
+    apps, autoscaling, coordination, core, discovery, events, networking, node, policy, scheduling,
+    storage,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use schemars::SchemaGenerator;
 use serde_json::Value;
@@ -92,10 +95,33 @@ fn describe((group, version, kind): Kind, generator: &mut SchemaGenerator) {
         ("", "v1", "Status") => add!(meta::Status),
         ("apps", "v1", "Deployment") => add!(apps::v1::Deployment),
         ("apps", "v1", "ReplicaSet") => add!(apps::v1::ReplicaSet),
+        ("autoscaling", "v1", "HorizontalPodAutoscaler") => {
+            add!(autoscaling::v1::HorizontalPodAutoscaler)
+        }
         ("autoscaling", "v1", "Scale") => add!(autoscaling::v1::Scale),
+        ("autoscaling", "v2", "HorizontalPodAutoscaler") => {
+            add!(autoscaling::v2::HorizontalPodAutoscaler)
+        }
         ("coordination.k8s.io", "v1", "Lease") => add!(coordination::v1::Lease),
         ("discovery.k8s.io", "v1", "EndpointSlice") => add!(discovery::v1::EndpointSlice),
         ("events.k8s.io", "v1", "Event") => add!(events::v1::Event),
+        ("networking.k8s.io", "v1", "IPAddress") => add!(networking::v1::IPAddress),
+        ("networking.k8s.io", "v1", "Ingress") => add!(networking::v1::Ingress),
+        ("networking.k8s.io", "v1", "IngressClass") => add!(networking::v1::IngressClass),
+        ("networking.k8s.io", "v1", "NetworkPolicy") => add!(networking::v1::NetworkPolicy),
+        ("networking.k8s.io", "v1", "ServiceCIDR") => add!(networking::v1::ServiceCIDR),
+        ("node.k8s.io", "v1", "RuntimeClass") => add!(node::v1::RuntimeClass),
+        ("policy", "v1", "Eviction") => add!(policy::v1::Eviction),
+        ("policy", "v1", "PodDisruptionBudget") => add!(policy::v1::PodDisruptionBudget),
+        ("scheduling.k8s.io", "v1", "PriorityClass") => add!(scheduling::v1::PriorityClass),
+        ("storage.k8s.io", "v1", "CSIDriver") => add!(storage::v1::CSIDriver),
+        ("storage.k8s.io", "v1", "CSINode") => add!(storage::v1::CSINode),
+        ("storage.k8s.io", "v1", "CSIStorageCapacity") => add!(storage::v1::CSIStorageCapacity),
+        ("storage.k8s.io", "v1", "StorageClass") => add!(storage::v1::StorageClass),
+        ("storage.k8s.io", "v1", "VolumeAttachment") => add!(storage::v1::VolumeAttachment),
+        ("storage.k8s.io", "v1", "VolumeAttributesClass") => {
+            add!(storage::v1::VolumeAttributesClass)
+        }
         _ => {}
     }
 }
