@@ -126,6 +126,12 @@ macro_rules! storage_errors {
 
 storage_errors!(Error DatabaseError StorageError TableError TransactionError CommitError CompactionError SetDurabilityError);
 
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        ::redb::Error::Io(error).into()
+    }
+}
+
 /// Why a store couldn't be opened.
 #[derive(Debug, ThisError)]
 pub enum OpenError {
@@ -154,6 +160,15 @@ pub enum OpenError {
         /// What the database said.
         #[source]
         source: Error,
+    },
+
+    /// The store wasn't closed, and the journal that has its last writes is gone.
+    #[error("store {} lacks its journal {}, which has its last writes; put that file back beside it, or restore both from a backup", .path.display(), .journal.display())]
+    JournalMissing {
+        /// The data file.
+        path: PathBuf,
+        /// Where its journal should be.
+        journal: PathBuf,
     },
 
     /// A newer program wrote the store.

@@ -89,6 +89,25 @@ impl DataFile {
     }
 }
 
+/// Where the journal of the data file at `path` is.
+pub(super) fn journal_path(path: &Path) -> PathBuf {
+    let mut journal = OsString::from(path);
+    journal.push(".journal");
+    PathBuf::from(journal)
+}
+
+/// Opens the journal's file, or makes it.
+pub(super) fn open_journal(path: &Path) -> io::Result<File> {
+    match options().open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let file = options().create(true).open(path)?;
+            sync_folder(folder(path))?;
+            Ok(file)
+        }
+        opened => opened,
+    }
+}
+
 /// The file holds secrets: only its owner may read it.
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();

@@ -5,7 +5,7 @@
 //! | `versions` | key bytes, revision | a [`Record`]: what the key had from that revision on |
 //! | `log` | revision | the key that was written |
 //! | `expiries` | milliseconds since 1970, key bytes | – |
-//! | `meta` | name | `schema`, `cluster-id`, `compacted` |
+//! | `meta` | name | `schema`, `cluster-id`, `compacted`, and of the journal `epoch` and `needed` |
 //!
 //! The newest revision is the last one in `log`, or else `compacted`. Above `compacted` both tables
 //! are complete; at and below it `log` is empty and `versions` holds only what is still live.
@@ -19,7 +19,7 @@
 //! Numbers are little-endian; revisions and expiries have 8 bytes, the encryption key id 4.
 
 use bytes::Bytes;
-use redb::{ReadableTable, TableDefinition, WriteTransaction};
+use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use crate::error::Error;
 use crate::types::Revision;
@@ -32,6 +32,10 @@ pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta
 pub(super) const SCHEMA: &str = "schema";
 pub(super) const CLUSTER_ID: &str = "cluster-id";
 pub(super) const COMPACTED: &str = "compacted";
+/// Which of the journal's frames may follow on what the database has; see [`super::journal`].
+pub(super) const EPOCH: &str = "epoch";
+/// 1 while the store is open or after a crash: without its journal, answered writes may be missing.
+pub(super) const NEEDED: &str = "needed";
 
 const DELETED: u8 = 0;
 const PUT: u8 = 1;
@@ -129,20 +133,35 @@ pub(super) fn meta_number(
         .map_or(0, u64::from_le_bytes))
 }
 
+/// Writes a number of `meta`.
+pub(super) fn set_meta_number(
+    meta: &mut Table<'_, &'static str, &'static [u8]>,
+    name: &str,
+    number: u64,
+) -> Result<(), Error> {
+    meta.insert(name, number.to_le_bytes().as_slice())?;
+    Ok(())
+}
+
 /// One step of the schema, from the version before it to its own.
 pub(super) type Migration = fn(&WriteTransaction) -> Result<(), Error>;
 
 /// All steps there ever were: the first makes the tables, and a file's schema version is the number
 /// of steps it has taken. Steps are only ever added.
-pub(super) const MIGRATIONS: &[Migration] = &[create_tables];
+pub(super) const MIGRATIONS: &[Migration] = &[create_tables, begin_journal];
 
 fn create_tables(transaction: &WriteTransaction) -> Result<(), Error> {
     transaction.open_table(VERSIONS)?;
     transaction.open_table(LOG)?;
     transaction.open_table(EXPIRIES)?;
     let mut meta = transaction.open_table(META)?;
-    meta.insert(COMPACTED, Revision::FIRST.0.to_le_bytes().as_slice())?;
-    Ok(())
+    set_meta_number(&mut meta, COMPACTED, Revision::FIRST.0)
+}
+
+/// A program that knew no journal would not miss the writes in it: that is why this is a step.
+fn begin_journal(transaction: &WriteTransaction) -> Result<(), Error> {
+    let mut meta = transaction.open_table(META)?;
+    set_meta_number(&mut meta, EPOCH, 1)
 }
 
 /// What [`migrate`] found.
@@ -169,7 +188,7 @@ pub(super) fn migrate(
     }
     if !missing.is_empty() {
         let mut meta = transaction.open_table(META)?;
-        meta.insert(SCHEMA, (steps.len() as u64).to_le_bytes().as_slice())?;
+        set_meta_number(&mut meta, SCHEMA, steps.len() as u64)?;
     }
     Ok(Schema::Current)
 }
@@ -263,7 +282,7 @@ mod tests {
     #[test]
     fn an_older_schema_takes_the_missing_steps() {
         let database = database();
-        run(&database, MIGRATIONS).unwrap();
+        run(&database, &[create_tables]).unwrap();
         assert_eq!(state(&database), (1, false));
         run(&database, &[fail, add_marker]).unwrap();
         assert_eq!(state(&database), (2, true));
@@ -272,7 +291,7 @@ mod tests {
     #[test]
     fn a_failed_step_changes_nothing() {
         let database = database();
-        run(&database, MIGRATIONS).unwrap();
+        run(&database, &[create_tables]).unwrap();
         run(&database, &[create_tables, add_marker, fail]).unwrap_err();
         assert_eq!(state(&database), (1, false));
     }
@@ -281,6 +300,7 @@ mod tests {
     fn a_newer_schema_is_refused() {
         let database = database();
         run(&database, &[create_tables, add_marker]).unwrap();
-        assert_eq!(run(&database, MIGRATIONS).unwrap(), Schema::Newer(2));
+        let newer = run(&database, &[create_tables]).unwrap();
+        assert_eq!(newer, Schema::Newer(2));
     }
 }

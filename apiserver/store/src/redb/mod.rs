@@ -1,10 +1,11 @@
 //! The store on disk: revisions on top of redb.
 //!
-//! One thread writes ([`writer`]), any number of readers read snapshots ([`history`]), and
-//! [`layout`] says how it all lies in the file.
+//! One thread writes ([`writer`]), any number of readers read snapshots ([`history`]), a [`journal`] makes
+//! single writes durable, and [`layout`] says how it all lies in the file.
 
 mod file;
 mod history;
+mod journal;
 mod layout;
 mod writer;
 
@@ -19,13 +20,21 @@ use async_trait::async_trait;
 use coracle_clock::{Clock, Timestamp};
 use futures::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
-use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend};
+use redb::backends::FileBackend;
+use redb::{
+    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend,
+    WriteTransaction,
+};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use self::file::{DataFile, database_error, open_error};
+use self::file::{DataFile, database_error, journal_path, open_error, open_journal};
 use self::history::Snapshot;
-use self::layout::{CLUSTER_ID, COMPACTED, LOG, META, MIGRATIONS, Schema, meta_number, migrate};
-use self::writer::{Command, Work, Writer};
+use self::journal::{CAPACITY, Journal};
+use self::layout::{
+    CLUSTER_ID, COMPACTED, EPOCH, LOG, META, MIGRATIONS, NEEDED, Schema, meta_number, migrate,
+    set_meta_number,
+};
+use self::writer::{Command, Turn, Work, Writer};
 use crate::Store;
 use crate::error::{Error, OpenError};
 use crate::types::{Event, KeyValue, Op, Page, Precondition, Revision};
@@ -65,23 +74,36 @@ struct Shared {
 }
 
 impl RedbStore {
-    /// Opens the store in the file at `path`; makes it, and its folder, if there is none. `clock`
-    /// tells when keys expire. Blocks.
+    /// Opens the store in the file at `path` and the journal beside it; makes them, and their folder, if there
+    /// are none. `clock` tells when keys expire. Blocks.
     pub fn open(path: impl AsRef<Path>, clock: Clock) -> Result<Self, OpenError> {
         let path = path.as_ref();
         let (file, place) = DataFile::open(path)?;
-        let (database, header) = prepare(path, &clock, || builder().create_file(file))?;
+        let (database, header) = prepare(
+            path,
+            &clock,
+            || builder().create_file(file),
+            |needed| Ok((journal_beside(path, needed)?, CAPACITY)),
+        )?;
         place.settle()?;
         Self::start(database, header, path, clock)
     }
 
-    /// Opens a store on storage of the caller's making: tests of disk faults do.
-    pub fn open_with_backend(
-        backend: impl StorageBackend,
+    /// Opens a store on storage of the caller's making, one for the database and one for its journal: tests of
+    /// disk faults do. After `journal_bytes` of journal a commit is a checkpoint.
+    pub fn open_with_backends(
+        database: impl StorageBackend,
+        journal: impl StorageBackend,
+        journal_bytes: u64,
         clock: Clock,
     ) -> Result<Self, OpenError> {
         let path = Path::new("(custom storage)");
-        let (database, header) = prepare(path, &clock, || builder().create_with_backend(backend))?;
+        let (database, header) = prepare(
+            path,
+            &clock,
+            || builder().create_with_backend(database),
+            |_| Ok((Box::new(journal), journal_bytes)),
+        )?;
         Self::start(database, header, path, clock)
     }
 
@@ -97,7 +119,7 @@ impl RedbStore {
             compacted: AtomicU64::new(header.compacted.0),
         });
         let (commands, waiting) = mpsc::channel(MAX_WAITING);
-        let writer = Writer::new(shared.clone(), waiting);
+        let writer = Writer::new(shared.clone(), header.journal, waiting);
         let writer = thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || writer.run())
@@ -293,37 +315,97 @@ struct Header {
     cluster_id: String,
     current: Revision,
     compacted: Revision,
+    journal: Journal,
 }
 
 impl Header {
-    /// All in one transaction. A file of a newer schema isn't touched; the inner error is its version.
-    fn read(database: &Database, clock: &Clock) -> Result<Result<Self, u64>, Error> {
+    /// All in one transaction, which is a checkpoint too. A file of a newer schema isn't touched; the inner
+    /// error is its version.
+    fn read(
+        database: &Database,
+        clock: &Clock,
+        journal: impl FnOnce(bool) -> Result<(Box<dyn StorageBackend>, u64), OpenError>,
+    ) -> Result<Result<Self, Refused>, Error> {
         let mut transaction = database.begin_write()?;
         transaction.set_quick_repair(true);
         if let Schema::Newer(found) = migrate(&transaction, MIGRATIONS)? {
             transaction.abort()?;
-            return Ok(Err(found));
+            return Ok(Err(Refused::Newer(found)));
         }
-        let header = {
+        let (cluster_id, epoch, needed) = {
             let mut meta = transaction.open_table(META)?;
             let known = meta
                 .get(CLUSTER_ID)?
                 .map(|id| String::from_utf8_lossy(id.value()).into_owned());
             let cluster_id = known.unwrap_or_else(|| clock.uuid());
             meta.insert(CLUSTER_ID, cluster_id.as_bytes())?;
-            let compacted = meta_number(&meta, COMPACTED)?.max(Revision::FIRST.0);
-            let last = transaction
-                .open_table(LOG)?
-                .last()?
-                .map_or(0, |(revision, _)| revision.value());
-            Self {
-                cluster_id,
-                current: Revision(last.max(compacted)),
-                compacted: Revision(compacted),
+            let needed = meta_number(&meta, NEEDED)? != 0;
+            set_meta_number(&mut meta, NEEDED, 1)?;
+            (cluster_id, meta_number(&meta, EPOCH)?, needed)
+        };
+        let (storage, capacity) = match journal(needed) {
+            Ok(journal) => journal,
+            Err(error) => {
+                transaction.abort()?;
+                return Ok(Err(Refused::Journal(error)));
             }
         };
+        let mut journal = Journal::open(storage, &cluster_id, epoch, capacity)?;
+        let (current, compacted) = replay(&transaction, &journal)?;
+        set_meta_number(
+            &mut transaction.open_table(META)?,
+            EPOCH,
+            journal.next_epoch(),
+        )?;
         transaction.commit()?;
-        Ok(Ok(header))
+        journal.restart();
+        Ok(Ok(Self {
+            cluster_id,
+            current,
+            compacted,
+            journal,
+        }))
+    }
+}
+
+/// Why a sound file isn't opened.
+enum Refused {
+    Newer(u64),
+    Journal(OpenError),
+}
+
+/// Carries out what the journal has beyond the database; returns the newest and the compacted revision.
+fn replay(
+    transaction: &WriteTransaction,
+    journal: &Journal,
+) -> Result<(Revision, Revision), Error> {
+    let compacted = meta_number(&transaction.open_table(META)?, COMPACTED)?.max(Revision::FIRST.0);
+    let last = transaction
+        .open_table(LOG)?
+        .last()?
+        .map_or(0, |(revision, _)| revision.value());
+    let current = Revision(last.max(compacted));
+    let mut turn = Turn::open(transaction, current)?;
+    journal.replay(current, |row| turn.restore(&row))?;
+    Ok((turn.revision(), Revision(compacted)))
+}
+
+/// Opens the journal's file beside the data file; one that is missing is an error if it is needed.
+fn journal_beside(path: &Path, needed: bool) -> Result<Box<dyn StorageBackend>, OpenError> {
+    let journal = journal_path(path);
+    if needed && !journal.exists() {
+        return Err(OpenError::JournalMissing {
+            path: path.to_owned(),
+            journal,
+        });
+    }
+    let file = open_journal(&journal).map_err(|source| OpenError::File {
+        path: journal.clone(),
+        source,
+    })?;
+    match FileBackend::new(file) {
+        Ok(backend) => Ok(Box::new(backend)),
+        Err(error) => Err(open_error(&journal, error)),
     }
 }
 
@@ -332,21 +414,26 @@ fn prepare(
     path: &Path,
     clock: &Clock,
     open: impl FnOnce() -> Result<Database, DatabaseError>,
+    journal: impl FnOnce(bool) -> Result<(Box<dyn StorageBackend>, u64), OpenError>,
 ) -> Result<(Database, Header), OpenError> {
     let opened = guarded(|| {
         let database = open().map_err(|error| open_error(path, error))?;
-        let header = Header::read(&database, clock).map_err(|error| database_error(path, error))?;
+        let header =
+            Header::read(&database, clock, journal).map_err(|error| database_error(path, error))?;
         Ok((database, header))
     });
     let (database, header) = opened
         .map_err(|error| database_error(path, error))
         .flatten()?;
-    let newer = |found| OpenError::NewerSchema {
-        path: path.to_owned(),
-        found,
-        supported: MIGRATIONS.len() as u64,
+    let refused = |refused| match refused {
+        Refused::Newer(found) => OpenError::NewerSchema {
+            path: path.to_owned(),
+            found,
+            supported: MIGRATIONS.len() as u64,
+        },
+        Refused::Journal(error) => error,
     };
-    Ok((database, header.map_err(newer)?))
+    Ok((database, header.map_err(refused)?))
 }
 
 fn builder() -> Builder {

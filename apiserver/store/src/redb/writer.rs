@@ -12,8 +12,11 @@
 //!                                  │   ▼                                               │
 //!                                  │ a slice of a compaction under way                 │
 //!                                  │   ▼                                               │
-//!                                  │ commit (durable) ──failed──▶ all get the error,   │
-//!                                  │   │                          no turns any more    │
+//!                                  │ journal the rows and sync ──failed──▶ all get the │
+//!                                  │   ▼                    │    error, no turns any   │
+//!                                  │ commit ────────────────┘    more                  │
+//!                                  │   │ (durable itself, without the journal, when    │
+//!                                  │   │  that is full: a checkpoint)                  │
 //!                                  │   ▼                                               │
 //!                                  │ publish the events, then answer                   │
 //!                                  └───────────────────────────────────────────────────┘
@@ -29,7 +32,10 @@ use redb::{Durability, ReadableTable, Table, WriteTransaction};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::history::{Found, find};
-use super::layout::{COMPACTED, EXPIRIES, LOG, META, Record, VERSIONS, meta_number};
+use super::journal::{Frame, Journal, Row};
+use super::layout::{
+    COMPACTED, EPOCH, EXPIRIES, LOG, META, NEEDED, Record, VERSIONS, meta_number, set_meta_number,
+};
 use super::{Shared, guarded};
 use crate::error::Error;
 use crate::types::{EXPIRE_BATCH, Event, EventKind, KeyValue, Op, Precondition, Revision};
@@ -69,6 +75,7 @@ pub(super) enum Work {
 /// The state of the writer's thread.
 pub(super) struct Writer {
     shared: Arc<Shared>,
+    journal: Journal,
     commands: mpsc::Receiver<Command>,
     /// Compactions under way, and who waits for them.
     compactions: Vec<(Revision, oneshot::Sender<Result<u64, Error>>)>,
@@ -77,9 +84,14 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, commands: mpsc::Receiver<Command>) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        journal: Journal,
+        commands: mpsc::Receiver<Command>,
+    ) -> Self {
         Self {
             shared,
+            journal,
             commands,
             compactions: Vec::new(),
             failed: None,
@@ -93,6 +105,15 @@ impl Writer {
                 Some(error) => answer_all(group, error),
                 None => self.turn(group),
             }
+        }
+        if self.failed.is_none()
+            && let Err(error) = guarded(|| self.finish()).flatten()
+        {
+            // Nothing is lost: the journal is needed at the next start, that is all.
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the last checkpoint failed"
+            );
         }
         self.shared.hub.close(Error::Closed);
     }
@@ -166,17 +187,37 @@ impl Writer {
     }
 
     /// Carries out a group in one transaction. An error means that nothing of it can be relied on.
-    fn commit(&self, group: &[Command], goal: Option<Revision>) -> Result<Done, Error> {
+    fn commit(&mut self, group: &[Command], goal: Option<Revision>) -> Result<Done, Error> {
         let mut transaction = self.shared.database.read().begin_write()?;
-        transaction.set_durability(Durability::Immediate)?;
-        transaction.set_quick_repair(true);
-        let done = self.carry_out(&transaction, group, goal)?;
+        let (done, frame) = self.carry_out(&transaction, group, goal)?;
         if done.events.is_empty() && done.compacted == self.shared.compacted() {
             transaction.abort()?;
-        } else {
+        } else if self.journal.takes(&frame) {
+            transaction.set_durability(Durability::None)?;
+            self.journal.append(frame)?;
             transaction.commit()?;
+        } else {
+            self.checkpoint(transaction)?;
         }
         Ok(done)
+    }
+
+    /// Commits so that the database needs none of the journal's frames, and starts the journal again.
+    fn checkpoint(&mut self, mut transaction: WriteTransaction) -> Result<(), Error> {
+        let epoch = self.journal.next_epoch();
+        set_meta_number(&mut transaction.open_table(META)?, EPOCH, epoch)?;
+        transaction.set_durability(Durability::Immediate)?;
+        transaction.set_quick_repair(true);
+        transaction.commit()?;
+        self.journal.restart();
+        Ok(())
+    }
+
+    /// Leaves a file that can do without its journal.
+    fn finish(&mut self) -> Result<(), Error> {
+        let transaction = self.shared.database.read().begin_write()?;
+        set_meta_number(&mut transaction.open_table(META)?, NEEDED, 0)?;
+        self.checkpoint(transaction)
     }
 
     fn carry_out(
@@ -184,7 +225,7 @@ impl Writer {
         transaction: &WriteTransaction,
         group: &[Command],
         goal: Option<Revision>,
-    ) -> Result<Done, Error> {
+    ) -> Result<(Done, Frame), Error> {
         let mut turn = Turn::open(transaction, self.shared.hub.published())?;
         let mut outcomes = Vec::with_capacity(group.len());
         for command in group {
@@ -198,11 +239,12 @@ impl Writer {
             Some(goal) if goal > compacted => turn.compact(goal)?,
             _ => compacted,
         };
-        Ok(Done {
+        let done = Done {
             outcomes,
             events: turn.events,
             compacted,
-        })
+        };
+        Ok((done, turn.frame))
     }
 }
 
@@ -220,17 +262,21 @@ fn answer_all(group: Vec<Command>, error: &Error) {
 }
 
 /// The tables of one transaction, and what has been done to them so far.
-struct Turn<'txn> {
+pub(super) struct Turn<'txn> {
     versions: Table<'txn, (&'static [u8], u64), &'static [u8]>,
     log: Table<'txn, u64, &'static [u8]>,
     expiries: Table<'txn, (u64, &'static [u8]), ()>,
     meta: Table<'txn, &'static str, &'static [u8]>,
     revision: Revision,
     events: Vec<Event>,
+    frame: Frame,
 }
 
 impl<'txn> Turn<'txn> {
-    fn open(transaction: &'txn WriteTransaction, revision: Revision) -> Result<Self, Error> {
+    pub(super) fn open(
+        transaction: &'txn WriteTransaction,
+        revision: Revision,
+    ) -> Result<Self, Error> {
         Ok(Self {
             versions: transaction.open_table(VERSIONS)?,
             log: transaction.open_table(LOG)?,
@@ -238,7 +284,47 @@ impl<'txn> Turn<'txn> {
             meta: transaction.open_table(META)?,
             revision,
             events: Vec::new(),
+            frame: Frame::default(),
         })
+    }
+
+    /// The revision of the newest write.
+    pub(super) fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Carries out a row of the journal again; it follows on [`Turn::revision`].
+    pub(super) fn restore(&mut self, row: &Row<'_>) -> Result<(), Error> {
+        let record = Record::of(row.key, row.revision.0, row.record)?;
+        let old_expiry = match record.previous {
+            Some(previous) => {
+                find(&self.versions, row.key, previous)?.and_then(|found| found.expires_at)
+            }
+            None => None,
+        };
+        self.versions
+            .insert((row.key, row.revision.0), row.record)?;
+        self.index(row.key, row.revision, old_expiry, record.expires_at)?;
+        self.revision = row.revision;
+        Ok(())
+    }
+
+    /// Enters a row of `versions` into the other tables.
+    fn index(
+        &mut self,
+        key: &[u8],
+        revision: Revision,
+        old_expiry: Option<u64>,
+        expiry: Option<u64>,
+    ) -> Result<(), Error> {
+        self.log.insert(revision.0, key)?;
+        if let Some(time) = old_expiry {
+            self.expiries.remove((time, key))?;
+        }
+        if let Some(time) = expiry {
+            self.expiries.insert((time, key), ())?;
+        }
+        Ok(())
     }
 
     /// Any error but a fatal one leaves the tables as they were.
@@ -286,18 +372,11 @@ impl<'txn> Turn<'txn> {
             value: value.map(|value| &value[..]),
         };
 
-        record.encode(
-            self.versions
-                .insert_reserve((&key[..], revision.0), record.encoded_len())?
-                .as_mut(),
-        );
-        self.log.insert(revision.0, &key[..])?;
-        if let Some(time) = old_expiry {
-            self.expiries.remove((time, &key[..]))?;
-        }
-        if let Some(time) = record.expires_at {
-            self.expiries.insert((time, &key[..]), ())?;
-        }
+        let encoded = self.frame.push(revision, key, record.encoded_len(), |out| {
+            record.encode(out)
+        });
+        self.versions.insert((&key[..], revision.0), encoded)?;
+        self.index(key, revision, old_expiry, record.expires_at)?;
 
         let previous = current.as_ref().map(KeyValue::version);
         let kind = match value {

@@ -107,6 +107,64 @@ async fn accepted_writes_survive_a_drop() {
     );
 }
 
+/// What a SIGKILL leaves: both files as the kernel has them.
+fn killed_copy(path: &Path, folder: &Path) -> std::path::PathBuf {
+    let copy = folder.join("copy.redb");
+    fs::copy(path, &copy).unwrap();
+    fs::copy(
+        path.with_extension("redb.journal"),
+        copy.with_extension("redb.journal"),
+    )
+    .unwrap();
+    copy
+}
+
+#[tokio::test]
+async fn writes_that_are_only_in_the_journal_survive_a_kill() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    let store = open(&path).unwrap();
+    put(&store, "a", "1").await;
+    put(&store, "a", "2").await;
+    let brief = Op::put("brief", "x");
+    let second = Some(Duration::from_secs(1));
+    store
+        .write(brief, Precondition::None, second)
+        .await
+        .unwrap();
+    let gone = Op::delete("brief");
+    store.write(gone, Precondition::None, None).await.unwrap();
+    put(&store, "b", "3").await;
+    let copy = open(&killed_copy(&path, folder.path())).unwrap();
+    assert_eq!(all_events(&copy).await, all_events(&store).await);
+    assert_eq!(
+        copy.range(b"", None, None, 10).await.unwrap(),
+        store.range(b"", None, None, 10).await.unwrap()
+    );
+    let later = Clock::fake(1).now() + Duration::from_secs(60);
+    assert_eq!(copy.expire(later).await.unwrap(), 0, "it was deleted");
+    assert_eq!(put(&copy, "c", "4").await, Revision(7));
+}
+
+#[tokio::test]
+async fn a_store_whose_journal_is_gone_after_a_kill_is_refused() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    let store = open(&path).unwrap();
+    put(&store, "a", "1").await;
+    let copy = killed_copy(&path, folder.path());
+    fs::remove_file(copy.with_extension("redb.journal")).unwrap();
+    let error = open(&copy).err().expect("its last write is missing");
+    assert!(
+        matches!(error, OpenError::JournalMissing { .. }),
+        "{error:?}"
+    );
+    // One that was closed can do without.
+    drop(store);
+    fs::remove_file(path.with_extension("redb.journal")).unwrap();
+    assert_eq!(open(&path).unwrap().current_revision(), Revision(2));
+}
+
 #[test]
 fn a_store_in_use_is_refused() {
     let folder = tempdir().unwrap();
@@ -130,10 +188,10 @@ fn only_the_owner_may_read_the_file() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("store.redb");
     drop(open(&path).unwrap());
-    assert_eq!(
-        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-        0o600
-    );
+    for file in ["store.redb", "store.redb.journal"] {
+        let metadata = fs::metadata(folder.path().join(file)).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600, "{file}");
+    }
 }
 
 #[test]
@@ -150,7 +208,7 @@ fn a_file_that_was_never_finished_is_made_anew() {
         .unwrap()
         .map(|entry| entry.unwrap().file_name())
         .collect();
-    assert_eq!(names, ["store.redb"]);
+    assert!(!names.contains(&"store.redb.new".into()), "{names:?}");
 }
 
 #[test]
@@ -193,7 +251,7 @@ fn a_newer_schema_is_refused_and_kept() {
                 error,
                 OpenError::NewerSchema {
                     found: 77,
-                    supported: 1,
+                    supported: 2,
                     ..
                 }
             ),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use coracle_clock::Clock;
 use coracle_store::{
-    Error, Event, EventKind, Op, Precondition, RedbStore, Revision, Store, WatchItem,
+    Error, Event, EventKind, Op, OpenError, Precondition, RedbStore, Revision, Store, WatchItem,
 };
 
 use self::disk::Disk;
@@ -58,7 +58,7 @@ async fn one_disk(seed: u64) -> usize {
     let clock = Clock::fake(seed);
     let disk = Disk::new(clock.clone());
     let mut books = Books::default();
-    drop(RedbStore::open_with_backend(disk.clone(), clock.clone()).expect("a fresh disk opens"));
+    drop(open(&disk, &clock).expect("a fresh disk opens"));
     for round in 0..CUTS_PER_DISK {
         disk.cut();
         // Now and then the power goes again while the store is being opened.
@@ -68,7 +68,7 @@ async fn one_disk(seed: u64) -> usize {
             u64::MAX
         };
         disk.power_on(opening);
-        let store = match RedbStore::open_with_backend(disk.clone(), clock.clone()) {
+        let store = match open(&disk, &clock) {
             Ok(store) => Arc::new(store),
             Err(error) if disk.is_off() => {
                 drop(error);
@@ -83,10 +83,15 @@ async fn one_disk(seed: u64) -> usize {
     }
     disk.cut();
     disk.power_on(u64::MAX);
-    let store = RedbStore::open_with_backend(disk.clone(), clock.clone())
-        .expect("the store opens after the last cut");
+    let store = open(&disk, &clock).expect("the store opens after the last cut");
     books.audit(&store).await;
     books.answered.len()
+}
+
+/// Opens the store whose database and journal are the two files of `disk`, with a checkpoint after 1 to 64 KiB.
+fn open(disk: &Disk, clock: &Clock) -> Result<RedbStore, OpenError> {
+    let bytes = 1024 << clock.random_below(7);
+    RedbStore::open_with_backends(disk.file(0), disk.file(1), bytes, clock.clone())
 }
 
 /// All that is known of a store from outside.

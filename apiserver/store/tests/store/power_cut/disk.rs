@@ -1,4 +1,4 @@
-//! A disk in memory that keeps, over a power cut, what was synced and a random part of the rest.
+//! A disk in memory with two files that keeps, over a power cut, what was synced and a random part of the rest.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,16 +16,27 @@ pub(super) struct Disk {
     clock: Clock,
 }
 
+/// One of the files of a disk.
+pub(super) struct DiskFile {
+    disk: Disk,
+    number: usize,
+}
+
 struct State {
+    files: [Content; 2],
+    /// How many more changes there will be power for.
+    power: u64,
+    off: bool,
+}
+
+#[derive(Default)]
+struct Content {
     /// What a cut can't take.
     synced: Vec<u8>,
     /// What was done since, in order.
     unsynced: Vec<Change>,
     /// What readers see: `synced` with all of `unsynced`.
     seen: Vec<u8>,
-    /// How many more changes there will be power for.
-    power: u64,
-    off: bool,
 }
 
 enum Change {
@@ -37,15 +48,21 @@ impl Disk {
     /// An empty disk with power.
     pub(super) fn new(clock: Clock) -> Self {
         let state = State {
-            synced: vec![],
-            unsynced: vec![],
-            seen: vec![],
+            files: Default::default(),
             power: u64::MAX,
             off: false,
         };
         Self {
             state: Arc::new(Mutex::new(state)),
             clock,
+        }
+    }
+
+    /// The file of that number, 0 or 1; empty at first.
+    pub(super) fn file(&self, number: usize) -> DiskFile {
+        DiskFile {
+            disk: self.clone(),
+            number,
         }
     }
 
@@ -67,22 +84,9 @@ impl Disk {
         let mut state = self.lock();
         state.off = true;
         let kept_of_ten = [0, 3, 5, 8, 10][self.clock.random_below(5) as usize];
-        for change in std::mem::take(&mut state.unsynced) {
-            match change {
-                Change::Write { offset, data } => {
-                    for (number, sector) in data.chunks(SECTOR).enumerate() {
-                        if self.clock.random_below(10) < kept_of_ten {
-                            write(&mut state.synced, offset + number * SECTOR, sector);
-                        }
-                    }
-                }
-                Change::SetLen(len) if self.clock.random_below(10) < kept_of_ten => {
-                    state.synced.resize(len, 0)
-                }
-                Change::SetLen(_) => {}
-            }
+        for content in &mut state.files {
+            content.forget(&self.clock, kept_of_ten);
         }
-        state.seen = state.synced.clone();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -107,15 +111,38 @@ impl State {
         self.check()
     }
 
-    fn change(&mut self, change: Change) -> io::Result<()> {
+    fn change(&mut self, number: usize, change: Change) -> io::Result<()> {
         self.check()?;
+        let content = &mut self.files[number];
         match &change {
-            Change::Write { offset, data } => write(&mut self.seen, *offset, data),
-            Change::SetLen(len) => self.seen.resize(*len, 0),
+            Change::Write { offset, data } => write(&mut content.seen, *offset, data),
+            Change::SetLen(len) => content.seen.resize(*len, 0),
         }
         // The change that the cut falls into may survive in part like those before it.
-        self.unsynced.push(change);
+        content.unsynced.push(change);
         self.use_power()
+    }
+}
+
+impl Content {
+    /// Keeps what was synced and, of the rest, about `kept_of_ten` tenths.
+    fn forget(&mut self, clock: &Clock, kept_of_ten: u64) {
+        for change in std::mem::take(&mut self.unsynced) {
+            match change {
+                Change::Write { offset, data } => {
+                    for (number, sector) in data.chunks(SECTOR).enumerate() {
+                        if clock.random_below(10) < kept_of_ten {
+                            write(&mut self.synced, offset + number * SECTOR, sector);
+                        }
+                    }
+                }
+                Change::SetLen(len) if clock.random_below(10) < kept_of_ten => {
+                    self.synced.resize(len, 0)
+                }
+                Change::SetLen(_) => {}
+            }
+        }
+        self.seen = self.synced.clone();
     }
 }
 
@@ -127,18 +154,18 @@ fn write(bytes: &mut Vec<u8>, offset: usize, data: &[u8]) {
     bytes[offset..end].copy_from_slice(data);
 }
 
-impl StorageBackend for Disk {
+impl StorageBackend for DiskFile {
     fn len(&self) -> io::Result<u64> {
-        let state = self.lock();
+        let state = self.disk.lock();
         state.check()?;
-        Ok(state.seen.len() as u64)
+        Ok(state.files[self.number].seen.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let state = self.lock();
+        let state = self.disk.lock();
         state.check()?;
         let start = offset as usize;
-        let bytes = state
+        let bytes = state.files[self.number]
             .seen
             .get(start..start + out.len())
             .ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -147,27 +174,31 @@ impl StorageBackend for Disk {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.lock().change(Change::SetLen(len as usize))
+        self.disk
+            .lock()
+            .change(self.number, Change::SetLen(len as usize))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut state = self.lock();
+        let mut state = self.disk.lock();
         state.use_power()?;
-        state.unsynced.clear();
-        state.synced = state.seen.clone();
+        let content = &mut state.files[self.number];
+        content.unsynced.clear();
+        content.synced = content.seen.clone();
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.lock().change(Change::Write {
+        let change = Change::Write {
             offset: offset as usize,
             data: data.to_vec(),
-        })
+        };
+        self.disk.lock().change(self.number, change)
     }
 }
 
-impl std::fmt::Debug for Disk {
+impl std::fmt::Debug for DiskFile {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Disk").finish_non_exhaustive()
+        out.debug_struct("DiskFile").finish_non_exhaustive()
     }
 }
