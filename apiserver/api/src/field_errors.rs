@@ -160,6 +160,11 @@ impl FieldErrors {
         self.push(ErrorType::Invalid, at.path(), Some(value), detail);
     }
 
+    /// The value is not acceptable; the message shows it as `shown`.
+    pub fn invalid_as(&mut self, at: &At<'_>, shown: Value, detail: impl Into<String>) {
+        self.push(ErrorType::Invalid, at.path(), Some(shown), detail);
+    }
+
     /// The value may not be set.
     pub fn forbidden(&mut self, at: &At<'_>, detail: impl Into<String>) {
         self.push(ErrorType::Forbidden, at.path(), None, detail);

@@ -3,7 +3,7 @@
 use coracle_clock::Timestamp;
 use serde_json::Value;
 
-use crate::{At, Object, Strategy, apps, coordination, core, discovery, scheduling, storage};
+use crate::{At, Object, Strategy, apps, coordination, core, discovery, node, scheduling, storage};
 
 /// One served resource: everything that the generic handlers, discovery, tables and selectors need.
 pub struct Resource {
@@ -187,6 +187,16 @@ pub const AGE: Column = Column::string(
      More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata",
 );
 
+/// The columns of kinds that have none of their own.
+pub const DEFAULT_COLUMNS: &[Column] = &[
+    NAME,
+    Column {
+        name: "Created At",
+        kind: "date",
+        ..AGE
+    },
+];
+
 /// Which names a kind accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameRule {
@@ -285,8 +295,14 @@ static RESOURCES: &[&Resource] = &[
     &apps::v1::replica_set::RESOURCE,
     &coordination::v1::lease::RESOURCE,
     &discovery::v1::endpoint_slice::RESOURCE,
+    &node::v1::runtime_class::RESOURCE,
     &scheduling::v1::priority_class::RESOURCE,
+    &storage::v1::csi_driver::RESOURCE,
+    &storage::v1::csi_node::RESOURCE,
+    &storage::v1::csi_storage_capacity::RESOURCE,
     &storage::v1::storage_class::RESOURCE,
+    &storage::v1::volume_attachment::RESOURCE,
+    &storage::v1::volume_attributes_class::RESOURCE,
 ];
 
 /// The age of an object as kubectl prints it (`5s`, `3m20s`, `2d`), or `<unknown>`.

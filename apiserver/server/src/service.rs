@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::{
     Admission, AdmissionChain, NamespaceLifecycle, PodDefaults, ServiceAccountAdmission,
+    StorageObjectInUseProtection,
 };
 use crate::allocate::{Allocators, ServiceRanges};
 use crate::answer::{Answer, settle};
@@ -91,6 +92,7 @@ impl Config {
                 Box::new(NamespaceLifecycle),
                 Box::new(ServiceAccountAdmission),
                 Box::new(PodDefaults),
+                Box::new(StorageObjectInUseProtection),
             ],
             service_ranges: ServiceRanges::default(),
             dialer: Arc::new(NoNodes),

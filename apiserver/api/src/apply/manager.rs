@@ -73,6 +73,7 @@ impl FieldManager {
                         "metadata.deletionTimestamp",
                         "metadata.ownerReferences",
                     ],
+                    "volumeattachments" => &["metadata", "spec"],
                     _ => &["spec"],
                 }
                 .iter()

@@ -16,6 +16,7 @@
 mod body;
 mod builder;
 mod decode;
+mod go_form;
 mod parse;
 mod scan;
 mod table;
@@ -28,6 +29,7 @@ pub(crate) use decode::zero;
 pub use decode::{
     DecodeError, Decoded, StrictError, decode_json, decode_value, decode_yaml, parse_json,
 };
+pub use go_form::go_form;
 pub use parse::TableError;
 pub use table::{
     FieldSchema, GroupVersionKind, ListType, MapType, PatchStrategy, SchemaKind, SchemaRef,

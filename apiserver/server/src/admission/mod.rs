@@ -9,6 +9,7 @@
 mod lifecycle;
 mod pod_defaults;
 mod service_account;
+mod storage_protection;
 
 use async_trait::async_trait;
 use coracle_api::{Object, Resource};
@@ -16,6 +17,7 @@ use coracle_api::{Object, Resource};
 pub use lifecycle::{NamespaceLifecycle, PROTECTED_NAMESPACES};
 pub use pod_defaults::PodDefaults;
 pub use service_account::ServiceAccountAdmission;
+pub use storage_protection::StorageObjectInUseProtection;
 
 use crate::authn::Identity;
 use crate::server::Server;

@@ -30,6 +30,8 @@ use crate::storage::{self, WriteError};
 
 /// Kinds whose deletion answers with the object; the others answer with a `Status`.
 const RETURN_DELETED: &[&str] = &[
+    "csidrivers",
+    "csinodes",
     "persistentvolumeclaims",
     "persistentvolumes",
     "pods",
@@ -37,6 +39,9 @@ const RETURN_DELETED: &[&str] = &[
     "resourcequotas",
     "serviceaccounts",
     "services",
+    "storageclasses",
+    "volumeattachments",
+    "volumeattributesclasses",
 ];
 
 /// Deletes the object that the path names.

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use coracle_clock::Timestamp;
 use serde_json::Value;
 
-use super::parameters;
+use super::{driver, forbid_updates, parameters};
 use crate::field_errors::ErrorType;
 use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, Storage, age};
 use crate::object::default_value;
-use crate::validation::{names, selectors};
+use crate::validation::selectors;
 use crate::{At, FieldErrors, Object, Resource, Strategy};
 
 /// What the pipeline knows of storage classes.
@@ -57,14 +57,7 @@ impl Strategy for StorageClass {
     }
 
     fn validate(&self, new: &Object, errors: &mut FieldErrors) {
-        let provisioner = new.at("provisioner");
-        if provisioner.is_empty() {
-            errors.required(&provisioner, "");
-        } else {
-            for message in names::qualified_name(&provisioner.str().to_lowercase()) {
-                errors.invalid(&provisioner, message);
-            }
-        }
+        driver(&new.at("provisioner"), errors);
         parameters(&new.at("parameters"), errors);
         let policy = new.at("reclaimPolicy");
         if !policy.is_empty() {
@@ -78,13 +71,8 @@ impl Strategy for StorageClass {
     }
 
     fn validate_update(&self, new: &Object, old: &Object, errors: &mut FieldErrors) {
-        for field in ["parameters", "provisioner", "reclaimPolicy"] {
-            let (now, before) = (new.at(field), old.at(field));
-            let both_empty = now.is_empty() && before.is_empty();
-            if !both_empty && now.value() != before.value() {
-                errors.forbidden(&now, format!("updates to {field} are forbidden."));
-            }
-        }
+        let fields = ["parameters", "provisioner", "reclaimPolicy"];
+        forbid_updates(new, old, &fields, errors);
         errors.unchanged(new, old, &["volumeBindingMode"]);
     }
 
@@ -106,9 +94,9 @@ impl Strategy for StorageClass {
 
 /// Reports what is wrong with the places where volumes may be made.
 fn topologies(at: &At<'_>, errors: &mut FieldErrors) {
-    // Upstream compares every term with a list of as many terms, of which those to come are still empty.
+    // Upstream compares every term with those before it, and with as many empty ones as there are terms.
     let mut seen: Vec<BTreeMap<String, BTreeSet<String>>> = vec![BTreeMap::new(); at.len()];
-    for (index, term) in at.items().enumerate() {
+    for term in at.items() {
         let mut expressions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for requirement in term.key("matchLabelExpressions").items() {
             let values = requirement.key("values");
@@ -131,7 +119,7 @@ fn topologies(at: &At<'_>, errors: &mut FieldErrors) {
             let path = term.key("matchLabelExpressions").path().to_owned();
             errors.push(ErrorType::Duplicate, &path, Some("".into()), "");
         }
-        seen[index] = expressions;
+        seen.push(expressions);
     }
 }
 

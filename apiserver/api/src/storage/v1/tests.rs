@@ -2,7 +2,11 @@
 
 use serde_json::{Value, json};
 
+use super::csi_driver::CSIDriver;
+use super::csi_node::CSINode;
 use super::storage_class::StorageClass;
+use super::volume_attachment::VolumeAttachment;
+use super::volume_attributes_class::VolumeAttributesClass;
 use crate::{FieldErrors, Object, Strategy};
 
 fn object(value: Value) -> Object {
@@ -61,5 +65,72 @@ fn storage_classes() {
             "provisioner: Forbidden: updates to provisioner are forbidden.",
             "reclaimPolicy: Forbidden: updates to reclaimPolicy are forbidden.",
         ]
+    );
+}
+
+#[test]
+fn csi_drivers() {
+    assert_eq!(findings(&CSIDriver, json!({})), Vec::<String>::new());
+    let twice = json!({"spec": {"tokenRequests": [{"audience": "a"}, {"audience": "a"}]}});
+    let short = json!({"spec": {"tokenRequests": [{"audience": "a", "expirationSeconds": 599}]}});
+    let refused = [
+        (
+            twice,
+            "spec.tokenRequests[1].audience: Duplicate value: \"a\"",
+        ),
+        (
+            short,
+            "spec.tokenRequests[0].expirationSeconds: Invalid value: 599: may not specify a duration less than 10 minutes",
+        ),
+        (
+            json!({"spec": {"volumeLifecycleModes": ["Sometimes"]}}),
+            "spec.volumeLifecycleModes: Unsupported value: \"Sometimes\": supported values: \"Persistent\", \"Ephemeral\"",
+        ),
+    ];
+    for (value, why) in refused {
+        assert_eq!(findings(&CSIDriver, value), [why]);
+    }
+    assert_eq!(
+        changes(
+            &CSIDriver,
+            json!({"spec": {"attachRequired": false}}),
+            json!({})
+        ),
+        ["spec.attachedRequired: Invalid value: false: field is immutable"]
+    );
+}
+
+#[test]
+fn csi_nodes() {
+    let driver = |id: &str| json!({"spec": {"drivers": [{"name": "d.example.com", "nodeID": id}]}});
+    assert_eq!(findings(&CSINode, driver("n")), Vec::<String>::new());
+    assert_eq!(
+        findings(&CSINode, driver("")),
+        ["spec.drivers[0].nodeID: Required value"]
+    );
+    let limits = json!({"spec": {"drivers": [{"name": "d.example.com", "nodeID": "n", "allocatable": {"count": 1}}]}});
+    assert_eq!(changes(&CSINode, limits, driver("n")), Vec::<String>::new());
+    assert_eq!(changes(&CSINode, driver("m"), driver("n")).len(), 1);
+}
+
+#[test]
+fn attachments_and_attributes() {
+    let attachment = json!({"spec": {"attacher": "a", "nodeName": "n", "source": {"persistentVolumeName": "pv"}}});
+    assert_eq!(
+        findings(&VolumeAttachment, attachment.clone()),
+        Vec::<String>::new()
+    );
+    let mut moved = attachment.clone();
+    moved["spec"]["nodeName"] = "m".into();
+    assert_eq!(
+        changes(&VolumeAttachment, moved, attachment),
+        [
+            "spec: Invalid value: {\"Attacher\":\"a\",\"Source\":{\"PersistentVolumeName\":\"pv\",\
+             \"InlineVolumeSpec\":null},\"NodeName\":\"m\"}: field is immutable"
+        ]
+    );
+    assert_eq!(
+        findings(&VolumeAttributesClass, json!({"driverName": "d"})),
+        ["parameters: Required value: must contain at least one key/value pair"]
     );
 }

@@ -197,7 +197,7 @@ pub fn tolerations(list: &At<'_>, errors: &mut FieldErrors) {
             _ => errors.not_supported(&operator, &["Equal", "Exists"]),
         }
         if !effect.str().is_empty() {
-            errors.one_of(&effect, &["NoExecute", "NoSchedule", "PreferNoSchedule"]);
+            errors.one_of(&effect, &["NoSchedule", "PreferNoSchedule", "NoExecute"]);
         }
     }
 }
