@@ -254,6 +254,16 @@ impl FieldErrors {
         }
     }
 
+    /// Reports each of the dotted `fields`, texts held by value, that differs; an absent one is the same as an empty one.
+    pub fn unchanged_texts(&mut self, new: &Object, old: &Object, fields: &[&str]) {
+        for field in fields {
+            let (new, old) = (new.at(field), old.at(field));
+            if new.str() != old.str() {
+                self.invalid_as(&new, new.str().into(), "field is immutable");
+            }
+        }
+    }
+
     /// Reports each of the dotted `fields` that differs between the two objects.
     pub fn unchanged(&mut self, new: &Object, old: &Object, fields: &[&str]) {
         for field in fields {

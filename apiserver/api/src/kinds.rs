@@ -3,7 +3,10 @@
 use coracle_clock::Timestamp;
 use serde_json::Value;
 
-use crate::{At, Object, Strategy, apps, coordination, core, discovery, node, scheduling, storage};
+use crate::{
+    At, Object, Strategy, apps, coordination, core, discovery, networking, node, scheduling,
+    storage,
+};
 
 /// One served resource: everything that the generic handlers, discovery, tables and selectors need.
 pub struct Resource {
@@ -208,6 +211,8 @@ pub enum NameRule {
     Label1035,
     /// Anything that can stand in a path segment (RBAC).
     PathSegment,
+    /// An IP address in canonical form.
+    Address,
 }
 
 impl Resource {
@@ -295,6 +300,11 @@ static RESOURCES: &[&Resource] = &[
     &apps::v1::replica_set::RESOURCE,
     &coordination::v1::lease::RESOURCE,
     &discovery::v1::endpoint_slice::RESOURCE,
+    &networking::v1::ingress::RESOURCE,
+    &networking::v1::ingress_class::RESOURCE,
+    &networking::v1::ip_address::RESOURCE,
+    &networking::v1::network_policy::RESOURCE,
+    &networking::v1::service_cidr::RESOURCE,
     &node::v1::runtime_class::RESOURCE,
     &scheduling::v1::priority_class::RESOURCE,
     &storage::v1::csi_driver::RESOURCE,

@@ -11,6 +11,7 @@ pub mod core;
 pub mod discovery;
 pub mod field_errors;
 pub mod kinds;
+pub mod networking;
 pub mod node;
 pub mod object;
 pub mod patch;

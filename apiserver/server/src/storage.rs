@@ -184,6 +184,7 @@ pub(crate) fn upstream_key(resource: &Resource, namespace: &str, name: &str) -> 
         ("", "nodes") => "minions",
         ("", "services") => "services/specs",
         ("", "endpoints") => "services/endpoints",
+        ("networking.k8s.io", "ingresses") => "ingress",
         (_, plural) => plural,
     };
     format!("/registry/{folder}/{}", key(resource, namespace, name))

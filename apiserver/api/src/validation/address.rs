@@ -31,6 +31,49 @@ pub fn ip(at: &At<'_>, errors: &mut FieldErrors) {
     }
 }
 
+/// Reports a value that is not an IP address in its canonical form.
+pub fn canonical_ip(at: &At<'_>, errors: &mut FieldErrors) {
+    match parse_ip(at.str()).map(|ip| ip.to_string()) {
+        None => ip(at, errors),
+        Some(form) if form != at.str() => {
+            errors.invalid(at, format!("must be in canonical form ({form:?})"));
+        }
+        Some(_) => {}
+    }
+}
+
+/// Whether the range holds the address.
+pub fn contains(range: (IpAddr, u8), address: IpAddr) -> bool {
+    range.0.is_ipv4() == address.is_ipv4() && masked(range.0, range.1) == masked(address, range.1)
+}
+
+/// The address with only its first `bits` kept.
+pub fn masked(address: IpAddr, bits: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
+            Ipv4Addr::from(u32::from(v4) & mask).into()
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+            Ipv6Addr::from(u128::from(v6) & mask).into()
+        }
+    }
+}
+
+/// Reports a value that is not an address range in its canonical form.
+pub fn canonical_cidr(at: &At<'_>, errors: &mut FieldErrors) {
+    let Some((address, bits)) = parse_cidr(at.str()) else {
+        return cidr(at, errors);
+    };
+    let form = format!("{}/{bits}", masked(address, bits));
+    if masked(address, bits) != address {
+        errors.invalid(at, "must not have bits set beyond the prefix length");
+    } else if form != at.str() {
+        errors.invalid(at, format!("must be in canonical form ({form:?})"));
+    }
+}
+
 /// An address and the number of its leading bits that count.
 pub fn parse_cidr(text: &str) -> Option<(IpAddr, u8)> {
     let (address, bits) = text.split_once('/')?;

@@ -19,6 +19,7 @@ pub fn object_name(rule: NameRule, name: &str, prefix: bool) -> Vec<String> {
         NameRule::Label => dns1123_label(&masked),
         NameRule::Label1035 => dns1035_label(&masked),
         NameRule::PathSegment => path_segment(name, prefix),
+        NameRule::Address => address(name),
     }
 }
 
@@ -66,6 +67,28 @@ pub fn dns1035_label(value: &str) -> Vec<String> {
         ));
     }
     found
+}
+
+/// `*.` and a subdomain.
+pub fn wildcard_subdomain(value: &str) -> Vec<String> {
+    let mut found = too_long(value, 253);
+    if !value.strip_prefix("*.").is_some_and(is_subdomain) {
+        found.push(form_message(
+            "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist \
+             of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character",
+            &format!("\\*\\.{SUBDOMAIN_FORM}"),
+            &["*.example.com"],
+        ));
+    }
+    found
+}
+
+/// An IP address in the one form in which it names an object.
+fn address(name: &str) -> Vec<String> {
+    let value = serde_json::Value::from(name);
+    let mut errors = crate::FieldErrors::default();
+    super::address::canonical_ip(&crate::At::root(&value, ""), &mut errors);
+    errors.iter().map(|error| error.detail.clone()).collect()
 }
 
 /// A name that can stand in a path.

@@ -54,7 +54,7 @@ impl Strategy for RuntimeClass {
     }
 
     fn validate_update(&self, new: &Object, old: &Object, errors: &mut FieldErrors) {
-        errors.unchanged(new, old, &["handler"]);
+        errors.unchanged_texts(new, old, &["handler"]);
     }
 
     fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {

@@ -47,7 +47,8 @@ impl Strategy for CSIStorageCapacity {
     }
 
     fn validate_update(&self, new: &Object, old: &Object, errors: &mut FieldErrors) {
-        errors.unchanged(new, old, &["nodeTopology", "storageClassName"]);
+        errors.unchanged(new, old, &["nodeTopology"]);
+        errors.unchanged_texts(new, old, &["storageClassName"]);
     }
 
     fn cells(&self, object: &Object, _now: Timestamp) -> Vec<Value> {

@@ -1,0 +1,3 @@
+//! Group `networking.k8s.io`.
+
+pub mod v1;
