@@ -8,7 +8,9 @@ use http::header::{
     CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, VARY,
 };
 use http::{Response, StatusCode};
+use http_body_util::BodyExt;
 use serde_json::{Map, Value, json};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::body::{self, Body};
 use crate::cache::Entry;
@@ -29,6 +31,8 @@ pub(crate) struct Answer {
     pub warnings: Vec<String>,
     /// Further headers.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// What went wrong, while it is still to be written in the format that the client accepts.
+    pub failure: Option<ApiError>,
 }
 
 /// The body of an [`Answer`].
@@ -83,6 +87,7 @@ impl Answer {
             payload,
             warnings: Vec::new(),
             headers: Vec::new(),
+            failure: None,
         }
     }
 
@@ -98,23 +103,10 @@ impl Answer {
                 Ok(text) => Self::bytes(status, negotiate::YAML, text),
                 Err(error) => Self::from(ApiError::internal(error)),
             },
-            Format::Protobuf => {
-                let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
-                let (group, version) = text("apiVersion")
-                    .split_once('/')
-                    .unwrap_or(("", text("apiVersion")));
-                let schema = SchemaRef::for_kind(group, version, text("kind"))
-                    .unwrap_or_else(SchemaRef::any);
-                Self::bytes(
-                    status,
-                    negotiate::PROTOBUF,
-                    protobuf::encode(value, &schema),
-                )
-            }
+            Format::Protobuf => Self::bytes(status, negotiate::PROTOBUF, to_protobuf(value)),
             Format::Json if output.pretty => {
-                let mut text =
+                let text =
                     serde_json::to_vec_pretty(value).expect("JSON values can always be written");
-                text.push(b'\n');
                 Self::bytes(status, negotiate::JSON, text)
             }
             Format::Json => Self::bytes(status, negotiate::JSON, to_json(value)),
@@ -129,13 +121,18 @@ impl Answer {
         now: Timestamp,
     ) -> Self {
         let output = call.output;
-        let value = match output.shape {
-            Shape::Object if output.is_plain() => {
+        let value = match (output.shape, shown) {
+            (Shape::Object, _) if output.is_plain() => {
                 return Self::bytes(status, negotiate::JSON, shown.json());
             }
-            Shape::Object => shown.object().into_value(),
-            Shape::PartialMetadata(version) => partial(&shown.object(), version),
-            Shape::Table(version) => {
+            (Shape::Object, Shown::Entry(entry)) if output.format == Format::Protobuf => {
+                let bytes = call.protobuf(entry);
+                return Self::bytes(status, negotiate::PROTOBUF, bytes);
+            }
+            (Shape::Object, _) => shown.object().into_value(),
+            (Shape::PartialMetadata(version), _) => partial(&shown.object(), version),
+            (Shape::PartialMetadataList(_), _) => return Self::from(no_list(&shown.object())),
+            (Shape::Table(version), _) => {
                 let object = shown.object();
                 let revision = object.resource_version().to_owned();
                 call.table(
@@ -165,12 +162,28 @@ impl Answer {
                 let bytes = list_bytes(&kind, &resource.api_version(), &metadata, entries);
                 return Self::bytes(StatusCode::OK, negotiate::JSON, bytes);
             }
+            Shape::Object if output.format == Format::Protobuf => {
+                let items: Vec<Bytes> = entries
+                    .iter()
+                    .map(|entry| call.encoded.message(resource, entry))
+                    .collect();
+                let raw = protobuf::list_raw(&metadata, items.iter().map(AsRef::as_ref));
+                let bytes = protobuf::envelope(&resource.api_version(), &kind, &raw);
+                return Self::bytes(StatusCode::OK, negotiate::PROTOBUF, bytes);
+            }
             Shape::Object => {
                 let items: Vec<Value> = objects().map(without_type).collect();
                 json!({"kind": kind, "apiVersion": resource.api_version(), "metadata": metadata, "items": items})
             }
-            Shape::PartialMetadata(version) => {
+            Shape::PartialMetadata(_) => return Self::from(a_list(resource.group, &kind)),
+            Shape::PartialMetadataList(version) => {
                 let items: Vec<Value> = objects().map(|object| partial(&object, version)).collect();
+                // As Go writes a list that nothing was appended to.
+                let items = if items.is_empty() {
+                    Value::Null
+                } else {
+                    items.into()
+                };
                 let api_version = format!("meta.k8s.io/{version}");
                 json!({"kind": "PartialObjectMetadataList", "apiVersion": api_version, "metadata": metadata, "items": items})
             }
@@ -180,6 +193,22 @@ impl Answer {
             }
         };
         Self::value(StatusCode::OK, output, &value)
+    }
+
+    /// Keeps `place` taken until the answer's stream ends.
+    pub(crate) fn hold(&mut self, place: OwnedSemaphorePermit) {
+        let payload = std::mem::replace(&mut self.payload, Payload::Bytes(Bytes::new()));
+        self.payload = match payload {
+            Payload::Stream(stream) => Payload::Stream(
+                stream
+                    .map_frame(move |frame| {
+                        let _held = &place;
+                        frame
+                    })
+                    .boxed_unsync(),
+            ),
+            bytes => bytes,
+        };
     }
 
     /// Adds warnings.
@@ -192,6 +221,19 @@ impl Answer {
     pub(crate) fn with_first_warnings(mut self, warnings: Vec<String>) -> Self {
         self.warnings.splice(0..0, warnings);
         self
+    }
+
+    /// Writes a failure in the format that the client accepts.
+    pub(crate) fn settled(mut self, output: Output) -> Self {
+        let Some(error) = self.failure.take() else {
+            return self;
+        };
+        let written = Self::value(self.status, output, &error.to_value());
+        Self {
+            warnings: self.warnings,
+            headers: self.headers,
+            ..written
+        }
     }
 
     /// The response; large blocks are compressed for clients that accept it.
@@ -240,13 +282,66 @@ impl Answer {
 
 impl From<ApiError> for Answer {
     fn from(error: ApiError) -> Self {
-        let mut answer = Self::bytes(error.code(), negotiate::JSON, to_json(&error.to_value()));
+        let mut answer = Self::bytes(error.code(), negotiate::JSON, Bytes::new());
         if let Some(seconds) = error.retry_after() {
             answer
                 .headers
                 .push((RETRY_AFTER, HeaderValue::from(seconds)));
         }
+        answer.failure = Some(error);
         answer
+    }
+}
+
+/// A value in the protobuf envelope. Kinds that have no schema of their own are put together by hand.
+pub(crate) fn to_protobuf(value: &Value) -> Vec<u8> {
+    let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
+    let (api_version, kind) = (text("apiVersion"), text("kind"));
+    let metadata = |value: &Value| value.get("metadata").cloned().unwrap_or_default();
+    let raw = match kind {
+        "PartialObjectMetadata" => protobuf::partial_raw(&metadata(value)),
+        "PartialObjectMetadataList" => {
+            let items: Vec<Vec<u8>> = value["items"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|item| protobuf::partial_raw(&metadata(item)))
+                .collect();
+            protobuf::list_raw(&metadata(value), items.iter().map(Vec::as_slice))
+        }
+        _ => {
+            let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+            let schema = SchemaRef::for_kind(group, version, kind).unwrap_or_else(SchemaRef::any);
+            protobuf::encode_raw(value, &schema)
+        }
+    };
+    protobuf::envelope(api_version, kind, &raw)
+}
+
+/// 406: metadata of one object was asked for, and there are many.
+fn a_list(group: &str, kind: &str) -> ApiError {
+    let asked = "you requested PartialObjectMetadata, but the requested object is a list";
+    ApiError::new(
+        406,
+        "NotAcceptable",
+        format!("{asked} (*{}.{kind})", go_package(group)),
+    )
+}
+
+/// 406: metadata of many objects was asked for, and there is one.
+fn no_list(object: &Object) -> ApiError {
+    let api_version = object.at("apiVersion").str();
+    let group = api_version.split_once('/').map_or("", |(group, _)| group);
+    let (package, kind) = (go_package(group), object.at("kind").str());
+    let asked = "you requested PartialObjectMetadataList, but the requested object is not a list";
+    ApiError::new(406, "NotAcceptable", format!("{asked} (*{package}.{kind})"))
+}
+
+/// The Go package of a group's internal types, which upstream's messages name.
+fn go_package(group: &str) -> &str {
+    match group {
+        "" | "events.k8s.io" => "core",
+        group => group.split('.').next().unwrap_or(group),
     }
 }
 
@@ -306,6 +401,12 @@ pub(crate) fn partial(object: &Object, version: &str) -> Value {
 }
 
 impl Call {
+    /// A cached object in the protobuf envelope.
+    pub(crate) fn protobuf(&self, entry: &Entry) -> Vec<u8> {
+        let message = self.encoded.message(self.resource, entry);
+        protobuf::envelope(&self.resource.api_version(), self.resource.kind, &message)
+    }
+
     /// The table form of some objects. `headings` is off for the second and later events of a watch.
     pub(crate) fn table(
         &self,
@@ -340,12 +441,23 @@ impl Call {
                 row
             })
             .collect();
-        value.insert("rows".to_owned(), Value::Array(rows));
+        // Upstream's fallback for kinds without columns of their own leaves out the rows that are not there.
+        let fallback = self
+            .resource
+            .columns
+            .iter()
+            .any(|column| column.name == "Created At");
+        let rows = if rows.is_empty() && fallback {
+            Value::Null
+        } else {
+            Value::Array(rows)
+        };
+        value.insert("rows".to_owned(), rows);
         Value::Object(value)
     }
 }
 
-/// Turns a failure into its answer.
+/// Turns a failure into its answer, whose bytes [`Answer::settled`] makes.
 pub(crate) fn settle(result: Result<Answer>) -> Answer {
     result.unwrap_or_else(Answer::from)
 }

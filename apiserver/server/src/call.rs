@@ -1,10 +1,13 @@
 //! One request for a resource, on its way through the pipeline.
 
+use std::sync::Arc;
+
 use coracle_api::Resource;
 use coracle_api::kinds::Subresource;
 use http::HeaderMap;
 
 use crate::authn::Identity;
+use crate::encoded::Encoded;
 use crate::negotiate::Output;
 use crate::request_info::RequestInfo;
 use crate::storage;
@@ -23,6 +26,8 @@ pub(crate) struct Call {
     pub resource: &'static Resource,
     /// The subresource, if the path names one.
     pub subresource: Option<&'static Subresource>,
+    /// Protobuf messages made before.
+    pub encoded: Arc<Encoded>,
 }
 
 impl Call {

@@ -1,7 +1,11 @@
 //! Which representation an answer gets, and which format a body is in.
+//!
+//! Upstream decides twice, and so do we: its router compares the bare media types with what the route can produce
+//! ([`acceptable`]), and the handler then reads the parameters and takes the first clause that it can serve
+//! ([`output`]). The two refuse in different words.
 
 use http::HeaderMap;
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 
 use crate::status::{ApiError, Result};
 
@@ -11,15 +15,15 @@ pub(crate) const JSON: &str = "application/json";
 pub(crate) const YAML: &str = "application/yaml";
 /// Kubernetes' protobuf envelope.
 pub(crate) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+/// Watch events in protobuf.
+pub(crate) const PROTOBUF_STREAM: &str = "application/vnd.kubernetes.protobuf;stream=watch";
 
+/// What any answer can be written in.
 const OBJECT_TYPES: &[&str] = &[JSON, YAML, PROTOBUF];
-const LIST_TYPES: &[&str] = &[
-    JSON,
-    YAML,
-    PROTOBUF,
-    "application/json;stream=watch",
-    "application/vnd.kubernetes.protobuf;stream=watch",
-];
+const STREAM_TYPES: &[&str] = &["application/json;stream=watch", PROTOBUF_STREAM];
+
+/// Clauses of `Accept` that are looked at; nobody needs more, and sorting them is quadratic.
+const MAX_CLAUSES: usize = 64;
 
 /// The bytes that an answer is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +32,20 @@ pub(crate) enum Format {
     Json,
     /// YAML.
     Yaml,
-    /// Protobuf; only for clients that accept nothing else, since JSON is what we have ready.
+    /// Protobuf.
     Protobuf,
+}
+
+impl Format {
+    const ALL: [Self; 3] = [Self::Json, Self::Yaml, Self::Protobuf];
+
+    fn subtype(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Yaml => "yaml",
+            Self::Protobuf => "vnd.kubernetes.protobuf",
+        }
+    }
 }
 
 /// What an answer shows of an object.
@@ -39,8 +55,10 @@ pub(crate) enum Shape {
     Object,
     /// `meta.k8s.io` `Table`, in this version.
     Table(&'static str),
-    /// `meta.k8s.io` `PartialObjectMetadata` or its list, in this version.
+    /// `meta.k8s.io` `PartialObjectMetadata`, in this version; an answer that is a list is refused.
     PartialMetadata(&'static str),
+    /// `meta.k8s.io` `PartialObjectMetadataList`, in this version; an answer that is no list is refused.
+    PartialMetadataList(&'static str),
 }
 
 /// How an answer is written.
@@ -50,7 +68,7 @@ pub(crate) struct Output {
     pub format: Format,
     /// Content.
     pub shape: Shape,
-    /// Whether lines are indented (`?pretty=1`).
+    /// Whether lines are indented (`?pretty=1`, or a client that people read).
     pub pretty: bool,
 }
 
@@ -68,83 +86,206 @@ impl Output {
     }
 }
 
-/// Chooses the representation from `Accept`. `list` adds the types that watches may ask for.
-pub(crate) fn output(headers: &HeaderMap, pretty: Option<&str>, verb: &str) -> Result<Output> {
-    let pretty = matches!(pretty, Some("1" | "true"));
-    let accept = headers
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .collect::<Vec<_>>()
-        .join(",");
-    if accept.trim().is_empty() {
-        return Ok(Output {
+/// The router's look at `Accept`: whether one of its media types, without parameters, is `*/*`, one of the usual
+/// ones, or among `further`. `streams` adds the types of watches to those that a refusal lists.
+pub(crate) fn acceptable(headers: &HeaderMap, further: &[&str], streams: bool) -> Result<()> {
+    let accept = accept(headers);
+    if accept.is_empty() {
+        return Ok(());
+    }
+    let fits = |clause: &str| {
+        let media = clause.split(';').next().unwrap_or_default().trim();
+        media == "*/*" || OBJECT_TYPES.contains(&media) || further.contains(&media)
+    };
+    if accept.split(',').any(fits) {
+        return Ok(());
+    }
+    let mut available = further.to_vec();
+    available.extend(OBJECT_TYPES);
+    if streams {
+        available.extend(STREAM_TYPES);
+    }
+    Err(ApiError::not_acceptable(&available))
+}
+
+/// Chooses the representation of an answer from `Accept`.
+pub(crate) fn output(headers: &HeaderMap, pretty: Option<&str>) -> Result<Output> {
+    choose(headers, pretty, shape).ok_or_else(|| ApiError::only_accepted(OBJECT_TYPES))
+}
+
+/// Chooses the representation of a watch's events.
+pub(crate) fn stream(headers: &HeaderMap, pretty: Option<&str>) -> Result<Output> {
+    let output = output(headers, pretty)?;
+    match output.format {
+        Format::Yaml => Err(ApiError::only_accepted(STREAM_TYPES)),
+        _ => Ok(Output {
+            pretty: false,
+            ..output
+        }),
+    }
+}
+
+/// Chooses the format of a failure; indented JSON where the client accepts nothing that fits.
+pub(crate) fn failure(headers: &HeaderMap, pretty: Option<&str>) -> Output {
+    let plain = |parameters: &Parameters<'_>| {
+        let transforms = parameters.kind.or(parameters.group).or(parameters.version);
+        transforms.is_none().then_some(Shape::Object)
+    };
+    choose(headers, pretty, plain).unwrap_or(Output {
+        pretty: true,
+        ..Output::PLAIN
+    })
+}
+
+/// The parameters of a clause that mean something.
+#[derive(Default)]
+struct Parameters<'a> {
+    kind: Option<&'a str>,
+    group: Option<&'a str>,
+    version: Option<&'a str>,
+    pretty: bool,
+}
+
+/// The first clause, in the order of preference, whose parameters `fit` takes.
+fn choose(
+    headers: &HeaderMap,
+    pretty: Option<&str>,
+    fit: impl Fn(&Parameters<'_>) -> Option<Shape>,
+) -> Option<Output> {
+    let pretty = is_pretty(headers, pretty);
+    let accept = accept(headers);
+    if accept.is_empty() {
+        return Some(Output {
             pretty,
             ..Output::PLAIN
         });
     }
-    let mut protobuf = None;
-    for clause in accept.split(',') {
-        let mut parts = clause.split(';').map(str::trim);
-        let format = match parts.next().unwrap_or_default() {
-            "application/json" | "*/*" => Format::Json,
-            "application/yaml" if verb != "watch" => Format::Yaml,
-            "application/vnd.kubernetes.protobuf" => Format::Protobuf,
-            _ => continue,
-        };
-        let parameters: Vec<(&str, &str)> = parts.filter_map(|part| part.split_once('=')).collect();
-        let get = |key: &str| {
-            parameters
-                .iter()
-                .find(|(k, _)| *k == key)
-                .map(|(_, value)| *value)
-        };
-        let version = match get("v") {
-            Some("v1") | None => "v1",
-            Some("v1beta1") => "v1beta1",
-            Some(_) => continue,
-        };
-        let shape = match (get("as"), get("g")) {
-            (None, _) => Shape::Object,
-            (Some("Table"), Some("meta.k8s.io")) => Shape::Table(version),
-            (Some("PartialObjectMetadata"), Some("meta.k8s.io")) if verb != "list" => {
-                Shape::PartialMetadata(version)
+    for clause in clauses(&accept) {
+        let formats = Format::ALL.into_iter().filter(|format| {
+            matches!((clause.kind, clause.subtype), ("*", "*"))
+                || clause.kind == "application"
+                    && (clause.subtype == "*" || clause.subtype == format.subtype())
+        });
+        for format in formats {
+            let Some(shape) = fit(&clause.parameters) else {
+                continue;
+            };
+            // A table has no protobuf form.
+            if format == Format::Protobuf && matches!(shape, Shape::Table(_)) {
+                continue;
             }
-            (Some("PartialObjectMetadataList"), Some("meta.k8s.io")) if verb == "list" => {
-                Shape::PartialMetadata(version)
-            }
-            (Some("PartialObjectMetadataList"), Some("meta.k8s.io")) => {
-                let message = "you requested PartialObjectMetadataList, but the requested object is not a list";
-                return Err(ApiError::new(406, "NotAcceptable", message));
-            }
-            (Some("PartialObjectMetadata"), Some("meta.k8s.io")) => {
-                let message =
-                    "you requested PartialObjectMetadata, but the requested object is a list";
-                return Err(ApiError::new(406, "NotAcceptable", message));
-            }
-            _ => continue,
-        };
-        let output = Output {
-            format,
-            shape,
-            pretty,
-        };
-        if format != Format::Protobuf {
-            return Ok(output);
-        }
-        if !matches!(shape, Shape::Table(_)) && verb != "watch" {
-            protobuf.get_or_insert(output);
+            return Some(Output {
+                format,
+                shape,
+                pretty: pretty || clause.parameters.pretty,
+            });
         }
     }
-    if let Some(output) = protobuf {
-        return Ok(output);
+    None
+}
+
+/// What a clause's parameters ask an object to be turned into; `None` when that can't be.
+fn shape(parameters: &Parameters<'_>) -> Option<Shape> {
+    if parameters
+        .kind
+        .or(parameters.group)
+        .or(parameters.version)
+        .is_none()
+    {
+        return Some(Shape::Object);
     }
-    let lists = matches!(verb, "list" | "watch" | "deletecollection");
-    Err(ApiError::not_acceptable(if lists {
-        LIST_TYPES
-    } else {
-        OBJECT_TYPES
-    }))
+    if parameters.group != Some("meta.k8s.io") {
+        return None;
+    }
+    let version = match parameters.version? {
+        "v1" => "v1",
+        "v1beta1" => "v1beta1",
+        _ => return None,
+    };
+    match parameters.kind? {
+        "Table" => Some(Shape::Table(version)),
+        "PartialObjectMetadata" => Some(Shape::PartialMetadata(version)),
+        "PartialObjectMetadataList" => Some(Shape::PartialMetadataList(version)),
+        _ => None,
+    }
+}
+
+/// One of the comma-separated parts of `Accept`.
+struct Clause<'a> {
+    kind: &'a str,
+    subtype: &'a str,
+    quality: f64,
+    parameters: Parameters<'a>,
+}
+
+/// The clauses in the order of preference, as Go's `goautoneg` sorts them.
+fn clauses(accept: &str) -> Vec<Clause<'_>> {
+    let mut sorted: Vec<Clause<'_>> = Vec::new();
+    for clause in accept.split(',').take(MAX_CLAUSES).filter_map(parse_clause) {
+        let before = |a: &Clause<'_>, b: &Clause<'_>| {
+            a.quality > b.quality
+                || a.kind != "*" && b.kind == "*"
+                || a.subtype != "*" && b.subtype == "*"
+        };
+        let mut at = sorted.len();
+        while at > 0 && before(&clause, &sorted[at - 1]) {
+            at -= 1;
+        }
+        sorted.insert(at, clause);
+    }
+    sorted
+}
+
+fn parse_clause(text: &str) -> Option<Clause<'_>> {
+    let mut parts = text.split(';');
+    let media = parts.next().unwrap_or_default();
+    let (kind, subtype) = match media.split_once('/') {
+        Some((kind, subtype)) if !subtype.contains('/') => (kind.trim(), subtype.trim()),
+        None if media.trim() == "*" => ("*", "*"),
+        _ => return None,
+    };
+    let mut clause = Clause {
+        kind,
+        subtype,
+        quality: 1.0,
+        parameters: Parameters::default(),
+    };
+    for (key, value) in parts.filter_map(|part| part.split_once('=')) {
+        let (key, value) = (key.trim(), value.trim());
+        match key {
+            "q" => clause.quality = value.parse().unwrap_or(0.0),
+            "as" => clause.parameters.kind = Some(value),
+            "g" => clause.parameters.group = Some(value),
+            "v" => clause.parameters.version = Some(value),
+            "pretty" => clause.parameters.pretty = value == "1",
+            _ => {}
+        }
+    }
+    Some(clause)
+}
+
+fn accept(headers: &HeaderMap) -> String {
+    let values: Vec<&str> = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect();
+    values.join(",").trim().to_owned()
+}
+
+/// Whether answers are for eyes: the query says so, or else the program is one that people use by hand.
+fn is_pretty(headers: &HeaderMap, asked: Option<&str>) -> bool {
+    if let Some(asked) = asked.filter(|asked| !asked.is_empty()) {
+        return matches!(asked, "1" | "t" | "T" | "true" | "TRUE" | "True");
+    }
+    let agent = headers
+        .get(USER_AGENT)
+        .and_then(|agent| agent.to_str().ok());
+    agent.is_some_and(|agent| {
+        ["curl", "Wget", "Mozilla/5.0"]
+            .iter()
+            .any(|program| agent.starts_with(program))
+    })
 }
 
 /// The format of a request body.
@@ -181,40 +322,105 @@ pub(crate) fn media_type(headers: &HeaderMap) -> &str {
 mod tests {
     use super::*;
 
-    fn chosen(accept: &str, verb: &str) -> Result<Output> {
+    fn headers(accept: &str) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, accept.parse().expect("a header"));
-        output(&headers, None, verb)
+        headers
+    }
+
+    fn chosen(accept: &str) -> Option<(Format, Shape)> {
+        let output = output(&headers(accept), None).ok()?;
+        Some((output.format, output.shape))
     }
 
     #[test]
     fn kubectl_gets_tables() {
         let accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
-        assert_eq!(
-            chosen(accept, "list").expect("acceptable").shape,
-            Shape::Table("v1")
-        );
+        assert_eq!(chosen(accept), Some((Format::Json, Shape::Table("v1"))));
     }
 
     #[test]
-    fn json_is_preferred_to_protobuf() {
-        let output = chosen(
-            "application/xml, application/vnd.kubernetes.protobuf, application/json",
-            "get",
-        );
-        assert_eq!(output.expect("acceptable").format, Format::Json);
-        let output = chosen("application/vnd.kubernetes.protobuf", "get");
-        assert_eq!(output.expect("acceptable").format, Format::Protobuf);
+    fn the_first_clause_that_can_be_served_wins() {
+        let object = |format| Some((format, Shape::Object));
+        for (accept, expected) in [
+            (
+                "application/vnd.kubernetes.protobuf,application/json",
+                object(Format::Protobuf),
+            ),
+            (
+                "application/json,application/vnd.kubernetes.protobuf",
+                object(Format::Json),
+            ),
+            (
+                "application/json;q=0.5,application/yaml",
+                object(Format::Yaml),
+            ),
+            ("*/*,application/yaml", object(Format::Yaml)),
+            ("text/html,*/*;q=0.8", object(Format::Json)),
+            (
+                "application/json;as=Table;v=v2;g=meta.k8s.io,application/json",
+                object(Format::Json),
+            ),
+            (
+                "application/yaml;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
+                Some((Format::Yaml, Shape::PartialMetadata("v1"))),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io",
+                None,
+            ),
+            ("application/json;as=Table", None),
+            ("application/json;as=Chair;v=v1;g=meta.k8s.io", None),
+            ("application/cbor", None),
+        ] {
+            assert_eq!(chosen(accept), expected, "{accept}");
+        }
     }
 
     #[test]
-    fn unknown_types_are_not_acceptable() {
-        let error = chosen("application/*", "get").expect_err("not acceptable");
+    fn the_router_compares_bare_types() {
+        let refusal = |accept: &str| acceptable(&headers(accept), &[], false).err();
+        assert!(refusal("application/json;as=Chair").is_none());
+        assert!(refusal("text/html, */*").is_none());
+        let error = refusal("application/*").expect("not acceptable");
         assert_eq!(error.code(), 406);
         assert!(
             error.to_string().ends_with(
                 "application/json, application/yaml, application/vnd.kubernetes.protobuf"
             )
         );
+    }
+
+    #[test]
+    fn watches_are_not_written_in_yaml() {
+        let error = stream(&headers("application/yaml"), None).expect_err("not a stream");
+        assert_eq!(
+            error.to_string(),
+            "only the following media types are accepted: application/json;stream=watch, \
+             application/vnd.kubernetes.protobuf;stream=watch"
+        );
+        let output = stream(&headers(PROTOBUF_STREAM), None).expect("protobuf streams");
+        assert_eq!(output.format, Format::Protobuf);
+    }
+
+    #[test]
+    fn failures_are_never_transformed() {
+        let table = headers("application/json;as=Table;v=v1;g=meta.k8s.io");
+        assert_eq!(failure(&table, None).shape, Shape::Object);
+        assert_eq!(failure(&headers(PROTOBUF), None).format, Format::Protobuf);
+        assert_eq!(
+            failure(&headers("application/xml"), None).format,
+            Format::Json
+        );
+    }
+
+    #[test]
+    fn people_get_indented_answers() {
+        let mut headers = HeaderMap::new();
+        headers.insert(USER_AGENT, "curl/8.5.0".parse().expect("a header"));
+        assert!(is_pretty(&headers, None));
+        assert!(!is_pretty(&headers, Some("false")));
+        assert!(is_pretty(&HeaderMap::new(), Some("1")));
+        assert!(!is_pretty(&HeaderMap::new(), Some("yes")));
     }
 }

@@ -74,12 +74,12 @@ impl RequestInfo {
             Method::DELETE => "delete",
             _ => "",
         };
-        info.segments(rest, method);
+        info.segments(rest);
         info
     }
 
-    fn segments(&mut self, mut rest: &[&str], method: &Method) {
-        if rest.len() > 1 && rest[0] == "watch" && matches!(*method, Method::GET | Method::HEAD) {
+    fn segments(&mut self, mut rest: &[&str]) {
+        if rest.len() > 1 && rest[0] == "watch" {
             self.watch_prefix = true;
             self.verb = "watch";
             rest = &rest[1..];

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use coracle_api::{Registry, Resource};
 use coracle_clock::Clock;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::AdmissionChain;
@@ -13,6 +14,7 @@ use crate::authn::Authentication;
 use crate::authz::Authorization;
 use crate::cache::Entry;
 use crate::dialer::NodeDialer;
+use crate::encoded::Encoded;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::openapi::Documents;
@@ -31,8 +33,10 @@ pub struct Server {
     pub(crate) dialer: Arc<dyn NodeDialer>,
     pub(crate) health: Health,
     pub(crate) documents: Documents,
+    pub(crate) encoded: Arc<Encoded>,
     pub(crate) metrics: Metrics,
-    pub(crate) in_flight: tokio::sync::Semaphore,
+    pub(crate) in_flight: Arc<Semaphore>,
+    pub(crate) long_running: Arc<Semaphore>,
     pub(crate) draining: AtomicBool,
     pub(crate) stop: CancellationToken,
 }

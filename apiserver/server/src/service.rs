@@ -21,10 +21,11 @@ use coracle_api::kinds::Subresource;
 use coracle_clock::Clock;
 use coracle_store::Store;
 use futures::FutureExt;
-use http::header::{ACCEPT_ENCODING, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{ACCEPT_ENCODING, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{
@@ -48,10 +49,13 @@ use crate::status::{ApiError, Result};
 use crate::storage::Storage;
 use crate::subresources::{binding, log, scale};
 use crate::verbs::{create, delete, get, list, patch, update, watch};
-use crate::{discovery, openapi, table};
+use crate::{discovery, limits, openapi, table};
 
-/// Requests handled at once, watches not counted; more are 429.
+/// Requests handled at once, long-running ones not counted; more are 429.
 const DEFAULT_MAX_IN_FLIGHT: usize = 600;
+
+/// Watches, logs and tunnels open at once; more are 429.
+const DEFAULT_MAX_LONG_RUNNING: usize = 8192;
 
 /// How long the body of a request may take: a slow sender must not hold one of the places for ever.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -74,8 +78,10 @@ pub struct Config {
     pub service_ranges: ServiceRanges,
     /// The way to the nodes' kubelets.
     pub dialer: Arc<dyn NodeDialer>,
-    /// Most requests at once, watches not counted.
+    /// Most requests at once, long-running ones not counted.
     pub max_in_flight: usize,
+    /// Most watches, logs and tunnels at once; each counts until its stream ends.
+    pub max_long_running: usize,
 }
 
 impl Config {
@@ -97,6 +103,7 @@ impl Config {
             service_ranges: ServiceRanges::default(),
             dialer: Arc::new(NoNodes),
             max_in_flight: DEFAULT_MAX_IN_FLIGHT,
+            max_long_running: DEFAULT_MAX_LONG_RUNNING,
         }
     }
 }
@@ -136,8 +143,10 @@ impl ApiServer {
             dialer: config.dialer,
             health: Health::default(),
             documents: openapi::Documents::default(),
+            encoded: Arc::default(),
             metrics: Metrics::default(),
-            in_flight: tokio::sync::Semaphore::new(config.max_in_flight),
+            in_flight: Arc::new(Semaphore::new(config.max_in_flight)),
+            long_running: Arc::new(Semaphore::new(config.max_long_running)),
             draining: AtomicBool::new(false),
             stop: CancellationToken::new(),
         };
@@ -194,8 +203,9 @@ impl ApiServer {
             .get(ACCEPT_ENCODING)
             .and_then(|value| value.to_str().ok())
             .map(str::to_owned);
+        let failed = negotiate::failure(&parts.headers, info.query.get("pretty"));
         // A bug in one handler is that request's failure, not that of others on the same connection.
-        let caught = AssertUnwindSafe(self.answer(parts, info, body))
+        let caught = AssertUnwindSafe(self.admit(parts, info, body))
             .catch_unwind()
             .await;
         let answer = settle(caught.unwrap_or_else(|_| {
@@ -203,7 +213,8 @@ impl ApiServer {
             Err(ApiError::internal(
                 "this request caused apiserver to panic. Look in the logs for details",
             ))
-        }));
+        }))
+        .settled(failed);
         let took = self.server.clock.monotonic().saturating_sub(started);
         // Only names that are served become labels: paths are the client's to choose.
         let label = if answer.status == StatusCode::NOT_FOUND {
@@ -218,28 +229,47 @@ impl ApiServer {
         answer.into_response(accept.as_deref()).await
     }
 
-    async fn answer<B>(&self, parts: Parts, info: RequestInfo, body: B) -> Result<Answer>
+    /// Gives the request its place among those at work, and its time.
+    async fn admit<B>(&self, parts: Parts, info: RequestInfo, body: B) -> Result<Answer>
     where
         B: HttpBody<Data = Bytes> + Send,
         B::Error: Into<BoxError>,
     {
         let server = &self.server;
         let _entered = server.metrics.entered();
-        let long = info.verb == "watch" || matches!(info.subresource.as_str(), "log");
-        let _permit = match (long, server.in_flight.try_acquire()) {
-            (true, _) => None,
-            (false, Ok(permit)) => Some(permit),
-            (false, Err(_)) => return Err(ApiError::too_many_requests(1)),
+        let long = limits::is_long_running(&info);
+        let places = if long {
+            &server.long_running
+        } else {
+            &server.in_flight
         };
-        let identity = match server.authentication.authenticate(&parts).await {
-            Ok(identity) => impersonate(&parts.headers, identity)?,
-            Err(error) => {
-                let mut answer = Answer::from(error);
-                let challenge = HeaderValue::from_static("Bearer realm=\"coracle\"");
-                answer.headers.push((WWW_AUTHENTICATE, challenge));
-                return Ok(answer);
-            }
-        };
+        let place = Arc::clone(places).try_acquire_owned();
+        let place = place.map_err(|_| ApiError::too_many_requests(1))?;
+        if long {
+            let mut answer = self.answer(parts, info, body, None).await?;
+            answer.hold(place);
+            return Ok(answer);
+        }
+        let limit = limits::deadline(&info)?;
+        let answer = self.answer(parts, info, body, Some(place));
+        let answer = tokio::time::timeout(limit, answer).await;
+        answer.unwrap_or_else(|_| Err(ApiError::timed_out()))
+    }
+
+    async fn answer<B>(
+        &self,
+        parts: Parts,
+        info: RequestInfo,
+        body: B,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Result<Answer>
+    where
+        B: HttpBody<Data = Bytes> + Send,
+        B::Error: Into<BoxError>,
+    {
+        let server = &self.server;
+        let identity = server.authentication.authenticate(&parts).await?;
+        let identity = impersonate(&parts.headers, identity)?;
         server.authorization.authorize(&identity, &info).await?;
         if !info.is_resource {
             return self.document(&parts, &info).await;
@@ -258,15 +288,8 @@ impl ApiServer {
             .ok_or_else(ApiError::unknown_path)?;
         check_path(&info)?;
         let subresource = self.subresource(&info, resource)?;
-        let output = negotiate::output(&parts.headers, info.query.get("pretty"), info.verb)
-            .or_else(|error| {
-                // Logs are text whatever the client accepts.
-                if info.subresource == "log" {
-                    Ok(Output::PLAIN)
-                } else {
-                    Err(error)
-                }
-            })?;
+        check_method(&parts.method, &info, resource, subresource)?;
+        let output = representation(&parts, &info, subresource)?;
         if matches!(output.shape, Shape::Table(_)) {
             table::check_include(info.query.get("includeObject"))?;
         }
@@ -277,15 +300,10 @@ impl ApiServer {
             output,
             resource,
             subresource,
+            encoded: Arc::clone(&server.encoded),
         };
-        let answer = settle(self.dispatch(&parts.method, call, body).await);
-        let served = answer.status != StatusCode::METHOD_NOT_ALLOWED;
-        Ok(answer.with_first_warnings(
-            deprecation(resource)
-                .filter(|_| served)
-                .into_iter()
-                .collect(),
-        ))
+        let answer = settle(self.dispatch(call, body, place).await);
+        Ok(answer.with_first_warnings(deprecation(resource).into_iter().collect()))
     }
 
     /// Checks that the path fits the resource, and finds its subresource.
@@ -312,24 +330,19 @@ impl ApiServer {
             .ok_or_else(ApiError::unknown_path)
     }
 
-    async fn dispatch<B>(&self, method: &Method, call: Call, body: B) -> Result<Answer>
+    async fn dispatch<B>(
+        &self,
+        call: Call,
+        body: B,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Result<Answer>
     where
         B: HttpBody<Data = Bytes> + Send,
         B::Error: Into<BoxError>,
     {
         let server = &self.server;
         let name = call.subresource.map_or("", |subresource| subresource.name);
-        let verb = call.info.verb;
-        let is_bindings = call.info.resource == "bindings";
-        let allowed = match call.subresource {
-            Some(subresource) => subresource.verbs.contains(&verb),
-            None if is_bindings => verb == "create" && call.info.name.is_empty(),
-            None => call.resource.verbs.contains(&verb) && fits(&call),
-        };
-        if !allowed || *method == Method::OPTIONS {
-            return Err(ApiError::method_not_allowed());
-        }
-        match (name, verb) {
+        match (name, call.info.verb) {
             ("", "get") => get::get(server, &call).await,
             ("", "list") => list::list(server, &call).await,
             ("", "watch") => watch::watch(server, call).await,
@@ -341,21 +354,17 @@ impl ApiServer {
                 let body = read.map_err(|_| {
                     ApiError::new(408, "Timeout", "the body of the request came too slowly")
                 })??;
-                match (name, verb) {
-                    ("", "create") if is_bindings => binding::create(server, &call, body).await,
-                    ("binding", "create") => binding::create(server, &call, body).await,
-                    ("", "create") => create::create(server, &call, body).await,
-                    ("", "delete") => delete::delete(server, &call, body).await,
-                    ("", "deletecollection") => {
-                        delete::delete_collection(server, &call, body).await
-                    }
-                    ("" | "status" | "finalize", "update") => {
-                        update::update(server, &call, body).await
-                    }
-                    ("" | "status", "patch") => patch::patch(server, &call, body).await,
-                    ("scale", "update") => scale::put(server, &call, body).await,
-                    ("scale", "patch") => scale::patch(server, &call, body).await,
-                    _ => Err(ApiError::method_not_allowed()),
+                // A client that goes away, or whose time is up, must not stop a write half-way: what was allocated
+                // for an object would be given back although the object is there.
+                let server = Arc::clone(server);
+                let work = tokio::spawn(async move {
+                    let _place = place;
+                    write(&server, call, body).await
+                });
+                match work.await {
+                    Ok(result) => result,
+                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                    Err(_) => Err(ApiError::unavailable("the server is shutting down")),
                 }
             }
         }
@@ -385,7 +394,8 @@ impl ApiServer {
         let Some(answer) = answer else {
             return Ok(page_not_found());
         };
-        if !matches!(parts.method, Method::GET | Method::HEAD) {
+        let reads = matches!(parts.method, Method::GET | Method::HEAD);
+        if !reads && answer.status != StatusCode::NOT_FOUND && knows_methods(&info.path) {
             return Err(ApiError::method_not_allowed());
         }
         Ok(answer)
@@ -405,6 +415,75 @@ impl ApiServer {
     }
 }
 
+/// The requests that change something.
+async fn write(server: &Arc<Server>, call: Call, body: Bytes) -> Result<Answer> {
+    let name = call.subresource.map_or("", |subresource| subresource.name);
+    let is_bindings = call.info.resource == "bindings";
+    match (name, call.info.verb) {
+        ("", "create") if is_bindings => binding::create(server, &call, body).await,
+        ("binding", "create") => binding::create(server, &call, body).await,
+        ("", "create") => create::create(server, &call, body).await,
+        ("", "delete") => delete::delete(server, &call, body).await,
+        ("", "deletecollection") => delete::delete_collection(server, &call, body).await,
+        ("" | "status" | "finalize", "update") => update::update(server, &call, body).await,
+        ("" | "status", "patch") => patch::patch(server, &call, body).await,
+        ("scale", "update") => scale::put(server, &call, body).await,
+        ("scale", "patch") => scale::patch(server, &call, body).await,
+        _ => Err(ApiError::method_not_allowed()),
+    }
+}
+
+/// Whether the method is one of those that the path serves.
+fn check_method(
+    method: &Method,
+    info: &RequestInfo,
+    resource: &coracle_api::Resource,
+    subresource: Option<&Subresource>,
+) -> Result<()> {
+    let is_bindings = info.resource == "bindings";
+    let allowed = match subresource {
+        Some(subresource) => subresource.verbs.contains(&info.verb),
+        None if is_bindings => info.verb == "create" && info.name.is_empty(),
+        None => resource.verbs.contains(&info.verb) && fits(info, resource),
+    };
+    let watches = !info.watch_prefix || matches!(*method, Method::GET | Method::HEAD);
+    if allowed && watches && *method != Method::OPTIONS {
+        Ok(())
+    } else {
+        Err(ApiError::method_not_allowed())
+    }
+}
+
+/// How the answer is written; first as upstream's router looks at `Accept`, then as its handlers do.
+fn representation(
+    parts: &Parts,
+    info: &RequestInfo,
+    subresource: Option<&Subresource>,
+) -> Result<Output> {
+    let pretty = info.query.get("pretty");
+    if subresource.is_some_and(|subresource| subresource.name == "log") {
+        negotiate::acceptable(&parts.headers, &["text/plain"], false)?;
+        // Logs are text whatever the client accepts.
+        return Ok(Output::PLAIN);
+    }
+    let lists = matches!(info.verb, "list" | "watch");
+    negotiate::acceptable(&parts.headers, &[], lists)?;
+    if info.verb == "watch" {
+        negotiate::stream(&parts.headers, pretty)
+    } else {
+        negotiate::output(&parts.headers, pretty)
+    }
+}
+
+/// Whether upstream serves the path by its router, which knows methods; the other documents don't look at them.
+fn knows_methods(path: &str) -> bool {
+    let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+    matches!(
+        segments[..],
+        ["api" | "version"] | ["api", _] | ["apis", _, _]
+    )
+}
+
 /// What Go's server answers for paths that nothing handles.
 fn page_not_found() -> Answer {
     Answer::text(StatusCode::NOT_FOUND, "404 page not found\n")
@@ -421,33 +500,7 @@ fn check_path(info: &RequestInfo) -> Result<()> {
             "Name parameter invalid: {name:?}: may not be '{name}'"
         )));
     }
-    match info.query.get("timeout").filter(|text| !text.is_empty()) {
-        Some(text) if !is_duration(text) => Err(ApiError::bad_request(format!(
-            "invalid timeout specified in the request URL - time: invalid duration {text:?}"
-        ))),
-        _ => Ok(()),
-    }
-}
-
-/// Whether Go's `time.ParseDuration` would take `text`.
-fn is_duration(text: &str) -> bool {
-    let mut rest = text.trim_start_matches(['-', '+']);
-    if rest == "0" {
-        return true;
-    }
-    while !rest.is_empty() {
-        let number = rest
-            .find(|character: char| !character.is_ascii_digit() && character != '.')
-            .unwrap_or(rest.len());
-        let unit =
-            rest[number..].find(|character: char| character.is_ascii_digit() || character == '.');
-        let (unit, next) = rest[number..].split_at(unit.unwrap_or(rest.len() - number));
-        if number == 0 || !matches!(unit, "ns" | "us" | "µs" | "ms" | "s" | "m" | "h") {
-            return false;
-        }
-        rest = next;
-    }
-    !text.is_empty()
+    Ok(())
 }
 
 /// The warning that every answer about a deprecated resource carries.
@@ -467,20 +520,16 @@ fn bindings(server: &Server, info: &RequestInfo) -> Option<&'static coracle_api:
 }
 
 /// Whether the verb fits a collection or an object, as the path has it.
-fn fits(call: &Call) -> bool {
-    let collection = call.info.name.is_empty();
-    match call.info.verb {
-        "create" | "list" | "deletecollection" => {
-            collection && (call.info.verb != "create" || placed(call))
-        }
+fn fits(info: &RequestInfo, resource: &coracle_api::Resource) -> bool {
+    let collection = info.name.is_empty();
+    // A namespaced object is created in a namespace.
+    let placed = !resource.namespaced || !info.namespace.is_empty() || info.empty_namespace;
+    match info.verb {
+        "create" => collection && placed,
+        "list" | "deletecollection" => collection,
         "watch" => true,
         _ => !collection,
     }
-}
-
-/// A namespaced object is created in a namespace.
-fn placed(call: &Call) -> bool {
-    !call.resource.namespaced || !call.info.namespace.is_empty() || call.info.empty_namespace
 }
 
 impl<B> tower::Service<Request<B>> for ApiServer

@@ -101,6 +101,13 @@ impl ApiError {
         Self::new(406, "NotAcceptable", message).with_empty_details()
     }
 
+    /// 406: the media types that are accepted are there, but not in the form asked for.
+    pub fn only_accepted(accepted: &[&str]) -> Self {
+        let list = accepted.join(", ");
+        let message = format!("only the following media types are accepted: {list}");
+        Self::new(406, "NotAcceptable", message)
+    }
+
     /// 415 for a body.
     pub fn unsupported_media_type(accepted: &[&str]) -> Self {
         let list = accepted.join(", ");
@@ -239,6 +246,12 @@ impl ApiError {
     /// 503: not now.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(503, "ServiceUnavailable", message)
+    }
+
+    /// 504: the request took longer than it may.
+    pub fn timed_out() -> Self {
+        let message = "Timeout: request did not complete within requested timeout - context deadline exceeded";
+        Self::new(504, "Timeout", message).with_empty_details()
     }
 
     /// 504: a read asked for a revision that does not exist yet.

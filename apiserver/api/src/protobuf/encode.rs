@@ -14,19 +14,66 @@ use crate::schema::{FieldSchema, SchemaKind, SchemaRef};
 /// The object is taken to be as decoding leaves it; a value that doesn't fit its field is left out.
 pub fn encode(object: &Value, schema: &SchemaRef) -> Vec<u8> {
     let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
-    let mut meta = Vec::new();
-    write_bytes(&mut meta, 1, text("apiVersion").as_bytes());
-    write_bytes(&mut meta, 2, text("kind").as_bytes());
+    envelope(
+        text("apiVersion"),
+        text("kind"),
+        &encode_raw(object, schema),
+    )
+}
+
+/// Encodes an object's message alone, which says nothing of its apiVersion and kind.
+pub fn encode_raw(object: &Value, schema: &SchemaRef) -> Vec<u8> {
     let mut raw = Vec::new();
     if let Some(map) = object.as_object() {
         structure(&mut raw, map, schema, &[]);
     }
-    let mut out = Vec::with_capacity(raw.len() + meta.len() + 16);
+    raw
+}
+
+/// Puts a message into the envelope.
+pub fn envelope(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
+    let mut meta = Vec::with_capacity(api_version.len() + kind.len() + 4);
+    write_bytes(&mut meta, 1, api_version.as_bytes());
+    write_bytes(&mut meta, 2, kind.as_bytes());
+    let mut out = Vec::with_capacity(raw.len() + meta.len() + 24);
     out.extend_from_slice(&MAGIC);
     write_bytes(&mut out, 1, &meta);
-    write_bytes(&mut out, 2, &raw);
+    write_bytes(&mut out, 2, raw);
     write_bytes(&mut out, 3, b"");
     write_bytes(&mut out, 4, b"");
+    out
+}
+
+/// The message of a list, from that of its metadata (as JSON) and those of its items.
+pub fn list_raw<'a>(metadata: &Value, items: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+    let schema = SchemaRef::builtin("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta");
+    let mut out = Vec::new();
+    let metadata = encode_raw(metadata, &schema.unwrap_or_else(SchemaRef::any));
+    write_bytes(&mut out, 1, &metadata);
+    for item in items {
+        write_bytes(&mut out, 2, item);
+    }
+    out
+}
+
+/// The message of a `PartialObjectMetadata`, from the object's metadata.
+pub fn partial_raw(metadata: &Value) -> Vec<u8> {
+    let schema = SchemaRef::builtin("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
+    let mut out = Vec::new();
+    let metadata = encode_raw(metadata, &schema.unwrap_or_else(SchemaRef::any));
+    write_bytes(&mut out, 1, &metadata);
+    out
+}
+
+/// One event of a watch, as a frame: the length in four bytes, then a `WatchEvent` around the object's envelope.
+pub fn watch_frame(kind: &str, object: &[u8]) -> Vec<u8> {
+    let mut extension = Vec::with_capacity(object.len() + 8);
+    write_bytes(&mut extension, 1, object);
+    let mut out = vec![0; 4];
+    write_bytes(&mut out, 1, kind.as_bytes());
+    write_bytes(&mut out, 2, &extension);
+    let length = u32::try_from(out.len() - 4).unwrap_or(u32::MAX);
+    out[..4].copy_from_slice(&length.to_be_bytes());
     out
 }
 

@@ -16,7 +16,7 @@ mod wire;
 
 use serde_json::Value;
 
-pub use encode::encode;
+pub use encode::{encode, encode_raw, envelope, list_raw, partial_raw, watch_frame};
 
 use crate::schema::{SchemaRef, decode_value};
 

@@ -122,16 +122,16 @@ impl Authentication {
     }
 }
 
-/// The bearer token of a request.
+/// The bearer token of a request: the word after `Bearer`.
 pub fn bearer_token(request: &Parts) -> Option<&str> {
     let header = request
         .headers
         .get(http::header::AUTHORIZATION)?
         .to_str()
         .ok()?;
-    let (scheme, token) = header.trim().split_once(' ')?;
-    scheme
-        .eq_ignore_ascii_case("bearer")
-        .then(|| token.trim())
-        .filter(|token| !token.is_empty())
+    // Two spaces leave an empty word between them, which is no token: so upstream splits.
+    let mut words = header.trim().split(' ');
+    let scheme = words.next()?;
+    let token = words.next().unwrap_or_default();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }

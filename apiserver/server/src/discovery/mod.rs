@@ -5,6 +5,7 @@
 //! they are small and rarely asked for, and so never stale.
 
 mod aggregated;
+pub(crate) mod order;
 mod plain;
 
 use http::header::{CACHE_CONTROL, ETAG, HOST, HeaderMap, HeaderValue, IF_NONE_MATCH, VARY};
@@ -54,11 +55,19 @@ pub(crate) fn answer(server: &Server, parts: &Parts, info: &RequestInfo) -> Opti
         },
         _ => return None,
     };
-    Some(negotiated(parts, info, &document))
+    let routed = !matches!(path[..], [""] | ["apis"] | ["apis", _]);
+    Some(negotiated(parts, info, &document, routed))
 }
 
-fn negotiated(parts: &Parts, info: &RequestInfo, document: &Value) -> Answer {
-    let output = negotiate::output(&parts.headers, info.query.get("pretty"), "get");
+/// The document as the client accepts it. Some are not behind upstream's router, which refuses in words of its own.
+fn negotiated(parts: &Parts, info: &RequestInfo, document: &Value, routed: bool) -> Answer {
+    let acceptable = if routed {
+        negotiate::acceptable(&parts.headers, &[], false)
+    } else {
+        Ok(())
+    };
+    let output =
+        acceptable.and_then(|()| negotiate::output(&parts.headers, info.query.get("pretty")));
     match output {
         Ok(output) => Answer::value(StatusCode::OK, output, document),
         Err(error) => Answer::from(error),

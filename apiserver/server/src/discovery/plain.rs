@@ -7,6 +7,8 @@ use coracle_api::{Registry, Resource};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use super::order;
+
 /// `/`: the paths that are served.
 pub(super) fn index(registry: &Registry) -> Value {
     let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
@@ -94,7 +96,7 @@ pub(super) fn resources(registry: &Registry, group: &str, version: &str) -> Opti
     Some(Value::Object(document))
 }
 
-/// The named groups, in the registry's order, which is the order of preference.
+/// The named groups in the order of preference.
 pub(super) fn group_names(registry: &Registry) -> Vec<&'static str> {
     let mut names: Vec<&str> = Vec::new();
     for resource in registry
@@ -105,6 +107,7 @@ pub(super) fn group_names(registry: &Registry) -> Vec<&'static str> {
             names.push(resource.group);
         }
     }
+    order::groups(&mut names);
     names
 }
 
@@ -116,6 +119,7 @@ pub(super) fn version_names(registry: &Registry, group: &str) -> Vec<&'static st
             names.push(resource.version);
         }
     }
+    order::versions(&mut names);
     names
 }
 
@@ -133,9 +137,10 @@ fn group_body(registry: &Registry, group: &str) -> Map<String, Value> {
         .map(|version| json!({"groupVersion": group_version(group, version), "version": version}))
         .collect();
     let mut body = Map::new();
+    let preferred = versions.first().cloned().unwrap_or_default();
     body.insert("name".to_owned(), group.into());
-    body.insert("preferredVersion".to_owned(), versions[0].clone());
     body.insert("versions".to_owned(), versions.into());
+    body.insert("preferredVersion".to_owned(), preferred);
     body
 }
 

@@ -15,6 +15,7 @@
 mod descriptions;
 mod paths;
 mod schemas;
+mod small;
 mod v2;
 
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ use std::io::{Read, Write};
 
 use bytes::Bytes;
 use coracle_api::{Registry, Resource};
-use http::header::{ACCEPT, CACHE_CONTROL, ETAG, HeaderMap, HeaderValue, VARY};
+use http::header::{ACCEPT, CACHE_CONTROL, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, VARY};
 use http::request::Parts;
 use http::{Method, StatusCode, header};
 use parking_lot::Mutex;
@@ -36,7 +37,7 @@ use crate::request_info::RequestInfo;
 use crate::server::Server;
 
 /// Counted up when documents change though their sources don't.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// The documents made so far, compressed.
 #[derive(Default)]
@@ -60,13 +61,18 @@ pub(crate) fn answer(server: &Server, parts: &Parts, info: &RequestInfo) -> Opti
         ));
     }
     let path = path.strip_prefix('/')?;
-    let Some((group, version)) = group_version(&server.registry, path) else {
+    let registry = &server.registry;
+    let found = group_version(registry, path);
+    if found.is_none() && !small::index(registry).iter().any(|name| name == path) {
         return Some(Answer::bytes(StatusCode::NOT_FOUND, "", Vec::new()));
-    };
+    }
     if !takes_json(&parts.headers) {
         return Some(Answer::bytes(StatusCode::NOT_ACCEPTABLE, "", Vec::new()));
     }
-    let tag = document_hash(&server.registry, group, version);
+    let tag = match found {
+        Some((group, version)) => document_hash(registry, group, version),
+        None => small_hash(path),
+    };
     let asked = info.query.get("hash").filter(|asked| !asked.is_empty());
     if asked.is_some_and(|asked| asked != tag) && parts.method == Method::GET {
         let mut answer = Answer::bytes(
@@ -78,11 +84,17 @@ pub(crate) fn answer(server: &Server, parts: &Parts, info: &RequestInfo) -> Opti
         answer.headers.push((header::LOCATION, location));
         return Some(answer);
     }
-    let document = server
-        .documents
-        .get(path, || document(&server.registry, group, version));
-    let mut answer = Answer::bytes(StatusCode::OK, negotiate::JSON, document);
-    answer.headers.push((ETAG, entity_tag(tag.as_bytes())));
+    let entity = entity_tag(tag.as_bytes());
+    let mut answer = if knows(&parts.headers, &entity) {
+        Answer::bytes(StatusCode::NOT_MODIFIED, "", Vec::new())
+    } else {
+        let document = server.documents.get(path, || match found {
+            Some((group, version)) => document(registry, group, version),
+            None => small::document(registry, path).unwrap_or_default(),
+        });
+        Answer::bytes(StatusCode::OK, negotiate::JSON, document)
+    };
+    answer.headers.push((ETAG, entity));
     answer
         .headers
         .push((VARY, HeaderValue::from_static("Accept")));
@@ -128,7 +140,13 @@ fn version_2(server: &Server, parts: &Parts) -> Answer {
     } else {
         (server.documents.get("v2.json", make), negotiate::JSON)
     };
-    let mut answer = Answer::bytes(StatusCode::OK, content_type, bytes);
+    let entity = entity_tag(&bytes);
+    let mut answer = if knows(&parts.headers, &entity) {
+        Answer::bytes(StatusCode::NOT_MODIFIED, "", Vec::new())
+    } else {
+        Answer::bytes(StatusCode::OK, content_type, bytes)
+    };
+    answer.headers.push((ETAG, entity));
     answer
         .headers
         .push((VARY, HeaderValue::from_static("Accept")));
@@ -213,7 +231,26 @@ fn index(registry: &Registry) -> Value {
             json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")})
         });
     }
+    for name in small::index(registry) {
+        let url = format!("/openapi/v3/{name}?hash={}", small_hash(&name));
+        paths.insert(name, json!({"serverRelativeURL": url}));
+    }
     json!({"paths": paths})
+}
+
+/// Whether the client has what bears this tag already.
+fn knows(headers: &HeaderMap, tag: &HeaderValue) -> bool {
+    headers
+        .get_all(IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|known| known.trim().trim_start_matches("W/") == *tag || known.trim() == "*")
+}
+
+/// The hash of one of the small documents, whose content follows from its name.
+fn small_hash(name: &str) -> String {
+    hash(format!("{FORMAT} {} {name}", env!("CARGO_PKG_VERSION")).as_bytes())
 }
 
 /// A hash of what a document is made from.
@@ -240,7 +277,7 @@ fn document(registry: &Registry, group: &str, version: &str) -> Value {
         .filter(|r| r.group == group && r.version == version)
         .collect();
     let mut roots = paths::shared_kinds();
-    let mut all_paths = Map::new();
+    let mut all_paths = Map::from_iter([small::resources_path(group, version)]);
     for resource in &resources {
         roots.push((resource.group, resource.version, resource.kind));
         roots.extend(
@@ -252,12 +289,17 @@ fn document(registry: &Registry, group: &str, version: &str) -> Value {
         all_paths.extend(paths::of(resource));
     }
     let texts = descriptions::Descriptions::of(&roots);
+    envelope(all_paths, schemas::of(&roots, &resources, &texts))
+}
+
+/// A whole document.
+fn envelope(paths: Map<String, Value>, definitions: Value) -> Value {
     json!({
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": KUBERNETES_VERSION},
-        "paths": all_paths,
+        "paths": paths,
         "components": {
-            "schemas": schemas::of(&roots, &resources, &texts),
+            "schemas": definitions,
             "securitySchemes": {
                 "BearerToken": {
                     "type": "apiKey", "description": "Bearer Token authentication", "name": "authorization", "in": "header",

@@ -5,6 +5,8 @@ use coracle_api::kinds::Subresource;
 use coracle_api::schema::SchemaRef;
 use serde_json::{Map, Value, json};
 
+const WATCH_EVENT: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent";
+
 /// Group, version and kind.
 pub(super) type Kind = (&'static str, &'static str, &'static str);
 
@@ -83,6 +85,46 @@ pub(super) fn of(resource: &Resource) -> Map<String, Value> {
             Value::Object(everywhere),
         );
     }
+    if has("watch") {
+        paths.extend(watch_paths(&base, resource));
+    }
+    paths
+}
+
+/// The deprecated paths that only watch.
+fn watch_paths(base: &str, resource: &Resource) -> Map<String, Value> {
+    let plural = resource.plural;
+    let collection = if resource.namespaced {
+        format!("{base}/watch/namespaces/{{namespace}}/{plural}")
+    } else {
+        format!("{base}/watch/{plural}")
+    };
+    let own = (resource.group, resource.version, resource.kind);
+    let mut paths = Map::new();
+    let mut add = |path: String, namespaced: bool, named: bool, action: &str, suffix: &str| {
+        let mut item = path_item(namespaced, named);
+        item.insert(
+            "get".to_owned(),
+            operation(action, own, resource, suffix, None),
+        );
+        if let Some(Value::Array(all)) = item.get_mut("parameters") {
+            all.extend(parameters("list"));
+        }
+        paths.insert(path, Value::Object(item));
+    };
+    let namespaced = resource.namespaced;
+    add(collection.clone(), namespaced, false, "watchlist", "List");
+    add(
+        format!("{collection}/{{name}}"),
+        namespaced,
+        true,
+        "watch",
+        "",
+    );
+    if namespaced {
+        let path = format!("{base}/watch/{plural}");
+        add(path, false, false, "watchlist", "ListForAllNamespaces");
+    }
     paths
 }
 
@@ -150,6 +192,8 @@ fn operation(
     let shown = match action {
         "list" => list_name(kind).unwrap_or_default(),
         "delete" | "deletecollection" => name_of(("", "v1", "Status")).unwrap_or_default(),
+        "watch" | "watchlist" => WATCH_EVENT.to_owned(),
+        "connect" => String::new(),
         _ => name_of(kind).unwrap_or_default(),
     };
     let media = |types: &[&str]| -> Map<String, Value> {
@@ -159,7 +203,8 @@ fn operation(
             .collect()
     };
     let answers: &[&str] = match action {
-        "list" => &[
+        "connect" => &["*/*"],
+        "list" | "watch" | "watchlist" => &[
             "application/json",
             "application/json;stream=watch",
             "application/vnd.kubernetes.protobuf",
@@ -182,15 +227,14 @@ fn operation(
     }
     responses.insert("401".to_owned(), json!({"description": "Unauthorized"}));
     let mut operation = Map::new();
-    let group_tag = match resource.group {
-        "" => "core".to_owned(),
-        group => camel(group.split('.').next().unwrap_or(group)),
-    };
+    let group_tag = group_tag(resource.group);
+    let namespaced = resource.namespaced && !suffix.ends_with("ForAllNamespaces");
     let id = format!(
-        "{}{}{}{}{}",
+        "{}{}{}{}{}{}",
         verb_text(action),
         upper(&group_tag),
-        upper(version),
+        upper(resource.version),
+        if namespaced { "Namespaced" } else { "" },
         resource.kind,
         upper(suffix)
     );
@@ -378,11 +422,22 @@ fn verb_text(action: &str) -> &'static str {
         "patch" => "patch",
         "delete" => "delete",
         "deletecollection" => "deleteCollection",
+        "watch" | "watchlist" => "watch",
+        "connect" => "connect",
         _ => "read",
     }
 }
 
-fn upper(text: &str) -> String {
+/// What operations of a group are tagged with: `core`, `apps`, `rbacAuthorization`.
+pub(super) fn group_tag(group: &str) -> String {
+    if group.is_empty() {
+        return "core".to_owned();
+    }
+    let words = group.strip_suffix(".k8s.io").unwrap_or(group);
+    camel(&words.replace('.', "-"))
+}
+
+pub(super) fn upper(text: &str) -> String {
     let mut characters = text.chars();
     characters.next().map_or_else(String::new, |first| {
         first.to_uppercase().chain(characters).collect()

@@ -26,8 +26,31 @@ pub(super) fn of(kinds: &[Kind], resources: &[&Resource], texts: &Descriptions) 
             definition(&schema, texts, &mut made);
         }
     }
+    if resources
+        .iter()
+        .any(|resource| resource.verbs.contains(&"watch"))
+    {
+        add("WatchEvent", texts, &mut made);
+    }
+    add("APIResourceList", texts, &mut made);
     made.insert(PATCH.to_owned(), json!({"description": "Patch is provided to give a concrete name and type to the Kubernetes PATCH request body.", "type": "object"}));
     Value::Object(made.into_iter().collect())
+}
+
+/// Definitions of these alone, and of all that they contain.
+pub(super) fn of_definitions(wanted: &[SchemaRef], texts: &Descriptions) -> Value {
+    let mut made = BTreeMap::new();
+    for schema in wanted {
+        definition(schema, texts, &mut made);
+    }
+    Value::Object(made.into_iter().collect())
+}
+
+fn add(name: &str, texts: &Descriptions, made: &mut BTreeMap<String, Value>) {
+    let name = format!("io.k8s.apimachinery.pkg.apis.meta.v1.{name}");
+    if let Some(schema) = SchemaRef::builtin(&name) {
+        definition(&schema, texts, made);
+    }
 }
 
 /// A struct's definition and, before it returns, those of all that it contains.
@@ -91,16 +114,31 @@ fn property(
     let body = value(&schema, texts, made);
     match body.get("$ref") {
         // Nothing may stand beside a reference.
-        Some(_) if text.is_some() => {
+        Some(_) if text.is_some() || schema.kind() == SchemaKind::Struct => {
             entry.insert("allOf".to_owned(), json!([body]));
         }
         _ => entry.extend(body),
     }
     if let Some(default) = schema.default() {
         entry.insert("default".to_owned(), default.clone());
+    } else if field.is_value() && (field.is_always_written() || schema.kind() == SchemaKind::Struct)
+    {
+        entry.extend(zero(&schema));
     }
     facts(&schema, &mut entry);
     Value::Object(entry)
+}
+
+/// What Go has where nothing was said, which upstream publishes as a default.
+fn zero(schema: &SchemaRef) -> Option<(String, Value)> {
+    let zero = match schema.kind() {
+        SchemaKind::Struct => json!({}),
+        SchemaKind::String => json!(""),
+        SchemaKind::Bool => json!(false),
+        SchemaKind::Int32 | SchemaKind::Int64 | SchemaKind::Double => json!(0),
+        _ => return None,
+    };
+    Some(("default".to_owned(), zero))
 }
 
 /// How lists and maps are owned and merged.
@@ -142,6 +180,25 @@ fn facts(schema: &SchemaRef, entry: &mut Map<String, Value>) {
             words.join(",").into(),
         );
     }
+}
+
+/// The items of a list or the values of a map: never absent, so each has a default.
+fn element(
+    schema: &SchemaRef,
+    texts: &Descriptions,
+    made: &mut BTreeMap<String, Value>,
+) -> Map<String, Value> {
+    let body = value(schema, texts, made);
+    let Some(default) = zero(schema) else {
+        return body;
+    };
+    let mut entry = if body.contains_key("$ref") {
+        Map::from_iter([("allOf".to_owned(), json!([body]))])
+    } else {
+        body
+    };
+    entry.extend([default]);
+    entry
 }
 
 fn value(
@@ -205,7 +262,7 @@ fn value(
         SchemaKind::List | SchemaKind::Map => {
             let elem = schema
                 .elem()
-                .map_or_else(Map::new, |elem| value(&elem, texts, made));
+                .map_or_else(Map::new, |elem| element(&elem, texts, made));
             let (kind, below) = if schema.kind() == SchemaKind::List {
                 ("array", "items")
             } else {

@@ -1,4 +1,4 @@
-//! WATCH: the changes of a collection as a stream of JSON lines.
+//! WATCH: the changes of a collection as a stream of JSON lines, or of protobuf frames.
 //!
 //! ```text
 //!            resourceVersion "" or 0, or sendInitialEvents      resourceVersion N
@@ -15,18 +15,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use coracle_api::Object;
+use coracle_api::{Object, protobuf};
 use futures::stream;
 use http::StatusCode;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use serde_json::{Value, json};
 
-use crate::answer::{Answer, Payload, partial, to_json};
+use crate::answer::{Answer, Payload, partial, to_json, to_protobuf};
 use crate::body::BoxError;
 use crate::cache::{Caches, Change, Entry, Interest, Watcher};
 use crate::call::Call;
-use crate::negotiate::{self, Shape};
+use crate::negotiate::{self, Format, Shape};
 use crate::options::{ListOptions, parse_revision};
 use crate::selection::Selection;
 use crate::server::Server;
@@ -87,6 +87,10 @@ pub(crate) async fn watch(server: &Arc<Server>, call: Call) -> Result<Answer> {
         Duration::from_secs(seconds),
         options.bookmarks,
     );
+    let content_type = match call.output.format {
+        Format::Protobuf => negotiate::PROTOBUF_STREAM,
+        _ => negotiate::JSON,
+    };
     let feed = Feed {
         server: Arc::clone(server),
         call,
@@ -102,7 +106,7 @@ pub(crate) async fn watch(server: &Arc<Server>, call: Call) -> Result<Answer> {
         let chunk = feed.next_chunk().await?;
         Some((Ok::<_, BoxError>(Frame::data(chunk)), feed))
     });
-    let mut answer = Answer::bytes(StatusCode::OK, negotiate::JSON, Bytes::new());
+    let mut answer = Answer::bytes(StatusCode::OK, content_type, Bytes::new());
     answer.payload = Payload::Stream(StreamBody::new(stream).boxed_unsync());
     Ok(answer)
 }
@@ -153,7 +157,7 @@ impl Feed {
         let mut chunk = BytesMut::new();
         while chunk.len() < MAX_CHUNK {
             if let Some(entry) = self.first.pop_front() {
-                self.write(&mut chunk, "ADDED", entry.json());
+                self.write(&mut chunk, "ADDED", &Seen::As(&entry));
             } else if let Some(revision) = self.initial_end.take() {
                 self.write_bookmark(&mut chunk, revision, true);
             } else if let Some(change) = self.watcher.try_next() {
@@ -210,29 +214,45 @@ impl Feed {
         let new = change.new.clone().filter(|entry| interest.wants(entry));
         let old = change.old.clone().filter(|entry| interest.wants(entry));
         match (new, old) {
-            (Some(new), None) => self.write(chunk, "ADDED", new.json()),
-            (Some(new), Some(_)) => self.write(chunk, "MODIFIED", new.json()),
-            (None, Some(old)) => self.write(chunk, "DELETED", old.json_at(change.revision)),
+            (Some(new), None) => self.write(chunk, "ADDED", &Seen::As(&new)),
+            (Some(new), Some(_)) => self.write(chunk, "MODIFIED", &Seen::As(&new)),
+            (None, Some(old)) => self.write(chunk, "DELETED", &Seen::At(&old, change.revision)),
             (None, None) => {}
         }
     }
 
-    fn write(&mut self, chunk: &mut BytesMut, kind: &str, json: Bytes) {
-        let shown = match self.call.output.shape {
-            Shape::Object => json,
-            shape => {
-                let object =
-                    Object::new(serde_json::from_slice(&json).expect("cached bytes are JSON"));
-                to_json(&self.reshape(shape, object))
+    fn write(&mut self, chunk: &mut BytesMut, kind: &str, seen: &Seen<'_>) {
+        match (self.call.output.shape, self.call.output.format, seen) {
+            (Shape::Object, Format::Protobuf, Seen::As(entry)) => {
+                let object = self.call.protobuf(entry);
+                chunk.extend_from_slice(&protobuf::watch_frame(kind, &object));
             }
-        };
-        line(chunk, kind, &shown);
+            (Shape::Object, Format::Json, seen) => line(chunk, kind, &seen.json()),
+            (shape, _, seen) => {
+                let object = serde_json::from_slice(&seen.json());
+                let object = Object::new(object.expect("cached bytes are JSON"));
+                let value = self.reshape(shape, object);
+                self.write_value(chunk, kind, &value);
+            }
+        }
+    }
+
+    fn write_value(&self, chunk: &mut BytesMut, kind: &str, value: &Value) {
+        match self.call.output.format {
+            Format::Protobuf => {
+                chunk.extend_from_slice(&protobuf::watch_frame(kind, &to_protobuf(value)));
+            }
+            _ => line(chunk, kind, &to_json(value)),
+        }
     }
 
     fn reshape(&mut self, shape: Shape, object: Object) -> Value {
         match shape {
             Shape::Object => object.into_value(),
-            Shape::PartialMetadata(version) => partial(&object, version),
+            // The events of a watch are single objects, whichever of the two was asked for.
+            Shape::PartialMetadata(version) | Shape::PartialMetadataList(version) => {
+                partial(&object, version)
+            }
             Shape::Table(version) => {
                 let headings = std::mem::replace(&mut self.headings, false);
                 let metadata = json!({"resourceVersion": object.resource_version()});
@@ -258,7 +278,24 @@ impl Feed {
             Shape::Object => object,
             shape => self.reshape(shape, Object::from_value(object).expect("an object")),
         };
-        line(chunk, "BOOKMARK", &to_json(&shown));
+        self.write_value(chunk, "BOOKMARK", &shown);
+    }
+}
+
+/// An object as an event shows it.
+enum Seen<'a> {
+    /// As it is in the cache.
+    As(&'a Entry),
+    /// As it was last, at the revision of its deletion.
+    At(&'a Entry, u64),
+}
+
+impl Seen<'_> {
+    fn json(&self) -> Bytes {
+        match self {
+            Self::As(entry) => entry.json(),
+            Self::At(entry, revision) => entry.json_at(*revision),
+        }
     }
 }
 

@@ -111,7 +111,11 @@ impl Strategy for Pod {
         }
     }
 
-    fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
+    fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
+        // Upstream warns of a Pod once, when it is made: machines update it, not people.
+        if old.is_some() {
+            return Vec::new();
+        }
         let mut found: Vec<String> = warnings::name(new, "the Pod's hostname")
             .into_iter()
             .collect();
