@@ -4,8 +4,8 @@ use coracle_clock::Timestamp;
 use serde_json::Value;
 
 use crate::{
-    At, Object, Strategy, apps, coordination, core, discovery, networking, node, scheduling,
-    storage,
+    At, Object, Strategy, apps, coordination, core, discovery, networking, node, policy,
+    scheduling, storage,
 };
 
 /// One served resource: everything that the generic handlers, discovery, tables and selectors need.
@@ -101,6 +101,13 @@ pub const SCALE: Subresource = Subresource {
 pub const BINDING: Subresource = Subresource {
     name: "binding",
     kind: Some(("", "v1", "Binding")),
+    verbs: &["create"],
+};
+
+/// The verbs and shape of a Pod's `eviction`, a deletion that budgets may refuse.
+pub const EVICTION: Subresource = Subresource {
+    name: "eviction",
+    kind: Some(("policy", "v1", "Eviction")),
     verbs: &["create"],
 };
 
@@ -306,6 +313,7 @@ static RESOURCES: &[&Resource] = &[
     &networking::v1::network_policy::RESOURCE,
     &networking::v1::service_cidr::RESOURCE,
     &node::v1::runtime_class::RESOURCE,
+    &policy::v1::pod_disruption_budget::RESOURCE,
     &scheduling::v1::priority_class::RESOURCE,
     &storage::v1::csi_driver::RESOURCE,
     &storage::v1::csi_node::RESOURCE,

@@ -15,6 +15,7 @@ pub mod networking;
 pub mod node;
 pub mod object;
 pub mod patch;
+pub mod policy;
 pub mod protobuf;
 pub mod quantity;
 pub mod scheduling;

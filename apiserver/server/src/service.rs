@@ -47,7 +47,7 @@ use crate::request_info::RequestInfo;
 use crate::server::Server;
 use crate::status::{ApiError, Result};
 use crate::storage::Storage;
-use crate::subresources::{binding, log, scale};
+use crate::subresources::{binding, eviction, log, scale};
 use crate::verbs::{create, delete, get, list, patch, update, watch};
 use crate::{discovery, limits, openapi, table};
 
@@ -422,6 +422,7 @@ async fn write(server: &Arc<Server>, call: Call, body: Bytes) -> Result<Answer> 
     match (name, call.info.verb) {
         ("", "create") if is_bindings => binding::create(server, &call, body).await,
         ("binding", "create") => binding::create(server, &call, body).await,
+        ("eviction", "create") => eviction::create(server, &call, body).await,
         ("", "create") => create::create(server, &call, body).await,
         ("", "delete") => delete::delete(server, &call, body).await,
         ("", "deletecollection") => delete::delete_collection(server, &call, body).await,

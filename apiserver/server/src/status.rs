@@ -217,13 +217,16 @@ impl ApiError {
 
     /// 429: too much at once.
     pub fn too_many_requests(retry_after: u32) -> Self {
-        let mut error = Self::new(
-            429,
-            "TooManyRequests",
-            "Too many requests, please try again later.",
-        );
-        error.detail("retryAfterSeconds", retry_after);
-        error.0.retry_after = Some(retry_after);
+        Self::too_many("Too many requests, please try again later.", retry_after)
+    }
+
+    /// 429 for another reason; no time to wait is 0.
+    pub fn too_many(message: impl Into<String>, retry_after: u32) -> Self {
+        let mut error = Self::new(429, "TooManyRequests", message);
+        if retry_after > 0 {
+            error.detail("retryAfterSeconds", retry_after);
+            error.0.retry_after = Some(retry_after);
+        }
         error
     }
 
@@ -291,7 +294,10 @@ impl ApiError {
 
     /// Adds a cause to the details.
     pub fn with_cause(mut self, reason: &str, message: impl Into<String>, field: &str) -> Self {
-        let cause = json!({"reason": reason, "message": message.into(), "field": field});
+        let mut cause = json!({"reason": reason, "message": message.into()});
+        if !field.is_empty() {
+            cause["field"] = field.into();
+        }
         let details = self.0.details.get_or_insert_with(Map::new);
         match details.entry("causes").or_insert_with(|| json!([])) {
             Value::Array(causes) => causes.push(cause),

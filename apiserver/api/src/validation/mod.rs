@@ -5,6 +5,7 @@
 //! [`FieldErrors`](crate::FieldErrors).
 
 pub mod address;
+pub mod conditions;
 pub mod metadata;
 pub mod names;
 pub mod numbers;

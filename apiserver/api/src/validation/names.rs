@@ -233,6 +233,30 @@ pub fn port_name(value: &str) -> Vec<String> {
     found
 }
 
+/// The reason of a condition: one word, or several with `,` or `:` between.
+pub fn condition_reason(value: &str) -> Vec<String> {
+    let bytes = value.as_bytes();
+    let word = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_';
+    let legal = bytes.first().is_some_and(u8::is_ascii_alphabetic)
+        && bytes.last().is_some_and(word)
+        && bytes.iter().all(|b| word(b) || matches!(b, b',' | b':'));
+    if legal {
+        return Vec::new();
+    }
+    vec![form_message(
+        "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric \
+         characters or '_,:', and must end with an alphanumeric character or '_'",
+        "[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?",
+        &[
+            "my_name",
+            "MY_NAME",
+            "MyName",
+            "ReasonA,ReasonB",
+            "ReasonA:ReasonB",
+        ],
+    )]
+}
+
 /// The name of a header of an http probe.
 pub fn http_header_name(value: &str) -> Vec<String> {
     if !value.is_empty()

@@ -2,5 +2,6 @@
 //! [`crate::verbs::update::Part`].
 
 pub(crate) mod binding;
+pub(crate) mod eviction;
 pub(crate) mod log;
 pub(crate) mod scale;

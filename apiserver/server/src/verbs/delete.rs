@@ -139,12 +139,13 @@ fn options_schema() -> SchemaRef {
 }
 
 /// What a deletion came to.
-struct Deleted {
+pub(crate) struct Deleted {
     object: Object,
     gone: bool,
 }
 
-async fn delete_one(
+/// Deletes one object of the call's resource.
+pub(crate) async fn delete_one(
     server: &Server,
     call: &Call,
     namespace: &str,
@@ -267,7 +268,7 @@ async fn show_last(
         .await
 }
 
-fn check_preconditions(
+pub(crate) fn check_preconditions(
     resource: &Resource,
     object: &Object,
     options: &DeleteOptions,

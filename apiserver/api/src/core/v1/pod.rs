@@ -4,7 +4,9 @@ use coracle_clock::Timestamp;
 use serde_json::{Value, json};
 
 use super::pod_spec::{defaults, qos, update, validation, warnings};
-use crate::kinds::{AGE, ALL_VERBS, BINDING, Column, LOG, NAME, NameRule, STATUS, Storage};
+use crate::kinds::{
+    AGE, ALL_VERBS, BINDING, Column, EVICTION, LOG, NAME, NameRule, STATUS, Storage,
+};
 use crate::validation::address;
 use crate::{FieldErrors, Object, Resource, Strategy};
 
@@ -21,7 +23,7 @@ pub static RESOURCE: Resource = Resource {
     categories: &["all"],
     namespaced: true,
     verbs: ALL_VERBS,
-    subresources: &[BINDING, LOG, STATUS],
+    subresources: &[BINDING, EVICTION, LOG, STATUS],
     columns: COLUMNS,
     name_rule: NameRule::Subdomain,
     generation: true,

@@ -1,0 +1,3 @@
+//! Group `policy`.
+
+pub mod v1;
