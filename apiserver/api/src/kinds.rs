@@ -4,8 +4,8 @@ use coracle_clock::Timestamp;
 use serde_json::Value;
 
 use crate::{
-    At, Object, Strategy, apps, coordination, core, discovery, networking, node, policy,
-    scheduling, storage,
+    At, Object, Strategy, apps, autoscaling, coordination, core, discovery, events, networking,
+    node, policy, scheduling, storage,
 };
 
 /// One served resource: everything that the generic handlers, discovery, tables and selectors need.
@@ -285,6 +285,16 @@ impl Registry {
             .find(|r| r.group == group && r.version == version && r.plural == plural)
     }
 
+    /// The resource whose version the objects of `resource` are stored in: mostly itself.
+    pub fn stored(&self, resource: &'static Resource) -> &'static Resource {
+        let Storage::SharedWith(group, plural) = resource.storage else {
+            return resource;
+        };
+        self.iter()
+            .find(|r| r.group == group && r.plural == plural && r.storage == Storage::Own)
+            .unwrap_or(resource)
+    }
+
     /// By the type of an object.
     pub fn by_kind(&self, group: &str, version: &str, kind: &str) -> Option<&'static Resource> {
         self.iter()
@@ -305,8 +315,11 @@ static RESOURCES: &[&Resource] = &[
     &core::v1::service_account::RESOURCE,
     &apps::v1::deployment::RESOURCE,
     &apps::v1::replica_set::RESOURCE,
+    &autoscaling::v1::horizontal_pod_autoscaler::RESOURCE,
+    &autoscaling::v2::horizontal_pod_autoscaler::RESOURCE,
     &coordination::v1::lease::RESOURCE,
     &discovery::v1::endpoint_slice::RESOURCE,
+    &events::v1::event::RESOURCE,
     &networking::v1::ingress::RESOURCE,
     &networking::v1::ingress_class::RESOURCE,
     &networking::v1::ip_address::RESOURCE,

@@ -6,9 +6,11 @@
 
 pub mod apply;
 pub mod apps;
+pub mod autoscaling;
 pub mod coordination;
 pub mod core;
 pub mod discovery;
+pub mod events;
 pub mod field_errors;
 pub mod kinds;
 pub mod networking;

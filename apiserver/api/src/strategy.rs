@@ -33,6 +33,12 @@ pub trait Strategy: Send + Sync + 'static {
     /// put back everything but `status` and the writable metadata.
     fn prepare_for_status_update(&self, _new: &mut Object, _old: &Object) {}
 
+    /// Whether the kind's own rules look at the metadata. Where they do not, as upstream's for a few kinds, findings
+    /// about the metadata of a new object are reported only when there are no others.
+    fn validates_metadata(&self) -> bool {
+        true
+    }
+
     /// Reports what is wrong with an object by itself.
     fn validate(&self, _new: &Object, _errors: &mut FieldErrors) {}
 
@@ -44,6 +50,20 @@ pub trait Strategy: Send + Sync + 'static {
 
     /// Reports what is wrong with a change of the status subresource.
     fn validate_status_update(&self, _new: &Object, _old: &Object, _errors: &mut FieldErrors) {}
+
+    /// The object in the stored version, when this one is served from another's storage
+    /// ([`Storage::SharedWith`](crate::kinds::Storage)). All rules but defaults are then those of the stored version.
+    fn to_stored(&self, object: Object) -> Object {
+        object
+    }
+
+    /// The object in this version, from the stored one.
+    fn from_stored(&self, object: Object) -> Object {
+        object
+    }
+
+    /// Reports what this served version asks beyond the rules of the stored one; both objects are in stored form.
+    fn validate_served(&self, _new: &Object, _old: Option<&Object>, _errors: &mut FieldErrors) {}
 
     /// Why the object of this name may never be deleted by its name, if so.
     fn refuse_deletion(&self, _name: &str) -> Option<&'static str> {

@@ -225,10 +225,9 @@ fn check_type(kind: &str, api_version: &str, expected: Expected) -> Result<()> {
         let message = format!(
             "no kind {kind:?} is registered for version {api_version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
         );
-        // Upstream names the version that it expected here, whatever was sent.
         return Err(ApiError::bad_request(format!(
-            "{kind} in version {:?} cannot be handled as a {}: {message}",
-            expected.version, expected.kind
+            "{kind} in version {version:?} cannot be handled as a {}: {message}",
+            expected.kind
         )));
     }
     if !kind_fits {

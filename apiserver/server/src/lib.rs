@@ -40,6 +40,7 @@ mod storage;
 mod subresources;
 mod table;
 mod verbs;
+mod versions;
 
 pub use authn::Identity;
 pub use body::{Body, BoxError};

@@ -102,7 +102,12 @@ impl Storage {
         precondition: Precondition,
         ttl: Option<Duration>,
     ) -> Result<Arc<Entry>, WriteError> {
-        let value = encode(resource, object);
+        let stored = self.caches.stored(resource);
+        let value = if std::ptr::eq(stored, resource) {
+            encode(resource, object)
+        } else {
+            encode(stored, &resource.strategy.to_stored(object.clone()))
+        };
         let op = Op::put(format!("{}{key}", resource.prefix()), value.clone());
         let revision = self.store.write(op, precondition, ttl).await?;
         self.caches.wait_for(revision.0).await;

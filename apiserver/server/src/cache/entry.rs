@@ -9,6 +9,7 @@
 //! items skip the head. [`encode`] is the only writer of such bytes.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use coracle_api::kinds::Storage;
 use coracle_api::{Object, Resource};
 use serde_json::{Map, Value};
 
@@ -40,7 +41,7 @@ pub struct DamagedValue {
 }
 
 impl Entry {
-    /// Reads the stored `value` of `key` as of `revision`.
+    /// Reads the stored `value` of `key` as of `revision`; a value that another version stores is converted.
     pub fn from_stored(
         resource: &Resource,
         key: &str,
@@ -52,9 +53,12 @@ impl Entry {
         };
         let body = value.strip_prefix(&ENVELOPE).ok_or_else(damaged)?;
         let root: Map<String, Value> = serde_json::from_slice(body).map_err(|_| damaged())?;
-        let object = Object::new(root);
+        let mut object = Object::new(root);
         let head = head(resource);
         if !body.starts_with(head.as_bytes()) {
+            if matches!(resource.storage, Storage::SharedWith(..)) {
+                object = resource.strategy.from_stored(object);
+            }
             return Self::from_stored(resource, key, &encode(resource, &object), revision);
         }
         let labels = object

@@ -33,8 +33,10 @@ pub use watcher::{Interest, Watcher};
 const FILL_PAGE: usize = 500;
 
 /// The caches of all stored resources.
+///
+/// Versions that share a storage have a cache each, of objects in their own form.
 pub struct Caches {
-    by_prefix: HashMap<String, Arc<ResourceCache>>,
+    by_prefix: HashMap<String, Vec<Arc<ResourceCache>>>,
     progress: Arc<Progress>,
 }
 
@@ -62,16 +64,14 @@ impl Caches {
         registry: &Registry,
     ) -> Result<Arc<Self>, StartError> {
         let revision = store.current_revision();
-        let mut by_prefix = HashMap::new();
+        let mut by_prefix: HashMap<String, Vec<Arc<ResourceCache>>> = HashMap::new();
         for resource in registry
             .iter()
-            .filter(|resource| resource.storage == Storage::Own)
+            .filter(|resource| resource.storage != Storage::None)
         {
             let objects = fill(&*store, resource, revision).await?;
-            by_prefix.insert(
-                resource.prefix(),
-                Arc::new(ResourceCache::new(resource, objects, revision.0)),
-            );
+            let cache = Arc::new(ResourceCache::new(resource, objects, revision.0));
+            by_prefix.entry(resource.prefix()).or_default().push(cache);
         }
         let progress = Progress {
             revision: AtomicU64::new(revision.0),
@@ -88,7 +88,23 @@ impl Caches {
 
     /// The cache that holds the objects of `resource`.
     pub fn of(&self, resource: &Resource) -> Option<&Arc<ResourceCache>> {
-        self.by_prefix.get(&resource.prefix())
+        let same = |other: &Resource| {
+            (other.group, other.version, other.plural)
+                == (resource.group, resource.version, resource.plural)
+        };
+        let caches = self.by_prefix.get(&resource.prefix())?;
+        caches.iter().find(|cache| same(cache.resource))
+    }
+
+    /// The resource whose version the objects of `resource` are stored in.
+    pub fn stored(&self, resource: &'static Resource) -> &'static Resource {
+        let caches = self.by_prefix.get(&resource.prefix());
+        caches
+            .into_iter()
+            .flatten()
+            .map(|cache| cache.resource)
+            .find(|other| other.storage == Storage::Own)
+            .unwrap_or(resource)
     }
 
     /// The revision up to which the caches are complete.
@@ -110,6 +126,7 @@ impl Caches {
     pub fn watches(&self) -> usize {
         self.by_prefix
             .values()
+            .flatten()
             .map(|cache| cache.state.read().subscriptions.len())
             .sum()
     }
@@ -145,7 +162,7 @@ impl Caches {
         if !matches!(error, coracle_store::Error::Closed) {
             tracing::error!(%error, "the store's watch failed; reads are stale from now on");
         }
-        for cache in self.by_prefix.values() {
+        for cache in self.by_prefix.values().flatten() {
             cache.state.write().subscriptions.clear();
         }
     }
@@ -158,10 +175,9 @@ impl Caches {
         let Some(end) = path.match_indices('/').nth(3).map(|(at, _)| at + 1) else {
             return;
         };
-        let Some(cache) = self.by_prefix.get(&path[..end]) else {
-            return;
-        };
-        cache.apply(&path[end..], event.revision.0, &event.kind);
+        for cache in self.by_prefix.get(&path[..end]).into_iter().flatten() {
+            cache.apply(&path[end..], event.revision.0, &event.kind);
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::options::WriteOptions;
 use crate::server::Server;
 use crate::status::{ApiError, Result};
 use crate::storage::{self, WriteError};
+use crate::versions::Versions;
 
 /// Creates the object in `body`.
 pub(crate) async fn create(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
@@ -47,7 +48,8 @@ pub(crate) async fn store(
     mut object: Object,
     status: StatusCode,
 ) -> Result<Answer> {
-    let (resource, namespace) = (call.resource, call.namespace());
+    let versions = Versions::of(server, call);
+    let (resource, namespace) = (versions.stored, call.namespace());
     if !matches!(object.resource_version(), "" | "0") {
         return Err(ApiError::unclassified(
             "resourceVersion should not be set on objects to be created",
@@ -56,16 +58,17 @@ pub(crate) async fn store(
     let mut notes: Vec<String> = metadata::dedup_owners(&mut object, false)
         .into_iter()
         .collect();
-    set_defaults(&mut object, resource);
+    set_defaults(&mut object, versions.served);
     if !options.applied {
         let now = metadata::seconds(server.clock().now());
         let manager = options.manager(&call.headers);
         apply::field_manager(call).update(None, &mut object, &manager, &now);
     }
+    object = versions.store(object);
     let name = object.name().to_owned();
     let attributes = Attributes {
         operation: Operation::Create,
-        resource,
+        resource: versions.served,
         subresource: "",
         namespace,
         name: &name,
@@ -86,9 +89,16 @@ pub(crate) async fn store(
         metadata::prepare_create(&mut object, resource, namespace, server.clock());
         resource.strategy.prepare_for_create(&mut object);
         let mut errors = FieldErrors::default();
-        metadata::validate(&object, resource, &mut errors);
+        let of_kind = resource.strategy.validates_metadata();
+        if of_kind {
+            metadata::validate(&object, resource, &mut errors);
+        }
         resource.strategy.validate(&object, &mut errors);
         resource.strategy.validate_create(&object, &mut errors);
+        if !of_kind && (versions.differ() || errors.is_empty()) {
+            metadata::validate(&object, versions.served, &mut errors);
+        }
+        versions.validate(&object, None, &mut errors);
         if !errors.is_empty() {
             return Err(ApiError::invalid(resource, object.name(), &errors));
         }
@@ -107,10 +117,10 @@ pub(crate) async fn store(
             if let Some(existing) = server.storage.get(resource, &key).await? {
                 return Err(taken(call, &existing.object()));
             }
-            return Ok(
-                Answer::object(call, status, Shown::Object(&object), server.clock().now())
-                    .with_warnings(warned),
-            );
+            let shown = versions.serve(object);
+            let now = server.clock().now();
+            let answer = Answer::object(call, status, Shown::Object(&shown), now);
+            return Ok(answer.with_warnings(warned));
         }
         match server
             .storage
@@ -119,8 +129,13 @@ pub(crate) async fn store(
         {
             Ok(entry) => {
                 allocation.keep();
-                let answer =
-                    Answer::object(call, status, Shown::Entry(&entry), server.clock().now());
+                let now = server.clock().now();
+                let answer = if versions.differ() {
+                    let shown = versions.serve(entry.object());
+                    Answer::object(call, status, Shown::Object(&shown), now)
+                } else {
+                    Answer::object(call, status, Shown::Entry(&entry), now)
+                };
                 return Ok(answer.with_warnings(warned));
             }
             Err(WriteError::Conflict) if generated && attempt < MAX_RETRIES => continue,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coracle_api::{FieldErrors, Object};
+use coracle_api::{FieldErrors, Object, Resource};
 use http::StatusCode;
 use serde_json::Value;
 
@@ -22,6 +22,7 @@ use crate::options::WriteOptions;
 use crate::server::Server;
 use crate::status::{ApiError, Result, qualified_kind};
 use crate::storage::{self, WriteError};
+use crate::versions::Versions;
 
 /// Replaces the object that the path names by the one in `body`.
 pub(crate) async fn update(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
@@ -116,6 +117,17 @@ enum Afterwards {
     Object(Object),
 }
 
+impl Afterwards {
+    /// A stored object, in the version that is served.
+    fn of(entry: Arc<Entry>, versions: Versions) -> Self {
+        if versions.differ() {
+            Self::Object(versions.serve(entry.object()))
+        } else {
+            Self::Entry(entry)
+        }
+    }
+}
+
 impl Outcome {
     /// The object afterwards.
     pub(crate) fn object(&self) -> Object {
@@ -148,14 +160,16 @@ pub(crate) async fn apply(
     options: &WriteOptions,
     change: &Change<'_>,
 ) -> Result<Option<Outcome>> {
-    let (resource, key) = (call.resource, call.key());
+    let versions = Versions::of(server, call);
+    let (resource, key) = (versions.stored, call.key());
     let owners = server_side::field_manager(call);
     let manager = options.manager(&call.headers);
     for attempt in 0..=MAX_RETRIES {
         let Some(entry) = server.storage.get(resource, &key).await? else {
             return Ok(None);
         };
-        let old = entry.object();
+        let live = entry.object();
+        let old = versions.serve(live.clone());
         let decode::Body {
             object: mut new,
             warnings: mut notes,
@@ -163,15 +177,21 @@ pub(crate) async fn apply(
         let pinned = check_version(call, &new, &old, change)?;
         notes.extend(metadata::dedup_owners(&mut new, true));
         restrict(call, change.part, &mut new, &old);
-        set_defaults(&mut new, resource);
+        set_defaults(&mut new, versions.served);
         metadata::prepare_update(&mut new, &old);
         if !options.applied {
             let now = metadata::seconds(server.clock().now());
             owners.update(Some(&old), &mut new, &manager, &now);
         }
+        let old = live;
+        if versions.differ() {
+            // The older form may not show all that this request leaves alone.
+            new = versions.store(new);
+            restrict(call, change.part, &mut new, &old);
+        }
         let attributes = Attributes {
             operation: Operation::Update,
-            resource,
+            resource: versions.served,
             subresource: call.subresource.map_or("", |subresource| subresource.name),
             namespace: call.namespace(),
             name: call.name(),
@@ -181,8 +201,8 @@ pub(crate) async fn apply(
             server,
         };
         server.admission.admit(&attributes, Some(&mut new)).await?;
-        prepare(call, change.part, &mut new, &old);
-        check(call, change.part, &new, &old)?;
+        prepare(resource, change.part, &mut new, &old);
+        check(versions, call, change.part, &new, &old)?;
         let allocation = match change.part {
             Part::Main => {
                 server
@@ -203,7 +223,7 @@ pub(crate) async fn apply(
                     gone.metadata_mut()
                         .insert("resourceVersion".to_owned(), old.resource_version().into());
                     Ok(Some(Outcome {
-                        shown: Afterwards::Object(gone),
+                        shown: Afterwards::Object(versions.serve(gone)),
                         warnings: notes,
                     }))
                 }
@@ -214,7 +234,7 @@ pub(crate) async fn apply(
         }
         if metadata::same(&new, &old) {
             return Ok(Some(Outcome {
-                shown: Afterwards::Entry(entry),
+                shown: Afterwards::of(entry, versions),
                 warnings: notes,
             }));
         }
@@ -222,7 +242,7 @@ pub(crate) async fn apply(
             new.metadata_mut()
                 .insert("resourceVersion".to_owned(), old.resource_version().into());
             return Ok(Some(Outcome {
-                shown: Afterwards::Object(new),
+                shown: Afterwards::Object(versions.serve(new)),
                 warnings: notes,
             }));
         }
@@ -234,7 +254,7 @@ pub(crate) async fn apply(
             Ok(entry) => {
                 allocation.keep();
                 return Ok(Some(Outcome {
-                    shown: Afterwards::Entry(entry),
+                    shown: Afterwards::of(entry, versions),
                     warnings: notes,
                 }));
             }
@@ -367,8 +387,7 @@ fn copy(new: &mut Object, old: &Object, field: &str) {
     }
 }
 
-fn prepare(call: &Call, part: Part, new: &mut Object, old: &Object) {
-    let resource = call.resource;
+fn prepare(resource: &Resource, part: Part, new: &mut Object, old: &Object) {
     match part {
         Part::Main => {
             resource.strategy.prepare_for_update(new, old);
@@ -383,11 +402,15 @@ fn prepare(call: &Call, part: Part, new: &mut Object, old: &Object) {
     }
 }
 
-fn check(call: &Call, part: Part, new: &Object, old: &Object) -> Result<()> {
-    let resource = call.resource;
+fn check(versions: Versions, call: &Call, part: Part, new: &Object, old: &Object) -> Result<()> {
+    let resource = versions.stored;
     let mut errors = FieldErrors::default();
     // Upstream looks at the metadata of an update once for all kinds and once for the kind, and reports findings twice.
-    for _ in 0..2 {
+    let times = match resource.strategy.validates_metadata() || versions.differ() {
+        true => 2,
+        false => 1,
+    };
+    for _ in 0..times {
         metadata::validate_update(new, old, &mut errors);
         metadata::validate(new, resource, &mut errors);
     }
@@ -395,6 +418,7 @@ fn check(call: &Call, part: Part, new: &Object, old: &Object) -> Result<()> {
         Part::Main => {
             resource.strategy.validate(new, &mut errors);
             resource.strategy.validate_update(new, old, &mut errors);
+            versions.validate(new, Some(old), &mut errors);
         }
         Part::Status => resource
             .strategy

@@ -6,5 +6,6 @@ mod deletes;
 mod reads;
 mod serving;
 mod support;
+mod versions;
 mod watches;
 mod writes;

@@ -6,7 +6,11 @@ use serde_json::Value;
 use crate::field_errors::ErrorType;
 use crate::kinds::{ALL_VERBS, Column, NAME, NameRule, Storage, since_text};
 use crate::object::default_text;
+use crate::validation::names;
 use crate::{FieldErrors, Object, Resource, Strategy};
+
+/// Most bytes of a message that comes with an `eventTime`.
+const LONGEST_NOTE: usize = 1024;
 
 /// What the pipeline knows of events.
 pub static RESOURCE: Resource = Resource {
@@ -34,6 +38,10 @@ pub static RESOURCE: Resource = Resource {
 pub struct Event;
 
 impl Strategy for Event {
+    fn validates_metadata(&self) -> bool {
+        false
+    }
+
     fn default(&self, object: &mut Object) {
         for field in ["reportingComponent", "reportingInstance"] {
             default_text(object.root_mut(), field, "");
@@ -41,20 +49,51 @@ impl Strategy for Event {
     }
 
     fn validate(&self, new: &Object, errors: &mut FieldErrors) {
+        let bad = |field: &str, value: &str, detail: String, errors: &mut FieldErrors| {
+            errors.push(ErrorType::Invalid, field, Some(Value::from(value)), detail);
+        };
         let about = new.at("involvedObject.namespace");
-        let agrees = match about.str() {
+        let namespace = new.namespace();
+        let new_style = !new.at("eventTime").is_empty();
+        let agrees = match (about.str(), new_style) {
             // What has no namespace is reported in `default`.
-            "" => ["", "default"].contains(&new.namespace()),
-            namespace => namespace == new.namespace(),
+            ("", false) => ["", "default"].contains(&namespace),
+            ("", true) => ["default", "kube-system"].contains(&namespace),
+            (_, true) => true,
+            (about, false) => about == namespace,
         };
         if !agrees {
-            let shown = Some(Value::from(about.str()));
-            errors.push(
-                ErrorType::Invalid,
-                about.path(),
-                shown,
-                "does not match event.namespace",
-            );
+            let detail = "does not match event.namespace".to_owned();
+            bad(about.path(), about.str(), detail, errors);
+        }
+        if new_style {
+            let text = |field: &str| new.at(field).str();
+            let controller = text("reportingComponent");
+            let missing = |field: &str, errors: &mut FieldErrors| {
+                errors.push(ErrorType::Required, field, None, "");
+            };
+            if controller.is_empty() {
+                missing("reportingController", errors);
+            }
+            for message in names::qualified_name(controller) {
+                bad("reportingController", controller, message, errors);
+            }
+            for (field, longest) in [("reportingInstance", 128), ("action", 128), ("reason", 128)] {
+                if text(field).is_empty() {
+                    missing(field, errors);
+                }
+                if text(field).len() > longest {
+                    let detail = format!("can have at most {longest} characters");
+                    bad(field, "", detail, errors);
+                }
+            }
+            if text("message").len() > LONGEST_NOTE {
+                let detail = format!("can have at most {LONGEST_NOTE} characters");
+                bad("message", "", detail, errors);
+            }
+        }
+        for message in names::dns1123_subdomain(namespace) {
+            bad("namespace", namespace, message, errors);
         }
     }
 
@@ -135,7 +174,7 @@ impl Strategy for Event {
     }
 }
 
-static COLUMNS: &[Column] = &[
+pub(crate) static COLUMNS: &[Column] = &[
     Column::string(
         "Last Seen",
         "The time at which the most recent occurrence of this event was recorded.",

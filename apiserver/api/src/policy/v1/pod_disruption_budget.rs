@@ -34,6 +34,10 @@ pub static RESOURCE: Resource = Resource {
 pub struct PodDisruptionBudget;
 
 impl Strategy for PodDisruptionBudget {
+    fn validates_metadata(&self) -> bool {
+        false
+    }
+
     fn prepare_for_create(&self, new: &mut Object) {
         let none = json!({
             "disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0,

@@ -1,0 +1,4 @@
+//! Group `autoscaling`.
+
+pub mod v1;
+pub mod v2;
