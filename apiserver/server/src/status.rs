@@ -427,6 +427,9 @@ impl From<coracle_store::Error> for ApiError {
             Error::FutureRevision { requested, current } => {
                 Self::revision_too_large(requested.0, current.0)
             }
+            _ if error.is_full_disk() => Self::internal(
+                "the disk that holds the cluster's state is full: make room on it, and try again",
+            ),
             _ => {
                 tracing::error!(%error, "the store failed");
                 Self::internal(error)

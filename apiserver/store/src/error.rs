@@ -97,8 +97,8 @@ pub enum Error {
         reason: &'static str,
     },
 
-    /// The disk or the database on it failed. Writes that were under way may or may not be there
-    /// after the store is opened again.
+    /// The disk or the database on it failed, for example because the disk is full. Writes that were under way
+    /// may or may not be there afterwards.
     #[error("the store's database failed")]
     Storage {
         /// What the database said.
@@ -108,6 +108,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the disk has no room left.
+    pub fn is_full_disk(&self) -> bool {
+        let Self::Storage { source } = self else {
+            return false;
+        };
+        matches!(&**source, ::redb::Error::Io(error)
+            if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+    }
+
     /// Whether the database failed as a whole, and not this one request.
     pub(crate) fn is_fatal(&self) -> bool {
         matches!(self, Self::Storage { .. })
@@ -180,6 +189,14 @@ pub enum OpenError {
         found: u64,
         /// The newest schema version that this program knows.
         supported: u64,
+    },
+
+    /// The writer's thread can't be started.
+    #[error("failed to start the store's thread")]
+    Thread {
+        /// Why not.
+        #[source]
+        source: io::Error,
     },
 
     /// The database failed otherwise.

@@ -117,7 +117,16 @@ fn options() -> OpenOptions {
     options
 }
 
-fn folder(path: &Path) -> &Path {
+/// How many bytes there is room for on the disk of `folder`; a system that can't tell has plenty.
+pub(super) fn room(folder: &Path) -> u64 {
+    #[cfg(unix)]
+    if let Ok(disk) = rustix::fs::statvfs(folder) {
+        return disk.f_bavail.saturating_mul(disk.f_frsize);
+    }
+    u64::MAX
+}
+
+pub(super) fn folder(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

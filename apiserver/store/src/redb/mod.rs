@@ -27,7 +27,7 @@ use redb::{
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use self::file::{DataFile, database_error, journal_path, open_error, open_journal};
+use self::file::{DataFile, database_error, folder, journal_path, open_error, open_journal, room};
 use self::history::Snapshot;
 use self::journal::{CAPACITY, Journal};
 use self::layout::{
@@ -50,10 +50,11 @@ const MAX_WAITING: usize = 4 * 1024;
 /// The most bytes that wait for the writer.
 const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
 
-/// A store in one file.
+/// A store in one file, with its journal beside it.
 ///
 /// Dropping it waits for the accepted writes and gives the file free. After [`Error::Storage`] (a
-/// full or broken disk) it takes no more writes until it is opened again. It writes on a thread of
+/// full or broken disk) it goes back to what is on the disk for certain, and writes are refused with that error
+/// for a second; then the next one is tried again. It writes on a thread of
 /// its own, so it isn't for tests on a paused clock: those use [`MemoryStore`](crate::MemoryStore).
 pub struct RedbStore {
     shared: Arc<Shared>,
@@ -67,66 +68,84 @@ pub struct RedbStore {
 
 /// What the store, its writer and its watches share.
 struct Shared {
-    /// Locked for reading by everyone who uses it, for writing by [`RedbStore::shrink`].
-    database: RwLock<Database>,
+    /// Locked for reading by everyone who uses it, for writing by [`RedbStore::shrink`] and to open it again.
+    database: RwLock<Opened>,
     hub: Arc<Hub>,
     compacted: AtomicU64,
 }
+
+/// The database, or why there is none: after a failure it could not be opened again yet.
+type Opened = Result<Database, Error>;
+
+/// Opens a store's storage: at the start, and again after a failure of the disk.
+type Opener = Box<dyn Fn() -> Result<(Database, Header), OpenError> + Send>;
+
+/// How many bytes the disk still has room for.
+type Room = Box<dyn Fn() -> u64 + Send>;
 
 impl RedbStore {
     /// Opens the store in the file at `path` and the journal beside it; makes them, and their folder, if there
     /// are none. `clock` tells when keys expire. Blocks.
     pub fn open(path: impl AsRef<Path>, clock: Clock) -> Result<Self, OpenError> {
-        let path = path.as_ref();
-        let (file, place) = DataFile::open(path)?;
-        let (database, header) = prepare(
-            path,
-            &clock,
-            || builder().create_file(file),
-            |needed| Ok((journal_beside(path, needed)?, CAPACITY)),
-        )?;
-        place.settle()?;
-        Self::start(database, header, path, clock)
+        let (file_path, opening_clock) = (path.as_ref().to_owned(), clock.clone());
+        let opener = move || {
+            let path = &file_path;
+            let (file, place) = DataFile::open(path)?;
+            let opened = prepare(
+                path,
+                &opening_clock,
+                || builder().create_file(file),
+                |needed| Ok((journal_beside(path, needed)?, CAPACITY)),
+            )?;
+            place.settle()?;
+            Ok(opened)
+        };
+        let folder = folder(path.as_ref()).to_owned();
+        Self::start(Box::new(opener), Box::new(move || room(&folder)), clock)
     }
 
     /// Opens a store on storage of the caller's making, one for the database and one for its journal: tests of
-    /// disk faults do. After `journal_bytes` of journal a commit is a checkpoint.
-    pub fn open_with_backends(
-        database: impl StorageBackend,
-        journal: impl StorageBackend,
+    /// disk faults do. Both are asked for again after a failure, and then have what they had. After
+    /// `journal_bytes` of journal a commit is a checkpoint. `room` says how many bytes more there is room for.
+    pub fn open_with_backends<D: StorageBackend, J: StorageBackend>(
+        database: impl Fn() -> D + Send + 'static,
+        journal: impl Fn() -> J + Send + 'static,
         journal_bytes: u64,
+        room: impl Fn() -> u64 + Send + 'static,
         clock: Clock,
     ) -> Result<Self, OpenError> {
-        let path = Path::new("(custom storage)");
-        let (database, header) = prepare(
-            path,
-            &clock,
-            || builder().create_with_backend(database),
-            |_| Ok((Box::new(journal), journal_bytes)),
-        )?;
-        Self::start(database, header, path, clock)
+        let opening_clock = clock.clone();
+        let opener = move || {
+            prepare(
+                Path::new("(custom storage)"),
+                &opening_clock,
+                || builder().create_with_backend(database()),
+                |_| Ok((Box::new(journal()), journal_bytes)),
+            )
+        };
+        Self::start(Box::new(opener), Box::new(room), clock)
     }
 
-    fn start(
-        database: Database,
-        header: Header,
-        path: &Path,
-        clock: Clock,
-    ) -> Result<Self, OpenError> {
+    fn start(opener: Opener, room: Room, clock: Clock) -> Result<Self, OpenError> {
+        let (database, header) = opener()?;
         let shared = Arc::new(Shared {
-            database: RwLock::new(database),
+            database: RwLock::new(Ok(database)),
             hub: Arc::new(Hub::new(header.current)),
             compacted: AtomicU64::new(header.compacted.0),
         });
         let (commands, waiting) = mpsc::channel(MAX_WAITING);
-        let writer = Writer::new(shared.clone(), header.journal, waiting);
+        let writer = Writer::new(
+            shared.clone(),
+            header.journal,
+            opener,
+            room,
+            clock.clone(),
+            waiting,
+        );
         let writer = thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || writer.run())
-            .map_err(|source| OpenError::File {
-                path: path.to_owned(),
-                source,
-            })?;
+            .map_err(|source| OpenError::Thread { source })?;
         Ok(Self {
             shared,
             clock,
@@ -141,7 +160,11 @@ impl RedbStore {
     /// of little use, after a large compaction.
     pub async fn shrink(&self) -> Result<(), Error> {
         let shared = self.shared.clone();
-        blocking(move || Ok(shared.database.write().compact().map(drop)?)).await
+        blocking(move || match &mut *shared.database.write() {
+            Ok(database) => Ok(database.compact().map(drop)?),
+            Err(error) => Err(error.clone()),
+        })
+        .await
     }
 
     async fn command(&self, work: Work, size: usize) -> Result<u64, Error> {
@@ -284,10 +307,17 @@ impl Shared {
         // Before the snapshot is taken, so that it holds at least this revision.
         let current = self.hub.published();
         let database = self.database.read();
+        let database = database.as_ref().map_err(Clone::clone)?;
         read(&Snapshot {
             transaction: database.begin_read()?,
             current,
         })
+    }
+
+    fn begin_write(&self) -> Result<WriteTransaction, Error> {
+        let database = self.database.read();
+        let database = database.as_ref().map_err(Clone::clone)?;
+        Ok(database.begin_write()?)
     }
 
     fn compacted(&self) -> Revision {

@@ -24,20 +24,27 @@
 //!
 //! While a commit waits for the disk the next group gathers, so groups grow with the load and a
 //! single writer never waits for company.
+//!
+//! A group is refused before it starts when the disk is nearly full: the database fails as a whole when it runs out
+//! of room, and then reads would fail too. After a failure all the same, the storage is opened again at once, which
+//! takes it back to what is durable for certain, and writes are tried again a second later.
 
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use redb::{Durability, ReadableTable, Table, WriteTransaction};
+use coracle_clock::Clock;
+use redb::{Durability, ReadableDatabase, ReadableTable, Table, WriteTransaction};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use super::history::{Found, find};
+use super::history::{Found, Snapshot, find};
 use super::journal::{Frame, Journal, Row};
 use super::layout::{
     COMPACTED, EPOCH, EXPIRIES, LOG, META, NEEDED, Record, VERSIONS, meta_number, set_meta_number,
 };
-use super::{Shared, guarded};
-use crate::error::Error;
+use super::{Opener, Room, Shared, guarded};
+use crate::error::{Error, OpenError};
 use crate::types::{EXPIRE_BATCH, Event, EventKind, KeyValue, Op, Precondition, Revision};
 
 /// The most commands of one commit.
@@ -48,6 +55,13 @@ const MAX_GROUP_BYTES: usize = 8 * 1024 * 1024;
 
 /// How many revisions of a compaction ride on one commit.
 const COMPACTION_SLICE: usize = 1024;
+
+/// Room that is left on the disk: enough to carry out a whole journal again, and for what others write between two
+/// looks.
+const RESERVE: u64 = 16 * 1024 * 1024;
+
+/// How long writes are refused after a failure before one is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What the writer is asked to do, and where the answer goes.
 pub(super) struct Command {
@@ -75,23 +89,33 @@ pub(super) enum Work {
 /// The state of the writer's thread.
 pub(super) struct Writer {
     shared: Arc<Shared>,
-    journal: Journal,
+    /// `None` while the storage can't be opened.
+    journal: Option<Journal>,
+    opener: Opener,
+    room: Room,
+    clock: Clock,
     commands: mpsc::Receiver<Command>,
     /// Compactions under way, and who waits for them.
     compactions: Vec<(Revision, oneshot::Sender<Result<u64, Error>>)>,
-    /// Why there are no turns any more.
-    failed: Option<Error>,
+    /// Why there are no turns, and when that was found.
+    failed: Option<(Error, Duration)>,
 }
 
 impl Writer {
     pub(super) fn new(
         shared: Arc<Shared>,
         journal: Journal,
+        opener: Opener,
+        room: Room,
+        clock: Clock,
         commands: mpsc::Receiver<Command>,
     ) -> Self {
         Self {
             shared,
-            journal,
+            journal: Some(journal),
+            opener,
+            room,
+            clock,
             commands,
             compactions: Vec::new(),
             failed: None,
@@ -102,8 +126,16 @@ impl Writer {
     pub(super) fn run(mut self) {
         while let Some(group) = self.next_group() {
             match &self.failed {
-                Some(error) => answer_all(group, error),
-                None => self.turn(group),
+                Some((error, since))
+                    if self.clock.monotonic().saturating_sub(*since) < RETRY_AFTER =>
+                {
+                    answer_all(group, error)
+                }
+                Some(_) if self.journal.is_none() => match self.reopen() {
+                    Ok(()) => self.turn(group),
+                    Err(error) => self.fail(group, error),
+                },
+                _ => self.turn(group),
             }
         }
         if self.failed.is_none()
@@ -137,9 +169,14 @@ impl Writer {
     }
 
     fn turn(&mut self, group: Vec<Command>) {
+        if (self.room)() < RESERVE {
+            let full = io::Error::from(io::ErrorKind::StorageFull);
+            return answer_all(group, &full.into());
+        }
         let goal = self.compaction_goal(&group);
         match guarded(|| self.commit(&group, goal)).flatten() {
             Ok(done) => {
+                self.failed = None;
                 self.shared.hub.publish(&done.events);
                 self.shared.set_compacted(done.compacted);
                 for (command, outcome) in group.into_iter().zip(done.outcomes) {
@@ -160,16 +197,67 @@ impl Writer {
             Err(error) => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
-                    "the store can't write any more"
+                    "the store can't write"
                 );
-                self.shared.hub.close(error.clone());
-                answer_all(group, &error);
-                for (_, reply) in self.compactions.drain(..) {
-                    drop(reply.send(Err(error.clone())));
+                let reopened = self.reopen();
+                self.fail(group, error);
+                if let Err(error) = reopened {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "nor can it be read"
+                    );
                 }
-                self.failed = Some(error);
             }
         }
+    }
+
+    /// Answers what waits with `error`, and everyone else for a while.
+    fn fail(&mut self, group: Vec<Command>, error: Error) {
+        answer_all(group, &error);
+        for (_, reply) in self.compactions.drain(..) {
+            drop(reply.send(Err(error.clone())));
+        }
+        self.failed = Some((error, self.clock.monotonic()));
+    }
+
+    /// Goes back to what is on the disk for certain. A write that was answered with an error may turn out to be
+    /// there; it is published like any other.
+    fn reopen(&mut self) -> Result<(), Error> {
+        self.journal = None;
+        let mut place = self.shared.database.write();
+        // Closed first: the file can't be locked twice.
+        *place = Err(Error::Closed);
+        let (database, header) = match (self.opener)() {
+            Ok(opened) => opened,
+            Err(error) => {
+                let error = failure(error);
+                *place = Err(error.clone());
+                return Err(error);
+            }
+        };
+        let published = self.shared.hub.published();
+        if header.current < published {
+            let error = redb::Error::Corrupted(format!(
+                "the disk is back at revision {}, and {published} was durable",
+                header.current
+            ));
+            *place = Err(error.into());
+            return place.as_ref().map(drop).map_err(Clone::clone);
+        }
+        let mut position = published;
+        while position < header.current {
+            let snapshot = Snapshot {
+                transaction: database.begin_read()?,
+                current: header.current,
+            };
+            let events = snapshot.events_after(position)?;
+            position = events.last().map_or(header.current, |event| event.revision);
+            self.shared.hub.publish(&events);
+        }
+        self.shared.set_compacted(header.compacted);
+        *place = Ok(database);
+        self.journal = Some(header.journal);
+        Ok(())
     }
 
     /// How far the compactions under way want to get.
@@ -188,36 +276,28 @@ impl Writer {
 
     /// Carries out a group in one transaction. An error means that nothing of it can be relied on.
     fn commit(&mut self, group: &[Command], goal: Option<Revision>) -> Result<Done, Error> {
-        let mut transaction = self.shared.database.read().begin_write()?;
+        let mut transaction = self.shared.begin_write()?;
         let (done, frame) = self.carry_out(&transaction, group, goal)?;
         if done.events.is_empty() && done.compacted == self.shared.compacted() {
             transaction.abort()?;
-        } else if self.journal.takes(&frame) {
+            return Ok(done);
+        }
+        let journal = self.journal.as_mut().ok_or(Error::Closed)?;
+        if journal.takes(&frame) {
             transaction.set_durability(Durability::None)?;
-            self.journal.append(frame)?;
+            journal.append(frame)?;
             transaction.commit()?;
         } else {
-            self.checkpoint(transaction)?;
+            checkpoint(journal, transaction)?;
         }
         Ok(done)
     }
 
-    /// Commits so that the database needs none of the journal's frames, and starts the journal again.
-    fn checkpoint(&mut self, mut transaction: WriteTransaction) -> Result<(), Error> {
-        let epoch = self.journal.next_epoch();
-        set_meta_number(&mut transaction.open_table(META)?, EPOCH, epoch)?;
-        transaction.set_durability(Durability::Immediate)?;
-        transaction.set_quick_repair(true);
-        transaction.commit()?;
-        self.journal.restart();
-        Ok(())
-    }
-
     /// Leaves a file that can do without its journal.
     fn finish(&mut self) -> Result<(), Error> {
-        let transaction = self.shared.database.read().begin_write()?;
+        let transaction = self.shared.begin_write()?;
         set_meta_number(&mut transaction.open_table(META)?, NEEDED, 0)?;
-        self.checkpoint(transaction)
+        checkpoint(self.journal.as_mut().ok_or(Error::Closed)?, transaction)
     }
 
     fn carry_out(
@@ -245,6 +325,26 @@ impl Writer {
             compacted,
         };
         Ok((done, turn.frame))
+    }
+}
+
+/// Commits so that the database needs none of the journal's frames, and starts the journal again.
+fn checkpoint(journal: &mut Journal, mut transaction: WriteTransaction) -> Result<(), Error> {
+    let epoch = journal.next_epoch();
+    set_meta_number(&mut transaction.open_table(META)?, EPOCH, epoch)?;
+    transaction.set_durability(Durability::Immediate)?;
+    transaction.set_quick_repair(true);
+    transaction.commit()?;
+    journal.restart();
+    Ok(())
+}
+
+/// Why the storage couldn't be opened again, as an error of the store.
+fn failure(error: OpenError) -> Error {
+    match error {
+        OpenError::Database { source, .. } | OpenError::Damaged { source, .. } => source,
+        OpenError::File { source, .. } => source.into(),
+        other => redb::Error::Corrupted(other.to_string()).into(),
     }
 }
 

@@ -1,6 +1,8 @@
 //! The tests of the store: one contract for all backends, and what only the one on disk promises.
 
 mod contract;
+mod disk;
+mod faults;
 mod model;
 mod opening;
 mod power_cut;

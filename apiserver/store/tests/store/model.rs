@@ -387,6 +387,6 @@ proptest! {
 
     #[test]
     fn redb_agrees_with_a_sorted_map(steps in prop::collection::vec(step(), 1..60)) {
-        run(|clock| Arc::new(RedbStore::open_with_backends(InMemoryBackend::new(), InMemoryBackend::new(), 4096, clock).unwrap()), steps)?;
+        run(|clock| Arc::new(RedbStore::open_with_backends(InMemoryBackend::new, InMemoryBackend::new, 4096, || u64::MAX, clock).unwrap()), steps)?;
     }
 }

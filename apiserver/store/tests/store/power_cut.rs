@@ -3,8 +3,6 @@
 //! `CORACLE_POWER_CUTS` sets how many cuts there are (300), `CORACLE_SEED` where randomness starts.
 //! A failure names the seed of its disk.
 
-mod disk;
-
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,7 +13,7 @@ use coracle_store::{
     Error, Event, EventKind, Op, OpenError, Precondition, RedbStore, Revision, Store, WatchItem,
 };
 
-use self::disk::Disk;
+use crate::disk::Disk;
 use crate::{all_events, new_value};
 
 const CUTS_PER_DISK: u64 = 25;
@@ -91,7 +89,14 @@ async fn one_disk(seed: u64) -> usize {
 /// Opens the store whose database and journal are the two files of `disk`, with a checkpoint after 1 to 64 KiB.
 fn open(disk: &Disk, clock: &Clock) -> Result<RedbStore, OpenError> {
     let bytes = 1024 << clock.random_below(7);
-    RedbStore::open_with_backends(disk.file(0), disk.file(1), bytes, clock.clone())
+    let (database, journal) = (disk.clone(), disk.clone());
+    RedbStore::open_with_backends(
+        move || database.file(0),
+        move || journal.file(1),
+        bytes,
+        || u64::MAX,
+        clock.clone(),
+    )
 }
 
 /// All that is known of a store from outside.
@@ -195,26 +200,32 @@ async fn run_until_the_cut(store: Arc<RedbStore>, clock: &Clock, round: u64, boo
         .collect();
     let keeper = tokio::spawn(keep_house_until_the_cut(store.clone(), clock.clone()));
 
-    loop {
-        match watch.next().await {
-            Ok(WatchItem::Event(event)) => books.note(event),
-            Ok(WatchItem::Progress(_)) => {}
-            Err(Error::Storage { .. }) => break,
-            Err(error) => panic!("the watch ended with {error:?}"),
+    let watcher = tokio::spawn(async move {
+        let mut seen = Vec::new();
+        loop {
+            match watch.next().await {
+                Ok(WatchItem::Event(event)) => seen.push(event),
+                Ok(WatchItem::Progress(_)) => {}
+                Err(Error::Closed | Error::Storage { .. }) => return seen,
+                Err(error) => panic!("the watch ended with {error:?}"),
+            }
         }
-    }
+    });
     for writer in writers {
         books
             .answered
             .extend(writer.await.expect("a writer doesn't panic"));
     }
     keeper.await.expect("the keeper doesn't panic");
+    store.close().await;
+    for event in watcher.await.expect("the watcher doesn't panic") {
+        books.note(event);
+    }
     books
         .attempted
         .lock()
         .unwrap()
         .extend(attempted.lock().unwrap().drain());
-    store.close().await;
 }
 
 type Answered = Vec<(Revision, (Bytes, Option<Bytes>))>;

@@ -27,6 +27,10 @@ struct State {
     /// How many more changes there will be power for.
     power: u64,
     off: bool,
+    /// How many bytes both files may have together.
+    room: usize,
+    /// How many more writes succeed before one fails, if any shall.
+    failing: Option<u64>,
 }
 
 #[derive(Default)]
@@ -51,6 +55,8 @@ impl Disk {
             files: Default::default(),
             power: u64::MAX,
             off: false,
+            room: usize::MAX,
+            failing: None,
         };
         Self {
             state: Arc::new(Mutex::new(state)),
@@ -71,6 +77,27 @@ impl Disk {
         let mut state = self.lock();
         state.power = changes;
         state.off = false;
+    }
+
+    /// Lets the disk be full once both files have `bytes` bytes together.
+    pub(super) fn set_room(&self, bytes: usize) {
+        self.lock().room = bytes;
+    }
+
+    /// How many bytes both files have together.
+    pub(super) fn used(&self) -> usize {
+        self.lock().used()
+    }
+
+    /// How many bytes more there is room for.
+    pub(super) fn room(&self) -> u64 {
+        let state = self.lock();
+        (state.room - state.used()) as u64
+    }
+
+    /// Lets one write or sync fail, after `count` that succeed, with half of it done.
+    pub(super) fn fail_after(&self, count: u64) {
+        self.lock().failing = Some(count);
     }
 
     /// Whether the power has gone.
@@ -111,8 +138,31 @@ impl State {
         self.check()
     }
 
-    fn change(&mut self, number: usize, change: Change) -> io::Result<()> {
+    fn used(&self) -> usize {
+        self.files.iter().map(|content| content.seen.len()).sum()
+    }
+
+    /// Whether this is the write that is to fail.
+    fn fails(&mut self) -> bool {
+        let fails = self.failing == Some(0);
+        self.failing = self.failing.and_then(|count| count.checked_sub(1));
+        fails
+    }
+
+    fn change(&mut self, number: usize, mut change: Change) -> io::Result<()> {
         self.check()?;
+        let end = match &change {
+            Change::Write { offset, data } => offset + data.len(),
+            Change::SetLen(len) => *len,
+        };
+        let growth = end.saturating_sub(self.files[number].seen.len());
+        if growth > 0 && self.used() + growth > self.room {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let fails = self.fails();
+        if let (true, Change::Write { data, .. }) = (fails, &mut change) {
+            data.truncate(data.len() / 2);
+        }
         let content = &mut self.files[number];
         match &change {
             Change::Write { offset, data } => write(&mut content.seen, *offset, data),
@@ -120,7 +170,11 @@ impl State {
         }
         // The change that the cut falls into may survive in part like those before it.
         content.unsynced.push(change);
-        self.use_power()
+        self.use_power()?;
+        match fails {
+            true => Err(io::Error::other("the write failed half-way")),
+            false => Ok(()),
+        }
     }
 }
 
@@ -182,6 +236,9 @@ impl StorageBackend for DiskFile {
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.disk.lock();
         state.use_power()?;
+        if state.fails() {
+            return Err(io::Error::other("the sync failed"));
+        }
         let content = &mut state.files[self.number];
         content.unsynced.clear();
         content.synced = content.seen.clone();
