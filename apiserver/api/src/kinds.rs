@@ -4,8 +4,8 @@ use coracle_clock::Timestamp;
 use serde_json::Value;
 
 use crate::{
-    At, Object, Strategy, apps, autoscaling, coordination, core, discovery, events, networking,
-    node, policy, scheduling, storage,
+    At, Object, Strategy, apps, autoscaling, batch, coordination, core, discovery, events,
+    networking, node, policy, scheduling, storage,
 };
 
 /// One served resource: everything that the generic handlers, discovery, tables and selectors need.
@@ -309,14 +309,22 @@ static RESOURCES: &[&Resource] = &[
     &core::v1::event::RESOURCE,
     &core::v1::namespace::RESOURCE,
     &core::v1::node::RESOURCE,
+    &core::v1::persistent_volume_claim::RESOURCE,
     &core::v1::pod::RESOURCE,
+    &core::v1::pod_template::RESOURCE,
+    &core::v1::replication_controller::RESOURCE,
     &core::v1::secret::RESOURCE,
     &core::v1::service::RESOURCE,
     &core::v1::service_account::RESOURCE,
+    &apps::v1::controller_revision::RESOURCE,
+    &apps::v1::daemon_set::RESOURCE,
     &apps::v1::deployment::RESOURCE,
     &apps::v1::replica_set::RESOURCE,
+    &apps::v1::stateful_set::RESOURCE,
     &autoscaling::v1::horizontal_pod_autoscaler::RESOURCE,
     &autoscaling::v2::horizontal_pod_autoscaler::RESOURCE,
+    &batch::v1::cron_job::RESOURCE,
+    &batch::v1::job::RESOURCE,
     &coordination::v1::lease::RESOURCE,
     &discovery::v1::endpoint_slice::RESOURCE,
     &events::v1::event::RESOURCE,

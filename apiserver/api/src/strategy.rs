@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! create: decode ▶ schema defaults ▶ default ▶ prepare_for_create ▶ validate ▶ (admission, allocation) ▶ store
-//! update: decode ▶ schema defaults ▶ default ▶ prepare_for_update ▶ validate + validate_update ▶ store
+//! update: decode ▶ schema defaults ▶ default ▶ prepare_for_update ▶ validate_replacement ▶ store
 //! status: decode ▶ schema defaults ▶ default ▶ prepare_for_status_update ▶ validate_status_update ▶ store
 //! ```
 //!
@@ -39,6 +39,9 @@ pub trait Strategy: Send + Sync + 'static {
         true
     }
 
+    /// Fills in what reading a new object back from the store fills in; what the object says by then is valid.
+    fn read_back(&self, _new: &mut Object) {}
+
     /// Reports what is wrong with an object by itself.
     fn validate(&self, _new: &Object, _errors: &mut FieldErrors) {}
 
@@ -47,6 +50,13 @@ pub trait Strategy: Send + Sync + 'static {
 
     /// Reports what is wrong with a change; [`validate`](Self::validate) has run on `new` before.
     fn validate_update(&self, _new: &Object, _old: &Object, _errors: &mut FieldErrors) {}
+
+    /// Reports what is wrong with an update as a whole: the object by itself, then the change. Kinds whose
+    /// findings come in another order, or whose new objects have stricter rules, have their own.
+    fn validate_replacement(&self, new: &Object, old: &Object, errors: &mut FieldErrors) {
+        self.validate(new, errors);
+        self.validate_update(new, old, errors);
+    }
 
     /// Reports what is wrong with a change of the status subresource.
     fn validate_status_update(&self, _new: &Object, _old: &Object, _errors: &mut FieldErrors) {}
@@ -80,6 +90,11 @@ pub trait Strategy: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// What to say of a field that selectors may not name, for kinds with [`selectable_fields`](Self::selectable_fields).
+    fn unknown_field(&self, field: &str) -> String {
+        format!("field label not supported: {field}")
+    }
+
     /// The cells of a table row, in the order of the descriptor's columns. `now` is for ages.
     fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
         vec![Value::from(object.name()), crate::kinds::age(object, now)]
@@ -88,6 +103,16 @@ pub trait Strategy: Send + Sync + 'static {
     /// Conditions of the table row, such as `Completed` for what has ended.
     fn row_conditions(&self, _object: &Object) -> Vec<Value> {
         Vec::new()
+    }
+
+    /// Whether a deletion that doesn't say what becomes of the dependents leaves them.
+    fn orphans_by_default(&self) -> bool {
+        false
+    }
+
+    /// The text of a `Warning` header about a deletion that doesn't say what becomes of the dependents.
+    fn deletion_warning(&self) -> Option<&'static str> {
+        None
     }
 
     /// The grace period in seconds of a deletion, when the kind is deleted gracefully.

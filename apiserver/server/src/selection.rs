@@ -43,7 +43,7 @@ impl Selection {
                     "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
                 )
             } else {
-                format!("field label not supported: {field}")
+                resource.strategy.unknown_field(field)
             }));
         }
         Ok(Self {

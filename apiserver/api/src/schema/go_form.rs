@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{SchemaKind, SchemaRef, zero};
+use super::{FieldSchema, SchemaKind, SchemaRef, zero};
 
 /// `value` as upstream's findings show a struct: every field, under its Go name, with the zero of what is absent.
 ///
@@ -11,8 +11,15 @@ use super::{SchemaKind, SchemaRef, zero};
 pub fn go_form(value: &Value, schema: &SchemaRef) -> Value {
     match (schema.kind(), value) {
         (SchemaKind::Struct, Value::Object(map)) if !has_json_names(schema) => {
-            let fields = schema.fields().map(|field| {
+            let mut fields = Map::new();
+            for field in schema.fields().filter(|field| !is_type_meta(field)) {
                 let below = field.schema();
+                if field.name() == "metadata" {
+                    // Embedded, with names of its own.
+                    let given = map.get(field.name()).and_then(Value::as_object);
+                    fields.extend(given.cloned().unwrap_or_default());
+                    continue;
+                }
                 let form = match map.get(field.name()) {
                     Some(given) if !given.is_null() => go_form(given, &below),
                     _ if below.kind() == SchemaKind::Struct && field.is_value() => {
@@ -21,9 +28,13 @@ pub fn go_form(value: &Value, schema: &SchemaRef) -> Value {
                     _ if field.is_value() => zero(&below),
                     _ => Value::Null,
                 };
-                (go_name(field.name()), form)
-            });
-            Value::Object(fields.collect())
+                fields.insert(go_name(field.name()), form);
+            }
+            match schema.definition_name() {
+                Some("io.k8s.api.core.v1.PodSpec") => pod_spec(fields),
+                Some("io.k8s.api.core.v1.PodSecurityContext") => reorder(fields, SECURITY_CONTEXT),
+                _ => Value::Object(fields),
+            }
         }
         (SchemaKind::List, Value::Array(items)) => match schema.elem() {
             Some(elem) => items.iter().map(|item| go_form(item, &elem)).collect(),
@@ -42,6 +53,19 @@ pub fn go_form(value: &Value, schema: &SchemaRef) -> Value {
     }
 }
 
+/// The value of a definition such as `io.k8s.api.batch.v1.PodFailurePolicy` in that form; `null` when there is none.
+pub fn internal_form(definition: &str, value: Option<&Value>) -> Value {
+    match (SchemaRef::builtin(definition), value) {
+        (Some(schema), Some(value)) => go_form(value, &schema),
+        (_, value) => value.cloned().unwrap_or(Value::Null),
+    }
+}
+
+/// Whether this is the `kind` or `apiVersion` of a whole object, which no protobuf message has.
+fn is_type_meta(field: &FieldSchema) -> bool {
+    matches!(field.name(), "kind" | "apiVersion") && field.numbers().is_empty()
+}
+
 fn has_json_names(schema: &SchemaRef) -> bool {
     schema
         .definition_name()
@@ -51,11 +75,16 @@ fn has_json_names(schema: &SchemaRef) -> bool {
 /// `apiGroups` is `APIGroups` in Go, `hostIPC` is `HostIPC`.
 fn go_name(name: &str) -> String {
     const INITIALISMS: &[&str] = &[
-        "api", "cidr", "csi", "dns", "fc", "fs", "gce", "gmsa", "http", "id", "ip", "iscsi", "nfs",
-        "os", "rbd", "se", "tcp", "tls", "tty", "uid", "uri", "url",
+        "api", "aws", "ca", "cel", "cidr", "csi", "dns", "fc", "fs", "gce", "gmsa", "grpc", "http",
+        "id", "ip", "iqn", "iscsi", "nfs", "os", "pd", "rbd", "se", "ssl", "tcp", "tls", "tty",
+        "ttl", "uid", "uri", "url",
     ];
-    if name == "cidrs" {
-        return "CIDRs".to_owned();
+    match name {
+        "cidrs" => return "CIDRs".to_owned(),
+        "cephfs" => return "CephFS".to_owned(),
+        "storageos" => return "StorageOS".to_owned(),
+        "wwids" => return "WWIDs".to_owned(),
+        _ => {}
     }
     let word = name
         .find(|c: char| !c.is_ascii_lowercase())
@@ -71,6 +100,97 @@ fn go_name(name: &str) -> String {
         None => String::new(),
     }
 }
+
+/// The internal security context has some fields that the API has in the spec.
+fn pod_spec(mut fields: Map<String, Value>) -> Value {
+    fields.shift_remove("DeprecatedServiceAccount");
+    fields.shift_remove("ServiceAccount");
+    let mut context = Map::new();
+    for field in [
+        "HostNetwork",
+        "HostPID",
+        "HostIPC",
+        "ShareProcessNamespace",
+        "HostUsers",
+    ] {
+        context.insert(
+            field.to_owned(),
+            fields.shift_remove(field).unwrap_or(Value::Null),
+        );
+    }
+    if let Some(Value::Object(given)) = fields.get_mut("SecurityContext") {
+        context.extend(std::mem::take(given));
+        *given = context;
+    }
+    reorder(fields, POD_SPEC)
+}
+
+/// The fields in that order; what it doesn't name comes last.
+fn reorder(mut fields: Map<String, Value>, order: &[&str]) -> Value {
+    let mut sorted = Map::new();
+    for name in order {
+        if let Some(value) = fields.shift_remove(*name) {
+            sorted.insert((*name).to_owned(), value);
+        }
+    }
+    sorted.extend(fields);
+    Value::Object(sorted)
+}
+
+const SECURITY_CONTEXT: &[&str] = &[
+    "SELinuxOptions",
+    "WindowsOptions",
+    "RunAsUser",
+    "RunAsGroup",
+    "RunAsNonRoot",
+    "SupplementalGroups",
+    "SupplementalGroupsPolicy",
+    "FSGroup",
+    "FSGroupChangePolicy",
+    "Sysctls",
+    "SeccompProfile",
+    "AppArmorProfile",
+    "SELinuxChangePolicy",
+];
+
+const POD_SPEC: &[&str] = &[
+    "Volumes",
+    "InitContainers",
+    "Containers",
+    "EphemeralContainers",
+    "RestartPolicy",
+    "TerminationGracePeriodSeconds",
+    "ActiveDeadlineSeconds",
+    "DNSPolicy",
+    "NodeSelector",
+    "ServiceAccountName",
+    "AutomountServiceAccountToken",
+    "NodeName",
+    "SecurityContext",
+    "ImagePullSecrets",
+    "Hostname",
+    "Subdomain",
+    "SetHostnameAsFQDN",
+    "Affinity",
+    "SchedulerName",
+    "Tolerations",
+    "HostAliases",
+    "PriorityClassName",
+    "Priority",
+    "PreemptionPolicy",
+    "DNSConfig",
+    "ReadinessGates",
+    "RuntimeClassName",
+    "Overhead",
+    "EnableServiceLinks",
+    "TopologySpreadConstraints",
+    "OS",
+    "SchedulingGates",
+    "ResourceClaims",
+    "Resources",
+    "HostnameOverride",
+    "SchedulingGroup",
+];
 
 #[cfg(test)]
 mod tests {
@@ -91,5 +211,13 @@ mod tests {
              \"ServiceAccount\":null}],\"ResourceRules\":[{\"Verbs\":null,\"APIGroups\":[\"\"],\"Resources\":null,\
              \"ClusterScope\":false,\"Namespaces\":null}],\"NonResourceRules\":null}]}"
         );
+    }
+
+    #[test]
+    fn the_security_context_has_what_the_spec_says_of_the_host() {
+        let spec = json!({"hostNetwork": true, "securityContext": {}, "containers": []});
+        let shown = internal_form("io.k8s.api.core.v1.PodSpec", Some(&spec));
+        assert_eq!(shown["SecurityContext"]["HostNetwork"], json!(true));
+        assert_eq!(shown["HostNetwork"], Value::Null);
     }
 }

@@ -29,7 +29,7 @@ pub(crate) use decode::zero;
 pub use decode::{
     DecodeError, Decoded, StrictError, decode_json, decode_value, decode_yaml, parse_json,
 };
-pub use go_form::go_form;
+pub use go_form::{go_form, internal_form};
 pub use parse::TableError;
 pub use table::{
     FieldSchema, GroupVersionKind, ListType, MapType, PatchStrategy, SchemaKind, SchemaRef,

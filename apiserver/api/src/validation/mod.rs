@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod conditions;
+pub mod diff;
 pub mod metadata;
 pub mod names;
 pub mod numbers;

@@ -1,6 +1,10 @@
 //! Legal names: `k8s.io/apimachinery/pkg/util/validation`.
 
+use serde_json::Value;
+
+use crate::field_errors::ErrorType;
 use crate::kinds::NameRule;
+use crate::{At, FieldErrors};
 
 const LABEL_FORM: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const LABEL_1035_FORM: &str = "[a-z]([-a-z0-9]*[a-z0-9])?";
@@ -145,6 +149,42 @@ pub fn qualified_name(value: &str) -> Vec<String> {
         ));
     }
     found
+}
+
+/// Reports a text that is no path with a domain before it, such as `example.com/controller`.
+pub fn domain_prefixed_path(at: &At<'_>, errors: &mut FieldErrors) {
+    const PATH_FORM: &str = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+";
+    let text = at.str();
+    if text.is_empty() {
+        return errors.required(at, "");
+    }
+    let (domain, path) = match text.split_once('/') {
+        Some((domain, path)) if !domain.is_empty() && !path.is_empty() => (domain, path),
+        _ => {
+            return errors.invalid(
+                at,
+                "must be a domain-prefixed path (such as \"acme.io/foo\")",
+            );
+        }
+    };
+    let mut bad = |value: &str, detail: String| {
+        errors.push(
+            ErrorType::Invalid,
+            at.path(),
+            Some(Value::from(value)),
+            detail,
+        );
+    };
+    for message in dns1123_subdomain(domain) {
+        bad(domain, message);
+    }
+    let legal = |b: u8| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b);
+    if !path.bytes().all(legal) {
+        bad(
+            path,
+            format!("Invalid path (regex used for validation is '{PATH_FORM}')"),
+        );
+    }
 }
 
 /// A label's value: empty, or like the last part of a qualified name.

@@ -51,6 +51,13 @@ pub fn label_selector(at: &At<'_>, errors: &mut FieldErrors) {
     }
 }
 
+/// Whether the selector makes sense, so that labels can be held against it; an absent one does.
+pub fn is_valid(at: &At<'_>) -> bool {
+    let mut errors = FieldErrors::default();
+    label_selector(at, &mut errors);
+    errors.is_empty()
+}
+
 /// Reports a text that is no label key.
 pub fn label_key(at: &At<'_>, errors: &mut FieldErrors) {
     for message in names::qualified_name(at.str()) {

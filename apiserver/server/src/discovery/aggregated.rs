@@ -110,8 +110,11 @@ mod tests {
         let document = document(&Registry::builtin(), false, "v2");
         let apps = &document["items"][0];
         assert_eq!(apps["metadata"]["name"], "apps");
-        let deployments = &apps["versions"][0]["resources"][0];
-        assert_eq!(deployments["resource"], "deployments");
+        let resources = apps["versions"][0]["resources"].as_array().expect("a list");
+        let deployments = resources
+            .iter()
+            .find(|resource| resource["resource"] == "deployments")
+            .expect("served");
         assert_eq!(
             deployments["subresources"][0],
             json!({

@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 
 use k8s_openapi::api::{
-    apps, autoscaling, coordination, core, discovery, events, networking, node, policy, scheduling,
-    storage,
+    apps, autoscaling, batch, coordination, core, discovery, events, networking, node, policy,
+    scheduling, storage,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use schemars::SchemaGenerator;
@@ -112,6 +112,18 @@ fn describe((group, version, kind): Kind, generator: &mut SchemaGenerator) {
         ("networking.k8s.io", "v1", "ServiceCIDR") => add!(networking::v1::ServiceCIDR),
         ("node.k8s.io", "v1", "RuntimeClass") => add!(node::v1::RuntimeClass),
         ("policy", "v1", "Eviction") => add!(policy::v1::Eviction),
+        ("", "v1", "ComponentStatus") => add!(core::v1::ComponentStatus),
+        ("", "v1", "LimitRange") => add!(core::v1::LimitRange),
+        ("", "v1", "PersistentVolume") => add!(core::v1::PersistentVolume),
+        ("", "v1", "PersistentVolumeClaim") => add!(core::v1::PersistentVolumeClaim),
+        ("", "v1", "PodTemplate") => add!(core::v1::PodTemplate),
+        ("", "v1", "ReplicationController") => add!(core::v1::ReplicationController),
+        ("", "v1", "ResourceQuota") => add!(core::v1::ResourceQuota),
+        ("apps", "v1", "ControllerRevision") => add!(apps::v1::ControllerRevision),
+        ("apps", "v1", "DaemonSet") => add!(apps::v1::DaemonSet),
+        ("apps", "v1", "StatefulSet") => add!(apps::v1::StatefulSet),
+        ("batch", "v1", "CronJob") => add!(batch::v1::CronJob),
+        ("batch", "v1", "Job") => add!(batch::v1::Job),
         ("policy", "v1", "PodDisruptionBudget") => add!(policy::v1::PodDisruptionBudget),
         ("scheduling.k8s.io", "v1", "PriorityClass") => add!(scheduling::v1::PriorityClass),
         ("storage.k8s.io", "v1", "CSIDriver") => add!(storage::v1::CSIDriver),

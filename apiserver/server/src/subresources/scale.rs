@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use coracle_api::field_errors::ErrorType;
-use coracle_api::{FieldErrors, Object};
+use coracle_api::{At, FieldErrors, Object};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -188,6 +188,12 @@ fn scale_of(object: &Object) -> Object {
 fn selector_text(object: &Object) -> String {
     let selector = object.at("spec.selector");
     let mut parts: Vec<(String, String)> = Vec::new();
+    if object.at("kind").str() == "ReplicationController" {
+        // Its selector is a map of labels.
+        let label =
+            |(key, value): (&str, At<'_>)| (key.to_owned(), format!("{key}={}", value.str()));
+        parts.extend(selector.entries().map(label));
+    }
     for (key, value) in selector.key("matchLabels").entries() {
         parts.push((key.to_owned(), format!("{key}={}", value.str())));
     }

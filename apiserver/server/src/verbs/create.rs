@@ -122,6 +122,7 @@ pub(crate) async fn store(
             let answer = Answer::object(call, status, Shown::Object(&shown), now);
             return Ok(answer.with_warnings(warned));
         }
+        resource.strategy.read_back(&mut object);
         match server
             .storage
             .create(resource, &key, &object, time_to_live(resource))

@@ -52,6 +52,7 @@ pub(crate) async fn delete(server: &Server, call: &Call, body: Bytes) -> Result<
     }
     let deleted = delete_one(server, call, call.namespace(), call.name(), &options).await?;
     let resource = call.resource;
+    let warnings = unsaid(resource, &options);
     if deleted.gone && !RETURN_DELETED.contains(&resource.plural) {
         let mut details = json!({"name": call.name()});
         if !resource.group.is_empty() {
@@ -59,11 +60,10 @@ pub(crate) async fn delete(server: &Server, call: &Call, body: Bytes) -> Result<
         }
         details["kind"] = resource.plural.into();
         details["uid"] = deleted.object.uid().into();
-        return Ok(Answer::value(
-            StatusCode::OK,
-            call.output,
-            &success(Some(details)),
-        ));
+        return Ok(
+            Answer::value(StatusCode::OK, call.output, &success(Some(details)))
+                .with_warnings(warnings),
+        );
     }
     // As upstream: the older option, spelled out, tells the client that the deletion goes on.
     let accepted = !deleted.gone && options.orphan_dependents == Some(false);
@@ -77,7 +77,15 @@ pub(crate) async fn delete(server: &Server, call: &Call, body: Bytes) -> Result<
         status,
         Shown::Object(&deleted.object),
         server.clock().now(),
-    ))
+    )
+    .with_warnings(warnings))
+}
+
+/// What a kind warns of when the client doesn't say what becomes of the dependents.
+fn unsaid(resource: &Resource, options: &DeleteOptions) -> Option<String> {
+    let unsaid = options.orphan_dependents.is_none() && options.propagation.is_none();
+    let warning = resource.strategy.deletion_warning().filter(|_| unsaid);
+    warning.map(str::to_owned)
 }
 
 /// Deletes every object that the path and the selectors name.
@@ -98,7 +106,8 @@ pub(crate) async fn delete_collection(server: &Server, call: &Call, body: Bytes)
         list::metadata(&page),
         &page.entries,
         server.clock().now(),
-    ))
+    )
+    .with_warnings(unsaid(call.resource, &options)))
 }
 
 /// The options in the body, or those in the query.
@@ -417,7 +426,11 @@ fn set_propagation(resource: &Resource, object: &mut Object, options: &DeleteOpt
         (None, Some(Propagation::Orphan)) => (true, false),
         (None, Some(Propagation::Foreground)) => (false, true),
         (None, Some(Propagation::Background)) => (false, false),
-        (None, None) => (had(ORPHAN), had(FOREGROUND)),
+        // What the object itself asks for, then what its kind does.
+        (None, None) => (
+            had(ORPHAN) || !had(FOREGROUND) && resource.strategy.orphans_by_default(),
+            had(FOREGROUND),
+        ),
     };
     finalizers.retain(|finalizer| finalizer != ORPHAN && finalizer != FOREGROUND);
     finalizers.extend(orphan.then(|| ORPHAN.to_owned()));

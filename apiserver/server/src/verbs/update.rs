@@ -416,8 +416,9 @@ fn check(versions: Versions, call: &Call, part: Part, new: &Object, old: &Object
     }
     match part {
         Part::Main => {
-            resource.strategy.validate(new, &mut errors);
-            resource.strategy.validate_update(new, old, &mut errors);
+            resource
+                .strategy
+                .validate_replacement(new, old, &mut errors);
             versions.validate(new, Some(old), &mut errors);
         }
         Part::Status => resource

@@ -3,8 +3,11 @@
 use coracle_clock::Timestamp;
 use serde_json::{Value, json};
 
-use super::{containers_and_images, selector_and_template, template_defaults};
-use crate::core::v1::pod_spec::warnings;
+use super::{
+    amount, amount_invalid, at_most_all, number_or_percentage, selector_and_template,
+    template_defaults,
+};
+use crate::core::v1::pod_spec::template;
 use crate::kinds::{
     AGE, ALL_VERBS, Column, NAME, NameRule, SCALE, STATUS, Storage, age, selector_text,
 };
@@ -86,7 +89,7 @@ impl Strategy for Deployment {
     }
 
     fn validate_status_update(&self, new: &Object, old: &Object, errors: &mut FieldErrors) {
-        let (now, was) = (new.at("status"), old.at("status"));
+        let now = new.at("status");
         for field in [
             "observedGeneration",
             "replicas",
@@ -113,25 +116,17 @@ impl Strategy for Deployment {
             "cannot be greater than readyReplicas",
             errors,
         );
-        let collisions = |at: &At<'_>| at.key("collisionCount").as_i64();
-        if let Some(before) = collisions(&was)
-            && collisions(&now).unwrap_or(0) < before
-        {
-            errors.invalid(&now.key("collisionCount"), "cannot be decremented");
-        }
+        template::collisions(new, old, errors);
     }
 
-    fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
-        let mut found: Vec<String> = warnings::name(new, "Pod names and hostnames")
-            .into_iter()
-            .collect();
-        found.extend(warnings::pod_spec(&new.at("spec.template.spec")));
-        found
+    fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
+        template::template_warnings(new, old, "spec.template")
     }
 
     fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
         let number = |path: &str| object.at(path).as_i64().unwrap_or(0);
-        let (containers, images) = containers_and_images(object);
+        let (containers, images) =
+            template::containers_and_images(&object.at("spec.template.spec"));
         vec![
             object.name().into(),
             format!(
@@ -179,35 +174,10 @@ fn rolling_update(rolling: &At<'_>, errors: &mut FieldErrors) {
     let (unavailable, surge) = (rolling.key("maxUnavailable"), rolling.key("maxSurge"));
     number_or_percentage(&unavailable, errors);
     number_or_percentage(&surge, errors);
-    let zero = |at: &At<'_>| match at.as_str() {
-        Some(text) => text.trim_end_matches('%').parse::<i64>() == Ok(0),
-        None => at.as_i64().unwrap_or(0) == 0,
-    };
-    if zero(&unavailable) && zero(&surge) {
-        errors.invalid(&unavailable, "may not be 0 when `maxSurge` is 0");
+    if amount(&unavailable) == 0 && amount(&surge) == 0 {
+        amount_invalid(&unavailable, "may not be 0 when `maxSurge` is 0", errors);
     }
-    let percent = unavailable
-        .as_str()
-        .and_then(|text| text.strip_suffix('%')?.parse::<i64>().ok());
-    if percent.is_some_and(|percent| percent > 100) {
-        errors.invalid(&unavailable, "must not be greater than 100%");
-    }
-}
-
-fn number_or_percentage(at: &At<'_>, errors: &mut FieldErrors) {
-    match at.as_str() {
-        None => numbers::non_negative(at, errors),
-        Some(text) => {
-            let digits = text.strip_suffix('%').unwrap_or_default();
-            if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-                errors.invalid(
-                    at,
-                    "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or \
-                     '93%', regex used for validation is '[0-9]+%')",
-                );
-            }
-        }
-    }
+    at_most_all(&unavailable, errors);
 }
 
 static COLUMNS: &[Column] = &[

@@ -3,8 +3,8 @@
 use coracle_clock::Timestamp;
 use serde_json::{Value, json};
 
-use super::{containers_and_images, selector_and_template, template_defaults};
-use crate::core::v1::pod_spec::warnings;
+use super::{selector_and_template, template_defaults};
+use crate::core::v1::pod_spec::template;
 use crate::kinds::{
     AGE, ALL_VERBS, Column, NAME, NameRule, SCALE, STATUS, Storage, age, selector_text,
 };
@@ -60,39 +60,17 @@ impl Strategy for ReplicaSet {
     }
 
     fn validate_status_update(&self, new: &Object, _old: &Object, errors: &mut FieldErrors) {
-        let status = new.at("status");
-        for field in [
-            "replicas",
-            "fullyLabeledReplicas",
-            "readyReplicas",
-            "availableReplicas",
-            "observedGeneration",
-        ] {
-            numbers::non_negative(&status.key(field), errors);
-        }
-        let all = status.key("replicas").as_i64().unwrap_or(0);
-        for field in ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"] {
-            if status.key(field).as_i64().unwrap_or(0) > all {
-                errors.invalid(&status.key(field), "cannot be greater than status.replicas");
-            }
-        }
-        if status.key("availableReplicas").as_i64().unwrap_or(0)
-            > status.key("readyReplicas").as_i64().unwrap_or(0)
-        {
-            errors.invalid(
-                &status.key("availableReplicas"),
-                "cannot be greater than readyReplicas",
-            );
-        }
+        template::replica_status(&new.at("status"), errors);
     }
 
-    fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
-        warnings::pod_spec(&new.at("spec.template.spec"))
+    fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
+        template::template_warnings(new, old, "spec.template")
     }
 
     fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
         let number = |path: &str| Value::from(object.at(path).as_i64().unwrap_or(0));
-        let (containers, images) = containers_and_images(object);
+        let (containers, images) =
+            template::containers_and_images(&object.at("spec.template.spec"));
         vec![
             object.name().into(),
             number("spec.replicas"),

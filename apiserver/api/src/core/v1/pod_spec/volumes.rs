@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
+use crate::core::v1::persistent_volume_claim;
 use crate::field_errors::ErrorType;
 use crate::quantity::Quantity;
 use crate::validation::{names, numbers};
@@ -74,7 +75,7 @@ fn source(volume: &At<'_>, errors: &mut FieldErrors) {
             "ephemeral" => {
                 let template = at.key("volumeClaimTemplate");
                 if template.exists() {
-                    claim_template(&template.key("spec"), errors);
+                    persistent_volume_claim::claim_spec(&template.key("spec"), errors);
                 } else {
                     errors.required(&template, "");
                 }
@@ -127,30 +128,6 @@ fn iscsi(at: &At<'_>, errors: &mut FieldErrors) {
         errors.invalid(&name, "must be valid format starting with iqn, eui, or naa");
     }
     numbers::within(&at.key("lun"), 0, 255, errors);
-}
-
-/// The spec of the claim that an ephemeral volume makes.
-fn claim_template(spec: &At<'_>, errors: &mut FieldErrors) {
-    const MODES: &[&str] = &[
-        "ReadOnlyMany",
-        "ReadWriteMany",
-        "ReadWriteOnce",
-        "ReadWriteOncePod",
-    ];
-    let modes = spec.key("accessModes");
-    if modes.is_empty() {
-        errors.required(&modes, "at least 1 access mode is required");
-    }
-    for mode in modes.items() {
-        errors.one_of(&At::maybe(mode.value(), modes.path()), MODES);
-    }
-    let storage = spec.at("resources.requests").entry("storage");
-    if !storage.exists() {
-        errors.required(
-            &At::maybe(None, format!("{}[storage]", spec.key("resources").path())),
-            "",
-        );
-    }
 }
 
 fn required_name(at: &At<'_>, errors: &mut FieldErrors) {

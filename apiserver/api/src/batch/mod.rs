@@ -1,0 +1,3 @@
+//! The API group of `batch`.
+
+pub mod v1;
