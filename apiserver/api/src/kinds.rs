@@ -4,8 +4,8 @@ use coracle_clock::Timestamp;
 use serde_json::Value;
 
 use crate::{
-    At, Object, Strategy, apps, autoscaling, batch, coordination, core, discovery, events,
-    networking, node, policy, scheduling, storage,
+    At, Object, Strategy, apps, autoscaling, batch, certificates, coordination, core, discovery,
+    events, flowcontrol, networking, node, policy, rbac, scheduling, storage,
 };
 
 /// One served resource: everything that the generic handlers, discovery, tables and selectors need.
@@ -116,6 +116,13 @@ pub const FINALIZE: Subresource = Subresource {
     name: "finalize",
     kind: None,
     verbs: &["update"],
+};
+
+/// The verbs and shape of a CertificateSigningRequest's `approval`, where it is approved or denied.
+pub const APPROVAL: Subresource = Subresource {
+    name: "approval",
+    kind: None,
+    verbs: &["get", "patch", "update"],
 };
 
 /// The verbs and shape of a Pod's `log`.
@@ -342,11 +349,26 @@ static RESOURCES: &[&Resource] = &[
     &storage::v1::storage_class::RESOURCE,
     &storage::v1::volume_attachment::RESOURCE,
     &storage::v1::volume_attributes_class::RESOURCE,
+    &certificates::v1::certificate_signing_request::RESOURCE,
+    &flowcontrol::v1::flow_schema::RESOURCE,
+    &flowcontrol::v1::priority_level_configuration::RESOURCE,
+    &rbac::v1::cluster_role::RESOURCE,
+    &rbac::v1::cluster_role_binding::RESOURCE,
+    &rbac::v1::role::RESOURCE,
+    &rbac::v1::role_binding::RESOURCE,
 ];
 
 /// The age of an object as kubectl prints it (`5s`, `3m20s`, `2d`), or `<unknown>`.
 pub fn age(object: &Object, now: Timestamp) -> Value {
     since_text(object.metadata("creationTimestamp"), now)
+}
+
+/// The cells under [`DEFAULT_COLUMNS`].
+pub fn default_cells(object: &Object) -> Vec<Value> {
+    vec![
+        object.name().into(),
+        object.metadata("creationTimestamp").into(),
+    ]
 }
 
 /// How long ago a written time was, or `<unknown>`.

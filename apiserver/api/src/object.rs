@@ -129,6 +129,14 @@ impl Object {
         }
     }
 
+    /// Puts back what `old` has at a dotted path, or nothing.
+    pub fn restore(&mut self, old: &Object, path: &str) {
+        match old.at(path).value() {
+            Some(value) => self.set(path, value.clone()),
+            None => drop(self.remove(path)),
+        }
+    }
+
     /// Removes the value at a dotted path, keeping the order of what remains.
     pub fn remove(&mut self, path: &str) -> Option<Value> {
         match path.rsplit_once('.') {

@@ -13,6 +13,23 @@ use serde_json::Value;
 
 use crate::{FieldErrors, Object};
 
+/// Who asks, and when: what [`Strategy::record_request`] may write down.
+#[derive(Clone, Copy, Debug)]
+pub struct Requester<'a> {
+    /// User name.
+    pub user: &'a str,
+    /// Stable identifier of the user; mostly empty.
+    pub uid: &'a str,
+    /// Groups.
+    pub groups: &'a [String],
+    /// Further facts about the user.
+    pub extra: &'a [(String, Vec<String>)],
+    /// The time of the request, in whole seconds as RFC 3339.
+    pub now: &'a str,
+    /// The name of the subresource that is written, or empty.
+    pub subresource: &'a str,
+}
+
 /// The rules of one kind. Every method has a default that fits a kind without rules.
 ///
 /// Generic rules are not repeated here: names, labels, annotations, owner references, finalizers,
@@ -32,6 +49,14 @@ pub trait Strategy: Send + Sync + 'static {
     /// Restores what an update of the status subresource may not touch; the pipeline has already
     /// put back everything but `status` and the writable metadata.
     fn prepare_for_status_update(&self, _new: &mut Object, _old: &Object) {}
+
+    /// Restores what an update of another subresource, such as `approval`, may not touch; the pipeline has already put
+    /// back everything but `status` and metadata.
+    fn prepare_for_subresource_update(&self, _subresource: &str, _new: &mut Object, _old: &Object) {
+    }
+
+    /// Records who asks, and when, in the few kinds that keep it; runs after the `prepare` methods on every write.
+    fn record_request(&self, _new: &mut Object, _old: Option<&Object>, _request: &Requester<'_>) {}
 
     /// Whether the kind's own rules look at the metadata. Where they do not, as upstream's for a few kinds, findings
     /// about the metadata of a new object are reported only when there are no others.
@@ -60,6 +85,16 @@ pub trait Strategy: Send + Sync + 'static {
 
     /// Reports what is wrong with a change of the status subresource.
     fn validate_status_update(&self, _new: &Object, _old: &Object, _errors: &mut FieldErrors) {}
+
+    /// Reports what is wrong with a change of another subresource, such as `approval`.
+    fn validate_subresource_update(
+        &self,
+        _subresource: &str,
+        _new: &Object,
+        _old: &Object,
+        _errors: &mut FieldErrors,
+    ) {
+    }
 
     /// The object in the stored version, when this one is served from another's storage
     /// ([`Storage::SharedWith`](crate::kinds::Storage)). All rules but defaults are then those of the stored version.

@@ -346,7 +346,7 @@ impl ApiServer {
             ("", "get") => get::get(server, &call).await,
             ("", "list") => list::list(server, &call).await,
             ("", "watch") => watch::watch(server, call).await,
-            ("status", "get") => get::get(server, &call).await,
+            ("status" | "approval", "get") => get::get(server, &call).await,
             ("scale", "get") => scale::get(server, &call).await,
             ("log", "get") => log::get(server, &call).await,
             _ => {
@@ -426,8 +426,10 @@ async fn write(server: &Arc<Server>, call: Call, body: Bytes) -> Result<Answer> 
         ("", "create") => create::create(server, &call, body).await,
         ("", "delete") => delete::delete(server, &call, body).await,
         ("", "deletecollection") => delete::delete_collection(server, &call, body).await,
-        ("" | "status" | "finalize", "update") => update::update(server, &call, body).await,
-        ("" | "status", "patch") => patch::patch(server, &call, body).await,
+        ("" | "status" | "approval" | "finalize", "update") => {
+            update::update(server, &call, body).await
+        }
+        ("" | "status" | "approval", "patch") => patch::patch(server, &call, body).await,
         ("scale", "update") => scale::put(server, &call, body).await,
         ("scale", "patch") => scale::patch(server, &call, body).await,
         _ => Err(ApiError::method_not_allowed()),

@@ -74,6 +74,7 @@ impl FieldManager {
                         "metadata.ownerReferences",
                     ],
                     "volumeattachments" => &["metadata", "spec"],
+                    "flowschemas" | "prioritylevelconfigurations" => &["spec", "metadata"],
                     _ => &["spec"],
                 }
                 .iter()

@@ -5,10 +5,13 @@
 use std::collections::HashMap;
 
 use k8s_openapi::api::{
-    apps, autoscaling, batch, coordination, core, discovery, events, networking, node, policy,
+    admissionregistration, apps, authentication, authorization, autoscaling, batch, certificates,
+    coordination, core, discovery, events, flowcontrol, networking, node, policy, rbac, resource,
     scheduling, storage,
 };
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration;
 use schemars::SchemaGenerator;
 use serde_json::Value;
 
@@ -134,6 +137,64 @@ fn describe((group, version, kind): Kind, generator: &mut SchemaGenerator) {
         ("storage.k8s.io", "v1", "VolumeAttributesClass") => {
             add!(storage::v1::VolumeAttributesClass)
         }
+        ("admissionregistration.k8s.io", "v1", "MutatingAdmissionPolicy") => {
+            add!(admissionregistration::v1::MutatingAdmissionPolicy)
+        }
+        ("admissionregistration.k8s.io", "v1", "MutatingAdmissionPolicyBinding") => {
+            add!(admissionregistration::v1::MutatingAdmissionPolicyBinding)
+        }
+        ("admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration") => {
+            add!(admissionregistration::v1::MutatingWebhookConfiguration)
+        }
+        ("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicy") => {
+            add!(admissionregistration::v1::ValidatingAdmissionPolicy)
+        }
+        ("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicyBinding") => {
+            add!(admissionregistration::v1::ValidatingAdmissionPolicyBinding)
+        }
+        ("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration") => {
+            add!(admissionregistration::v1::ValidatingWebhookConfiguration)
+        }
+        ("apiextensions.k8s.io", "v1", "CustomResourceDefinition") => {
+            add!(apiextensions::v1::CustomResourceDefinition)
+        }
+        ("apiregistration.k8s.io", "v1", "APIService") => add!(apiregistration::v1::APIService),
+        ("authentication.k8s.io", "v1", "SelfSubjectReview") => {
+            add!(authentication::v1::SelfSubjectReview)
+        }
+        ("authentication.k8s.io", "v1", "TokenRequest") => add!(authentication::v1::TokenRequest),
+        ("authentication.k8s.io", "v1", "TokenReview") => add!(authentication::v1::TokenReview),
+        ("authorization.k8s.io", "v1", "LocalSubjectAccessReview") => {
+            add!(authorization::v1::LocalSubjectAccessReview)
+        }
+        ("authorization.k8s.io", "v1", "SelfSubjectAccessReview") => {
+            add!(authorization::v1::SelfSubjectAccessReview)
+        }
+        ("authorization.k8s.io", "v1", "SelfSubjectRulesReview") => {
+            add!(authorization::v1::SelfSubjectRulesReview)
+        }
+        ("authorization.k8s.io", "v1", "SubjectAccessReview") => {
+            add!(authorization::v1::SubjectAccessReview)
+        }
+        ("certificates.k8s.io", "v1", "CertificateSigningRequest") => {
+            add!(certificates::v1::CertificateSigningRequest)
+        }
+        ("flowcontrol.apiserver.k8s.io", "v1", "FlowSchema") => add!(flowcontrol::v1::FlowSchema),
+        ("flowcontrol.apiserver.k8s.io", "v1", "PriorityLevelConfiguration") => {
+            add!(flowcontrol::v1::PriorityLevelConfiguration)
+        }
+        ("rbac.authorization.k8s.io", "v1", "ClusterRole") => add!(rbac::v1::ClusterRole),
+        ("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding") => {
+            add!(rbac::v1::ClusterRoleBinding)
+        }
+        ("rbac.authorization.k8s.io", "v1", "Role") => add!(rbac::v1::Role),
+        ("rbac.authorization.k8s.io", "v1", "RoleBinding") => add!(rbac::v1::RoleBinding),
+        ("resource.k8s.io", "v1", "DeviceClass") => add!(resource::v1::DeviceClass),
+        ("resource.k8s.io", "v1", "ResourceClaim") => add!(resource::v1::ResourceClaim),
+        ("resource.k8s.io", "v1", "ResourceClaimTemplate") => {
+            add!(resource::v1::ResourceClaimTemplate)
+        }
+        ("resource.k8s.io", "v1", "ResourceSlice") => add!(resource::v1::ResourceSlice),
         _ => {}
     }
 }
@@ -150,7 +211,8 @@ mod tests {
             let texts = Descriptions::of(&[kind]);
             let name = super::super::paths::name_of(kind).expect("in the schema table");
             assert!(texts.definition(&name).is_some(), "{kind:?}");
-            assert!(texts.field(&name, "metadata").is_some(), "{kind:?}");
+            // Upstream says of a few kinds what their metadata is, of others not.
+            assert!(texts.field(&name, "kind").is_some(), "{kind:?}");
         }
     }
 }

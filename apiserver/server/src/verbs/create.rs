@@ -4,7 +4,7 @@ use bytes::Bytes;
 use coracle_api::{FieldErrors, Object};
 use http::StatusCode;
 
-use super::{MAX_RETRIES, apply, expected, set_defaults, time_to_live, warnings};
+use super::{MAX_RETRIES, apply, expected, requester, set_defaults, time_to_live, warnings};
 use crate::admission::{Attributes, Operation};
 use crate::answer::{Answer, Shown, settle};
 use crate::call::Call;
@@ -88,6 +88,11 @@ pub(crate) async fn store(
         let mut object = template.clone();
         metadata::prepare_create(&mut object, resource, namespace, server.clock());
         resource.strategy.prepare_for_create(&mut object);
+        let now = metadata::seconds(server.clock().now());
+        let request = requester(call, &now);
+        resource
+            .strategy
+            .record_request(&mut object, None, &request);
         let mut errors = FieldErrors::default();
         let of_kind = resource.strategy.validates_metadata();
         if of_kind {

@@ -11,7 +11,7 @@ pub(crate) mod watch;
 
 use std::time::Duration;
 
-use coracle_api::{Object, Resource};
+use coracle_api::{Object, Requester, Resource};
 
 use crate::call::Call;
 use crate::decode::Expected;
@@ -44,6 +44,19 @@ pub(crate) fn expected(call: &Call) -> Expected {
             kind,
         },
         None => Expected::of(call.resource),
+    }
+}
+
+/// Who asks, for kinds that record it; `now` is the time of the request.
+fn requester<'a>(call: &'a Call, now: &'a str) -> Requester<'a> {
+    let identity = &call.identity;
+    Requester {
+        user: &identity.user,
+        uid: &identity.uid,
+        groups: &identity.groups,
+        extra: &identity.extra,
+        now,
+        subresource: call.subresource.map_or("", |subresource| subresource.name),
     }
 }
 

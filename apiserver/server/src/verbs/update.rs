@@ -8,8 +8,8 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::{
-    MAX_RETRIES, apply as server_side, create, delete, expected, set_defaults, time_to_live,
-    warnings,
+    MAX_RETRIES, apply as server_side, create, delete, expected, requester, set_defaults,
+    time_to_live, warnings,
 };
 use crate::admission::{Attributes, Operation};
 use crate::answer::{Answer, Shown, settle};
@@ -83,6 +83,8 @@ pub(crate) enum Part {
     Status,
     /// A namespace's `spec.finalizers`.
     Finalize,
+    /// What the kind's own rules say of a subresource that carries the object itself, such as `approval`.
+    Other(&'static str),
 }
 
 impl Part {
@@ -91,6 +93,7 @@ impl Part {
         match call.subresource.map(|subresource| subresource.name) {
             Some("status") => Self::Status,
             Some("finalize") => Self::Finalize,
+            Some(name @ "approval") => Self::Other(name),
             _ => Self::Main,
         }
     }
@@ -202,6 +205,11 @@ pub(crate) async fn apply(
         };
         server.admission.admit(&attributes, Some(&mut new)).await?;
         prepare(resource, change.part, &mut new, &old);
+        let now = metadata::seconds(server.clock().now());
+        let request = requester(call, &now);
+        resource
+            .strategy
+            .record_request(&mut new, Some(&old), &request);
         check(versions, call, change.part, &new, &old)?;
         let allocation = match change.part {
             Part::Main => {
@@ -365,6 +373,15 @@ fn restrict(call: &Call, part: Part, new: &mut Object, old: &Object) {
             }
             new.set("metadata", metadata);
         }
+        Part::Other(_) => {
+            let (status, metadata) = (new.remove("status"), new.remove("metadata"));
+            *new = old.clone();
+            new.set("metadata", metadata.unwrap_or_default());
+            match status {
+                Some(status) => new.set("status", status),
+                None => drop(new.remove("status")),
+            }
+        }
         Part::Finalize => {
             let finalizers = new.at("spec.finalizers").value().cloned();
             *new = old.clone();
@@ -398,6 +415,9 @@ fn prepare(resource: &Resource, part: Part, new: &mut Object, old: &Object) {
             }
         }
         Part::Status => resource.strategy.prepare_for_status_update(new, old),
+        Part::Other(name) => resource
+            .strategy
+            .prepare_for_subresource_update(name, new, old),
         Part::Finalize => {}
     }
 }
@@ -424,6 +444,11 @@ fn check(versions: Versions, call: &Call, part: Part, new: &Object, old: &Object
         Part::Status => resource
             .strategy
             .validate_status_update(new, old, &mut errors),
+        Part::Other(name) => {
+            resource
+                .strategy
+                .validate_subresource_update(name, new, old, &mut errors);
+        }
         Part::Finalize => {}
     }
     if errors.is_empty() {

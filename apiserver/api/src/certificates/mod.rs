@@ -1,0 +1,3 @@
+//! `certificates.k8s.io`: who gets a certificate.
+
+pub mod v1;
