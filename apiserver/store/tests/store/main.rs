@@ -3,6 +3,7 @@
 mod contract;
 mod disk;
 mod faults;
+mod kills;
 mod model;
 mod opening;
 mod power_cut;

@@ -20,7 +20,7 @@ const CUTS_PER_DISK: u64 = 25;
 const WRITERS: u64 = 6;
 const KEYS: u64 = 14;
 
-fn setting(name: &str, default: u64) -> u64 {
+pub(crate) fn setting(name: &str, default: u64) -> u64 {
     match std::env::var(name) {
         Ok(text) => text
             .parse()
