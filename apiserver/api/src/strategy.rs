@@ -103,7 +103,7 @@ pub trait Strategy: Send + Sync + 'static {
     }
 
     /// The object in this version, from the stored one.
-    fn from_stored(&self, object: Object) -> Object {
+    fn to_served(&self, object: Object) -> Object {
         object
     }
 

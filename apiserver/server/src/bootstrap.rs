@@ -47,7 +47,36 @@ impl ApiServer {
         self.together(made).await
     }
 
-    /// Makes the Service `kubernetes` at `cluster_ip`, and the Endpoints and EndpointSlice that lead it to `address`
+    /// Makes the ServiceCIDR `kubernetes`, which shows the cluster's own range.
+    pub async fn bootstrap_service_range(&self) -> Result<(), BootstrapError> {
+        let path = "/apis/networking.k8s.io/v1/servicecidrs";
+        let range = self.server.allocators.own_range().to_string();
+        let object = json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
+            "spec": {"cidrs": [range]},
+        });
+        self.ensure(path, "kubernetes", object.clone(), false)
+            .await?;
+        let condition = json!({
+            "type": "Ready", "status": "True", "reason": "", "message": "Kubernetes default Service CIDR is ready",
+            "lastTransitionTime": crate::metadata::time_stamp(self.server.clock()),
+        });
+        let mut ready = object;
+        ready["status"] = json!({"conditions": [condition]});
+        let own = format!("{path}/kubernetes/status");
+        let (found, text) = self.send(Method::GET, &own, &Value::Null).await;
+        if found.is_success() && text.contains(r#""type":"Ready""#) {
+            return Ok(());
+        }
+        let (status, message) = self.send(Method::PUT, &own, &ready).await;
+        if status.is_success() {
+            Ok(())
+        } else {
+            Err(BootstrapError { what: own, message })
+        }
+    }
+
+    /// Makes the cluster's ServiceCIDR, the Service `kubernetes` at `cluster_ip`, and the Endpoints and EndpointSlice that lead it to `address`
     /// and `port`; these follow when the address changes.
     pub async fn bootstrap_kubernetes_service(
         &self,
@@ -55,6 +84,7 @@ impl ApiServer {
         address: IpAddr,
         port: u16,
     ) -> Result<(), BootstrapError> {
+        self.bootstrap_service_range().await?;
         let ip = cluster_ip.to_string();
         let labels = json!({"component": "apiserver", "provider": "kubernetes"});
         let service = json!({

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use coracle_api::{Registry, Resource};
+use coracle_api::{Object, Registry, Resource};
 use coracle_clock::Clock;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -82,6 +82,24 @@ impl Server {
         self.storage
             .get(resource, &storage::key(resource, namespace, name))
             .await
+    }
+
+    /// All objects of a resource, in a namespace or (with an empty one) everywhere; none when it is not served.
+    pub async fn all(&self, group: &str, plural: &str, namespace: &str) -> Result<Vec<Object>> {
+        let resource = self
+            .registry
+            .iter()
+            .find(|r| r.group == group && r.plural == plural);
+        let Some(resource) = resource else {
+            return Ok(Vec::new());
+        };
+        let scope = match namespace {
+            "" => String::new(),
+            namespace => format!("{namespace}/"),
+        };
+        let progress = self.storage.catch_up().await;
+        let entries = self.storage.cache(resource)?.list(&scope, progress).entries;
+        Ok(entries.iter().map(|entry| entry.object()).collect())
     }
 
     /// Whether `/readyz` fails because the server is about to stop.

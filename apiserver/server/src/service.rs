@@ -29,8 +29,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{
-    Admission, AdmissionChain, NamespaceLifecycle, PodDefaults, ServiceAccountAdmission,
-    StorageObjectInUseProtection,
+    Admission, AdmissionChain, DefaultIngressClass, NamespaceLifecycle, PodDefaults,
+    RuntimeClassAdmission, ServiceAccountAdmission, StorageObjectInUseProtection,
 };
 use crate::allocate::{Allocators, ServiceRanges};
 use crate::answer::{Answer, settle};
@@ -99,6 +99,8 @@ impl Config {
                 Box::new(ServiceAccountAdmission),
                 Box::new(PodDefaults),
                 Box::new(StorageObjectInUseProtection),
+                Box::new(RuntimeClassAdmission),
+                Box::new(DefaultIngressClass),
             ],
             service_ranges: ServiceRanges::default(),
             dialer: Arc::new(NoNodes),
@@ -119,19 +121,6 @@ impl ApiServer {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let caches = Caches::start(Arc::clone(&config.store), &config.registry).await?;
         let allocators = Allocators::new(&config.service_ranges, config.clock.clone());
-        if let Some(services) = config.registry.by_plural("", "v1", "services")
-            && let Some(cache) = caches.of(services)
-        {
-            for entry in cache.list("", 0).entries {
-                for problem in allocators.adopt(&entry.object()) {
-                    tracing::warn!(
-                        service = &*entry.key,
-                        problem,
-                        "a stored Service holds what it should not"
-                    );
-                }
-            }
-        }
         let server = Server {
             storage: Storage::new(config.store, caches),
             registry: config.registry,
@@ -150,6 +139,7 @@ impl ApiServer {
             draining: AtomicBool::new(false),
             stop: CancellationToken::new(),
         };
+        server.allocators.adopt(&server).await;
         Ok(Self {
             server: Arc::new(server),
         })

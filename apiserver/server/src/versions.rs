@@ -4,7 +4,7 @@
 //! decode ▶ defaults ▶ field owners │ served version
 //! ─────────────────────────────────┼─ to_stored
 //! admission ▶ rules ▶ store        │ stored version
-//! ─────────────────────────────────┼─ from_stored
+//! ─────────────────────────────────┼─ to_served
 //! answer, list, watch, table       │ served version
 //! ```
 
@@ -48,7 +48,7 @@ impl Versions {
     /// The object as it is served.
     pub(crate) fn serve(&self, object: Object) -> Object {
         if self.differ() {
-            self.served.strategy.from_stored(object)
+            self.served.strategy.to_served(object)
         } else {
             object
         }

@@ -6,16 +6,20 @@
 //!
 //! One step is one file. Steps run in the order in which the pipeline was given them.
 
+mod default_ingress_class;
 mod lifecycle;
 mod pod_defaults;
+mod runtime_class;
 mod service_account;
 mod storage_protection;
 
 use async_trait::async_trait;
 use coracle_api::{Object, Resource};
 
+pub use default_ingress_class::DefaultIngressClass;
 pub use lifecycle::{NamespaceLifecycle, PROTECTED_NAMESPACES};
 pub use pod_defaults::PodDefaults;
+pub use runtime_class::RuntimeClassAdmission;
 pub use service_account::ServiceAccountAdmission;
 pub use storage_protection::StorageObjectInUseProtection;
 

@@ -1,70 +1,32 @@
-//! The set of ClusterIPs that are taken.
+//! ClusterIPs: an address is claimed by creating its IPAddress object, and free when there is none.
+//!
+//! ```text
+//! claim the IPAddress ──▶ write the Service ──▶ kept
+//!         │ AlreadyExists: taken      │ refused ──▶ delete the IPAddress
+//! ```
+//!
+//! So two writers never get one address, whatever they remember, and everybody can see who holds what. A crash between
+//! the two writes leaves a claim without its Service; the next start takes it back.
 
-use std::collections::HashSet;
-use std::net::Ipv4Addr;
-use std::str::FromStr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
-use coracle_clock::Clock;
+use coracle_api::apply::FieldManager;
+use coracle_api::validation::address::parse_cidr;
+use coracle_api::{Object, Resource};
+use serde_json::json;
 
-/// An IPv4 range in CIDR notation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AddressRange {
-    base: u32,
-    prefix: u8,
-}
+use super::range::AddressRange;
+use crate::cache::Entry;
+use crate::metadata;
+use crate::server::Server;
+use crate::status::{ApiError, Result};
+use crate::storage::WriteError;
 
-/// A range that cannot be used for Services.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{0:?} is not an IPv4 range of 16 or more addresses, such as 10.96.0.0/16")]
-pub struct RangeError(String);
-
-impl FromStr for AddressRange {
-    type Err = RangeError;
-
-    fn from_str(text: &str) -> Result<Self, RangeError> {
-        let bad = || RangeError(text.to_owned());
-        let (address, prefix) = text.split_once('/').ok_or_else(bad)?;
-        let address: Ipv4Addr = address.parse().map_err(|_| bad())?;
-        let prefix: u8 = prefix.parse().map_err(|_| bad())?;
-        if !(8..=28).contains(&prefix) {
-            return Err(bad());
-        }
-        let mask = u32::MAX << (32 - prefix);
-        Ok(Self {
-            base: u32::from(address) & mask,
-            prefix,
-        })
-    }
-}
-
-impl std::fmt::Display for AddressRange {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", Ipv4Addr::from(self.base), self.prefix)
-    }
-}
-
-impl AddressRange {
-    /// The address at `offset`.
-    pub fn at(&self, offset: u32) -> Ipv4Addr {
-        Ipv4Addr::from(self.base + offset)
-    }
-
-    /// Number of addresses, network and broadcast included.
-    fn size(&self) -> u32 {
-        1 << (32 - self.prefix)
-    }
-
-    /// Whether `address` may be handed out: the network and broadcast addresses may not.
-    pub fn contains(&self, address: Ipv4Addr) -> bool {
-        let offset = u32::from(address).wrapping_sub(self.base);
-        offset > 0 && offset < self.size() - 1
-    }
-
-    /// The offset from which addresses are drawn; those below are left to be asked for by name (KEP-3070).
-    fn dynamic_offset(&self) -> u32 {
-        (self.size() / 16).clamp(16, 256).min(self.size() / 2)
-    }
-}
+/// Who made a claim, in its labels.
+const MANAGED_BY: (&str, &str) = ("ipaddress.kubernetes.io/managed-by", "ipallocator.k8s.io");
+/// The family of the address, in its labels.
+const FAMILY: (&str, &str) = ("ipaddress.kubernetes.io/ip-family", "IPv4");
 
 /// Why an address is not handed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -73,94 +35,191 @@ pub(super) enum Refusal {
     Taken,
     #[error("the provided network does not match the current range")]
     OutOfRange,
+    #[error("range is full")]
+    Full,
 }
 
-/// Which addresses of a range are taken.
-pub(super) struct Addresses {
-    range: AddressRange,
-    taken: HashSet<Ipv4Addr>,
-}
-
-impl Addresses {
-    pub(super) fn new(range: AddressRange) -> Self {
-        Self {
-            range,
-            taken: HashSet::new(),
+/// Claims the address that is asked for, or any, for a Service. A dry run claims nothing and does not look who has it.
+pub(super) async fn claim(
+    server: &Server,
+    own: &AddressRange,
+    asked: Option<Ipv4Addr>,
+    service: &Object,
+    dry_run: bool,
+) -> Result<Result<Ipv4Addr, Refusal>> {
+    let ranges = ranges(server, own);
+    if let Some(address) = asked {
+        if !ranges.iter().any(|range| range.contains(address)) {
+            return Ok(Err(Refusal::OutOfRange));
         }
-    }
-
-    pub(super) fn take(&mut self, address: Ipv4Addr) -> Result<(), Refusal> {
-        if !self.range.contains(address) {
-            return Err(Refusal::OutOfRange);
-        }
-        if self.taken.insert(address) {
-            Ok(())
+        let free = dry_run || create(server, address, service).await?;
+        return Ok(if free {
+            Ok(address)
         } else {
             Err(Refusal::Taken)
+        });
+    }
+    if dry_run {
+        // Upstream does not look for a free one either, and shows the range itself.
+        return Ok(Ok(own.at(0)));
+    }
+    let resource = resource(server)?;
+    let cache = Arc::clone(server.storage.cache(resource)?);
+    for range in &ranges {
+        for address in range.candidates(server.clock()) {
+            let held = cache.get(&address.to_string()).is_some();
+            if !held && create(server, address, service).await? {
+                return Ok(Ok(address));
+            }
         }
     }
+    Ok(Err(Refusal::Full))
+}
 
-    /// A free address: a random one of the upper band, else any.
-    pub(super) fn take_any(&mut self, clock: &Clock) -> Option<Ipv4Addr> {
-        let (low, high) = (self.range.dynamic_offset(), self.range.size() - 1);
-        let span = high - low;
-        let start = clock.random_below(u64::from(span.max(1))) as u32;
-        let upper = (0..span).map(|step| low + (start + step) % span);
-        let lower = (1..low).rev();
-        let found = upper
-            .chain(lower)
-            .map(|offset| self.range.at(offset))
-            .find(|address| !self.taken.contains(address))?;
-        self.taken.insert(found);
-        Some(found)
-    }
-
-    pub(super) fn release(&mut self, address: Ipv4Addr) {
-        self.taken.remove(&address);
+/// Gives back the address that a Service held.
+pub(super) async fn release(server: &Server, address: Ipv4Addr, service: &Object) {
+    let (name, Ok(resource)) = (address.to_string(), resource(server)) else {
+        return;
+    };
+    while let Ok(Some(entry)) = server.storage.get(resource, &name).await {
+        if !is_claim_of(&entry.object(), service) {
+            return;
+        }
+        match server.storage.delete(resource, &name, entry.revision).await {
+            Err(WriteError::Conflict) => {}
+            Err(WriteError::Other(error)) => {
+                return tracing::warn!(%error, name, "failed to give back an address");
+            }
+            Ok(_) => return,
+        }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_are_cidrs() {
-        let range: AddressRange = "10.96.3.4/16".parse().expect("legal");
-        assert_eq!(range.to_string(), "10.96.0.0/16");
-        assert_eq!(range.at(10), Ipv4Addr::new(10, 96, 0, 10));
-        assert!(
-            range.contains(range.at(1))
-                && !range.contains(range.at(0))
-                && !range.contains(range.at(65_535))
-        );
-        assert!(
-            !range.contains(Ipv4Addr::new(10, 97, 0, 1))
-                && !range.contains(Ipv4Addr::new(10, 95, 0, 1))
-        );
-        for bad in [
-            "10.96.0.0",
-            "x/16",
-            "10.0.0.0/30",
-            "10.0.0.0/2",
-            "fd00::/64",
-        ] {
-            assert!(bad.parse::<AddressRange>().is_err(), "{bad}");
+/// Makes claims and Services agree: a Service without its claim gets one, a claim without its Service goes.
+pub(super) async fn repair(server: &Server, services: &[Object]) {
+    let Ok(resource) = resource(server) else {
+        return;
+    };
+    for service in services {
+        let Some(address) = address_of(service) else {
+            continue;
+        };
+        match create(server, address, service).await {
+            Ok(true) => tracing::debug!(%address, "claimed the address of a stored Service"),
+            Ok(false) if held_by(server, address, service).await => {}
+            Ok(false) => {
+                let name = format!("{}/{}", service.namespace(), service.name());
+                tracing::warn!(%address, service = name, "two Services hold one address");
+            }
+            Err(error) => tracing::warn!(%error, %address, "failed to claim an address"),
         }
     }
-
-    #[tokio::test]
-    async fn a_range_is_handed_out_completely_and_no_address_twice() {
-        let mut addresses = Addresses::new("10.0.0.0/28".parse().expect("legal"));
-        let clock = Clock::fake(1);
-        let mut seen = HashSet::new();
-        while let Some(address) = addresses.take_any(&clock) {
-            assert!(seen.insert(address));
+    let claims = match server.storage.cache(resource) {
+        Ok(cache) => cache.list("", 0).entries,
+        Err(_) => return,
+    };
+    for entry in claims {
+        let claim = entry.object();
+        let ours = claim.at("metadata.labels").entry(MANAGED_BY.0).str() == MANAGED_BY.1;
+        let in_use = services.iter().any(|service| {
+            is_claim_of(&claim, service)
+                && address_of(service).is_some_and(|address| address.to_string() == claim.name())
+        });
+        if ours && !in_use {
+            let _ = server
+                .storage
+                .delete(resource, &entry.key, entry.revision)
+                .await;
         }
-        assert_eq!(seen.len(), 14);
-        let one = Ipv4Addr::new(10, 0, 0, 3);
-        assert_eq!(addresses.take(one), Err(Refusal::Taken));
-        addresses.release(one);
-        assert_eq!(addresses.take_any(&clock), Some(one));
     }
+}
+
+/// The ClusterIP of a Service that has one.
+pub(super) fn address_of(service: &Object) -> Option<Ipv4Addr> {
+    service.at("spec.clusterIP").str().parse().ok()
+}
+
+/// The ranges that offer addresses: the cluster's own, and those of ServiceCIDR objects that are ready and stay.
+fn ranges(server: &Server, own: &AddressRange) -> Vec<AddressRange> {
+    let mut ranges = vec![own.clone()];
+    let objects = server
+        .registry
+        .by_plural("networking.k8s.io", "v1", "servicecidrs")
+        .and_then(|resource| server.storage.cache(resource).ok())
+        .map(|cache| cache.list("", 0).entries)
+        .unwrap_or_default();
+    for range in objects.iter().map(|entry| entry.object()).filter(is_ready) {
+        for cidr in range.at("spec.cidrs").items() {
+            if let Some((IpAddr::V4(base), bits)) = parse_cidr(cidr.str())
+                && let Some(range) = AddressRange::of(base, bits)
+                && !ranges.contains(&range)
+            {
+                ranges.push(range);
+            }
+        }
+    }
+    ranges
+}
+
+/// Whether a range offers addresses; one that nobody has judged does.
+fn is_ready(range: &Object) -> bool {
+    let conditions = range.at("status.conditions");
+    let ready = conditions
+        .items()
+        .find(|condition| condition.key("type").str() == "Ready");
+    let refused = ready.is_some_and(|condition| condition.key("status").str() != "True");
+    !range.is_terminating() && !refused
+}
+
+fn resource(server: &Server) -> Result<&'static Resource> {
+    server
+        .registry
+        .by_plural("networking.k8s.io", "v1", "ipaddresses")
+        .ok_or_else(|| ApiError::internal("addresses are not served"))
+}
+
+/// Creates the claim; `false` when there is one already.
+async fn create(server: &Server, address: Ipv4Addr, service: &Object) -> Result<bool> {
+    let resource = resource(server)?;
+    let claim = json!({
+        "kind": resource.kind, "apiVersion": resource.api_version(),
+        "metadata": {"name": address.to_string(), "labels": {FAMILY.0: FAMILY.1, MANAGED_BY.0: MANAGED_BY.1}},
+        "spec": {"parentRef": {
+            "resource": "services", "namespace": service.namespace(), "name": service.name(),
+        }},
+    });
+    let mut claim = Object::from_value(claim).unwrap_or_default();
+    let now = metadata::seconds(server.clock().now());
+    FieldManager::new(resource, "").update(None, &mut claim, "coracle", &now);
+    metadata::prepare_create(&mut claim, resource, "", server.clock());
+    let written = server
+        .storage
+        .create(resource, &address.to_string(), &claim, None)
+        .await;
+    match written {
+        Ok(_) => Ok(true),
+        Err(WriteError::Conflict) => Ok(false),
+        Err(WriteError::Other(error)) => Err(error),
+    }
+}
+
+async fn held_by(server: &Server, address: Ipv4Addr, service: &Object) -> bool {
+    let Ok(resource) = resource(server) else {
+        return false;
+    };
+    let claim: Option<Arc<Entry>> = server
+        .storage
+        .get(resource, &address.to_string())
+        .await
+        .ok()
+        .flatten();
+    claim.is_some_and(|claim| is_claim_of(&claim.object(), service))
+}
+
+fn is_claim_of(claim: &Object, service: &Object) -> bool {
+    let parent = claim.at("spec.parentRef");
+    parent.key("group").is_empty()
+        && parent.key("resource").str() == "services"
+        && parent.key("namespace").str() == service.namespace()
+        && parent.key("name").str() == service.name()
 }

@@ -1,10 +1,11 @@
 //! Addresses and node ports of Services, handed out between validation and the store.
 //!
-//! What is taken lives in memory, rebuilt from the stored Services at the start; a [`Reservation`] that is not kept
-//! gives back what it took, so a failed write leaks nothing.
+//! Addresses are claimed as [objects](addresses). Which node ports are taken lives in memory, rebuilt from the stored
+//! Services at the start. A [`Reservation`] is kept or undone, so a failed write leaks nothing.
 
 mod addresses;
 mod node_ports;
+mod range;
 
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
@@ -16,10 +17,10 @@ use coracle_clock::Clock;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use addresses::Addresses;
-pub use addresses::{AddressRange, RangeError};
 use node_ports::{NodePorts, PortRefusal};
+pub use range::{AddressRange, RangeError};
 
+use crate::server::Server;
 use crate::status::{ApiError, Result};
 
 /// The ranges that Services draw from.
@@ -56,18 +57,17 @@ impl ServiceRanges {
 /// Everything that is handed out.
 pub struct Allocators {
     clock: Clock,
-    taken: Arc<Mutex<Taken>>,
+    addresses: AddressRange,
+    ports: Arc<Mutex<NodePorts>>,
 }
 
-struct Taken {
-    addresses: Addresses,
-    ports: NodePorts,
-}
-
-/// What one write took and gave up; undone unless [kept](Self::keep).
+/// What one write took and gives up, until it is [kept](Self::keep) or [undone](Self::undo).
+///
+/// Dropped otherwise, after a panic say, it frees its ports; a claimed address stays until the next start.
 #[derive(Default)]
-pub struct Reservation {
-    taken: Option<Arc<Mutex<Taken>>>,
+pub(crate) struct Reservation {
+    ports: Option<Arc<Mutex<NodePorts>>>,
+    service: Object,
     new: Holdings,
     old: Holdings,
     kept: bool,
@@ -82,27 +82,41 @@ struct Holdings {
 
 impl Reservation {
     /// The write happened: what it took stays taken, what the object no longer uses is free.
-    pub fn keep(mut self) {
+    pub(crate) async fn keep(mut self, server: &Server) {
         self.kept = true;
-        let Some(taken) = &self.taken else { return };
-        let mut taken = taken.lock();
-        taken.release(self.old.without(&self.new));
+        let Some(ports) = &self.ports else { return };
+        let freed = self.old.without(&self.new);
+        ports.lock().release_all(&freed.ports);
+        if let Some(address) = freed.address {
+            addresses::release(server, address, &self.service).await;
+        }
+    }
+
+    /// The write did not happen: what it took is free again.
+    pub(crate) async fn undo(mut self, server: &Server) {
+        self.kept = true;
+        let Some(ports) = &self.ports else { return };
+        let freed = self.new.without(&self.old);
+        ports.lock().release_all(&freed.ports);
+        if let Some(address) = freed.address {
+            addresses::release(server, address, &self.service).await;
+        }
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        if let Some(taken) = &self.taken
+        if let Some(ports) = &self.ports
             && !self.kept
         {
-            taken.lock().release(self.new.without(&self.old));
+            ports.lock().release_all(&self.new.without(&self.old).ports);
         }
     }
 }
 
 impl Holdings {
     fn of(service: &Object) -> Self {
-        let address = service.at("spec.clusterIP").str().parse().ok();
+        let address = addresses::address_of(service);
         let mut ports: Vec<u16> = node_ports(service).collect();
         ports.extend(health_check_port(service));
         ports.sort_unstable();
@@ -126,44 +140,40 @@ impl Holdings {
     }
 }
 
-impl Taken {
-    fn release(&mut self, holdings: Holdings) {
-        if let Some(address) = holdings.address {
-            self.addresses.release(address);
-        }
-        for port in holdings.ports {
-            self.ports.release(port);
-        }
-    }
-}
-
 impl Allocators {
     /// Empty allocators over `ranges`.
     pub fn new(ranges: &ServiceRanges, clock: Clock) -> Self {
-        let addresses = Addresses::new(ranges.addresses.clone());
-        let ports = NodePorts::new(ranges.node_ports.clone());
         Self {
             clock,
-            taken: Arc::new(Mutex::new(Taken { addresses, ports })),
+            addresses: ranges.addresses.clone(),
+            ports: Arc::new(Mutex::new(NodePorts::new(ranges.node_ports.clone()))),
         }
     }
 
-    /// Marks what a stored Service holds. Returns what is wrong with it: an address or port out of range or held twice.
-    pub fn adopt(&self, service: &Object) -> Vec<String> {
-        let holdings = Holdings::of(service);
-        let mut taken = self.taken.lock();
-        let mut problems = Vec::new();
-        if let Some(address) = holdings.address
-            && let Err(refusal) = taken.addresses.take(address)
-        {
-            problems.push(format!("address {address}: {refusal}"));
-        }
-        for port in holdings.ports {
-            if let Err(refusal) = taken.ports.take(port) {
-                problems.push(format!("node port {port}: {refusal}"));
+    /// The range that the cluster was configured with.
+    pub(crate) fn own_range(&self) -> &AddressRange {
+        &self.addresses
+    }
+
+    /// Takes over what the stored Services hold.
+    pub(crate) async fn adopt(&self, server: &Server) {
+        let services = server.registry.by_plural("", "v1", "services");
+        let cache = services.and_then(|services| server.storage.cache(services).ok());
+        let entries = cache.map(|cache| cache.list("", 0).entries);
+        let services: Vec<Object> = entries
+            .into_iter()
+            .flatten()
+            .map(|entry| entry.object())
+            .collect();
+        for service in &services {
+            for port in Holdings::of(service).ports {
+                if let Err(problem) = self.ports.lock().take(port) {
+                    let service = format!("{}/{}", service.namespace(), service.name());
+                    tracing::warn!(service, port, %problem, "a stored Service holds what it should not");
+                }
             }
         }
-        problems
+        addresses::repair(server, &services).await;
     }
 
     /// Keeps the values that an update left out: the address, and node ports of ports that are still there.
@@ -203,9 +213,30 @@ impl Allocators {
         }
     }
 
-    /// Fills in what `new` needs and takes what it asks for.
-    pub fn allocate(
+    /// Refuses an address for a Service whose families the cluster does not have: one without a selector could name
+    /// any while it was headless. Upstream looks at that before all else.
+    pub(crate) fn check_update(
         &self,
+        resource: &Resource,
+        new: &Object,
+        old: &Object,
+    ) -> Result<()> {
+        let mut errors = FieldErrors::default();
+        let was_free = is_service(resource) && is_headless_without_selector(old);
+        if was_free && needs_address(new) && !is_headless_without_selector(new) {
+            check_families(new, &mut errors);
+        }
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(ApiError::invalid(resource, new.name(), &errors))
+        }
+    }
+
+    /// Fills in what `new` needs and takes what it asks for.
+    pub(crate) async fn allocate(
+        &self,
+        server: &Server,
         resource: &Resource,
         new: &mut Object,
         old: Option<&Object>,
@@ -215,12 +246,6 @@ impl Allocators {
             return Ok(Reservation::default());
         }
         let before = old.map(Holdings::of).unwrap_or_default();
-        let mut reservation = Reservation {
-            taken: Some(Arc::clone(&self.taken)),
-            new: before.clone(),
-            old: before.clone(),
-            kept: false,
-        };
         if !needs_address(new) {
             let about_addresses = [
                 "clusterIP",
@@ -236,46 +261,59 @@ impl Allocators {
         if !needs_node_ports(new) {
             self.clear_node_ports(new, old);
         }
+        let mut reservation = Reservation {
+            ports: Some(Arc::clone(&self.ports)),
+            service: new.clone(),
+            new: before.clone(),
+            old: before.clone(),
+            kept: false,
+        };
         let mut errors = FieldErrors::default();
-        {
-            let mut taken = self.taken.lock();
-            if needs_address(new) {
-                self.allocate_address(&mut taken, new, &before, &mut reservation, &mut errors);
+        if needs_address(new) {
+            let address = self.allocate_address(server, new, &before, dry_run, &mut errors);
+            if let Some(address) = address.await? {
+                reservation.new.address = Some(address);
             }
-            if errors.is_empty() && needs_node_ports(new) {
-                self.allocate_ports(&mut taken, new, &before, &mut reservation, &mut errors);
-            }
+        }
+        if errors.is_empty() && needs_node_ports(new) {
+            let mut ports = self.ports.lock();
+            self.allocate_ports(&mut ports, new, &before, &mut reservation, &mut errors);
         }
         if !errors.is_empty() {
+            reservation.undo(server).await;
             return Err(ApiError::invalid(resource, new.name(), &errors));
         }
-        let after = Holdings::of(new);
-        // What was taken on the way but is not in the object any more goes back at once.
-        reservation.new = after;
         if dry_run {
             drop(reservation);
             return Ok(Reservation::default());
         }
+        // What was taken on the way but is not in the object any more goes back with the old values.
+        reservation.new = Holdings::of(new);
         Ok(reservation)
     }
 
     /// Frees what a removed Service held.
-    pub fn release(&self, resource: &Resource, object: &Object) {
+    pub(crate) async fn release(&self, server: &Server, resource: &Resource, object: &Object) {
         if is_service(resource) {
-            self.taken.lock().release(Holdings::of(object));
+            let held = Holdings::of(object);
+            self.ports.lock().release_all(&held.ports);
+            if let Some(address) = held.address {
+                addresses::release(server, address, object).await;
+            }
         }
     }
 
-    fn allocate_address(
+    /// Fills in address, families and policy; the answer is the address, if there is one.
+    async fn allocate_address(
         &self,
-        taken: &mut Taken,
+        server: &Server,
         new: &mut Object,
         before: &Holdings,
-        reservation: &mut Reservation,
+        dry_run: bool,
         errors: &mut FieldErrors,
-    ) {
+    ) -> Result<Option<Ipv4Addr>> {
         let headless = new.at("spec.clusterIP").str() == "None";
-        let without_selector = headless && new.at("spec.selector").is_empty();
+        let without_selector = is_headless_without_selector(new);
         let (families, policy) = if without_selector {
             (json!(["IPv4", "IPv6"]), "RequireDualStack")
         } else {
@@ -289,49 +327,45 @@ impl Allocators {
         }
         if headless {
             new.set_default("spec.clusterIPs", json!(["None"]));
-            return;
+            return Ok(None);
         }
         if !errors.is_empty() {
-            return;
+            return Ok(None);
         }
-        let asked = new.at("spec.clusterIP").str().to_owned();
-        let refuse = |errors: &mut FieldErrors, value: Value, why: String| {
-            errors.push(ErrorType::Invalid, "spec.clusterIPs", Some(value), why);
+        let text = new.at("spec.clusterIP").str().to_owned();
+        let asked = match text.as_str() {
+            "" => None,
+            text => match text.parse::<Ipv4Addr>() {
+                Ok(address) => Some(address),
+                Err(_) => return Ok(None),
+            },
         };
-        let address = if asked.is_empty() {
-            match taken.addresses.take_any(&self.clock) {
-                Some(address) => address,
-                None => {
-                    return refuse(
-                        errors,
-                        json!([""]),
-                        "failed to allocate a serviceIP: range is full".to_owned(),
-                    );
-                }
-            }
-        } else {
-            let Ok(address) = asked.parse::<Ipv4Addr>() else {
-                return;
-            };
-            if before.address != Some(address)
-                && let Err(refusal) = taken.addresses.take(address)
-            {
-                return refuse(
-                    errors,
-                    json!([asked]),
-                    format!("failed to allocate IP {address}: {refusal}"),
-                );
-            }
-            address
+        let claimed = match asked {
+            Some(address) if before.address == Some(address) => Ok(address),
+            asked => addresses::claim(server, &self.addresses, asked, new, dry_run).await?,
         };
-        reservation.new.address = Some(address);
+        let address = match claimed {
+            Ok(address) => address,
+            Err(refusal) => {
+                let why = match (asked, refusal) {
+                    (Some(address), refusal) => {
+                        format!("failed to allocate IP {address}: {refusal}")
+                    }
+                    (None, refusal) => format!("failed to allocate a serviceIP: {refusal}"),
+                };
+                let shown = Some(json!([text]));
+                errors.push(ErrorType::Invalid, "spec.clusterIPs", shown, why);
+                return Ok(None);
+            }
+        };
         new.set("spec.clusterIP", address.to_string());
         new.set("spec.clusterIPs", json!([address.to_string()]));
+        Ok(Some(address))
     }
 
     fn allocate_ports(
         &self,
-        taken: &mut Taken,
+        taken: &mut NodePorts,
         new: &mut Object,
         before: &Holdings,
         reservation: &mut Reservation,
@@ -350,7 +384,7 @@ impl Allocators {
                 .to_owned();
             let asked = port.get("nodePort").and_then(Value::as_i64).unwrap_or(0);
             let number = if asked == 0 {
-                match taken.ports.take_any(&self.clock) {
+                match taken.take_any(&self.clock) {
                     Some(number) => number,
                     None => {
                         let why = "failed to allocate a nodePort: range is full";
@@ -372,7 +406,7 @@ impl Allocators {
                 } else if again || before.ports.contains(&number) {
                     Ok(())
                 } else {
-                    taken.ports.take(number)
+                    taken.take(number)
                 };
                 if let Err(refusal) = result {
                     let field = format!("spec.ports[{index}].nodePort");
@@ -439,6 +473,10 @@ fn check_families(service: &Object, errors: &mut FieldErrors) {
 
 fn is_service(resource: &Resource) -> bool {
     resource.group.is_empty() && resource.plural == "services"
+}
+
+fn is_headless_without_selector(service: &Object) -> bool {
+    service.at("spec.clusterIP").str() == "None" && service.at("spec.selector").is_empty()
 }
 
 fn needs_address(service: &Object) -> bool {

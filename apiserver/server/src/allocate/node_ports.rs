@@ -57,8 +57,10 @@ impl NodePorts {
         Some(found)
     }
 
-    pub(super) fn release(&mut self, port: u16) {
-        self.taken.remove(&port);
+    pub(super) fn release_all(&mut self, ports: &[u16]) {
+        for port in ports {
+            self.taken.remove(port);
+        }
     }
 }
 

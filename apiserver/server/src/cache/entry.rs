@@ -57,7 +57,7 @@ impl Entry {
         let head = head(resource);
         if !body.starts_with(head.as_bytes()) {
             if matches!(resource.storage, Storage::SharedWith(..)) {
-                object = resource.strategy.from_stored(object);
+                object = resource.strategy.to_served(object);
             }
             return Self::from_stored(resource, key, &encode(resource, &object), revision);
         }

@@ -125,7 +125,7 @@ async fn evict(server: &Server, call: &Call, options: &DeleteOptions) -> Result<
         let verdict = if free {
             Verdict::Go(!ended)
         } else {
-            judge(&pod, &budgets(server, &pod).await)
+            judge(&pod, &budgets(server, &pod).await?)
         };
         let (pinned, budget) = match verdict {
             Verdict::Unclear => {
@@ -181,25 +181,16 @@ fn is_ready(pod: &Object) -> bool {
 }
 
 /// The budgets that select the pod.
-async fn budgets(server: &Server, pod: &Object) -> Vec<Object> {
-    let Some(resource) = budget_resource(server) else {
-        return Vec::new();
-    };
-    let progress = server.storage.catch_up().await;
-    let Ok(cache) = server.storage.cache(resource) else {
-        return Vec::new();
-    };
-    let scope = format!("{}/", pod.namespace());
-    let entries = cache.list(&scope, progress).entries;
+async fn budgets(server: &Server, pod: &Object) -> Result<Vec<Object>> {
     let selects = |budget: &Object| {
         let selector = budget.at("spec.selector");
         !selectors::is_empty(&selector) && selectors::matches(&selector, &pod.at("metadata.labels"))
     };
-    entries
-        .iter()
-        .map(|entry| entry.object())
-        .filter(selects)
-        .collect()
+    let mut budgets = server
+        .all("policy", "poddisruptionbudgets", pod.namespace())
+        .await?;
+    budgets.retain(selects);
+    Ok(budgets)
 }
 
 fn budget_resource(server: &Server) -> Option<&'static Resource> {

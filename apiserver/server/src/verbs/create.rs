@@ -107,11 +107,14 @@ pub(crate) async fn store(
         if !errors.is_empty() {
             return Err(ApiError::invalid(resource, object.name(), &errors));
         }
-        let allocation =
-            server
-                .allocators
-                .allocate(resource, &mut object, None, options.dry_run)?;
-        server.admission.verify(&attributes, Some(&object)).await?;
+        let allocators = &server.allocators;
+        let allocation = allocators
+            .allocate(server, resource, &mut object, None, options.dry_run)
+            .await?;
+        if let Err(refusal) = server.admission.verify(&attributes, Some(&object)).await {
+            allocation.undo(server).await;
+            return Err(refusal);
+        }
         let key = storage::key(resource, namespace, object.name());
         let warned = notes
             .iter()
@@ -134,7 +137,7 @@ pub(crate) async fn store(
             .await
         {
             Ok(entry) => {
-                allocation.keep();
+                allocation.keep(server).await;
                 let now = server.clock().now();
                 let answer = if versions.differ() {
                     let shown = versions.serve(entry.object());
@@ -144,13 +147,19 @@ pub(crate) async fn store(
                 };
                 return Ok(answer.with_warnings(warned));
             }
-            Err(WriteError::Conflict) if generated && attempt < MAX_RETRIES => continue,
+            Err(WriteError::Conflict) if generated && attempt < MAX_RETRIES => {
+                allocation.undo(server).await;
+            }
             Err(WriteError::Conflict) => {
+                allocation.undo(server).await;
                 let existing = server.storage.get(resource, &key).await?;
                 let existing = existing.map(|entry| entry.object()).unwrap_or(object);
                 return Err(taken(call, &existing));
             }
-            Err(WriteError::Other(error)) => return Err(error),
+            Err(WriteError::Other(error)) => {
+                allocation.undo(server).await;
+                return Err(error);
+            }
         }
     }
     unreachable!("the last attempt returns")

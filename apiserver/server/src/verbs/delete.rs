@@ -473,7 +473,10 @@ pub(crate) async fn remove(
         .storage
         .delete(call.resource, &entry.key, entry.revision)
         .await?;
-    server.allocators.release(call.resource, &last);
+    server
+        .allocators
+        .release(server, call.resource, &last)
+        .await;
     last.metadata_mut()
         .insert("resourceVersion".to_owned(), revision.to_string().into());
     Ok(last)

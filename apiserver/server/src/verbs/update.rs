@@ -210,23 +210,30 @@ pub(crate) async fn apply(
         resource
             .strategy
             .record_request(&mut new, Some(&old), &request);
+        if change.part == Part::Main {
+            server.allocators.check_update(resource, &new, &old)?;
+        }
         check(versions, call, change.part, &new, &old)?;
         let allocation = match change.part {
             Part::Main => {
-                server
-                    .allocators
-                    .allocate(resource, &mut new, Some(&old), options.dry_run)?
+                let allocators = &server.allocators;
+                allocators
+                    .allocate(server, resource, &mut new, Some(&old), options.dry_run)
+                    .await?
             }
             _ => Default::default(),
         };
-        server.admission.verify(&attributes, Some(&new)).await?;
+        if let Err(refusal) = server.admission.verify(&attributes, Some(&new)).await {
+            allocation.undo(server).await;
+            return Err(refusal);
+        }
         if change.part == Part::Main {
             notes.extend(warnings(resource, &new, Some(&old)));
         }
         if delete::finished(resource, &new) {
             return match delete::remove(server, call, &entry, &new, options.dry_run).await {
                 Ok(mut gone) => {
-                    allocation.keep();
+                    allocation.keep(server).await;
                     // An update shows the revision that it was made of, even if it was the last.
                     gone.metadata_mut()
                         .insert("resourceVersion".to_owned(), old.resource_version().into());
@@ -235,9 +242,14 @@ pub(crate) async fn apply(
                         warnings: notes,
                     }))
                 }
-                Err(WriteError::Conflict) if !pinned && attempt < MAX_RETRIES => continue,
-                Err(WriteError::Conflict) => Err(ApiError::modified(resource, call.name())),
-                Err(WriteError::Other(error)) => Err(error),
+                Err(error) => {
+                    allocation.undo(server).await;
+                    match error {
+                        WriteError::Conflict if !pinned && attempt < MAX_RETRIES => continue,
+                        WriteError::Conflict => Err(ApiError::modified(resource, call.name())),
+                        WriteError::Other(error) => Err(error),
+                    }
+                }
             };
         }
         if metadata::same(&new, &old) {
@@ -260,15 +272,22 @@ pub(crate) async fn apply(
             .await
         {
             Ok(entry) => {
-                allocation.keep();
+                allocation.keep(server).await;
                 return Ok(Some(Outcome {
                     shown: Afterwards::of(entry, versions),
                     warnings: notes,
                 }));
             }
-            Err(WriteError::Conflict) if !pinned && attempt < MAX_RETRIES => continue,
-            Err(WriteError::Conflict) => return Err(ApiError::modified(resource, call.name())),
-            Err(WriteError::Other(error)) => return Err(error),
+            Err(error) => {
+                allocation.undo(server).await;
+                match error {
+                    WriteError::Conflict if !pinned && attempt < MAX_RETRIES => {}
+                    WriteError::Conflict => {
+                        return Err(ApiError::modified(resource, call.name()));
+                    }
+                    WriteError::Other(error) => return Err(error),
+                }
+            }
         }
     }
     unreachable!("the last attempt returns")

@@ -1,6 +1,7 @@
 //! The API server as its clients see it: requests in, answers out, over a store in memory and a paused clock.
 
 mod access;
+mod addresses;
 mod applies;
 mod deletes;
 mod reads;

@@ -58,7 +58,7 @@ impl Strategy for HorizontalPodAutoscaler {
         to_v2(object)
     }
 
-    fn from_stored(&self, object: Object) -> Object {
+    fn to_served(&self, object: Object) -> Object {
         to_v1(object)
     }
 
@@ -117,11 +117,11 @@ fn to_v2(mut object: Object) -> Object {
         measured.push(v2::default_metric());
     }
     spec.insert("metrics".to_owned(), Value::Array(measured));
-    if let Some(behavior) = behavior.map(|behavior| metrics::json_names(&behavior)) {
-        if behavior.as_object().is_some_and(|map| !map.is_empty()) {
-            spec.insert("behavior".to_owned(), behavior);
-            v2::default_behavior(spec);
-        }
+    let behavior = behavior.map(|behavior| metrics::json_names(&behavior));
+    let said = |behavior: &Value| behavior.as_object().is_some_and(|map| !map.is_empty());
+    if let Some(behavior) = behavior.filter(said) {
+        spec.insert("behavior".to_owned(), behavior);
+        v2::default_behavior(spec);
     }
     let status = object.map_mut("status");
     let percent = status

@@ -113,7 +113,7 @@ fn scaling_rules(rules: &At<'_>, errors: &mut FieldErrors) {
         errors.one_of(&select, &["Disabled", "Max", "Min"]);
     }
     let policies = rules.key("policies");
-    if policies.len() == 0 {
+    if policies.is_empty() {
         errors.required(&policies, "must specify at least one Policy");
     }
     for policy in policies.items() {

@@ -51,7 +51,7 @@ impl Strategy for Event {
         renamed(object, "", "v1", names)
     }
 
-    fn from_stored(&self, object: Object) -> Object {
+    fn to_served(&self, object: Object) -> Object {
         let names = NAMES.iter().map(|(here, there)| (*there, *here));
         renamed(object, "events.k8s.io", "v1", names)
     }
@@ -204,7 +204,7 @@ mod tests {
         let there = Event.to_stored(here.clone());
         assert_eq!(there.at("message").str(), "said");
         assert_eq!(there.at("apiVersion").str(), "v1");
-        assert_eq!(Event.from_stored(there.clone()), here);
+        assert_eq!(Event.to_served(there.clone()), here);
         let mut errors = FieldErrors::default();
         Event.validate_served(&there, None, &mut errors);
         assert!(errors.is_empty());

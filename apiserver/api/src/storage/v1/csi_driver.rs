@@ -66,7 +66,7 @@ impl Strategy for CSIDriver {
         let changed = counted.iter().any(|field| {
             let (now, before) = (new.at("spec").key(field), old.at("spec").key(field));
             now.value() != before.value()
-                && !(now.len() == 0 && before.len() == 0 && *field == "tokenRequests")
+                && !(now.is_empty() && before.is_empty() && *field == "tokenRequests")
         });
         if changed {
             let generation = old.at("metadata.generation").as_i64().unwrap_or(0) + 1;

@@ -37,7 +37,7 @@ impl Strategy for VolumeAttributesClass {
         let at = new.at("parameters");
         driver(&new.at("driverName"), errors);
         parameters(&at, errors);
-        if at.len() == 0 {
+        if at.is_empty() {
             errors.required(&at, "must contain at least one key/value pair");
         }
     }

@@ -35,7 +35,7 @@ impl Tolerance {
 /// Reports what is wrong with the spec.
 pub(super) fn spec(spec: &At<'_>, tolerance: Tolerance, errors: &mut FieldErrors) {
     let (rules, default) = (spec.key("rules"), spec.key("defaultBackend"));
-    if rules.len() == 0 && !default.exists() {
+    if rules.is_empty() && !default.exists() {
         let shown = rules.value().cloned().unwrap_or_default();
         let detail = "either `defaultBackend` or `rules` must be specified";
         errors.invalid_as(spec, shown, detail);
@@ -110,7 +110,7 @@ fn http(rule: &At<'_>, errors: &mut FieldErrors) {
         return;
     }
     let paths = http.key("paths");
-    if paths.len() == 0 {
+    if paths.is_empty() {
         errors.required(&paths, "");
     }
     for at in paths.items() {
