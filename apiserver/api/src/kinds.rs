@@ -132,6 +132,47 @@ pub const LOG: Subresource = Subresource {
     verbs: &["get"],
 };
 
+/// A path that ties the client to a container: `attach` or `exec`, or to a port of a Pod.
+const fn stream(name: &'static str, options: &'static str) -> Subresource {
+    Subresource {
+        name,
+        kind: Some(("", "v1", options)),
+        verbs: &["create", "get"],
+    }
+}
+
+/// The verbs and shape of a Pod's `attach`.
+pub const ATTACH: Subresource = stream("attach", "PodAttachOptions");
+
+/// The verbs and shape of a Pod's `exec`.
+pub const EXEC: Subresource = stream("exec", "PodExecOptions");
+
+/// The verbs and shape of a Pod's `portforward`.
+pub const PORT_FORWARD: Subresource = stream("portforward", "PodPortForwardOptions");
+
+/// The verbs and shape of a `proxy`, whose options are of the kind `options`.
+pub const fn proxy(options: &'static str) -> Subresource {
+    Subresource {
+        name: "proxy",
+        kind: Some(("", "v1", options)),
+        verbs: &["create", "delete", "get", "patch", "update"],
+    }
+}
+
+/// The verbs and shape of a Pod's `ephemeralcontainers`, the only way to add some.
+pub const EPHEMERAL_CONTAINERS: Subresource = Subresource {
+    name: "ephemeralcontainers",
+    kind: None,
+    verbs: &["get", "patch", "update"],
+};
+
+/// The verbs and shape of a Pod's `resize`, the only way to change what its containers may use.
+pub const RESIZE: Subresource = Subresource {
+    name: "resize",
+    kind: None,
+    verbs: &["get", "patch", "update"],
+};
+
 /// A column of the table form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Column {

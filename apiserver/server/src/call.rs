@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use coracle_api::Resource;
 use coracle_api::kinds::Subresource;
-use http::HeaderMap;
+use http::{HeaderMap, Method};
+use hyper::upgrade::OnUpgrade;
 
 use crate::authn::Identity;
 use crate::encoded::Encoded;
@@ -18,6 +19,10 @@ pub(crate) struct Call {
     pub info: RequestInfo,
     /// Who asks.
     pub identity: Identity,
+    /// The method as sent.
+    pub method: Method,
+    /// The connection itself, for requests that ask to go on with another protocol.
+    pub upgrade: Option<OnUpgrade>,
     /// Headers.
     pub headers: HeaderMap,
     /// How the answer is written.
@@ -48,6 +53,11 @@ impl Call {
     /// The key of the object that the path names.
     pub(crate) fn key(&self) -> String {
         storage::key(self.resource, self.namespace(), self.name())
+    }
+
+    /// The query as sent.
+    pub(crate) fn query_text(&self) -> &str {
+        &self.info.query_text
     }
 
     /// What the keys of the listed objects begin with.

@@ -46,7 +46,7 @@ pub use authn::Identity;
 pub use body::{Body, BoxError};
 pub use bootstrap::BootstrapError;
 pub use cache::StartError;
-pub use dialer::{DialError, NoNodes, NodeDialer};
+pub use dialer::{ClusterDialer, Connection, DialError, NoCluster, NoNodes, NodeDialer, Upgraded};
 pub use health::{Check, KUBERNETES_VERSION};
 pub use request_info::{Query, RequestInfo};
 pub use serve::ServeError;

@@ -26,8 +26,12 @@ pub struct RequestInfo {
     pub name: String,
     /// Subresource, or empty.
     pub subresource: String,
-    /// What follows the subresource (`proxy/…`).
+    /// What follows the subresource (`proxy/…`), decoded.
     pub rest: String,
+    /// What follows the subresource as sent, with its slash; empty when nothing does, not even a slash.
+    pub rest_path: String,
+    /// The query as sent.
+    pub query_text: String,
     /// Decoded query, in the order sent.
     pub query: Query,
     /// The namespace segment was there and empty (`/namespaces//pods`).
@@ -43,6 +47,7 @@ impl RequestInfo {
         let path = uri.path().to_owned();
         let mut info = Self {
             verb: plain_verb(method),
+            query_text: uri.query().unwrap_or_default().to_owned(),
             query,
             ..Self::default()
         };
@@ -75,6 +80,18 @@ impl RequestInfo {
             _ => "",
         };
         info.segments(rest);
+        if !info.subresource.is_empty() {
+            let after = info
+                .rest
+                .split('/')
+                .filter(|_| !info.rest.is_empty())
+                .count();
+            let before = parts.len() - after;
+            let mut slashes = info.path.match_indices('/').map(|(at, _)| at);
+            // The path begins with a slash; each segment before has one.
+            let at = slashes.nth(before);
+            info.rest_path = at.map_or("", |at| &info.path[at..]).to_owned();
+        }
         info
     }
 
@@ -233,6 +250,23 @@ mod tests {
             ("web", "scale")
         );
         assert_eq!(info.query.get("x"), Some("a b"));
+    }
+
+    #[test]
+    fn what_is_proxied_keeps_its_escapes_and_slashes() {
+        for (path, rest, raw) in [
+            ("/api/v1/namespaces/a/pods/b/proxy", "", ""),
+            ("/api/v1/namespaces/a/pods/b/proxy/", "", "/"),
+            ("/api/v1/namespaces/a/pods/b/proxy/c%20d", "c d", "/c%20d"),
+            ("/api/v1/nodes/b/proxy/c//d/", "c//d", "/c//d/"),
+        ] {
+            let info = parse("GET", path);
+            assert_eq!(
+                (info.rest.as_str(), info.rest_path.as_str()),
+                (rest, raw),
+                "{path}"
+            );
+        }
     }
 
     #[test]

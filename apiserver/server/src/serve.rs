@@ -92,7 +92,7 @@ impl ApiServer {
             .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(MAX_HEADER_BYTES)
             .keep_alive_interval(Some(Duration::from_secs(30)));
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
         let stopped = self.stopped();
         let result = tokio::select! {

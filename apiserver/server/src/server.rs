@@ -13,7 +13,7 @@ use crate::allocate::Allocators;
 use crate::authn::Authentication;
 use crate::authz::Authorization;
 use crate::cache::Entry;
-use crate::dialer::NodeDialer;
+use crate::dialer::{ClusterDialer, NodeDialer};
 use crate::encoded::Encoded;
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -31,6 +31,7 @@ pub struct Server {
     pub(crate) admission: AdmissionChain,
     pub(crate) allocators: Allocators,
     pub(crate) dialer: Arc<dyn NodeDialer>,
+    pub(crate) cluster_dialer: Arc<dyn ClusterDialer>,
     pub(crate) health: Health,
     pub(crate) documents: Documents,
     pub(crate) encoded: Arc<Encoded>,

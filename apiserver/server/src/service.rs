@@ -39,7 +39,7 @@ use crate::authz::{Authorization, Authorizer, BuiltinAuthorizer};
 use crate::body::{self, Body, BoxError};
 use crate::cache::{Caches, StartError};
 use crate::call::Call;
-use crate::dialer::{NoNodes, NodeDialer};
+use crate::dialer::{ClusterDialer, NoCluster, NoNodes, NodeDialer};
 use crate::health::{Check, Health};
 use crate::metrics::Metrics;
 use crate::negotiate::{self, Output, Shape};
@@ -47,7 +47,7 @@ use crate::request_info::RequestInfo;
 use crate::server::Server;
 use crate::status::{ApiError, Result};
 use crate::storage::Storage;
-use crate::subresources::{binding, eviction, log, scale};
+use crate::subresources::{binding, connect, eviction, log, scale};
 use crate::verbs::{create, delete, get, list, patch, update, watch};
 use crate::{discovery, limits, openapi, table};
 
@@ -78,6 +78,8 @@ pub struct Config {
     pub service_ranges: ServiceRanges,
     /// The way to the nodes' kubelets.
     pub dialer: Arc<dyn NodeDialer>,
+    /// The way to pods, for the `proxy` subresources.
+    pub cluster_dialer: Arc<dyn ClusterDialer>,
     /// Most requests at once, long-running ones not counted.
     pub max_in_flight: usize,
     /// Most watches, logs and tunnels at once; each counts until its stream ends.
@@ -104,6 +106,7 @@ impl Config {
             ],
             service_ranges: ServiceRanges::default(),
             dialer: Arc::new(NoNodes),
+            cluster_dialer: Arc::new(NoCluster),
             max_in_flight: DEFAULT_MAX_IN_FLIGHT,
             max_long_running: DEFAULT_MAX_LONG_RUNNING,
         }
@@ -130,6 +133,7 @@ impl ApiServer {
             admission: AdmissionChain::new(config.admission),
             allocators,
             dialer: config.dialer,
+            cluster_dialer: config.cluster_dialer,
             health: Health::default(),
             documents: openapi::Documents::default(),
             encoded: Arc::default(),
@@ -248,7 +252,7 @@ impl ApiServer {
 
     async fn answer<B>(
         &self,
-        parts: Parts,
+        mut parts: Parts,
         info: RequestInfo,
         body: B,
         place: Option<OwnedSemaphorePermit>,
@@ -286,6 +290,8 @@ impl ApiServer {
         let call = Call {
             info,
             identity,
+            method: parts.method,
+            upgrade: parts.extensions.remove(),
             headers: parts.headers,
             output,
             resource,
@@ -307,7 +313,7 @@ impl ApiServer {
         let misplaced = !resource.namespaced && has_namespace
             || resource.namespaced && !has_namespace && !info.name.is_empty()
             || info.resource == "bindings" && !has_namespace
-            || !info.rest.is_empty();
+            || !info.rest.is_empty() && info.subresource != "proxy";
         if misplaced {
             return Err(ApiError::unknown_path());
         }
@@ -336,9 +342,15 @@ impl ApiServer {
             ("", "get") => get::get(server, &call).await,
             ("", "list") => list::list(server, &call).await,
             ("", "watch") => watch::watch(server, call).await,
-            ("status" | "approval", "get") => get::get(server, &call).await,
+            ("status" | "approval" | "ephemeralcontainers" | "resize", "get") => {
+                get::get(server, &call).await
+            }
             ("scale", "get") => scale::get(server, &call).await,
             ("log", "get") => log::get(server, &call).await,
+            (name, _) if connect::is_connect(name) => {
+                let body = body::read(body).await?;
+                connect::connect(server, &call, body).await
+            }
             _ => {
                 let read = tokio::time::timeout(BODY_TIMEOUT, body::read(body)).await;
                 let body = read.map_err(|_| {
@@ -416,10 +428,12 @@ async fn write(server: &Arc<Server>, call: Call, body: Bytes) -> Result<Answer> 
         ("", "create") => create::create(server, &call, body).await,
         ("", "delete") => delete::delete(server, &call, body).await,
         ("", "deletecollection") => delete::delete_collection(server, &call, body).await,
-        ("" | "status" | "approval" | "finalize", "update") => {
+        ("" | "status" | "approval" | "finalize" | "ephemeralcontainers" | "resize", "update") => {
             update::update(server, &call, body).await
         }
-        ("" | "status" | "approval", "patch") => patch::patch(server, &call, body).await,
+        ("" | "status" | "approval" | "ephemeralcontainers" | "resize", "patch") => {
+            patch::patch(server, &call, body).await
+        }
         ("scale", "update") => scale::put(server, &call, body).await,
         ("scale", "patch") => scale::patch(server, &call, body).await,
         _ => Err(ApiError::method_not_allowed()),
@@ -457,6 +471,10 @@ fn representation(
     if subresource.is_some_and(|subresource| subresource.name == "log") {
         negotiate::acceptable(&parts.headers, &["text/plain"], false)?;
         // Logs are text whatever the client accepts.
+        return Ok(Output::PLAIN);
+    }
+    if subresource.is_some_and(|subresource| connect::is_connect(subresource.name)) {
+        // Whoever answers in the end knows what it can produce.
         return Ok(Output::PLAIN);
     }
     let lists = matches!(info.verb, "list" | "watch");

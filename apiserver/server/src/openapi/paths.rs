@@ -140,7 +140,11 @@ fn subresource_paths(resource: &Resource, subresource: &Subresource) -> Map<Stri
         ("patch", "patch"),
         ("delete", "delete"),
     ] {
-        if subresource.verbs.contains(&verb) {
+        if is_connect(subresource) && subresource.verbs.contains(&verb) {
+            let suffix = format!("{}:{}", verb, subresource.name);
+            let made = operation("connect", kind, resource, &suffix, None);
+            item.insert(method.to_owned(), made);
+        } else if subresource.verbs.contains(&verb) {
             let body = ["post", "put"].contains(&method).then_some(kind);
             item.insert(
                 method.to_owned(),
@@ -149,6 +153,11 @@ fn subresource_paths(resource: &Resource, subresource: &Subresource) -> Map<Stri
         }
     }
     item
+}
+
+/// Whether requests are handed on to somebody else, whose answers are anything.
+fn is_connect(subresource: &Subresource) -> bool {
+    ["attach", "exec", "portforward", "proxy"].contains(&subresource.name)
 }
 
 /// The parameters that the path itself has.
@@ -229,8 +238,17 @@ fn operation(
     let mut operation = Map::new();
     let group_tag = group_tag(resource.group);
     let namespaced = resource.namespaced && !suffix.ends_with("ForAllNamespaces");
+    // The verb of those that are handed on stands before the rest of the name.
+    let (method, suffix) = match suffix.split_once(':') {
+        Some(("create", suffix)) => ("Post", suffix),
+        Some(("update", suffix)) => ("Put", suffix),
+        Some(("patch", suffix)) => ("Patch", suffix),
+        Some(("delete", suffix)) => ("Delete", suffix),
+        Some((_, suffix)) => ("Get", suffix),
+        None => ("", suffix),
+    };
     let id = format!(
-        "{}{}{}{}{}{}",
+        "{}{}{}{method}{}{}{}",
         verb_text(action),
         upper(&group_tag),
         upper(resource.version),

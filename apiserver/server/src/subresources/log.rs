@@ -167,7 +167,8 @@ fn node_query(query: &Query) -> String {
     parts.join("&")
 }
 
-fn encode(text: &str) -> String {
+/// Percent-encodes what is not plain.
+pub(super) fn encode(text: &str) -> String {
     let plain =
         |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
     text.bytes()

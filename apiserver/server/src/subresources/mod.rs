@@ -2,6 +2,8 @@
 //! [`crate::verbs::update::Part`].
 
 pub(crate) mod binding;
+pub(crate) mod connect;
 pub(crate) mod eviction;
 pub(crate) mod log;
+mod proxy;
 pub(crate) mod scale;

@@ -93,7 +93,7 @@ impl Part {
         match call.subresource.map(|subresource| subresource.name) {
             Some("status") => Self::Status,
             Some("finalize") => Self::Finalize,
-            Some(name @ "approval") => Self::Other(name),
+            Some(name @ ("approval" | "ephemeralcontainers" | "resize")) => Self::Other(name),
             _ => Self::Main,
         }
     }
@@ -373,25 +373,10 @@ fn restrict(call: &Call, part: Part, new: &mut Object, old: &Object) {
                     new.remove("status");
                 }
             }
-            let mut metadata = metadata.unwrap_or_default();
-            if let Some(map) = metadata.as_object_mut() {
-                // The status's writers do not own these; a Deployment's labels neither.
-                let labels = (call.resource.plural == "deployments").then_some("labels");
-                let kept = [
-                    "ownerReferences",
-                    "deletionTimestamp",
-                    "deletionGracePeriodSeconds",
-                    "finalizers",
-                ];
-                for field in kept.into_iter().chain(labels) {
-                    map.shift_remove(field);
-                    if let Some(value) = old.at("metadata").key(field).value() {
-                        map.insert(field.to_owned(), value.clone());
-                    }
-                }
-            }
-            new.set("metadata", metadata);
+            new.set("metadata", metadata.unwrap_or_default());
+            restore_metadata(call, new, old);
         }
+        Part::Other("ephemeralcontainers" | "resize") => restore_metadata(call, new, old),
         Part::Other(_) => {
             let (status, metadata) = (new.remove("status"), new.remove("metadata"));
             *new = old.clone();
@@ -414,6 +399,30 @@ fn restrict(call: &Call, part: Part, new: &mut Object, old: &Object) {
     }
 }
 
+/// Puts back the metadata that belongs to neither the status's writers nor those of other subresources.
+fn restore_metadata(call: &Call, new: &mut Object, old: &Object) {
+    let Some(mut metadata) = new.remove("metadata") else {
+        return;
+    };
+    if let Some(map) = metadata.as_object_mut() {
+        // A Deployment's labels are not theirs either.
+        let labels = (call.resource.plural == "deployments").then_some("labels");
+        let kept = [
+            "ownerReferences",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "finalizers",
+        ];
+        for field in kept.into_iter().chain(labels) {
+            map.shift_remove(field);
+            if let Some(value) = old.at("metadata").key(field).value() {
+                map.insert(field.to_owned(), value.clone());
+            }
+        }
+    }
+    new.set("metadata", metadata);
+}
+
 fn copy(new: &mut Object, old: &Object, field: &str) {
     match old.at(field).value() {
         Some(value) => new.set(field, value.clone()),
@@ -424,20 +433,17 @@ fn copy(new: &mut Object, old: &Object, field: &str) {
 }
 
 fn prepare(resource: &Resource, part: Part, new: &mut Object, old: &Object) {
+    let strategy = resource.strategy;
     match part {
-        Part::Main => {
-            resource.strategy.prepare_for_update(new, old);
-            if resource.generation && !metadata::same_spec(new, old) {
-                let generation = old.at("metadata.generation").as_i64().unwrap_or(0) + 1;
-                new.metadata_mut()
-                    .insert("generation".to_owned(), generation.into());
-            }
-        }
-        Part::Status => resource.strategy.prepare_for_status_update(new, old),
-        Part::Other(name) => resource
-            .strategy
-            .prepare_for_subresource_update(name, new, old),
-        Part::Finalize => {}
+        Part::Main => strategy.prepare_for_update(new, old),
+        Part::Other(name) => strategy.prepare_for_subresource_update(name, new, old),
+        Part::Status => return strategy.prepare_for_status_update(new, old),
+        Part::Finalize => return,
+    }
+    if resource.generation && !metadata::same_spec(new, old) {
+        let generation = old.at("metadata.generation").as_i64().unwrap_or(0) + 1;
+        new.metadata_mut()
+            .insert("generation".to_owned(), generation.into());
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::pod_spec::containers;
 use crate::field_errors::ErrorType;
-use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, STATUS, Storage, age};
+use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, STATUS, Storage, age, proxy};
 use crate::validation::{address, names};
 use crate::{At, FieldErrors, Object, Resource, Strategy};
 
@@ -22,7 +22,7 @@ pub static RESOURCE: Resource = Resource {
     categories: &[],
     namespaced: false,
     verbs: ALL_VERBS,
-    subresources: &[STATUS],
+    subresources: &[proxy("NodeProxyOptions"), STATUS],
     columns: COLUMNS,
     name_rule: NameRule::Subdomain,
     generation: false,

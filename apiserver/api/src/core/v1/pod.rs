@@ -3,9 +3,10 @@
 use coracle_clock::Timestamp;
 use serde_json::{Value, json};
 
-use super::pod_spec::{defaults, qos, update, validation, warnings};
+use super::pod_spec::{defaults, qos, subresources, update, validation, warnings};
 use crate::kinds::{
-    AGE, ALL_VERBS, BINDING, Column, EVICTION, LOG, NAME, NameRule, STATUS, Storage,
+    AGE, ALL_VERBS, ATTACH, BINDING, Column, EPHEMERAL_CONTAINERS, EVICTION, EXEC, LOG, NAME,
+    NameRule, PORT_FORWARD, RESIZE, STATUS, Storage, proxy,
 };
 use crate::validation::address;
 use crate::{FieldErrors, Object, Resource, Strategy};
@@ -23,7 +24,18 @@ pub static RESOURCE: Resource = Resource {
     categories: &["all"],
     namespaced: true,
     verbs: ALL_VERBS,
-    subresources: &[BINDING, EVICTION, LOG, STATUS],
+    subresources: &[
+        ATTACH,
+        BINDING,
+        EPHEMERAL_CONTAINERS,
+        EVICTION,
+        EXEC,
+        LOG,
+        PORT_FORWARD,
+        proxy("PodProxyOptions"),
+        RESIZE,
+        STATUS,
+    ],
     columns: COLUMNS,
     name_rule: NameRule::Subdomain,
     generation: true,
@@ -81,6 +93,10 @@ impl Strategy for Pod {
 
     fn validate(&self, new: &Object, errors: &mut FieldErrors) {
         validation::pod_spec(&new.at("spec"), true, errors);
+        let ephemeral = new.at("spec.ephemeralContainers");
+        if !ephemeral.is_empty() && new.resource_version().is_empty() {
+            errors.forbidden(&ephemeral, "cannot be set on create");
+        }
         let name = new.at("spec.nodeName");
         if !name.str().is_empty()
             && !new.at("spec.schedulingGates").is_empty()
@@ -110,6 +126,29 @@ impl Strategy for Pod {
             ("initContainerStatuses", "initContainers"),
         ] {
             no_resurrection(new, old, list, containers, policy.str(), errors);
+        }
+    }
+
+    fn prepare_for_subresource_update(&self, name: &str, new: &mut Object, old: &Object) {
+        match name {
+            "ephemeralcontainers" => subresources::keep_ephemeral(new, old),
+            "resize" => subresources::keep_resources(new, old),
+            _ => {}
+        }
+    }
+
+    fn validate_subresource_update(
+        &self,
+        name: &str,
+        new: &Object,
+        old: &Object,
+        errors: &mut FieldErrors,
+    ) {
+        self.validate(new, errors);
+        match name {
+            "ephemeralcontainers" => subresources::ephemeral(new, old, errors),
+            "resize" => subresources::resize(new, old, errors),
+            _ => {}
         }
     }
 

@@ -5,7 +5,9 @@ use std::collections::{HashMap, HashSet};
 use coracle_clock::Timestamp;
 use serde_json::{Value, json};
 
-use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, STATUS, Storage, age, labels_text};
+use crate::kinds::{
+    AGE, ALL_VERBS, Column, NAME, NameRule, STATUS, Storage, age, labels_text, proxy,
+};
 use crate::object::{default_int, default_text, default_value, each_object};
 use crate::{At, FieldErrors, Object, Resource, Strategy};
 
@@ -27,7 +29,7 @@ pub static RESOURCE: Resource = Resource {
     categories: &["all"],
     namespaced: true,
     verbs: ALL_VERBS,
-    subresources: &[STATUS],
+    subresources: &[proxy("ServiceProxyOptions"), STATUS],
     columns: COLUMNS,
     name_rule: NameRule::Label,
     generation: false,

@@ -5,6 +5,7 @@ pub mod defaults;
 pub mod qos;
 pub mod scheduling;
 pub mod security;
+pub mod subresources;
 pub mod template;
 pub mod update;
 pub mod validation;
