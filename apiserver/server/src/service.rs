@@ -57,7 +57,7 @@ const DEFAULT_MAX_IN_FLIGHT: usize = 600;
 /// Watches, logs and tunnels open at once; more are 429.
 const DEFAULT_MAX_LONG_RUNNING: usize = 8192;
 
-/// How long the body of a request may take: a slow sender must not hold one of the places for ever.
+/// How long the body of a request without a deadline may take: a slow sender must not hold a place for ever.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What an API server is made of.
@@ -348,14 +348,12 @@ impl ApiServer {
             ("scale", "get") => scale::get(server, &call).await,
             ("log", "get") => log::get(server, &call).await,
             (name, _) if connect::is_connect(name) => {
-                let body = body::read(body).await?;
+                let read = tokio::time::timeout(BODY_TIMEOUT, body::read(body)).await;
+                let body = read.unwrap_or_else(|_| Err(ApiError::timed_out()))?;
                 connect::connect(server, &call, body).await
             }
             _ => {
-                let read = tokio::time::timeout(BODY_TIMEOUT, body::read(body)).await;
-                let body = read.map_err(|_| {
-                    ApiError::new(408, "Timeout", "the body of the request came too slowly")
-                })??;
+                let body = body::read(body).await?;
                 // A client that goes away, or whose time is up, must not stop a write half-way: what was allocated
                 // for an object would be given back although the object is there.
                 let server = Arc::clone(server);

@@ -368,7 +368,9 @@ impl ApiError {
         if !group.is_empty() {
             self.detail("group", group);
         }
-        self.detail("kind", kind);
+        if !kind.is_empty() {
+            self.detail("kind", kind);
+        }
     }
 
     fn detail(&mut self, key: &str, value: impl Into<Value>) {

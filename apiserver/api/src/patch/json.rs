@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::MAX_OPERATIONS;
+use super::{MAX_COPIED, MAX_DEPTH, MAX_OPERATIONS};
 use crate::schema::StrictError;
 
 /// A list of operations.
@@ -81,8 +81,9 @@ impl JsonPatch {
         Ok(JsonPatch(operations))
     }
 
-    /// Applies all operations in turn; `None` as soon as one doesn't fit.
+    /// Applies all operations in turn; `None` as soon as one doesn't fit, or makes the document too large or too deep.
     pub(super) fn apply(&self, mut document: Value) -> Option<Value> {
+        let mut copied = 0;
         for operation in &self.0 {
             let Operation {
                 op,
@@ -95,21 +96,35 @@ impl JsonPatch {
                 "remove" => {
                     remove(&mut document, path)?;
                 }
-                "replace" => *find(&mut document, path)? = value.clone(),
+                "replace" => {
+                    fits(path, value)?;
+                    *find(&mut document, path)? = value.clone();
+                }
                 "move" => {
                     let moved = remove(&mut document, from)?;
-                    add(&mut document, path, moved)?;
+                    let deeper = path.matches('/').count() > from.matches('/').count();
+                    if deeper {
+                        fits(path, &moved)?;
+                    }
+                    insert(&mut document, path, moved)?;
                 }
                 "copy" => {
-                    let copied = find(&mut document, from)?.clone();
-                    add(&mut document, path, copied)?;
+                    let found = find(&mut document, from)?;
+                    copied += size(found, MAX_COPIED);
+                    if copied > MAX_COPIED {
+                        return None;
+                    }
+                    let copy = found.clone();
+                    add(&mut document, path, copy)?;
                 }
                 "test" => {
                     // The place around it has to exist; the value itself may be missing where null is expected.
                     container(&mut document, path)?;
-                    let found =
-                        find(&mut document, path).map_or(Value::Null, |found| found.clone());
-                    if found != *value {
+                    let same = match find(&mut document, path) {
+                        Some(found) => found == value,
+                        None => value.is_null(),
+                    };
+                    if !same {
                         return None;
                     }
                 }
@@ -118,6 +133,47 @@ impl JsonPatch {
         }
         Some(document)
     }
+}
+
+/// About how many bytes of JSON a value takes; counting ends past `most`.
+fn size(value: &Value, most: usize) -> usize {
+    let mut total = 0;
+    let mut left = vec![value];
+    while let Some(value) = left.pop() {
+        total += match value {
+            Value::String(text) => text.len() + 2,
+            Value::Array(items) => {
+                left.extend(items);
+                items.len() + 1
+            }
+            Value::Object(map) => {
+                left.extend(map.values());
+                map.keys().map(|key| key.len() + 4).sum::<usize>() + 1
+            }
+            _ => 4,
+        };
+        if total > most {
+            break;
+        }
+    }
+    total
+}
+
+/// Whether the document still nests no deeper than it may with `value` at `path`.
+fn fits(path: &str, value: &Value) -> Option<()> {
+    let above = path.matches('/').count();
+    let mut left = vec![(value, above)];
+    while let Some((value, depth)) = left.pop() {
+        if depth > MAX_DEPTH {
+            return None;
+        }
+        match value {
+            Value::Array(items) => left.extend(items.iter().map(|item| (item, depth + 1))),
+            Value::Object(map) => left.extend(map.values().map(|item| (item, depth + 1))),
+            _ => {}
+        }
+    }
+    Some(())
 }
 
 fn word(value: &Value) -> &'static str {
@@ -181,6 +237,11 @@ fn index(part: &str, length: usize) -> Option<usize> {
 }
 
 fn add(document: &mut Value, path: &str, value: Value) -> Option<()> {
+    fits(path, &value)?;
+    insert(document, path, value)
+}
+
+fn insert(document: &mut Value, path: &str, value: Value) -> Option<()> {
     if path.is_empty() {
         *document = value;
         return Some(());

@@ -14,6 +14,12 @@ use crate::schema::{SchemaRef, StrictError, decode_json};
 /// How many operations one JSON patch may have.
 pub const MAX_OPERATIONS: usize = 10_000;
 
+/// How many bytes of JSON the `copy` operations of one JSON patch may add together.
+pub const MAX_COPIED: usize = 3 * 1024 * 1024;
+
+/// How deep an object may nest while it is patched; what is decoded in the end may nest less.
+const MAX_DEPTH: usize = 250;
+
 /// The kinds of patch, one media type each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PatchType {
@@ -32,7 +38,9 @@ pub enum PatchError {
     #[error("{0}")]
     BadRequest(String),
     /// The patch has too many operations: 413, `RequestEntityTooLarge`.
-    #[error("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {0}")]
+    #[error(
+        "Request entity too large: The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {0}"
+    )]
     TooManyOperations(usize),
     /// An operation doesn't fit the object: 422, `Invalid`, without a word on why.
     #[error("the server rejected our request due to an error in our request")]

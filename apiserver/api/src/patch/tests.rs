@@ -168,7 +168,7 @@ fn bodies_that_are_no_patch_are_refused_in_upstreams_words() {
     let error = Patch::parse(PatchType::Json, many.to_string().as_bytes()).expect_err("too many");
     assert_eq!(
         error.to_string(),
-        "The allowed maximum operations in a JSON patch is 10000, got 10001"
+        "Request entity too large: The allowed maximum operations in a JSON patch is 10000, got 10001"
     );
 }
 

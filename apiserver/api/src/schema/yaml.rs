@@ -7,24 +7,62 @@ use serde_saphyr::{DuplicateKeyPolicy, Options};
 
 use super::scan::{self, MAX_DEPTH, Tree};
 
-/// Reads one YAML document; an empty one is null.
+/// How deep YAML may nest that is not JSON: the parser needs much of the stack for each level.
+const MAX_YAML_DEPTH: usize = 64;
+
+/// Reads one YAML document; an empty one is null. Most of what comes as YAML is JSON, which is read as such.
 pub(super) fn read(bytes: &[u8]) -> Result<Tree, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "yaml: invalid UTF-8".to_owned())?;
+    // Halves of characters mean something in JSON only.
+    let halves = text.contains("\\ud") || text.contains("\\uD");
+    if text.trim_start().starts_with('{')
+        && !halves
+        && let Ok(tree) = scan::scan(bytes)
+    {
+        return Ok(tree);
+    }
     let options: Options = serde_saphyr::options! {
         // Go's YAML reads as version 1.1 does: 0777 is octal.
         legacy_octal_numbers: true,
         duplicate_keys: DuplicateKeyPolicy::LastWins,
         with_snippet: false,
+        budget: serde_saphyr::budget! { max_depth: MAX_YAML_DEPTH },
     };
-    let tree: Option<Tree> = serde_saphyr::from_str_with_options(text, options)
-        .map_err(|error| format!("error converting YAML to JSON: yaml: {error}"))?;
+    let tree: Option<Tree> =
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+            let error = in_words_of_go(&error.to_string());
+            format!("error converting YAML to JSON: yaml: {error}")
+        })?;
     let tree = tree.unwrap_or(Tree::Null);
     if too_deep(&tree, 1) {
         return Err(format!(
-            "error converting YAML to JSON: yaml: the document nests deeper than {MAX_DEPTH} levels"
+            "error converting YAML to JSON: yaml: exceeded max depth of {MAX_DEPTH}"
         ));
     }
     Ok(tree)
+}
+
+/// The parser's finding as Go's would have put it, where that is known.
+fn in_words_of_go(error: &str) -> String {
+    if error.contains("Depth {") || error.contains("recursion limit") {
+        return format!("exceeded max depth of {MAX_YAML_DEPTH}");
+    }
+    if error.contains("budget breached") {
+        // What takes more nodes or bytes than a body can spell out was multiplied by aliases.
+        return "document contains excessive aliasing".to_owned();
+    }
+    if error.contains("surrogate") {
+        return "found invalid Unicode character escape code".to_owned();
+    }
+    let line = error
+        .split_once("at line ")
+        .and_then(|(_, rest)| rest.split(',').next());
+    match line {
+        Some(line) if error.starts_with("unclosed bracket") => {
+            format!("line {line}: did not find expected node content")
+        }
+        _ => error.to_owned(),
+    }
 }
 
 fn too_deep(tree: &Tree, depth: usize) -> bool {

@@ -34,7 +34,7 @@ impl Admission for NamespaceLifecycle {
             }
             return Ok(());
         }
-        if !resource.namespaced || *operation == Operation::Delete {
+        if !resource.namespaced || namespace.is_empty() || *operation == Operation::Delete {
             return Ok(());
         }
         let Some(found) = server.namespace(namespace).await? else {

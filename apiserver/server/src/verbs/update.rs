@@ -252,7 +252,9 @@ pub(crate) async fn apply(
                 }
             };
         }
-        if metadata::same(&new, &old) {
+        // Upstream forgets when a scale was written last, so that each write of one is a change.
+        let scaled = attributes.subresource == "scale" && !options.applied && !options.dry_run;
+        if metadata::same(&new, &old) && !scaled {
             return Ok(Some(Outcome {
                 shown: Afterwards::of(entry, versions),
                 warnings: notes,

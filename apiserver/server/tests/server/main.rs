@@ -3,7 +3,10 @@
 mod access;
 mod addresses;
 mod applies;
+mod bad_input;
+mod connects;
 mod deletes;
+mod load;
 mod reads;
 mod serving;
 mod support;

@@ -1,0 +1,191 @@
+//! `exec`, `attach`, `portforward` and `proxy`: what is refused, and what goes on to whom.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use coracle_server::{ClusterDialer, Connection, DialError};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::support::{PODS, TestServer, request};
+
+/// A network in which every address answers what it was asked.
+struct Echo;
+
+#[async_trait]
+impl ClusterDialer for Echo {
+    async fn connect(&self, address: IpAddr, port: u16) -> Result<Box<dyn Connection>, DialError> {
+        let (near, mut far) = tokio::io::duplex(64 * 1024);
+        tokio::spawn(async move {
+            let mut asked = vec![0; 4096];
+            let length = far.read(&mut asked).await.unwrap_or(0);
+            let line = String::from_utf8_lossy(&asked[..length]);
+            let line = line.lines().next().unwrap_or_default().to_owned();
+            let body = format!("{address}:{port} {line}");
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/x-echo\r\nconnection: close\r\n";
+            let answer = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
+            let _ = far.write_all(answer.as_bytes()).await;
+        });
+        Ok(Box::new(near))
+    }
+}
+
+async fn running_pod(server: &TestServer, name: &str, address: &str) {
+    server.pod(name, Some("n")).await;
+    let status = json!({"status": {"podIP": address, "podIPs": [{"ip": address}]}});
+    server
+        .merge(&format!("{PODS}/{name}/status"), status)
+        .await
+        .ok();
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_are_refused_step_by_step() {
+    let server = TestServer::start().await;
+    let exec = |name: &str| format!("{PODS}/{name}/exec?command=ls&stdout=1");
+    assert_eq!(
+        server.get(&exec("none")).await.failure().2,
+        "pods \"none\" not found"
+    );
+    server.pod("x", None).await;
+    assert_eq!(
+        server.get(&exec("x")).await.failure(),
+        (
+            400,
+            "BadRequest".to_owned(),
+            "pod x does not have a host assigned".to_owned()
+        )
+    );
+    server.pod("y", Some("n")).await;
+    assert_eq!(
+        server.get(&exec("y")).await.failure().2,
+        "nodes \"n\" not found"
+    );
+    let address = json!([{"type": "InternalIP", "address": "10.0.0.9"}]);
+    let node = json!({"metadata": {"name": "n"}, "status": {"addresses": address}});
+    server.post("/api/v1/nodes", node.clone()).await.ok();
+    server.put("/api/v1/nodes/n/status", node).await.ok();
+    assert_eq!(
+        server
+            .get(&format!("{}&container=b", exec("y")))
+            .await
+            .failure()
+            .2,
+        "container b is not valid for pod y"
+    );
+    for path in [
+        exec("y"),
+        format!("{PODS}/y/attach"),
+        format!("{PODS}/y/portforward"),
+    ] {
+        assert_eq!(
+            server.get(&path).await.failure().2,
+            "Upgrade request required"
+        );
+        assert_eq!(server.post(&path, json!({})).await.failure().0, 400);
+        assert_eq!(server.delete(&path).await.failure().0, 405);
+    }
+    let mut upgrade = request("GET", &exec("y"), "", None);
+    upgrade
+        .headers_mut()
+        .insert("connection", "Upgrade".parse().expect("a header"));
+    upgrade
+        .headers_mut()
+        .insert("upgrade", "websocket".parse().expect("a header"));
+    let (code, _, message) = server.send(upgrade).await.failure();
+    assert_eq!(
+        (code, message.as_str()),
+        (500, "no kubelet is known for node n")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn proxies_without_a_network_reach_nobody() {
+    let server = TestServer::start().await;
+    running_pod(&server, "x", "10.1.2.3").await;
+    let (code, reason, message) = server.get(&format!("{PODS}/x/proxy/")).await.failure();
+    assert_eq!((code, reason.as_str()), (503, "ServiceUnavailable"));
+    assert_eq!(
+        message,
+        "error trying to reach service: dial tcp 10.1.2.3:80: connect: network is unreachable"
+    );
+    server.pod("z", None).await;
+    assert_eq!(
+        server.get(&format!("{PODS}/z/proxy/")).await.failure().2,
+        "address not allowed"
+    );
+    let (code, _, message) = server
+        .get(&format!("{PODS}/ftp:x:1/proxy/"))
+        .await
+        .failure();
+    assert_eq!(
+        (code, message.as_str()),
+        (400, "invalid pod request \"ftp:x:1\"")
+    );
+    let services = "/api/v1/namespaces/default/services";
+    let service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}});
+    server.post(services, service).await.ok();
+    for (name, message) in [
+        ("s", "no endpoints available for service \"s\""),
+        ("s:80", "no endpoints available for service \"s:80\""),
+        ("s:81", "no service port 81 found for service \"s\""),
+        ("none", "services \"none\" not found"),
+    ] {
+        let answer = server.get(&format!("{services}/{name}/proxy/")).await;
+        assert_eq!(answer.failure().2, message);
+    }
+    let answer = server.get("/api/v1/nodes/none/proxy/").await;
+    assert_eq!(answer.failure().2, "nodes \"none\" not found");
+}
+
+#[tokio::test(start_paused = true)]
+async fn proxies_carry_path_and_query_to_the_pod() {
+    let server = TestServer::start_with(|config| config.cluster_dialer = Arc::new(Echo)).await;
+    running_pod(&server, "x", "10.1.2.3").await;
+    let answer = server
+        .get(&format!("{PODS}/x:8080/proxy/a%20b//c/?d=e"))
+        .await;
+    assert_eq!(answer.headers["content-type"], "text/x-echo");
+    assert_eq!(answer.body, "10.1.2.3:8080 GET /a%20b//c/?d=e HTTP/1.1");
+    let answer = server.post(&format!("{PODS}/x/proxy/a"), json!({})).await;
+    assert_eq!(answer.body, "10.1.2.3:80 POST /a HTTP/1.1");
+    let answer = server.get(&format!("{PODS}/x/proxy?d=e")).await;
+    assert_eq!(answer.status, 301);
+    assert_eq!(
+        answer.headers["location"],
+        format!("{PODS}/x/proxy/?d=e").as_str()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pods_extra_subresources_change_only_their_part() {
+    let server = TestServer::start().await;
+    server.pod("x", None).await;
+    let debugger =
+        json!({"spec": {"ephemeralContainers": [{"name": "d", "image": "i"}], "nodeName": "n"}});
+    let path = format!("{PODS}/x/ephemeralcontainers");
+    let pod = server
+        .patch(&path, "application/strategic-merge-patch+json", debugger)
+        .await
+        .ok();
+    assert_eq!(pod["spec"]["ephemeralContainers"][0]["name"], "d");
+    assert_eq!(
+        (&pod["spec"]["nodeName"], &pod["metadata"]["generation"]),
+        (&json!(null), &json!(2))
+    );
+    let gone = json!({"spec": {"ephemeralContainers": null}});
+    let (code, _, message) = server.merge(&path, gone).await.failure();
+    assert_eq!(code, 422);
+    assert!(
+        message.contains("existing ephemeral containers \"d\" may not be removed"),
+        "{message}"
+    );
+    server.get(&path).await.ok();
+    let more = json!({"spec": {"containers": [{"name": "a", "image": "other", "resources": {"requests": {"cpu": "1"}}}]}});
+    let path = format!("{PODS}/x/resize");
+    let answer = server
+        .patch(&path, "application/strategic-merge-patch+json", more)
+        .await;
+    assert!(answer.failure().2.contains("Pod QOS Class may not change"));
+}
