@@ -4,8 +4,9 @@ use coracle_clock::Timestamp;
 use serde_json::Value;
 
 use crate::{
-    At, Object, Strategy, apps, autoscaling, batch, certificates, coordination, core, discovery,
-    events, flowcontrol, networking, node, policy, rbac, scheduling, storage,
+    At, Object, Strategy, admissionregistration, apps, autoscaling, batch, certificates,
+    coordination, core, discovery, events, flowcontrol, networking, node, policy, rbac, scheduling,
+    storage,
 };
 
 /// One served resource: everything that the generic handlers, discovery, tables and selectors need.
@@ -397,6 +398,12 @@ static RESOURCES: &[&Resource] = &[
     &rbac::v1::cluster_role_binding::RESOURCE,
     &rbac::v1::role::RESOURCE,
     &rbac::v1::role_binding::RESOURCE,
+    &admissionregistration::v1::mutating_admission_policy::RESOURCE,
+    &admissionregistration::v1::mutating_admission_policy_binding::RESOURCE,
+    &admissionregistration::v1::mutating_webhook_configuration::RESOURCE,
+    &admissionregistration::v1::validating_admission_policy::RESOURCE,
+    &admissionregistration::v1::validating_admission_policy_binding::RESOURCE,
+    &admissionregistration::v1::validating_webhook_configuration::RESOURCE,
 ];
 
 /// The age of an object as kubectl prints it (`5s`, `3m20s`, `2d`), or `<unknown>`.

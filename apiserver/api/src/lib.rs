@@ -4,6 +4,7 @@
 //! dynamic [`Object`]; the server's handlers are generic. Adding a built-in kind is one file and one
 //! line in [`kinds`]. Nothing here does I/O, waits, or reads a clock.
 
+pub mod admissionregistration;
 pub mod apply;
 pub mod apps;
 pub mod autoscaling;

@@ -74,7 +74,9 @@ impl FieldManager {
                         "metadata.ownerReferences",
                     ],
                     "volumeattachments" => &["metadata", "spec"],
-                    "flowschemas" | "prioritylevelconfigurations" => &["spec", "metadata"],
+                    "flowschemas"
+                    | "prioritylevelconfigurations"
+                    | "validatingadmissionpolicies" => &["spec", "metadata"],
                     _ => &["spec"],
                 }
                 .iter()
