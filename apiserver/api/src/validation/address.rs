@@ -68,7 +68,7 @@ pub fn canonical_cidr(at: &At<'_>, errors: &mut FieldErrors) {
     };
     let form = format!("{}/{bits}", masked(address, bits));
     if masked(address, bits) != address {
-        errors.invalid(at, "must not have bits set beyond the prefix length");
+        cidr(at, errors);
     } else if form != at.str() {
         errors.invalid(at, format!("must be in canonical form ({form:?})"));
     }
@@ -84,14 +84,42 @@ pub fn parse_cidr(text: &str) -> Option<(IpAddr, u8)> {
     Some((address, bits))
 }
 
-/// Reports a value that is not an address range.
+/// Reports a value that is not an address range: an address, and how many of its bits count; the others are 0.
 pub fn cidr(at: &At<'_>, errors: &mut FieldErrors) {
-    if parse_cidr(at.str()).is_none() {
-        errors.invalid(
-            at,
-            "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
-        );
+    let detail = match parse_cidr(at.str()) {
+        Some((address, bits)) if masked(address, bits) == address => return,
+        Some(_) => "must not have bits set beyond the prefix length",
+        None => why_no_cidr(at.str()),
+    };
+    errors.invalid(at, detail);
+}
+
+/// What is wrong with a text that Go's older parser may have taken.
+fn why_no_cidr(text: &str) -> &'static str {
+    let invalid = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+    let Some((address, bits)) = text.split_once('/') else {
+        return invalid;
+    };
+    let digits = !bits.is_empty() && bits.bytes().all(|b| b.is_ascii_digit());
+    let Some(bits) = bits.parse::<u32>().ok().filter(|_| digits) else {
+        return invalid;
+    };
+    let octets: Vec<&str> = address.split('.').collect();
+    let decimal = octets.len() == 4 && octets.iter().all(|octet| octet.parse::<u8>().is_ok());
+    if decimal && bits <= 32 {
+        "must not have leading 0s in IP or prefix length"
+    } else if address.parse::<Ipv6Addr>().is_ok() && bits <= 128 {
+        "must not have an IPv4-mapped IPv6 address"
+    } else {
+        invalid
     }
+}
+
+/// The canonical form of an IPv6 range that is written in another one.
+pub fn other_ipv6_form(text: &str) -> Option<String> {
+    let (address, bits) = parse_cidr(text)?;
+    let form = format!("{}/{bits}", masked(address, bits));
+    (address.is_ipv6() && form != text).then_some(form)
 }
 
 /// Reports an address that is unspecified, loopback, link-local or link-local multicast.
@@ -143,6 +171,23 @@ mod tests {
         assert!(parse_ip("10.0.0.1").is_some() && parse_ip("::1").is_some());
         assert!(parse_ip("010.0.0.1").is_none() && parse_ip("::ffff:1.2.3.4").is_none());
         assert!(parse_cidr("10.0.0.0/8").is_some() && parse_cidr("::/128").is_some());
+        let whys = [
+            "10.0.0.1/8",
+            "010.0.0.0/8",
+            "::ffff:1.2.3.4/128",
+            "10.0.0.0/33",
+        ]
+        .map(|text| {
+            let value = serde_json::Value::from(text);
+            let mut errors = FieldErrors::default();
+            cidr(&At::root(&value, "x"), &mut errors);
+            errors
+                .iter()
+                .map(|error| error.detail.clone())
+                .collect::<String>()
+        });
+        assert!(whys[0].contains("beyond") && whys[1].contains("leading 0s"));
+        assert!(whys[2].contains("IPv4-mapped") && whys[3].contains("valid CIDR"));
         assert!(parse_cidr("10.0.0.0/33").is_none() && parse_cidr("10.0.0.0").is_none());
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use coracle_api::apply::FieldManager;
 use coracle_api::validation::address::parse_cidr;
-use coracle_api::{Object, Resource};
+use coracle_api::{FieldErrors, Object, Resource};
 use serde_json::json;
 
 use super::range::AddressRange;
@@ -178,9 +178,18 @@ fn resource(server: &Server) -> Result<&'static Resource> {
         .ok_or_else(|| ApiError::internal("addresses are not served"))
 }
 
-/// Creates the claim; `false` when there is one already.
-async fn create(server: &Server, address: Ipv4Addr, service: &Object) -> Result<bool> {
-    let resource = resource(server)?;
+/// What is wrong with a claim of any address by this Service, in upstream's words: it would not say whose it is.
+pub(super) fn objection(server: &Server, own: &AddressRange, service: &Object) -> Option<ApiError> {
+    let resource = resource(server).ok()?;
+    let asked = address_of(service);
+    let address = asked.or_else(|| own.candidates(server.clock()).next())?;
+    let mut errors = FieldErrors::default();
+    let claim = claim_of(resource, address, service);
+    resource.strategy.validate(&claim, &mut errors);
+    (!errors.is_empty()).then(|| ApiError::invalid(resource, claim.name(), &errors))
+}
+
+fn claim_of(resource: &Resource, address: Ipv4Addr, service: &Object) -> Object {
     let claim = json!({
         "kind": resource.kind, "apiVersion": resource.api_version(),
         "metadata": {"name": address.to_string(), "labels": {FAMILY.0: FAMILY.1, MANAGED_BY.0: MANAGED_BY.1}},
@@ -188,7 +197,13 @@ async fn create(server: &Server, address: Ipv4Addr, service: &Object) -> Result<
             "resource": "services", "namespace": service.namespace(), "name": service.name(),
         }},
     });
-    let mut claim = Object::from_value(claim).unwrap_or_default();
+    Object::from_value(claim).unwrap_or_default()
+}
+
+/// Creates the claim; `false` when there is one already.
+async fn create(server: &Server, address: Ipv4Addr, service: &Object) -> Result<bool> {
+    let resource = resource(server)?;
+    let mut claim = claim_of(resource, address, service);
     let now = metadata::seconds(server.clock().now());
     FieldManager::new(resource, "").update(None, &mut claim, "coracle", &now);
     metadata::prepare_create(&mut claim, resource, "", server.clock());

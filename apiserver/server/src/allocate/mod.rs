@@ -213,6 +213,36 @@ impl Allocators {
         }
     }
 
+    /// Refuses a new Service for which no address could be claimed; upstream claims before all else.
+    pub(crate) fn check_create(
+        &self,
+        server: &Server,
+        resource: &Resource,
+        new: &Object,
+        dry_run: bool,
+    ) -> Result<()> {
+        let asked = new.at("spec.clusterIP").str();
+        let claims = is_service(resource) && needs_address(new) && !dry_run;
+        let legible = asked.is_empty() || asked.parse::<Ipv4Addr>().is_ok();
+        let mut errors = FieldErrors::default();
+        if claims && legible {
+            check_families(new, &mut errors);
+        }
+        if !(claims && legible && errors.is_empty()) {
+            return Ok(());
+        }
+        let Some(objection) = addresses::objection(server, &self.addresses, new) else {
+            return Ok(());
+        };
+        let why = match asked {
+            "" => format!("failed to allocate IP: {objection}"),
+            asked => format!("failed to allocate IP {asked}: {objection}"),
+        };
+        let shown = Some(json!([asked]));
+        errors.push(ErrorType::Invalid, "spec.clusterIPs", shown, why);
+        Err(ApiError::invalid(resource, new.name(), &errors))
+    }
+
     /// Refuses an address for a Service whose families the cluster does not have: one without a selector could name
     /// any while it was headless. Upstream looks at that before all else.
     pub(crate) fn check_update(

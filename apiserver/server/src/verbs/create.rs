@@ -93,6 +93,8 @@ pub(crate) async fn store(
         resource
             .strategy
             .record_request(&mut object, None, &request);
+        let allocators = &server.allocators;
+        allocators.check_create(server, resource, &object, options.dry_run)?;
         let mut errors = FieldErrors::default();
         let of_kind = resource.strategy.validates_metadata();
         if of_kind {
@@ -107,7 +109,6 @@ pub(crate) async fn store(
         if !errors.is_empty() {
             return Err(ApiError::invalid(resource, object.name(), &errors));
         }
-        let allocators = &server.allocators;
         let allocation = allocators
             .allocate(server, resource, &mut object, None, options.dry_run)
             .await?;

@@ -77,6 +77,28 @@ impl Strategy for NetworkPolicy {
         policy(&new.at("spec"), &known, errors);
     }
 
+    fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut look = |at: At<'_>| {
+            if let Some(form) = address::other_ipv6_form(at.str()) {
+                let (path, text) = (at.path(), at.str());
+                found.push(format!(
+                    "{path}: IPv6 CIDR value {text:?} should be in RFC 5952 canonical format ({form:?})"
+                ));
+            }
+        };
+        for (direction, peers) in DIRECTIONS {
+            for rule in new.at("spec").key(direction).items() {
+                for peer in rule.key(peers).items() {
+                    let block = peer.key("ipBlock");
+                    look(block.key("cidr"));
+                    block.key("except").items().for_each(&mut look);
+                }
+            }
+        }
+        found
+    }
+
     fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
         vec![
             object.name().into(),

@@ -74,7 +74,8 @@ pub(super) fn service(service: &Object, errors: &mut FieldErrors) {
 /// Reports what may not change, then what is wrong with the load balancer's class.
 pub(super) fn update(new: &Object, old: &Object, errors: &mut FieldErrors) {
     let (now, was) = (new.at("spec"), old.at("spec"));
-    let same_needs = |kind: &str| kind != "ExternalName";
+    // Of a type that nobody knows, only the type is wrong.
+    let same_needs = |kind: &str| ["", "ClusterIP", "NodePort", "LoadBalancer"].contains(&kind);
     let (now_kind, was_kind) = (now.key("type").str(), was.key("type").str());
     if same_needs(now_kind) && same_needs(was_kind) {
         let (now_ip, was_ip) = (
