@@ -11,6 +11,7 @@ use super::{apply as server_side, expected, update};
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::decode;
+use crate::metadata;
 use crate::negotiate;
 use crate::options::{FieldValidation, WriteOptions};
 use crate::server::Server;
@@ -111,7 +112,10 @@ pub(crate) fn decode_patched(
         errors.push(ErrorType::Invalid, "patch", Some(Value::from(value)), why);
         ApiError::invalid_as("", "", "", "", &errors)
     };
-    let shown = parsed.shown.clone().unwrap_or_else(|| patched.to_string());
+    let shown = parsed
+        .shown
+        .clone()
+        .unwrap_or_else(|| as_go_writes(&patched));
     let decoded = decode::value(patched, expected(call), FieldValidation::Warn);
     let mut decoded = decoded.map_err(|error| about_patch(shown.clone(), error.to_string()))?;
     if parsed.shown.is_some() {
@@ -131,6 +135,23 @@ pub(crate) fn decode_patched(
         }
     }
     Ok(decoded)
+}
+
+/// A patched object as Go's patch library writes it: sorted at the top, and as it was below.
+fn as_go_writes(patched: &Value) -> String {
+    let Value::Object(root) = patched else {
+        return patched.to_string();
+    };
+    let mut object = Object::new(root.clone());
+    if patched.get("metadata").is_some_and(Value::is_object) {
+        metadata::order(&mut object);
+    }
+    let mut fields: Vec<(&String, &Value)> = object.root().iter().collect();
+    fields.sort_by_key(|(key, _)| key.as_str());
+    let sorted = fields
+        .into_iter()
+        .map(|(key, value)| (key.clone(), value.clone()));
+    Value::Object(sorted.collect()).to_string()
 }
 
 /// A value as Go's `%v` prints it: `map[a:1 b:[x y]]`.
