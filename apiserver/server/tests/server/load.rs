@@ -57,6 +57,10 @@ async fn watches_hold_their_places_until_they_end() {
 }
 
 #[tokio::test(start_paused = true)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the paused clock itself is what is measured"
+)]
 async fn requests_end_when_their_time_is_up() {
     let server = TestServer::start().await;
     for (query, seconds) in [("?timeout=2s", 2), ("", 60), ("?timeout=10m", 60)] {
