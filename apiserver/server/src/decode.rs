@@ -222,9 +222,7 @@ fn check_type(kind: &str, api_version: &str, expected: Expected) -> Result<()> {
     };
     let kind = if kind.is_empty() { expected.kind } else { kind };
     if SchemaRef::for_kind(group, version, kind).is_none() {
-        let message = format!(
-            "no kind {kind:?} is registered for version {api_version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
-        );
+        let message = unregistered(kind, api_version);
         return Err(ApiError::bad_request(format!(
             "{kind} in version {version:?} cannot be handled as a {}: {message}",
             expected.kind
@@ -246,6 +244,21 @@ fn check_type(kind: &str, api_version: &str, expected: Expected) -> Result<()> {
     Err(ApiError::bad_request(format!(
         "the API version in the data ({api_version}) does not match the expected API version ({expected_version})"
     )))
+}
+
+fn unregistered(kind: &str, api_version: &str) -> String {
+    format!(
+        "no kind {kind:?} is registered for version {api_version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
+    )
+}
+
+/// What is wrong with the type of an object that a patch has changed to one that nobody knows.
+pub(crate) fn unknown_type(value: &Value) -> Option<String> {
+    let (kind, api_version) = type_of(value).ok()?;
+    let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
+    let known = SchemaRef::for_kind(group, version, &kind).is_some();
+    (!known && !kind.is_empty() && !api_version.is_empty())
+        .then(|| unregistered(&kind, &api_version))
 }
 
 /// Decodes a protobuf body of the given kind into its JSON form.

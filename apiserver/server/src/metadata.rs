@@ -107,7 +107,7 @@ pub(crate) fn prepare_update(new: &mut Object, old: &Object) {
 }
 
 /// Sorts the fields of `metadata` as Go's struct has them.
-pub(crate) fn order(object: &mut Object) {
+fn order(object: &mut Object) {
     const ORDER: &[&str] = &[
         "name",
         "generateName",

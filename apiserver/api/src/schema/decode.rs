@@ -31,7 +31,11 @@ pub struct Decoded {
 impl Decoded {
     /// Upstream's words for all that strict decoding refuses; `None` if there is nothing.
     pub fn strict_message(&self) -> Option<String> {
-        let errors: Vec<_> = self.strict.iter().map(ToString::to_string).collect();
+        let words = |error: &StrictError| match error {
+            StrictError::Yaml(line) => format!("yaml: unmarshal errors:\n  {line}"),
+            other => other.to_string(),
+        };
+        let errors: Vec<_> = self.strict.iter().map(words).collect();
         (!errors.is_empty()).then(|| format!("strict decoding error: {}", errors.join(", ")))
     }
 }
@@ -83,7 +87,19 @@ pub fn decode_json(bytes: &[u8], schema: &SchemaRef) -> Result<Decoded, DecodeEr
 
 /// Decodes a YAML body by its schema; duplicate keys are reported as in JSON.
 pub fn decode_yaml(bytes: &[u8], schema: &SchemaRef) -> Result<Decoded, DecodeError> {
-    decode_tree(yaml::read(bytes).map_err(DecodeError::Yaml)?, schema)
+    let mut decoded = decode_tree(yaml::read(bytes).map_err(DecodeError::Yaml)?, schema)?;
+    let is_duplicate = |error: &StrictError| matches!(error, StrictError::DuplicateField(_));
+    let mut duplicates = decoded.strict.iter().filter(|error| is_duplicate(error));
+    // Upstream's YAML reader tells lines where the JSON reader tells paths.
+    if let (Some(StrictError::DuplicateField(path)), None) = (duplicates.next(), duplicates.next())
+        && let Some(line) = yaml::duplicate_line(bytes)
+    {
+        let key = path.rsplit('.').next().unwrap_or(path);
+        let told = format!("line {line}: key {key:?} already set in map");
+        decoded.strict.retain(|error| !is_duplicate(error));
+        decoded.strict.insert(0, StrictError::Yaml(told));
+    }
+    Ok(decoded)
 }
 
 /// Decodes a value again, for example after a patch.

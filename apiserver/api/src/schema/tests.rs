@@ -397,7 +397,10 @@ fn yaml_is_read_as_json_is() {
     let strict: Vec<_> = duplicate.strict.iter().map(ToString::to_string).collect();
     assert_eq!(
         strict,
-        [r#"duplicate field "data.k""#, r#"unknown field "extra""#]
+        [
+            r#"line 3: key "k" already set in map"#,
+            r#"unknown field "extra""#
+        ]
     );
     let number = decode_yaml(b"data: {a: 1}", &schema("", "v1", "ConfigMap"))
         .expect_err("a number is no string");

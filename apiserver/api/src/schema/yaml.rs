@@ -42,6 +42,28 @@ pub(super) fn read(bytes: &[u8]) -> Result<Tree, String> {
     Ok(tree)
 }
 
+fn options(duplicate_keys: DuplicateKeyPolicy) -> Options {
+    serde_saphyr::options! {
+        // Go's YAML reads as version 1.1 does: 0777 is octal.
+        legacy_octal_numbers: true,
+        duplicate_keys: duplicate_keys,
+        with_snippet: false,
+        budget: serde_saphyr::budget! { max_depth: MAX_YAML_DEPTH },
+    }
+}
+
+/// The line on which a key comes for the second time, for the first such key.
+pub(super) fn duplicate_line(bytes: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let read: Result<Option<Tree>, _> =
+        serde_saphyr::from_str_with_options(text, options(DuplicateKeyPolicy::Error));
+    let error = read.err()?.to_string();
+    let (_, place) = error
+        .split_once("at line ")
+        .filter(|_| error.contains("duplicate"))?;
+    place.split(',').next().map(str::to_owned)
+}
+
 /// The parser's finding as Go's would have put it, where that is known.
 fn in_words_of_go(error: &str) -> String {
     if error.contains("Depth {") || error.contains("recursion limit") {

@@ -80,7 +80,6 @@ fn definition(schema: &SchemaRef, texts: &Descriptions, made: &mut BTreeMap<Stri
     }
     entry.insert("type".to_owned(), "object".into());
     if !required.is_empty() {
-        required.sort_unstable();
         entry.insert("required".to_owned(), json!(required));
     }
     if !properties.is_empty() {

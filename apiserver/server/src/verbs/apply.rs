@@ -62,9 +62,21 @@ impl Config {
     /// Warnings about the body, or its refusal, as `fieldValidation` asks.
     pub(crate) fn findings(&self, options: &WriteOptions) -> Result<Vec<String>> {
         match options.field_validation {
-            FieldValidation::Strict if !self.duplicates.is_empty() => Err(ApiError::bad_request(
-                format!("error strict decoding YAML: {}", self.duplicates.join(", ")),
-            )),
+            FieldValidation::Strict if !self.duplicates.is_empty() => {
+                let words = |finding: &String| match finding.strip_prefix("line ") {
+                    Some(_) => {
+                        format!(
+                            "error converting YAML to JSON: yaml: unmarshal errors:\n  {finding}"
+                        )
+                    }
+                    None => finding.clone(),
+                };
+                let findings: Vec<String> = self.duplicates.iter().map(words).collect();
+                let findings = findings.join(", ");
+                Err(ApiError::bad_request(format!(
+                    "error strict decoding YAML: {findings}"
+                )))
+            }
             FieldValidation::Ignore => Ok(Vec::new()),
             _ => Ok(self.duplicates.clone()),
         }

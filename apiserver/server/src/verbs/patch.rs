@@ -7,11 +7,10 @@ use coracle_api::patch::{Patch, PatchError, PatchType};
 use coracle_api::{FieldErrors, Object};
 use serde_json::{Value, json};
 
-use super::{apply as server_side, expected, update};
+use super::{apply as server_side, expected, shown, update};
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::decode;
-use crate::metadata;
 use crate::negotiate;
 use crate::options::{FieldValidation, WriteOptions};
 use crate::server::Server;
@@ -23,6 +22,8 @@ pub(crate) struct Parsed {
     findings: Vec<String>,
     /// How upstream's messages show the patch, for the kind that they show instead of the patched object.
     shown: Option<String>,
+    /// The patch as sent.
+    body: Bytes,
 }
 
 /// Reads a patch body by its media type.
@@ -48,6 +49,7 @@ pub(crate) fn parse(media_type: &str, body: &Bytes) -> Result<Parsed> {
         patch,
         findings,
         shown,
+        body: body.clone(),
     })
 }
 
@@ -112,12 +114,18 @@ pub(crate) fn decode_patched(
         errors.push(ErrorType::Invalid, "patch", Some(Value::from(value)), why);
         ApiError::invalid_as("", "", "", "", &errors)
     };
-    let shown = parsed
-        .shown
-        .clone()
-        .unwrap_or_else(|| as_go_writes(&patched));
+    let kept = patched.clone();
+    let shown = || match &parsed.shown {
+        Some(shown) => shown.clone(),
+        None => shown::patched(&kept, &expected(call).schema(), &parsed.body),
+    };
+    if parsed.shown.is_none()
+        && let Some(why) = decode::unknown_type(&kept)
+    {
+        return Err(about_patch(shown(), why));
+    }
     let decoded = decode::value(patched, expected(call), FieldValidation::Warn);
-    let mut decoded = decoded.map_err(|error| about_patch(shown.clone(), error.to_string()))?;
+    let mut decoded = decoded.map_err(|error| about_patch(shown(), error.to_string()))?;
     if parsed.shown.is_some() {
         decoded.warnings.sort();
     }
@@ -129,29 +137,12 @@ pub(crate) fn decode_patched(
         FieldValidation::Strict if findings.is_empty() => {}
         FieldValidation::Strict => {
             return Err(about_patch(
-                shown,
+                shown(),
                 format!("strict decoding error: {}", findings.join(", ")),
             ));
         }
     }
     Ok(decoded)
-}
-
-/// A patched object as Go's patch library writes it: sorted at the top, and as it was below.
-fn as_go_writes(patched: &Value) -> String {
-    let Value::Object(root) = patched else {
-        return patched.to_string();
-    };
-    let mut object = Object::new(root.clone());
-    if patched.get("metadata").is_some_and(Value::is_object) {
-        metadata::order(&mut object);
-    }
-    let mut fields: Vec<(&String, &Value)> = object.root().iter().collect();
-    fields.sort_by_key(|(key, _)| key.as_str());
-    let sorted = fields
-        .into_iter()
-        .map(|(key, value)| (key.clone(), value.clone()));
-    Value::Object(sorted.collect()).to_string()
 }
 
 /// A value as Go's `%v` prints it: `map[a:1 b:[x y]]`.
