@@ -353,15 +353,19 @@ impl Registry {
 
 /// One line per served resource; everything else follows from its descriptor.
 static RESOURCES: &[&Resource] = &[
+    &core::v1::component_status::RESOURCE,
     &core::v1::config_map::RESOURCE,
     &core::v1::endpoints::RESOURCE,
     &core::v1::event::RESOURCE,
+    &core::v1::limit_range::RESOURCE,
     &core::v1::namespace::RESOURCE,
     &core::v1::node::RESOURCE,
+    &core::v1::persistent_volume::RESOURCE,
     &core::v1::persistent_volume_claim::RESOURCE,
     &core::v1::pod::RESOURCE,
     &core::v1::pod_template::RESOURCE,
     &core::v1::replication_controller::RESOURCE,
+    &core::v1::resource_quota::RESOURCE,
     &core::v1::secret::RESOURCE,
     &core::v1::service::RESOURCE,
     &core::v1::service_account::RESOURCE,

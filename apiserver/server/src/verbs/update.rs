@@ -413,9 +413,10 @@ fn restore_metadata(call: &Call, new: &mut Object, old: &Object) {
             "ownerReferences",
             "deletionTimestamp",
             "deletionGracePeriodSeconds",
-            "finalizers",
         ];
-        for field in kept.into_iter().chain(labels) {
+        let volumes = ["persistentvolumes", "persistentvolumeclaims"];
+        let finalizers = (!volumes.contains(&call.resource.plural)).then_some("finalizers");
+        for field in kept.into_iter().chain(labels).chain(finalizers) {
             map.shift_remove(field);
             if let Some(value) = old.at("metadata").key(field).value() {
                 map.insert(field.to_owned(), value.clone());

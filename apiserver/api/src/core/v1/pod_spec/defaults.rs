@@ -178,12 +178,7 @@ fn volume(volume: &mut Map<String, Value>) {
             }
         });
     }
-    if let Some(path) = object(volume, "hostPath") {
-        default_value(path, "type", || json!(""));
-    }
-    if let Some(iscsi) = object(volume, "iscsi") {
-        default_text(iscsi, "iscsiInterface", "default");
-    }
+    volume_source(volume);
     if let Some(claim) = object(volume, "ephemeral").and_then(|e| object(e, "volumeClaimTemplate"))
         && let Some(spec) = object(claim, "spec")
     {
@@ -197,6 +192,16 @@ fn volume(volume: &mut Map<String, Value>) {
                 .unwrap_or_default(),
         );
         default_text(image, "pullPolicy", policy);
+    }
+}
+
+/// Fills in the sources that are also those of PersistentVolumes.
+pub fn volume_source(volume: &mut Map<String, Value>) {
+    if let Some(path) = object(volume, "hostPath") {
+        default_value(path, "type", || json!(""));
+    }
+    if let Some(iscsi) = object(volume, "iscsi") {
+        default_text(iscsi, "iscsiInterface", "default");
     }
     if let Some(rbd) = object(volume, "rbd") {
         default_text(rbd, "pool", "rbd");

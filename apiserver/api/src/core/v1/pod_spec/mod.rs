@@ -2,6 +2,7 @@
 
 pub mod containers;
 pub mod defaults;
+pub mod disks;
 pub mod qos;
 pub mod scheduling;
 pub mod security;

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
+use super::disks;
 use crate::core::v1::persistent_volume_claim;
 use crate::field_errors::ErrorType;
 use crate::quantity::Quantity;
@@ -53,84 +54,60 @@ fn source(volume: &At<'_>, errors: &mut FieldErrors) {
             errors.forbidden(&at, "may not specify more than 1 volume type");
             continue;
         }
-        match field.as_str() {
-            "emptyDir" => empty_dir(&at, errors),
-            "hostPath" => host_path(&at, errors),
-            "secret" => {
-                required_name(&at.key("secretName"), errors);
-                files(&at, errors);
-            }
-            "configMap" => {
-                required_name(&at.key("name"), errors);
-                files(&at, errors);
-            }
-            "downwardAPI" => {
-                numbers::file_mode(&at.key("defaultMode"), errors);
-                for item in at.key("items").items() {
-                    downward_file(&item, &at, errors);
-                }
-            }
-            "projected" => projected(&at, errors),
-            "persistentVolumeClaim" => required_name(&at.key("claimName"), errors),
-            "ephemeral" => {
-                let template = at.key("volumeClaimTemplate");
-                if template.exists() {
-                    persistent_volume_claim::claim_spec(&template.key("spec"), errors);
-                } else {
-                    errors.required(&template, "");
-                }
-            }
-            "iscsi" => iscsi(&at, errors),
-            "nfs" => {
-                required_name(&at.key("server"), errors);
-                let path = at.key("path");
-                required_name(&path, errors);
-                if !path.str().starts_with('/') {
-                    let shown = Some(Value::from(path.str()));
-                    errors.push(
-                        ErrorType::Invalid,
-                        path.path(),
-                        shown,
-                        "must be an absolute path",
-                    );
-                }
-            }
-            "image" => {
-                required_name(&at.key("reference"), errors);
-                errors.one_of(&at.key("pullPolicy"), &["Always", "IfNotPresent", "Never"]);
-            }
-            "csi" => {
-                let driver = at.key("driver");
-                required_name(&driver, errors);
-                if !driver.str().is_empty() {
-                    errors.text(&driver, |name| {
-                        names::dns1123_subdomain(&name.to_lowercase())
-                    });
-                }
-            }
-            _ => {}
-        }
+        one_source(field, &at, errors);
     }
     if found == 0 {
         errors.required(volume, "must specify a volume type");
     }
 }
 
-fn iscsi(at: &At<'_>, errors: &mut FieldErrors) {
-    required_name(&at.key("targetPortal"), errors);
-    let name = at.key("iqn");
-    if name.str().is_empty() {
-        errors.required(&name, "");
-    } else if !["iqn", "eui", "naa"]
-        .iter()
-        .any(|form| name.str().starts_with(form))
-    {
-        errors.invalid(&name, "must be valid format starting with iqn, eui, or naa");
+/// Reports what is wrong with the source of a volume, of the type that the field names.
+fn one_source(field: &str, at: &At<'_>, errors: &mut FieldErrors) {
+    match field {
+        "emptyDir" => empty_dir(at, errors),
+        "hostPath" => host_path(at, errors),
+        "secret" => {
+            required_name(&at.key("secretName"), errors);
+            files(at, errors);
+        }
+        "configMap" => {
+            required_name(&at.key("name"), errors);
+            files(at, errors);
+        }
+        "downwardAPI" => {
+            numbers::file_mode(&at.key("defaultMode"), errors);
+            for item in at.key("items").items() {
+                downward_file(&item, at, errors);
+            }
+        }
+        "projected" => projected(at, errors),
+        "persistentVolumeClaim" => required_name(&at.key("claimName"), errors),
+        "ephemeral" => {
+            let template = at.key("volumeClaimTemplate");
+            if template.exists() {
+                persistent_volume_claim::claim_spec(&template.key("spec"), errors);
+            } else {
+                errors.required(&template, "");
+            }
+        }
+        "image" => {
+            required_name(&at.key("reference"), errors);
+            errors.one_of(&at.key("pullPolicy"), &["Always", "IfNotPresent", "Never"]);
+        }
+        "csi" => {
+            let driver = at.key("driver");
+            required_name(&driver, errors);
+            if !driver.str().is_empty() {
+                errors.text(&driver, |name| {
+                    names::dns1123_subdomain(&name.to_lowercase())
+                });
+            }
+        }
+        _ => disks::source(field, at, errors),
     }
-    numbers::within(&at.key("lun"), 0, 255, errors);
 }
 
-fn required_name(at: &At<'_>, errors: &mut FieldErrors) {
+pub(super) fn required_name(at: &At<'_>, errors: &mut FieldErrors) {
     if at.str().is_empty() {
         errors.required(at, "");
     }
@@ -146,7 +123,7 @@ fn empty_dir(at: &At<'_>, errors: &mut FieldErrors) {
     }
 }
 
-fn host_path(at: &At<'_>, errors: &mut FieldErrors) {
+pub(crate) fn host_path(at: &At<'_>, errors: &mut FieldErrors) {
     const TYPES: &[&str] = &[
         "",
         "BlockDevice",
@@ -167,7 +144,7 @@ fn host_path(at: &At<'_>, errors: &mut FieldErrors) {
     }
 }
 
-fn no_backsteps(path: &At<'_>, errors: &mut FieldErrors) {
+pub(super) fn no_backsteps(path: &At<'_>, errors: &mut FieldErrors) {
     if path.str().split('/').any(|part| part == "..") {
         errors.invalid(path, "must not contain '..'");
     }
