@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use crate::{
     At, Object, Strategy, admissionregistration, apps, autoscaling, batch, certificates,
-    coordination, core, discovery, events, flowcontrol, networking, node, policy, rbac, scheduling,
-    storage,
+    coordination, core, discovery, events, flowcontrol, networking, node, policy, rbac, resource,
+    scheduling, storage,
 };
 
 /// One served resource: everything that the generic handlers, discovery, tables and selectors need.
@@ -408,6 +408,10 @@ static RESOURCES: &[&Resource] = &[
     &admissionregistration::v1::validating_admission_policy::RESOURCE,
     &admissionregistration::v1::validating_admission_policy_binding::RESOURCE,
     &admissionregistration::v1::validating_webhook_configuration::RESOURCE,
+    &resource::v1::device_class::RESOURCE,
+    &resource::v1::resource_claim::RESOURCE,
+    &resource::v1::resource_claim_template::RESOURCE,
+    &resource::v1::resource_slice::RESOURCE,
 ];
 
 /// The age of an object as kubectl prints it (`5s`, `3m20s`, `2d`), or `<unknown>`.

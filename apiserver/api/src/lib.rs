@@ -25,6 +25,7 @@ pub mod policy;
 pub mod protobuf;
 pub mod quantity;
 pub mod rbac;
+pub mod resource;
 pub mod scheduling;
 pub mod schema;
 pub mod selector;

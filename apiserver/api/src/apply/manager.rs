@@ -76,6 +76,7 @@ impl FieldManager {
                     "volumeattachments" => &["metadata", "spec"],
                     "flowschemas"
                     | "prioritylevelconfigurations"
+                    | "resourceclaims"
                     | "validatingadmissionpolicies" => &["spec", "metadata"],
                     _ => &["spec"],
                 }

@@ -3,7 +3,7 @@
 use coracle_clock::Timestamp;
 use serde_json::{Value, json};
 
-use super::webhook::{count_empty, default_webhooks, webhooks};
+use super::webhook::{default_webhooks, webhooks};
 use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, Storage, age};
 use crate::object::default_value;
 use crate::{FieldErrors, Object, Resource, Strategy};
@@ -38,10 +38,6 @@ impl Strategy for MutatingWebhookConfiguration {
         default_webhooks(object, |hook| {
             default_value(hook, "reinvocationPolicy", || json!("Never"))
         });
-    }
-
-    fn prepare_for_update(&self, new: &mut Object, old: &Object) {
-        count_empty(new, old);
     }
 
     fn validate(&self, new: &Object, errors: &mut FieldErrors) {

@@ -3,7 +3,7 @@
 use coracle_clock::Timestamp;
 use serde_json::Value;
 
-use super::webhook::{count_empty, default_webhooks, webhooks};
+use super::webhook::{default_webhooks, webhooks};
 use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, Storage, age};
 use crate::{FieldErrors, Object, Resource, Strategy};
 
@@ -35,10 +35,6 @@ pub struct ValidatingWebhookConfiguration;
 impl Strategy for ValidatingWebhookConfiguration {
     fn default(&self, object: &mut Object) {
         default_webhooks(object, |_| ());
-    }
-
-    fn prepare_for_update(&self, new: &mut Object, old: &Object) {
-        count_empty(new, old);
     }
 
     fn validate(&self, new: &Object, errors: &mut FieldErrors) {

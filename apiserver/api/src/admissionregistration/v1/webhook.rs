@@ -30,20 +30,6 @@ pub(super) fn default_webhooks(object: &mut Object, more: impl Fn(&mut Map<Strin
     });
 }
 
-/// An empty list is stored as none. Upstream finds the two different all the same, and counts a generation each time
-/// that the one is written over the other.
-pub(super) fn count_empty(new: &mut Object, old: &Object) {
-    let webhooks = new.at("webhooks");
-    if !webhooks.exists() || !webhooks.is_empty() {
-        return;
-    }
-    new.remove("webhooks");
-    if old.at("webhooks").is_empty() {
-        let generation = old.at("metadata.generation").as_i64().unwrap_or(0);
-        new.set("metadata.generation", generation + 1);
-    }
-}
-
 /// Reports what is wrong with the webhooks of a configuration.
 pub(super) fn webhooks(new: &Object, mutating: bool, errors: &mut FieldErrors) {
     let mut seen: Vec<&str> = Vec::new();
