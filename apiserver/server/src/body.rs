@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io::Write;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::Body as HttpBody;
@@ -20,6 +21,10 @@ pub(crate) const MAX_REQUEST_BODY: usize = 3 * 1024 * 1024;
 
 /// How much of a body that is too large is read before the refusal.
 const MAX_DRAINED: usize = 8 * 1024 * 1024;
+
+/// How much of a body is read that the answer didn't need, and for how long.
+const MAX_FINISHED: usize = 256 * 1024;
+const FINISH_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Answers above this size are compressed for clients that accept it.
 const GZIP_ABOVE: usize = 128 * 1024;
@@ -71,6 +76,24 @@ where
     } else {
         rest.freeze()
     })
+}
+
+/// Reads what is left of a body that the answer didn't need, if it is little and soon there: a connection whose
+/// request was not read to its end can't be used again.
+pub(crate) async fn finish<B: HttpBody<Data = Bytes>>(mut body: std::pin::Pin<&mut B>) {
+    let mut left = MAX_FINISHED;
+    let rest = async {
+        while !body.is_end_stream()
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    // Who sends slower than that has to connect again.
+    let _ = tokio::time::timeout(FINISH_TIMEOUT, rest).await;
 }
 
 /// The next bytes of a body; `None` at its end.

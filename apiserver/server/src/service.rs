@@ -199,9 +199,11 @@ impl ApiServer {
             .map(str::to_owned);
         let failed = negotiate::failure(&parts.headers, info.query.get("pretty"));
         // A bug in one handler is that request's failure, not that of others on the same connection.
-        let caught = AssertUnwindSafe(self.admit(parts, info, body))
+        let mut body = std::pin::pin!(body);
+        let caught = AssertUnwindSafe(self.admit(parts, info, body.as_mut()))
             .catch_unwind()
             .await;
+        body::finish(body).await;
         let answer = settle(caught.unwrap_or_else(|_| {
             tracing::error!(verb, resource, "a request handler panicked");
             Err(ApiError::internal(

@@ -187,9 +187,10 @@ pub(crate) fn key(resource: &Resource, namespace: &str, name: &str) -> String {
 pub(crate) fn upstream_key(resource: &Resource, namespace: &str, name: &str) -> String {
     let folder = match (resource.group, resource.plural) {
         ("", "nodes") => "minions",
+        ("", "replicationcontrollers") => "controllers",
+        ("networking.k8s.io", "ingresses") => "ingress",
         ("", "services") => "services/specs",
         ("", "endpoints") => "services/endpoints",
-        ("networking.k8s.io", "ingresses") => "ingress",
         (_, plural) => plural,
     };
     format!("/registry/{folder}/{}", key(resource, namespace, name))

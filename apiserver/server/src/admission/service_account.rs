@@ -59,7 +59,13 @@ impl Admission for ServiceAccountAdmission {
         let account_name = pod.at("spec.serviceAccountName").str().to_owned();
         pod.set("spec.serviceAccount", account_name.clone());
         let Some(account) = find_account(server, namespace, &account_name).await? else {
-            let shown = if name.is_empty() { "" } else { name };
+            // A name that is yet to be generated shows as far as it is known.
+            let generated = pod.at("metadata.generateName").str();
+            let shown = match (*name, generated) {
+                ("", "") => "Unknown",
+                ("", generated) => generated,
+                (name, _) => name,
+            };
             let why = format!(
                 "error looking up service account {namespace}/{account_name}: serviceaccount {account_name:?} not found"
             );
