@@ -1,9 +1,14 @@
 //! The difference of two values as messages about immutable fields show it: a unified diff of their JSON.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
 /// Lines that are shown around a difference.
 const CONTEXT: usize = 3;
+
+/// Texts with more lines are not compared: that could take long, and nobody reads it.
+const MOST_LINES: usize = 20_000;
 
 /// The difference between `old` and `new`.
 pub fn values(old: &Value, new: &Value) -> String {
@@ -25,111 +30,224 @@ fn text(value: &Value) -> String {
     }
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Edit {
-    Keep(usize, usize),
-    Remove(usize, usize),
-    Add(usize, usize),
+/// A run of lines: `old[old_from..old_to]` stands where `new[new_from..new_to]` stands now.
+#[derive(Clone, Copy)]
+struct Run {
+    equal: bool,
+    old_from: usize,
+    old_to: usize,
+    new_from: usize,
+    new_to: usize,
 }
 
 fn lines(old: &[&str], new: &[&str]) -> String {
-    let edits = edits(old, new);
-    let changed: Vec<usize> = (0..edits.len())
-        .filter(|index| !matches!(edits[*index], Edit::Keep(..)))
-        .collect();
+    if old == new || old.len().max(new.len()) > MOST_LINES {
+        return String::new();
+    }
     let mut out = String::new();
-    let mut next = 0;
-    while next < changed.len() {
-        // Changes that are close to each other are shown together.
-        let mut last = next;
-        while last + 1 < changed.len() && changed[last + 1] - changed[last] <= 2 * CONTEXT {
-            last += 1;
+    let mut group: Vec<Run> = Vec::new();
+    let runs = runs(old, new);
+    for (index, run) in runs.iter().enumerate() {
+        if !run.equal {
+            group.push(*run);
+            continue;
         }
-        let from = changed[next].saturating_sub(CONTEXT);
-        let to = (changed[last] + CONTEXT + 1).min(edits.len());
-        hunk(&edits[from..to], old, new, &mut out);
-        next = last + 1;
+        let length = run.old_to - run.old_from;
+        let (first, last) = (index == 0, index + 1 == runs.len());
+        if !first && (last || length > 2 * CONTEXT) {
+            let shown = length.min(CONTEXT);
+            group.push(Run {
+                old_to: run.old_from + shown,
+                new_to: run.new_from + shown,
+                ..*run
+            });
+            hunk(&std::mem::take(&mut group), old, new, &mut out);
+        }
+        if !last && (first || length > 2 * CONTEXT) {
+            let shown = length.min(CONTEXT);
+            group.push(Run {
+                old_from: run.old_to - shown,
+                new_from: run.new_to - shown,
+                ..*run
+            });
+        } else if !last {
+            group.push(*run);
+        }
+    }
+    if group.iter().any(|run| !run.equal) {
+        hunk(&group, old, new, &mut out);
     }
     out
 }
 
-fn hunk(edits: &[Edit], old: &[&str], new: &[&str], out: &mut String) {
-    let start = match edits[0] {
-        Edit::Keep(i, j) | Edit::Remove(i, j) | Edit::Add(i, j) => (i, j),
+fn hunk(runs: &[Run], old: &[&str], new: &[&str], out: &mut String) {
+    let (Some(first), Some(last)) = (runs.first(), runs.last()) else {
+        return;
     };
-    let removed = edits.iter().filter(|e| !matches!(e, Edit::Add(..))).count();
-    let added = edits
-        .iter()
-        .filter(|e| !matches!(e, Edit::Remove(..)))
-        .count();
     *out += &format!(
-        "@@ -{},{removed} +{},{added} @@\n",
-        start.0 + 1,
-        start.1 + 1
+        "@@ -{} +{} @@\n",
+        range(first.old_from, last.old_to),
+        range(first.new_from, last.new_to)
     );
-    for edit in edits {
-        let (sign, line) = match edit {
-            Edit::Keep(i, _) => (' ', old[*i]),
-            Edit::Remove(i, _) => ('-', old[*i]),
-            Edit::Add(_, j) => ('+', new[*j]),
-        };
-        out.push(sign);
-        *out += line;
-        out.push('\n');
+    let mut write = |sign: char, lines: &[&str]| {
+        for line in lines {
+            out.push(sign);
+            *out += line;
+            out.push('\n');
+        }
+    };
+    for run in runs {
+        let (before, after) = (
+            &old[run.old_from..run.old_to],
+            &new[run.new_from..run.new_to],
+        );
+        if run.equal {
+            write(' ', before);
+        } else {
+            write('-', before);
+            write('+', after);
+        }
     }
 }
 
-/// The shortest way from one list of lines to the other; what is taken away comes first.
-fn edits(old: &[&str], new: &[&str]) -> Vec<Edit> {
-    let prefix = old.iter().zip(new).take_while(|(a, b)| a == b).count();
-    let rest = old.len().min(new.len()) - prefix;
-    let suffix = old
-        .iter()
-        .rev()
-        .zip(new.iter().rev())
-        .take(rest)
-        .take_while(|(a, b)| a == b)
-        .count();
-    let (a, b) = (
-        &old[prefix..old.len() - suffix],
-        &new[prefix..new.len() - suffix],
-    );
-    let mut found: Vec<Edit> = (0..prefix).map(|index| Edit::Keep(index, index)).collect();
-    let common = common_lengths(a, b);
+fn range(from: usize, to: usize) -> String {
+    match to - from {
+        0 => format!("{from},0"),
+        1 => format!("{}", from + 1),
+        length => format!("{},{length}", from + 1),
+    }
+}
+
+/// The whole of both texts as runs, equal ones and others in turn.
+fn runs(old: &[&str], new: &[&str]) -> Vec<Run> {
+    let mut found = Vec::new();
     let (mut i, mut j) = (0, 0);
-    while i < a.len() || j < b.len() {
-        if i < a.len() && j < b.len() && a[i] == b[j] {
-            found.push(Edit::Keep(prefix + i, prefix + j));
-            (i, j) = (i + 1, j + 1);
-        } else if i < a.len() && (j == b.len() || common[i + 1][j] >= common[i][j + 1]) {
-            found.push(Edit::Remove(prefix + i, prefix + j));
-            i += 1;
-        } else {
-            found.push(Edit::Add(prefix + i, prefix + j));
-            j += 1;
+    let end = Match {
+        old: old.len(),
+        new: new.len(),
+        length: 0,
+    };
+    for block in matches(old, new).into_iter().chain([end]) {
+        if i < block.old || j < block.new {
+            found.push(Run {
+                equal: false,
+                old_from: i,
+                old_to: block.old,
+                new_from: j,
+                new_to: block.new,
+            });
+        }
+        (i, j) = (block.old + block.length, block.new + block.length);
+        if block.length > 0 {
+            found.push(Run {
+                equal: true,
+                old_from: block.old,
+                old_to: i,
+                new_from: block.new,
+                new_to: j,
+            });
         }
     }
-    let (i, j) = (old.len() - suffix, new.len() - suffix);
-    found.extend((0..suffix).map(|index| Edit::Keep(i + index, j + index)));
     found
 }
 
-/// For each pair of places, how many lines the rests have in common. Very different values are not compared.
-fn common_lengths(a: &[&str], b: &[&str]) -> Vec<Vec<u32>> {
-    let mut table = vec![vec![0; b.len() + 1]; a.len() + 1];
-    if a.len().saturating_mul(b.len()) > 4_000_000 {
-        return table;
+/// A run of lines that both texts have.
+#[derive(Clone, Copy)]
+struct Match {
+    old: usize,
+    new: usize,
+    length: usize,
+}
+
+/// What both texts have: the longest run, then the longest before and after it, and so on.
+///
+/// Upstream's library works like Python's `difflib`, and where lines could be matched in several ways its choice
+/// shows. So do its lines that are too common to begin a match with.
+fn matches(old: &[&str], new: &[&str]) -> Vec<Match> {
+    let mut places: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (index, line) in new.iter().enumerate() {
+        places.entry(line).or_default().push(index);
     }
-    for i in (0..a.len()).rev() {
-        for j in (0..b.len()).rev() {
-            table[i][j] = if a[i] == b[j] {
-                table[i + 1][j + 1] + 1
-            } else {
-                table[i + 1][j].max(table[i][j + 1])
-            };
+    if new.len() >= 200 {
+        let most = new.len() / 100 + 1;
+        places.retain(|_, places| places.len() <= most);
+    }
+    let mut found: Vec<Match> = Vec::new();
+    let mut open = vec![(0, old.len(), 0, new.len())];
+    while let Some((old_from, old_to, new_from, new_to)) = open.pop() {
+        let best = longest(old, new, &places, (old_from, old_to, new_from, new_to));
+        if best.length > 0 {
+            open.push((old_from, best.old, new_from, best.new));
+            open.push((
+                best.old + best.length,
+                old_to,
+                best.new + best.length,
+                new_to,
+            ));
+            found.push(best);
         }
     }
-    table
+    found.sort_by_key(|block| block.old);
+    // Runs that touch are one.
+    let mut joined: Vec<Match> = Vec::new();
+    for block in found {
+        match joined.last_mut() {
+            Some(last)
+                if last.old + last.length == block.old && last.new + last.length == block.new =>
+            {
+                last.length += block.length;
+            }
+            _ => joined.push(block),
+        }
+    }
+    joined
+}
+
+fn longest(
+    old: &[&str],
+    new: &[&str],
+    places: &HashMap<&str, Vec<usize>>,
+    (old_from, old_to, new_from, new_to): (usize, usize, usize, usize),
+) -> Match {
+    let mut best = Match {
+        old: old_from,
+        new: new_from,
+        length: 0,
+    };
+    // The length of the run that ends at a place of `new`, and at the line of `old` before.
+    let mut lengths: HashMap<usize, usize> = HashMap::new();
+    for (i, line) in old.iter().enumerate().take(old_to).skip(old_from) {
+        let mut next = HashMap::new();
+        let candidates = places.get(line).map_or(&[][..], Vec::as_slice);
+        for &j in candidates {
+            if j < new_from || j >= new_to {
+                continue;
+            }
+            let before = j.checked_sub(1).and_then(|before| lengths.get(&before));
+            let length = before.copied().unwrap_or(0) + 1;
+            next.insert(j, length);
+            if length > best.length {
+                best = Match {
+                    old: i + 1 - length,
+                    new: j + 1 - length,
+                    length,
+                };
+            }
+        }
+        lengths = next;
+    }
+    while best.old > old_from && best.new > new_from && old[best.old - 1] == new[best.new - 1] {
+        best.old -= 1;
+        best.new -= 1;
+        best.length += 1;
+    }
+    while best.old + best.length < old_to
+        && best.new + best.length < new_to
+        && old[best.old + best.length] == new[best.new + best.length]
+    {
+        best.length += 1;
+    }
+    best
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use serde_json::{Map, Value};
 
 use crate::field_errors::ErrorType;
+use crate::schema::internal_form;
+use crate::validation::diff;
 use crate::{At, FieldErrors, Object};
 
 const MAY_CHANGE: &str = "pod updates may not change fields other than `spec.containers[*].image`,\
@@ -67,98 +69,76 @@ pub fn pod(new: &Object, old: &Object, errors: &mut FieldErrors) {
     let (Some(now), Some(was)) = (new_spec.value(), old_spec.value()) else {
         return;
     };
-    let mut changes = Vec::new();
-    differences(
-        "spec",
-        Some(&settled(now, gated)),
-        Some(&settled(was, gated)),
-        &mut changes,
-    );
-    if !changes.is_empty() {
-        // Upstream shows a diff of its Go structs here.
-        errors.forbidden(&new_spec, format!("{MAY_CHANGE}\n{}", changes.join("\n")));
+    let definition = "io.k8s.api.core.v1.PodSpec";
+    let settled = internal_form(definition, Some(&settled(now, was, gated)));
+    let was = internal_form(definition, Some(was));
+    if settled != was {
+        let difference = diff::values(&was, &settled);
+        errors.forbidden(&new_spec, format!("{MAY_CHANGE}\n{difference}"));
     }
 }
 
-/// Most differences that a message shows.
-const SHOWN: usize = 5;
-
-/// Collects what differs, as lines of a diff.
-fn differences(path: &str, now: Option<&Value>, was: Option<&Value>, changes: &mut Vec<String>) {
-    if changes.len() >= SHOWN || now == was {
-        return;
-    }
-    match (now, was) {
-        (Some(Value::Object(now)), Some(Value::Object(was))) => {
-            let added = now.keys().filter(|key| !was.contains_key(*key));
-            for key in was.keys().chain(added) {
-                differences(
-                    &format!("{path}.{key}"),
-                    now.get(key),
-                    was.get(key),
-                    changes,
-                );
-            }
+/// The new spec with the old values of what may change.
+fn settled(now: &Value, was: &Value, gated: bool) -> Value {
+    let mut spec = now.as_object().cloned().unwrap_or_default();
+    let put_back = |spec: &mut Map<String, Value>, field: &str| match was.get(field) {
+        Some(value) => {
+            spec.insert(field.to_owned(), value.clone());
         }
-        (Some(Value::Array(now)), Some(Value::Array(was))) => {
-            for index in 0..now.len().max(was.len()) {
-                differences(
-                    &format!("{path}[{index}]"),
-                    now.get(index),
-                    was.get(index),
-                    changes,
-                );
-            }
+        None => {
+            spec.shift_remove(field);
         }
-        _ => {
-            let line = |sign: char, value: Option<&Value>| {
-                value.map(|value| format!("{sign} {path}: {value}"))
-            };
-            changes.extend(line('-', was));
-            changes.extend(line('+', now));
-        }
-    }
-}
-
-/// The spec without what may change.
-fn settled(spec: &Value, gated: bool) -> Value {
-    let mut spec = spec.as_object().cloned().unwrap_or_default();
+    };
     for field in ["activeDeadlineSeconds", "tolerations", "schedulingGates"] {
-        spec.shift_remove(field);
+        put_back(&mut spec, field);
     }
     if gated {
-        spec.shift_remove("nodeSelector");
-        forget_required_node_affinity(&mut spec);
+        put_back(&mut spec, "nodeSelector");
+        required_node_affinity(&mut spec, was);
     }
-    if spec
-        .get("terminationGracePeriodSeconds")
-        .and_then(Value::as_i64)
-        .is_some_and(|seconds| seconds <= 1)
-    {
-        spec.insert("terminationGracePeriodSeconds".to_owned(), Value::from(1));
+    let grace = |spec: &Value| spec["terminationGracePeriodSeconds"].as_i64();
+    if grace(now) == Some(1) && grace(was).is_some_and(|seconds| seconds < 0) {
+        put_back(&mut spec, "terminationGracePeriodSeconds");
     }
     for list in ["containers", "initContainers"] {
+        let mut index = 0;
         crate::object::each_object(&mut spec, list, |container| {
-            container.shift_remove("image");
+            if let Some(image) = was[list][index].get("image") {
+                container.insert("image".to_owned(), image.clone());
+            }
+            index += 1;
         });
     }
     Value::Object(spec)
 }
 
-fn forget_required_node_affinity(spec: &mut Map<String, Value>) {
-    let Some(affinity) = spec.get_mut("affinity").and_then(Value::as_object_mut) else {
+/// Puts back which nodes a gated Pod needs; nothing else of its affinity.
+fn required_node_affinity(spec: &mut Map<String, Value>, was: &Value) {
+    const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+    let before = was["affinity"]["nodeAffinity"].get(REQUIRED);
+    let had = |field: &str| was.pointer(field).is_some_and(Value::is_object);
+    if before.is_none() && !spec.contains_key("affinity") {
+        return;
+    }
+    let affinity = spec
+        .entry("affinity")
+        .or_insert_with(|| Value::Object(Map::new()));
+    let Some(affinity) = affinity.as_object_mut() else {
         return;
     };
-    if let Some(node) = affinity
-        .get_mut("nodeAffinity")
-        .and_then(Value::as_object_mut)
-    {
-        node.shift_remove("requiredDuringSchedulingIgnoredDuringExecution");
-        if node.is_empty() {
+    let node = affinity
+        .entry("nodeAffinity")
+        .or_insert_with(|| Value::Object(Map::new()));
+    if let Some(node) = node.as_object_mut() {
+        match before {
+            Some(before) => node.insert(REQUIRED.to_owned(), before.clone()),
+            None => node.shift_remove(REQUIRED),
+        };
+        if node.is_empty() && !had("/affinity/nodeAffinity") {
             affinity.shift_remove("nodeAffinity");
         }
     }
-    if affinity.is_empty() {
+    if affinity.is_empty() && !had("/affinity") {
         spec.shift_remove("affinity");
     }
 }
@@ -275,10 +255,10 @@ mod tests {
     #[test]
     fn other_changes_are_refused_and_shown() {
         let found = findings(|spec| spec["restartPolicy"] = json!("Never"));
-        let expected = format!(
-            "spec: Forbidden: {MAY_CHANGE}\n- spec.restartPolicy: \"Always\"\n+ spec.restartPolicy: \"Never\""
-        );
-        assert_eq!(found, [expected]);
+        let changed = "- \"RestartPolicy\": \"Always\",\n+ \"RestartPolicy\": \"Never\",\n";
+        assert_eq!(found.len(), 1);
+        assert!(found[0].starts_with(&format!("spec: Forbidden: {MAY_CHANGE}\n@@ ")));
+        assert!(found[0].contains(changed), "{}", found[0]);
         assert_eq!(
             findings(|spec| spec["tolerations"] = json!([])),
             [
