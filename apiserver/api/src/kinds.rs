@@ -4,9 +4,9 @@ use coracle_clock::Timestamp;
 use serde_json::Value;
 
 use crate::{
-    At, Object, Strategy, admissionregistration, apps, autoscaling, batch, certificates,
-    coordination, core, discovery, events, flowcontrol, networking, node, policy, rbac, resource,
-    scheduling, storage,
+    At, Object, Strategy, admissionregistration, apps, authentication, authorization, autoscaling,
+    batch, certificates, coordination, core, discovery, events, flowcontrol, networking, node,
+    policy, rbac, resource, scheduling, storage,
 };
 
 /// One served resource: everything that the generic handlers, discovery, tables and selectors need.
@@ -117,6 +117,13 @@ pub const FINALIZE: Subresource = Subresource {
     name: "finalize",
     kind: None,
     verbs: &["update"],
+};
+
+/// The verbs and shape of a ServiceAccount's `token`, which makes tokens.
+pub const TOKEN: Subresource = Subresource {
+    name: "token",
+    kind: Some(("authentication.k8s.io", "v1", "TokenRequest")),
+    verbs: &["create"],
 };
 
 /// The verbs and shape of a CertificateSigningRequest's `approval`, where it is approved or denied.
@@ -271,6 +278,36 @@ pub enum NameRule {
     Address,
 }
 
+/// The descriptor of a question to the server, which is answered and not stored. `names` are its plural and singular.
+pub const fn review(
+    group: &'static str,
+    kind: &'static str,
+    names: [&'static str; 2],
+    namespaced: bool,
+    strategy: &'static dyn Strategy,
+) -> Resource {
+    Resource {
+        group,
+        version: "v1",
+        kind,
+        plural: names[0],
+        singular: names[1],
+        short_names: &[],
+        categories: &[],
+        namespaced,
+        verbs: &["create"],
+        subresources: &[],
+        columns: &[NAME, AGE],
+        name_rule: NameRule::Subdomain,
+        generation: false,
+        create_on_update: false,
+        unconditional_update: false,
+        storage: Storage::None,
+        deprecation: None,
+        strategy,
+    }
+}
+
 impl Resource {
     /// `group/version`, or the version alone for the core group.
     pub fn api_version(&self) -> String {
@@ -412,6 +449,12 @@ static RESOURCES: &[&Resource] = &[
     &resource::v1::resource_claim::RESOURCE,
     &resource::v1::resource_claim_template::RESOURCE,
     &resource::v1::resource_slice::RESOURCE,
+    &authentication::v1::self_subject_review::RESOURCE,
+    &authentication::v1::token_review::RESOURCE,
+    &authorization::v1::local_subject_access_review::RESOURCE,
+    &authorization::v1::self_subject_access_review::RESOURCE,
+    &authorization::v1::self_subject_rules_review::RESOURCE,
+    &authorization::v1::subject_access_review::RESOURCE,
 ];
 
 /// The age of an object as kubectl prints it (`5s`, `3m20s`, `2d`), or `<unknown>`.

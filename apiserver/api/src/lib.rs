@@ -7,6 +7,8 @@
 pub mod admissionregistration;
 pub mod apply;
 pub mod apps;
+pub mod authentication;
+pub mod authorization;
 pub mod autoscaling;
 pub mod batch;
 pub mod certificates;

@@ -31,6 +31,7 @@ mod negotiate;
 mod openapi;
 mod options;
 mod request_info;
+mod reviews;
 mod selection;
 mod serve;
 mod server;

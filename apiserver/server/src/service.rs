@@ -47,9 +47,9 @@ use crate::request_info::RequestInfo;
 use crate::server::Server;
 use crate::status::{ApiError, Result};
 use crate::storage::Storage;
-use crate::subresources::{binding, connect, eviction, log, scale};
+use crate::subresources::{binding, connect, eviction, log, scale, token};
 use crate::verbs::{create, delete, get, list, patch, update, watch};
-use crate::{discovery, limits, openapi, table};
+use crate::{discovery, limits, openapi, reviews, table};
 
 /// Requests handled at once, long-running ones not counted; more are 429.
 const DEFAULT_MAX_IN_FLIGHT: usize = 600;
@@ -425,6 +425,10 @@ async fn write(server: &Arc<Server>, call: Call, body: Bytes) -> Result<Answer> 
         ("", "create") if is_bindings => binding::create(server, &call, body).await,
         ("binding", "create") => binding::create(server, &call, body).await,
         ("eviction", "create") => eviction::create(server, &call, body).await,
+        ("token", "create") => token::create(server, &call, body).await,
+        ("", "create") if call.resource.storage == coracle_api::kinds::Storage::None => {
+            reviews::create(server, &call, body).await
+        }
         ("", "create") => create::create(server, &call, body).await,
         ("", "delete") => delete::delete(server, &call, body).await,
         ("", "deletecollection") => delete::delete_collection(server, &call, body).await,
@@ -448,6 +452,10 @@ fn check_method(
     subresource: Option<&Subresource>,
 ) -> Result<()> {
     let is_bindings = info.resource == "bindings";
+    if resource.storage == coracle_api::kinds::Storage::None && !info.name.is_empty() {
+        // Questions have no names.
+        return Err(ApiError::unknown_path());
+    }
     let allowed = match subresource {
         Some(subresource) => subresource.verbs.contains(&info.verb),
         None if is_bindings => info.verb == "create" && info.name.is_empty(),

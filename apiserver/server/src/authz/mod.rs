@@ -4,6 +4,7 @@
 //! health and version. The refusal is worded as upstream words it.
 
 use async_trait::async_trait;
+use serde_json::{Value, json};
 
 use crate::authn::{Identity, MASTERS};
 use crate::request_info::RequestInfo;
@@ -25,6 +26,22 @@ pub enum Decision {
 pub trait Authorizer: Send + Sync {
     /// Decides on one request.
     async fn authorize(&self, identity: &Identity, request: &RequestInfo) -> Decision;
+
+    /// All that this authorizer lets somebody do in a namespace.
+    async fn rules(&self, _identity: &Identity, _namespace: &str) -> Rules {
+        Rules::default()
+    }
+}
+
+/// What somebody may do, as `SelfSubjectRulesReview` tells it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rules {
+    /// Rules about resources.
+    pub resources: Vec<Value>,
+    /// Rules about other paths.
+    pub others: Vec<Value>,
+    /// Whether there may be more than is told.
+    pub incomplete: bool,
 }
 
 /// Administrators and our own components may do everything; anybody may read health and version.
@@ -41,6 +58,20 @@ const COMPONENTS: &[&str] = &[
 
 #[async_trait]
 impl Authorizer for BuiltinAuthorizer {
+    async fn rules(&self, identity: &Identity, _namespace: &str) -> Rules {
+        let all = json!(["*"]);
+        let public = json!({"verbs": ["get"], "nonResourceURLs": PUBLIC});
+        let mut rules = Rules {
+            others: vec![public],
+            ..Rules::default()
+        };
+        if identity.is_in(MASTERS) || is_component(identity) {
+            rules.resources = vec![json!({"verbs": all, "apiGroups": all, "resources": all})];
+            rules.others = vec![json!({"verbs": all, "nonResourceURLs": all})];
+        }
+        rules
+    }
+
     async fn authorize(&self, identity: &Identity, request: &RequestInfo) -> Decision {
         if identity.is_in(MASTERS) || is_component(identity) || is_public(request) {
             Decision::Allow
@@ -73,6 +104,18 @@ fn is_public(request: &RequestInfo) -> bool {
             }))
 }
 
+/// What [`is_public`] comes to, as a rule says it.
+const PUBLIC: &[&str] = &[
+    "/healthz",
+    "/healthz/*",
+    "/livez",
+    "/livez/*",
+    "/readyz",
+    "/readyz/*",
+    "/version",
+    "/version/",
+];
+
 /// The authorizers in order.
 pub struct Authorization {
     authorizers: Vec<Box<dyn Authorizer>>,
@@ -90,19 +133,48 @@ impl Authorization {
         identity: &Identity,
         request: &RequestInfo,
     ) -> Result<(), ApiError> {
+        match self.decide(identity, request).await {
+            Decision::Allow => Ok(()),
+            Decision::Deny(reason) | Decision::NoOpinion(reason) => {
+                Err(refusal(identity, request, &reason))
+            }
+        }
+    }
+
+    /// What the authorizers say together, with all their reasons.
+    pub async fn decide(&self, identity: &Identity, request: &RequestInfo) -> Decision {
         let mut reasons = Vec::new();
+        let mut denied = false;
         for authorizer in &self.authorizers {
             match authorizer.authorize(identity, request).await {
-                Decision::Allow => return Ok(()),
+                Decision::Allow => return Decision::Allow,
                 Decision::Deny(reason) => {
                     reasons.push(reason);
+                    denied = true;
                     break;
                 }
                 Decision::NoOpinion(reason) => reasons.push(reason),
             }
         }
         reasons.retain(|reason| !reason.is_empty());
-        Err(refusal(identity, request, &reasons.join(", ")))
+        let reasons = reasons.join(", ");
+        if denied {
+            Decision::Deny(reasons)
+        } else {
+            Decision::NoOpinion(reasons)
+        }
+    }
+
+    /// All that somebody may do in a namespace.
+    pub async fn rules(&self, identity: &Identity, namespace: &str) -> Rules {
+        let mut all = Rules::default();
+        for authorizer in &self.authorizers {
+            let rules = authorizer.rules(identity, namespace).await;
+            all.resources.extend(rules.resources);
+            all.others.extend(rules.others);
+            all.incomplete |= rules.incomplete;
+        }
+        all
     }
 }
 

@@ -7,3 +7,4 @@ pub(crate) mod eviction;
 pub(crate) mod log;
 mod proxy;
 pub(crate) mod scale;
+pub(crate) mod token;

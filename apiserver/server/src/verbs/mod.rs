@@ -31,7 +31,7 @@ fn time_to_live(resource: &Resource) -> Option<Duration> {
 }
 
 /// Fills in the defaults of a decoded object.
-fn set_defaults(object: &mut Object, resource: &Resource) {
+pub(crate) fn set_defaults(object: &mut Object, resource: &Resource) {
     defaults::apply(object, &Expected::of(resource).schema());
     resource.strategy.default(object);
 }

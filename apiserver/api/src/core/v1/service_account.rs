@@ -1,6 +1,6 @@
 //! ServiceAccount: an identity for the processes of Pods.
 
-use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, Storage};
+use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, Storage, TOKEN};
 use crate::{Resource, Strategy};
 
 /// What the pipeline knows of serviceaccounts.
@@ -14,7 +14,7 @@ pub static RESOURCE: Resource = Resource {
     categories: &[],
     namespaced: true,
     verbs: ALL_VERBS,
-    subresources: &[],
+    subresources: &[TOKEN],
     columns: COLUMNS,
     name_rule: NameRule::Subdomain,
     generation: false,

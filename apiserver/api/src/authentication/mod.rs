@@ -1,0 +1,3 @@
+//! `authentication.k8s.io`: who somebody is.
+
+pub mod v1;

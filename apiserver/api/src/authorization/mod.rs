@@ -1,0 +1,3 @@
+//! `authorization.k8s.io`: what somebody may do.
+
+pub mod v1;
