@@ -29,8 +29,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{
-    Admission, AdmissionChain, DefaultIngressClass, NamespaceLifecycle, PodDefaults,
-    RuntimeClassAdmission, ServiceAccountAdmission, StorageObjectInUseProtection,
+    Admission, AdmissionChain, DefaultIngressClass, DefaultStorageClass, DefaultTolerationSeconds,
+    NamespaceLifecycle, Priority, RuntimeClassAdmission, ServiceAccountAdmission,
+    StorageObjectInUseProtection, TaintNodesByCondition,
 };
 use crate::allocate::{Allocators, ServiceRanges};
 use crate::answer::{Answer, settle};
@@ -99,7 +100,10 @@ impl Config {
             admission: vec![
                 Box::new(NamespaceLifecycle),
                 Box::new(ServiceAccountAdmission),
-                Box::new(PodDefaults),
+                Box::new(TaintNodesByCondition),
+                Box::new(Priority),
+                Box::new(DefaultTolerationSeconds),
+                Box::new(DefaultStorageClass),
                 Box::new(StorageObjectInUseProtection),
                 Box::new(RuntimeClassAdmission),
                 Box::new(DefaultIngressClass),

@@ -7,21 +7,27 @@
 //! One step is one file. Steps run in the order in which the pipeline was given them.
 
 mod default_ingress_class;
+mod default_storage_class;
 mod lifecycle;
-mod pod_defaults;
+mod priority;
 mod runtime_class;
 mod service_account;
 mod storage_protection;
+mod taint_nodes;
+mod toleration_seconds;
 
 use async_trait::async_trait;
 use coracle_api::{Object, Resource};
 
 pub use default_ingress_class::DefaultIngressClass;
+pub use default_storage_class::DefaultStorageClass;
 pub use lifecycle::{NamespaceLifecycle, PROTECTED_NAMESPACES};
-pub use pod_defaults::PodDefaults;
+pub use priority::Priority;
 pub use runtime_class::RuntimeClassAdmission;
 pub use service_account::ServiceAccountAdmission;
 pub use storage_protection::StorageObjectInUseProtection;
+pub use taint_nodes::TaintNodesByCondition;
+pub use toleration_seconds::DefaultTolerationSeconds;
 
 use crate::authn::Identity;
 use crate::server::Server;
@@ -58,6 +64,14 @@ pub struct Attributes<'a> {
     pub old: Option<&'a Object>,
     /// Lookups.
     pub server: &'a Server,
+}
+
+impl Attributes<'_> {
+    /// Whether this is about whole objects of that resource.
+    pub fn is(&self, group: &str, plural: &str) -> bool {
+        (self.resource.group, self.resource.plural) == (group, plural)
+            && self.subresource.is_empty()
+    }
 }
 
 /// One step of admission.
