@@ -1,5 +1,7 @@
 //! Values as Go prints the structs that upstream validates.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use super::{FieldSchema, SchemaKind, SchemaRef, zero};
@@ -32,6 +34,7 @@ pub fn go_form(value: &Value, schema: &SchemaRef) -> Value {
             }
             match schema.definition_name() {
                 Some("io.k8s.api.core.v1.PodSpec") => pod_spec(fields),
+                Some("io.k8s.api.core.v1.Volume") => volume(fields),
                 Some("io.k8s.api.core.v1.PodSecurityContext") => reorder(fields, SECURITY_CONTEXT),
                 _ => Value::Object(fields),
             }
@@ -42,8 +45,10 @@ pub fn go_form(value: &Value, schema: &SchemaRef) -> Value {
         },
         (SchemaKind::Map, Value::Object(map)) => match schema.elem() {
             Some(elem) => {
-                let entries = map
-                    .iter()
+                // Go writes maps sorted.
+                let entries: BTreeMap<&String, &Value> = map.iter().collect();
+                let entries = entries
+                    .into_iter()
                     .map(|(key, value)| (key.clone(), go_form(value, &elem)));
                 Value::Object(entries.collect())
             }
@@ -123,6 +128,22 @@ fn pod_spec(mut fields: Map<String, Value>) -> Value {
         *given = context;
     }
     reorder(fields, POD_SPEC)
+}
+
+/// One source of a volume has another place in the internal type.
+fn volume(mut fields: Map<String, Value>) -> Value {
+    let Some(quobyte) = fields.shift_remove("Quobyte") else {
+        return Value::Object(fields);
+    };
+    let mut sorted = Map::new();
+    for (name, value) in fields {
+        let before = name == "RBD";
+        sorted.insert(name, value);
+        if before {
+            sorted.insert("Quobyte".to_owned(), quobyte.clone());
+        }
+    }
+    Value::Object(sorted)
 }
 
 /// The fields in that order; what it doesn't name comes last.
