@@ -5,6 +5,7 @@
 //! latency  a created Pod (or Deployment) ─▶ Ready, the module already compiled
 //! idle     memory, processor time and wake-ups while the guestbook runs and nobody asks
 //! api      processor time per GET and per durable create, creates per second beside fdatasync
+//! scale    lists of 10,000 objects, delivery of events, memory per object
 //! ```
 //!
 //! It stands outside the cluster: it starts the built binary as a user would, on loopback and with a
@@ -23,6 +24,7 @@ mod idle;
 mod kubeconfig;
 mod latency;
 mod process;
+mod scale;
 mod start;
 
 use std::path::PathBuf;
@@ -99,6 +101,13 @@ enum Command {
         #[arg(long, requires = "kubeconfig")]
         pid: Vec<u32>,
     },
+    /// Lists of 10,000 objects, delivery of events alone and among 1,000 watchers, memory per object
+    Scale {
+        #[command(flatten)]
+        binary: BinaryArgs,
+        #[command(flatten)]
+        scale: scale::Scale,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -166,6 +175,9 @@ async fn run(cli: Cli) -> Result<()> {
         }
         Command::Idle { binary, seconds } => {
             idle::measure(&binary.find()?, seconds, &clock, &mut report).await?;
+        }
+        Command::Scale { binary, scale } => {
+            scale::measure(&binary.find()?, &scale, &clock, &mut report).await?;
         }
         Command::Api {
             binary,
