@@ -1,0 +1,103 @@
+//! Where an answer differs from the recorded one.
+
+use std::fmt;
+
+use serde_json::Value;
+
+/// One place at which the recorded answer and this server's differ.
+pub(crate) struct Difference {
+    /// Method and path of the request.
+    pub(crate) request: String,
+    /// The place in the answer, such as `body.metadata.name`.
+    pub(crate) place: String,
+    /// What upstream answered there.
+    pub(crate) want: Option<Value>,
+    /// What this server answered there.
+    pub(crate) got: Option<Value>,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            request,
+            place,
+            want,
+            got,
+        } = self;
+        let (want, got) = (clip(want.as_ref(), 120), clip(got.as_ref(), 120));
+        write!(out, "{request}: {place}: want {want}, got {got}")
+    }
+}
+
+impl Difference {
+    /// On several lines, with room for long values.
+    pub(crate) fn in_full(&self) -> String {
+        let Self {
+            request,
+            place,
+            want,
+            got,
+        } = self;
+        let (want, got) = (clip(want.as_ref(), 2000), clip(got.as_ref(), 2000));
+        format!("{request}: {place}\n  want {want}\n  got  {got}")
+    }
+}
+
+fn clip(value: Option<&Value>, length: usize) -> String {
+    let text = value.map_or_else(|| "nothing".to_owned(), Value::to_string);
+    match text.char_indices().nth(length) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+/// Collects the places at which `want` and `got` differ. Numbers are compared with their types, objects without their
+/// order.
+pub(crate) fn compare(want: &Value, got: &Value, place: &str, found: &mut Vec<Difference>) {
+    let mut differs = |place: String, want: Option<&Value>, got: Option<&Value>| {
+        found.push(Difference {
+            request: String::new(),
+            place,
+            want: want.cloned(),
+            got: got.cloned(),
+        });
+    };
+    match (want, got) {
+        (Value::Object(want), Value::Object(got)) => {
+            let mut keys: Vec<&String> = want.keys().chain(got.keys()).collect();
+            keys.sort();
+            keys.dedup();
+            for key in keys {
+                let place = if place.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{place}.{key}")
+                };
+                match (want.get(key), got.get(key)) {
+                    (Some(want), Some(got)) => compare(want, got, &place, found),
+                    (want, got) => found.push(Difference {
+                        request: String::new(),
+                        place,
+                        want: want.cloned(),
+                        got: got.cloned(),
+                    }),
+                }
+            }
+        }
+        (Value::Array(want), Value::Array(got)) => {
+            if want.len() != got.len() {
+                let lengths = (Value::from(want.len()), Value::from(got.len()));
+                differs(
+                    format!("{place}.length"),
+                    Some(&lengths.0),
+                    Some(&lengths.1),
+                );
+            }
+            for (index, (want, got)) in want.iter().zip(got).enumerate() {
+                compare(want, got, &format!("{place}[{index}]"), found);
+            }
+        }
+        (want, got) if want != got => differs(place.to_owned(), Some(want), Some(got)),
+        _ => {}
+    }
+}
