@@ -6,6 +6,7 @@ mod applies;
 mod bad_input;
 mod connects;
 mod deletes;
+mod history;
 mod load;
 mod reads;
 mod serving;
