@@ -358,8 +358,7 @@ fn without_suffixes(text: &str, base: &str) -> String {
             .chars()
             .take_while(|character| GENERATED.contains(*character))
             .count();
-        let begins =
-            !before.ends_with(is_part) && !(before.is_empty() && stable.ends_with(is_part));
+        let begins = !(before.ends_with(is_part) || before.is_empty() && stable.ends_with(is_part));
         let ends = suffix >= LENGTH && !after[LENGTH..].starts_with(is_part);
         stable += before;
         stable += base;

@@ -279,7 +279,9 @@ impl<'a> Replay<'a> {
             }
         }
         let mut request = Request::builder().method(&*step.method).uri(&target);
-        request.headers_mut().map(|place| *place = headers);
+        if let Some(place) = request.headers_mut() {
+            *place = headers;
+        }
         let request = request.body(Full::from(body));
         request.map_err(|error| format!("{target}: {error}"))
     }

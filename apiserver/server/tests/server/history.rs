@@ -53,13 +53,16 @@ struct Written {
     content: Option<String>,
 }
 
+/// The objects at one revision: name → revision, content.
+type State = BTreeMap<String, (u64, String)>;
+
 /// What one client knows.
 #[derive(Default)]
 struct Notes {
     attempted: HashSet<String>,
     written: Vec<Written>,
-    /// Revision of the list, and what it showed: name → revision, content.
-    lists: Vec<(u64, BTreeMap<String, (u64, String)>)>,
+    /// The revision of each list, and what it showed.
+    lists: Vec<(u64, State)>,
 }
 
 /// An event as a watcher saw it.
@@ -117,7 +120,7 @@ fn judge(start: u64, events: &[Event], notes: &[Notes]) {
         lists.entry(*revision).or_default().push(shown);
     }
 
-    let mut model: BTreeMap<String, (u64, String)> = BTreeMap::new();
+    let mut model = State::new();
     let (mut last, mut found) = (start, 0);
     for event in events {
         assert!(event.revision > last, "{event:?} comes after {last}");
@@ -237,7 +240,7 @@ async fn client(server: Arc<TestServer>, clock: Clock, id: usize, operations: us
     notes
 }
 
-fn shown(list: &Value) -> BTreeMap<String, (u64, String)> {
+fn shown(list: &Value) -> State {
     let items = list["items"].as_array().expect("a list has items");
     items
         .iter()
