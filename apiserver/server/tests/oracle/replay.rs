@@ -65,6 +65,9 @@ impl TestServer {
         api.bootstrap_namespaces()
             .await
             .expect("namespaces are made");
+        api.bootstrap_priority_classes()
+            .await
+            .expect("priority classes are made");
         let address = ServiceRanges::default().api_server();
         let endpoint = IpAddr::from([10, 240, 0, 1]);
         api.bootstrap_kubernetes_service(address.into(), endpoint, 6443)
