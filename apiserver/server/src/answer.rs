@@ -1,6 +1,7 @@
 //! Answers: status, representation, warnings; and how they become an HTTP response.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use coracle_api::apps::v1::daemon_set::TEMPLATE_GENERATION;
 use coracle_api::schema::SchemaRef;
 use coracle_api::{Object, protobuf};
 use coracle_clock::Timestamp;
@@ -392,11 +393,19 @@ fn without_type(mut object: Object) -> Value {
 
 /// `PartialObjectMetadata`.
 pub(crate) fn partial(object: &Object, version: &str) -> Value {
-    let metadata = object
+    let mut metadata = object
         .root()
         .get("metadata")
         .cloned()
         .unwrap_or_else(|| json!({}));
+    // Upstream adds this annotation when it writes a DaemonSet, and here it does not write one.
+    if let Some(Value::Object(annotations)) = metadata.get_mut("annotations")
+        && annotations.shift_remove(TEMPLATE_GENERATION).is_some()
+        && annotations.is_empty()
+        && let Some(metadata) = metadata.as_object_mut()
+    {
+        metadata.shift_remove("annotations");
+    }
     json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata})
 }
 

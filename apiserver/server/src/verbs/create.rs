@@ -122,6 +122,7 @@ pub(crate) async fn store(
             .cloned()
             .chain(warnings(resource, &object, None))
             .collect::<Vec<_>>();
+        resource.strategy.read_back(&mut object);
         if options.dry_run {
             if let Some(existing) = server.storage.get(resource, &key).await? {
                 return Err(taken(call, &existing.object()));
@@ -131,7 +132,6 @@ pub(crate) async fn store(
             let answer = Answer::object(call, status, Shown::Object(&shown), now);
             return Ok(answer.with_warnings(warned));
         }
-        resource.strategy.read_back(&mut object);
         match server
             .storage
             .create(resource, &key, &object, time_to_live(resource))

@@ -54,9 +54,13 @@ pub(crate) async fn delete(server: &Server, call: &Call, body: Bytes) -> Result<
     if let Some(why) = call.resource.strategy.refuse_deletion(call.name()) {
         return Err(ApiError::forbidden(call.resource, call.name(), why));
     }
-    let deleted = delete_one(server, call, call.namespace(), call.name(), &options).await?;
     let resource = call.resource;
     let warnings = unsaid(resource, &options);
+    let deleted = delete_one(server, call, call.namespace(), call.name(), &options).await;
+    let deleted = match deleted {
+        Ok(deleted) => deleted,
+        Err(error) => return Ok(Answer::from(error).with_warnings(warnings)),
+    };
     if deleted.gone && !RETURN_DELETED.contains(&resource.plural) {
         let mut details = json!({"name": call.name()});
         if !resource.group.is_empty() {

@@ -37,7 +37,7 @@ pub static RESOURCE: Resource = Resource {
 };
 
 /// Where clients of old versions find how often the template has changed; the server alone writes it.
-const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+pub const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 /// DaemonSet: one Pod on every node that it selects.
 pub struct DaemonSet;

@@ -52,7 +52,9 @@ impl Strategy for LimitRange {
             let parts = [0..8, 8..12, 12..16, 16..20, 20..32]
                 .map(|part| digits.get(part).unwrap_or_default());
             let name = parts.join("-");
-            new.metadata_mut().insert("name".to_owned(), name.into());
+            let metadata = new.metadata_mut();
+            metadata.shift_remove("name");
+            metadata.shift_insert(0, "name".to_owned(), name.into());
         }
     }
 
