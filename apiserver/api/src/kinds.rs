@@ -4,9 +4,9 @@ use coracle_clock::Timestamp;
 use serde_json::Value;
 
 use crate::{
-    At, Object, Strategy, admissionregistration, apps, authentication, authorization, autoscaling,
-    batch, certificates, coordination, core, discovery, events, flowcontrol, networking, node,
-    policy, rbac, resource, scheduling, storage,
+    At, Object, Strategy, admissionregistration, apiextensions, apiregistration, apps,
+    authentication, authorization, autoscaling, batch, certificates, coordination, core, discovery,
+    events, flowcontrol, networking, node, policy, rbac, resource, scheduling, storage,
 };
 
 /// One served resource: everything that the generic handlers, discovery, tables and selectors need.
@@ -455,6 +455,8 @@ static RESOURCES: &[&Resource] = &[
     &authorization::v1::self_subject_access_review::RESOURCE,
     &authorization::v1::self_subject_rules_review::RESOURCE,
     &authorization::v1::subject_access_review::RESOURCE,
+    &apiextensions::v1::custom_resource_definition::RESOURCE,
+    &apiregistration::v1::api_service::RESOURCE,
 ];
 
 /// The age of an object as kubectl prints it (`5s`, `3m20s`, `2d`), or `<unknown>`.

@@ -5,6 +5,8 @@
 //! line in [`kinds`]. Nothing here does I/O, waits, or reads a clock.
 
 pub mod admissionregistration;
+pub mod apiextensions;
+pub mod apiregistration;
 pub mod apply;
 pub mod apps;
 pub mod authentication;

@@ -228,7 +228,7 @@ fn check_type(kind: &str, api_version: &str, expected: Expected) -> Result<()> {
             "apps/v1beta1" | "apps/v1beta2" | "extensions/v1beta1"
         );
     if !old_scale && SchemaRef::for_kind(group, version, kind).is_none() {
-        let message = unregistered(kind, api_version);
+        let message = unregistered(kind, api_version, expected.group);
         return Err(ApiError::bad_request(format!(
             "{kind} in version {version:?} cannot be handled as a {}: {message}",
             expected.kind
@@ -252,10 +252,17 @@ fn check_type(kind: &str, api_version: &str, expected: Expected) -> Result<()> {
     )))
 }
 
-fn unregistered(kind: &str, api_version: &str) -> String {
-    format!(
-        "no kind {kind:?} is registered for version {api_version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
-    )
+/// Where upstream registers the kinds of a group, as its messages say it.
+fn scheme(group: &str) -> &'static str {
+    match group {
+        "apiextensions.k8s.io" => "k8s.io/apiextensions-apiserver/pkg/apiserver/apiserver.go:55",
+        _ => "pkg/api/legacyscheme/scheme.go:30",
+    }
+}
+
+fn unregistered(kind: &str, api_version: &str, asked: &str) -> String {
+    let scheme = scheme(asked);
+    format!("no kind {kind:?} is registered for version {api_version:?} in scheme {scheme:?}")
 }
 
 /// What is wrong with the type of an object that a patch has changed to one that nobody knows.
@@ -264,7 +271,7 @@ pub(crate) fn unknown_type(value: &Value) -> Option<String> {
     let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
     let known = SchemaRef::for_kind(group, version, &kind).is_some();
     (!known && !kind.is_empty() && !api_version.is_empty())
-        .then(|| unregistered(&kind, &api_version))
+        .then(|| unregistered(&kind, &api_version, group))
 }
 
 /// Decodes a protobuf body of the given kind into its JSON form.

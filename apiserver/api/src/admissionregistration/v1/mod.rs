@@ -11,7 +11,7 @@ mod policy;
 pub mod validating_admission_policy;
 pub mod validating_admission_policy_binding;
 pub mod validating_webhook_configuration;
-mod webhook;
+pub(crate) mod webhook;
 
 #[cfg(test)]
 mod tests;
