@@ -1,7 +1,7 @@
 //! Addresses and node ports of Services, handed out between validation and the store.
 //!
-//! Addresses are claimed as [objects](addresses). Which node ports are taken lives in memory, rebuilt from the stored
-//! Services at the start. A [`Reservation`] is kept or undone, so a failed write leaks nothing.
+//! Addresses are claimed as objects (`addresses`). Which node ports are taken lives in memory, rebuilt from the stored
+//! Services at the start. A `Reservation` is kept or undone, so a failed write leaks nothing.
 
 mod addresses;
 mod node_ports;
