@@ -44,16 +44,10 @@ static TIME: LazyLock<Regex> = LazyLock::new(|| {
 });
 static UID: LazyLock<Regex> =
     LazyLock::new(|| regex(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"));
-static IN_MESSAGES: LazyLock<[(Regex, &str); 3]> = LazyLock::new(|| {
-    [
-        (
-            regex(r"(too old resource version: \S+ \()\d+\)"),
-            "${1}<rv>)",
-        ),
-        (regex(r"(current: )\d+"), "${1}<rv>"),
-        (regex(r"\b\d{3,9}\)"), "<rv>)"),
-    ]
-});
+/// Where messages say which version is the newest, whoever made it.
+static NEWEST: LazyLock<Regex> =
+    LazyLock::new(|| regex(r"(current: |too old resource version: \S+ \()\d+"));
+static VERSION_AT_END: LazyLock<Regex> = LazyLock::new(|| regex(r"\b\d{3,9}\)"));
 static VERSIONS: LazyLock<Regex> = LazyLock::new(|| regex("(?i)resource ?version"));
 static AGE: LazyLock<Regex> = LazyLock::new(|| regex(r"^(\d+[smhdy])+$"));
 static PORT: LazyLock<Regex> = LazyLock::new(|| regex(r":(\d{5})/"));
@@ -159,15 +153,12 @@ impl<'a> Normaliser<'a> {
         if !VERSIONS.is_match(&text) {
             return text;
         }
+        text = NEWEST.replace_all(&text, "${1}<rv>").into_owned();
         for (version, stable) in &self.versions {
-            text = regex(&format!(r"\b{version}\b"))
-                .replace_all(&text, stable)
-                .into_owned();
+            let version = regex(&format!(r"\b{version}\b"));
+            text = version.replace_all(&text, stable).into_owned();
         }
-        for (pattern, stable) in &*IN_MESSAGES {
-            text = pattern.replace_all(&text, *stable).into_owned();
-        }
-        text
+        VERSION_AT_END.replace_all(&text, "<rv>)").into_owned()
     }
 
     /// First pass: fields that are different in every run because of what they are.
