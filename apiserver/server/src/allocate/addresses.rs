@@ -8,6 +8,7 @@
 //! So two writers never get one address, whatever they remember, and everybody can see who holds what. A crash between
 //! the two writes leaves a claim without its Service; the next start takes it back.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -17,7 +18,6 @@ use coracle_api::{FieldErrors, Object, Resource};
 use serde_json::json;
 
 use super::range::AddressRange;
-use crate::cache::Entry;
 use crate::metadata;
 use crate::server::Server;
 use crate::status::{ApiError, Result};
@@ -96,36 +96,44 @@ pub(super) async fn release(server: &Server, address: Ipv4Addr, service: &Object
 }
 
 /// Makes claims and Services agree: a Service without its claim gets one, a claim without its Service goes.
+///
+/// Where they agree already, as after every ordinary stop, nothing is written.
 pub(super) async fn repair(server: &Server, services: &[Object]) {
     let Ok(resource) = resource(server) else {
         return;
     };
+    let Ok(cache) = server.storage.cache(resource) else {
+        return;
+    };
+    let mut holders: HashMap<String, &Object> = HashMap::new();
     for service in services {
         let Some(address) = address_of(service) else {
             continue;
         };
-        match create(server, address, service).await {
-            Ok(true) => tracing::debug!(%address, "claimed the address of a stored Service"),
-            Ok(false) if held_by(server, address, service).await => {}
-            Ok(false) => {
-                let name = format!("{}/{}", service.namespace(), service.name());
-                tracing::warn!(%address, service = name, "two Services hold one address");
-            }
-            Err(error) => tracing::warn!(%error, %address, "failed to claim an address"),
+        let held = cache.get(&address.to_string());
+        let disputed = match held {
+            Some(claim) => !is_claim_of(&claim.object(), service),
+            None => match create(server, address, service).await {
+                Ok(created) => !created,
+                Err(error) => {
+                    tracing::warn!(%error, %address, "failed to claim an address");
+                    continue;
+                }
+            },
+        };
+        if disputed {
+            let name = format!("{}/{}", service.namespace(), service.name());
+            tracing::warn!(%address, service = name, "two Services hold one address");
+        } else {
+            holders.insert(address.to_string(), service);
         }
     }
-    let claims = match server.storage.cache(resource) {
-        Ok(cache) => cache.list("", 0).entries,
-        Err(_) => return,
-    };
-    for entry in claims {
+    for entry in cache.list("", 0).entries {
         let claim = entry.object();
         let ours = claim.at("metadata.labels").entry(MANAGED_BY.0).str() == MANAGED_BY.1;
-        let in_use = services.iter().any(|service| {
-            is_claim_of(&claim, service)
-                && address_of(service).is_some_and(|address| address.to_string() == claim.name())
-        });
-        if ours && !in_use {
+        let in_use = holders.get(claim.name());
+        if ours && !in_use.is_some_and(|service| is_claim_of(&claim, service)) {
+            // Somebody who changed it meanwhile knows better; the next start looks again.
             let _ = server
                 .storage
                 .delete(resource, &entry.key, entry.revision)
@@ -216,19 +224,6 @@ async fn create(server: &Server, address: Ipv4Addr, service: &Object) -> Result<
         Err(WriteError::Conflict) => Ok(false),
         Err(WriteError::Other(error)) => Err(error),
     }
-}
-
-async fn held_by(server: &Server, address: Ipv4Addr, service: &Object) -> bool {
-    let Ok(resource) = resource(server) else {
-        return false;
-    };
-    let claim: Option<Arc<Entry>> = server
-        .storage
-        .get(resource, &address.to_string())
-        .await
-        .ok()
-        .flatten();
-    claim.is_some_and(|claim| is_claim_of(&claim.object(), service))
 }
 
 fn is_claim_of(claim: &Object, service: &Object) -> bool {
