@@ -98,6 +98,9 @@ impl Caches {
 
     /// The resource whose version the objects of `resource` are stored in.
     pub fn stored(&self, resource: &'static Resource) -> &'static Resource {
+        if resource.storage == Storage::Own {
+            return resource;
+        }
         let caches = self.by_prefix.get(&resource.prefix());
         caches
             .into_iter()
