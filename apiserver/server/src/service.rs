@@ -29,9 +29,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{
-    Admission, AdmissionChain, DefaultIngressClass, DefaultStorageClass, DefaultTolerationSeconds,
-    NamespaceLifecycle, Priority, RuntimeClassAdmission, ServiceAccountAdmission,
-    StorageObjectInUseProtection, TaintNodesByCondition,
+    Admission, AdmissionChain, DefaultClass, DefaultTolerationSeconds, NamespaceLifecycle,
+    Priority, RuntimeClassAdmission, ServiceAccountAdmission, StorageObjectInUseProtection,
+    TaintNodesByCondition,
 };
 use crate::allocate::{Allocators, ServiceRanges};
 use crate::answer::{Answer, settle};
@@ -103,10 +103,10 @@ impl Config {
                 Box::new(TaintNodesByCondition),
                 Box::new(Priority),
                 Box::new(DefaultTolerationSeconds),
-                Box::new(DefaultStorageClass),
+                Box::new(DefaultClass::STORAGE),
                 Box::new(StorageObjectInUseProtection),
                 Box::new(RuntimeClassAdmission),
-                Box::new(DefaultIngressClass),
+                Box::new(DefaultClass::INGRESS),
             ],
             service_ranges: ServiceRanges::default(),
             dialer: Arc::new(NoNodes),

@@ -6,8 +6,7 @@
 //!
 //! One step is one file. Steps run in the order in which the pipeline was given them.
 
-mod default_ingress_class;
-mod default_storage_class;
+mod default_class;
 mod lifecycle;
 mod priority;
 mod runtime_class;
@@ -19,8 +18,7 @@ mod toleration_seconds;
 use async_trait::async_trait;
 use coracle_api::{Object, Resource};
 
-pub use default_ingress_class::DefaultIngressClass;
-pub use default_storage_class::DefaultStorageClass;
+pub use default_class::DefaultClass;
 pub use lifecycle::{NamespaceLifecycle, PROTECTED_NAMESPACES};
 pub use priority::Priority;
 pub use runtime_class::RuntimeClassAdmission;
