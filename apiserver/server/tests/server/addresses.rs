@@ -1,5 +1,10 @@
 //! Addresses of Services as objects.
 
+use std::sync::Arc;
+
+use coracle_clock::Clock;
+use coracle_server::{ApiServer, Config};
+use coracle_store::{MemoryStore, Store};
 use serde_json::json;
 
 use super::support::TestServer;
@@ -77,4 +82,42 @@ async fn further_ranges_offer_further_addresses() {
         .ok();
     let edge = server.post(SERVICES, service("t", "192.168.7.7")).await;
     assert_eq!(edge.status, 422, "broadcast");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_makes_claims_and_services_agree() {
+    let store = Arc::new(MemoryStore::new(Clock::fake(1)));
+    let start = async || {
+        let api = ApiServer::start(Config::new(store.clone(), Clock::fake(2))).await;
+        TestServer {
+            api: api.expect("a sound store"),
+        }
+    };
+    let server = start().await;
+    server.api.bootstrap_namespaces().await.expect("made");
+    server.post(SERVICES, service("s", "10.96.7.7")).await.ok();
+    // What crashes leave: a Service whose claim is gone, and a claim whose Service was never written.
+    let of_service = format!("{ADDRESSES}/10.96.7.7");
+    server.delete(&of_service).await.ok();
+    for (address, managed) in [("10.96.7.8", true), ("10.96.7.9", false)] {
+        let parent = json!({"resource": "services", "namespace": "default", "name": "gone"});
+        let mut claim = json!({"metadata": {"name": address}, "spec": {"parentRef": parent}});
+        if managed {
+            claim["metadata"]["labels"] =
+                json!({"ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io"});
+        }
+        server.post(ADDRESSES, claim).await.ok();
+    }
+
+    let server = start().await;
+    let claim = server.get(&of_service).await.ok();
+    assert_eq!(claim["spec"]["parentRef"]["name"], "s");
+    for (address, status) in [("10.96.7.8", 404), ("10.96.7.9", 200)] {
+        let path = format!("{ADDRESSES}/{address}");
+        assert_eq!(server.get(&path).await.status, status, "{address}");
+    }
+
+    let settled = store.current_revision();
+    start().await;
+    assert_eq!(store.current_revision(), settled, "nothing to repair");
 }
