@@ -104,6 +104,9 @@ async fn up(args: UpArgs) -> Result<()> {
     if let Some(tokens) = tokens {
         server.authenticators.push(Box::new(tokens));
     }
+    if let Some(node) = &node {
+        server.cluster_dialer = node.dialer();
+    }
     let in_pod_network = SocketAddr::new(network.node_address.into(), address.port());
     let config = ClusterConfig {
         server,

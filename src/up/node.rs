@@ -1,15 +1,17 @@
 //! The node of this process: its pod network, its wasm runtime and its data plane.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use async_trait::async_trait;
 use coracle_clock::Clock;
 use coracle_cri::{PodRuntime, RuntimeEvent};
 use coracle_image::{ImageStore, Images, ImagesConfig, NoRegistry};
 use coracle_kubelet::{Capacity, Ipam, KubeletConfig, PodDefaults};
-use coracle_network::{Fabric, FabricConfig};
+use coracle_network::{Fabric, FabricConfig, NetError};
 use coracle_sandbox::{SandboxConfig, WasmRuntime};
+use coracle_server::{ClusterDialer, Connection, DialError};
 use coracle_services::{Services, ServicesConfig};
 use ipnet::{IpNet, Ipv4Net};
 use tokio::sync::broadcast;
@@ -171,6 +173,11 @@ impl Node {
         &self.fabric
     }
 
+    /// The API server's way to pods, for `proxy`.
+    pub(super) fn dialer(&self) -> Arc<dyn ClusterDialer> {
+        Arc::new(FabricDialer(self.fabric.clone()))
+    }
+
     /// What the runtime does from now on, for showing progress.
     pub(super) fn subscribe(&self) -> broadcast::Receiver<RuntimeEvent> {
         self.runtime.subscribe()
@@ -191,6 +198,35 @@ impl Node {
         cluster.spawn(async move {
             let _ = running.await;
         });
+    }
+}
+
+/// Reaches pods as the node does: from its own address in the pod network.
+struct FabricDialer(Arc<Fabric>);
+
+#[async_trait]
+impl ClusterDialer for FabricDialer {
+    async fn connect(
+        &self,
+        address: IpAddr,
+        port: u16,
+    ) -> std::result::Result<Box<dyn Connection>, DialError> {
+        match self.0.dial(SocketAddr::new(address, port)).await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(error) => {
+                let message = match error {
+                    NetError::ConnectionRefused(_) => "connect: connection refused".to_owned(),
+                    NetError::HostUnreachable(_) => "connect: no route to host".to_owned(),
+                    NetError::TimedOut(_) => "i/o timeout".to_owned(),
+                    other => other.to_string(),
+                };
+                Err(DialError::Refused {
+                    address,
+                    port,
+                    message,
+                })
+            }
+        }
     }
 }
 

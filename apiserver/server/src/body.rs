@@ -43,6 +43,15 @@ pub(crate) fn empty() -> Body {
         .boxed_unsync()
 }
 
+/// A request body as it arrives, for whoever hands it on.
+pub(crate) fn streamed<B>(body: B) -> Body
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    body.map_err(Into::into).boxed_unsync()
+}
+
 /// Reads a request body of up to [`MAX_REQUEST_BODY`] bytes.
 pub(crate) async fn read<B>(body: B) -> Result<Bytes>
 where

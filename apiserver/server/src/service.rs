@@ -13,7 +13,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use coracle_api::Registry;
@@ -57,9 +56,6 @@ const DEFAULT_MAX_IN_FLIGHT: usize = 600;
 
 /// Watches, logs and tunnels open at once; more are 429.
 const DEFAULT_MAX_LONG_RUNNING: usize = 8192;
-
-/// How long the body of a request without a deadline may take: a slow sender must not hold a place for ever.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What an API server is made of.
 pub struct Config {
@@ -182,7 +178,7 @@ impl ApiServer {
     /// Answers one request. In-process callers put an [`Identity`](crate::Identity) into its extensions.
     pub async fn handle<B>(&self, request: Request<B>) -> Response<Body>
     where
-        B: HttpBody<Data = Bytes> + Send,
+        B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let (parts, body) = request.into_parts();
@@ -203,11 +199,13 @@ impl ApiServer {
             .map(str::to_owned);
         let failed = negotiate::failure(&parts.headers, info.query.get("pretty"));
         // A bug in one handler is that request's failure, not that of others on the same connection.
-        let mut body = std::pin::pin!(body);
-        let caught = AssertUnwindSafe(self.admit(parts, info, body.as_mut()))
+        let mut body = Some(Box::pin(body));
+        let caught = AssertUnwindSafe(self.admit(parts, info, &mut body))
             .catch_unwind()
             .await;
-        body::finish(body).await;
+        if let Some(body) = &mut body {
+            body::finish(body.as_mut()).await;
+        }
         let answer = settle(caught.unwrap_or_else(|_| {
             tracing::error!(verb, resource, "a request handler panicked");
             Err(ApiError::internal(
@@ -230,9 +228,14 @@ impl ApiServer {
     }
 
     /// Gives the request its place among those at work, and its time.
-    async fn admit<B>(&self, parts: Parts, info: RequestInfo, body: B) -> Result<Answer>
+    async fn admit<B>(
+        &self,
+        parts: Parts,
+        info: RequestInfo,
+        body: &mut Option<Pin<Box<B>>>,
+    ) -> Result<Answer>
     where
-        B: HttpBody<Data = Bytes> + Send,
+        B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let server = &self.server;
@@ -260,11 +263,11 @@ impl ApiServer {
         &self,
         mut parts: Parts,
         info: RequestInfo,
-        body: B,
+        body: &mut Option<Pin<Box<B>>>,
         place: Option<OwnedSemaphorePermit>,
     ) -> Result<Answer>
     where
-        B: HttpBody<Data = Bytes> + Send,
+        B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let server = &self.server;
@@ -335,11 +338,11 @@ impl ApiServer {
     async fn dispatch<B>(
         &self,
         call: Call,
-        body: B,
+        body: &mut Option<Pin<Box<B>>>,
         place: Option<OwnedSemaphorePermit>,
     ) -> Result<Answer>
     where
-        B: HttpBody<Data = Bytes> + Send,
+        B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let server = &self.server;
@@ -354,12 +357,14 @@ impl ApiServer {
             ("scale", "get") => scale::get(server, &call).await,
             ("log", "get") => log::get(server, &call).await,
             (name, _) if connect::is_connect(name) => {
-                let read = tokio::time::timeout(BODY_TIMEOUT, body::read(body)).await;
-                let body = read.unwrap_or_else(|_| Err(ApiError::timed_out()))?;
+                let body = body.take().map_or_else(body::empty, body::streamed);
                 connect::connect(server, &call, body).await
             }
             _ => {
-                let body = body::read(body).await?;
+                let body = match body {
+                    Some(body) => body::read(body.as_mut()).await?,
+                    None => Bytes::new(),
+                };
                 // A client that goes away, or whose time is up, must not stop a write half-way: what was allocated
                 // for an object would be given back although the object is there.
                 let server = Arc::clone(server);

@@ -8,6 +8,8 @@
 //!
 //! Kubelets speak WebSocket or SPDY with the client by themselves; nothing is translated here.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use coracle_api::Object;
 use http::header::{CONNECTION, HeaderMap, UPGRADE};
@@ -17,11 +19,15 @@ use hyper_util::rt::TokioIo;
 
 use super::proxy;
 use crate::answer::{Answer, Payload};
+use crate::body::{self, Body};
 use crate::call::Call;
 use crate::dialer::{Connection, Upgraded};
 use crate::request_info::{Query, truthy};
 use crate::server::Server;
 use crate::status::{ApiError, Result};
+
+/// How long the body of a request without a deadline may take: a slow sender must not hold a place for ever.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Whether a subresource is one of these.
 pub(crate) fn is_connect(subresource: &str) -> bool {
@@ -29,14 +35,24 @@ pub(crate) fn is_connect(subresource: &str) -> bool {
 }
 
 /// Hands the request on.
-pub(crate) async fn connect(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
+pub(crate) async fn connect(server: &Server, call: &Call, body: Body) -> Result<Answer> {
     let name = call.subresource.map_or("", |subresource| subresource.name);
     match (name, call.resource.plural) {
         ("proxy", "nodes") => proxy::node(server, call, body).await,
         ("proxy", "services") => proxy::service(server, call, body).await,
         ("proxy", _) => proxy::pod(server, call, body).await,
-        _ => stream(server, call, name).await,
+        _ => {
+            // Nothing is expected in it; but a connection whose request was not read can't be used again.
+            read(body).await?;
+            stream(server, call, name).await
+        }
     }
+}
+
+/// Reads the body of a request that goes on whole.
+pub(super) async fn read(body: Body) -> Result<Bytes> {
+    let read = tokio::time::timeout(BODY_TIMEOUT, body::read(body)).await;
+    read.unwrap_or_else(|_| Err(ApiError::timed_out()))
 }
 
 /// Ties the client to a container of the pod, or to its ports.
@@ -103,12 +119,12 @@ pub(super) async fn reachable(server: &Server, node: &str) -> Result<Object> {
 }
 
 /// The request as it goes on. Who the client is, is nobody's business further on.
-pub(super) fn handed_on(
+pub(super) fn handed_on<B>(
     call: &Call,
     uri: &str,
     headers: &HeaderMap,
-    body: Bytes,
-) -> Result<Request<Bytes>> {
+    body: B,
+) -> Result<Request<B>> {
     let request = Request::builder().method(call.method.clone()).uri(uri);
     let mut request = request
         .body(body)

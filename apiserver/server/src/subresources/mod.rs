@@ -4,7 +4,9 @@
 pub(crate) mod binding;
 pub(crate) mod connect;
 pub(crate) mod eviction;
+mod forward;
 pub(crate) mod log;
 mod proxy;
 pub(crate) mod scale;
 pub(crate) mod token;
+mod unverified;

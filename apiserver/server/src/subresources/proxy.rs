@@ -1,20 +1,16 @@
 //! `proxy` of nodes, pods and services: HTTP through the API server.
 //!
-//! The name may carry more than a name, `scheme:name:port`. Links in what comes back are not rewritten, and requests
-//! are read whole before they go on; TLS to pods is not spoken.
+//! The name may carry more than a name, `scheme:name:port`. Bodies stream to pods and services; what goes to a
+//! kubelet is read whole. How the request goes on is in [`forward`](super::forward).
 
 use std::net::IpAddr;
 
-use bytes::Bytes;
 use coracle_api::Object;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::TokioIo;
 
-use super::connect::{handed_on, reachable, relay, wants_upgrade};
+use super::connect::{handed_on, reachable, read, relay, wants_upgrade};
+use super::forward::{Target, forward, forwarded, path, unreachable_service};
 use crate::answer::Answer;
-use crate::body::BoxError;
+use crate::body::Body;
 use crate::call::Call;
 use crate::dialer::Upgraded;
 use crate::server::Server;
@@ -23,24 +19,6 @@ use crate::storage;
 
 /// The port of kubelets.
 const KUBELET_PORT: u16 = 10250;
-
-/// What is about one connection only and doesn't go on.
-const HOP_BY_HOP: &[HeaderName] = &[
-    header::CONNECTION,
-    header::HOST,
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
-
-/// Where a request goes.
-struct Target {
-    address: IpAddr,
-    port: u16,
-}
 
 /// `scheme:name:port`, of which only the name must be there.
 #[derive(Debug, PartialEq)]
@@ -67,18 +45,14 @@ impl<'a> Reference<'a> {
         Ok(Self { scheme, name, port })
     }
 
-    fn check_scheme(&self) -> Result<()> {
-        if self.scheme == "https" {
-            return Err(unreachable_service(
-                "TLS to the cluster's network is not supported",
-            ));
-        }
-        Ok(())
+    fn target(&self, address: IpAddr, port: u16) -> Target {
+        let tls = self.scheme == "https";
+        Target { address, port, tls }
     }
 }
 
 /// Hands the request on to a port of the pod.
-pub(super) async fn pod(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
+pub(super) async fn pod(server: &Server, call: &Call, body: Body) -> Result<Answer> {
     let reference = Reference::parse(call.name(), "pod")?;
     let key = storage::key(call.resource, call.namespace(), reference.name);
     let pod = server.storage.get(call.resource, &key).await?;
@@ -94,13 +68,12 @@ pub(super) async fn pod(server: &Server, call: &Call, body: Bytes) -> Result<Ans
         "" => first,
         address => address.to_owned(),
     };
-    reference.check_scheme()?;
-    let address = allowed(&address)?;
-    forward(server, call, body, Target { address, port }).await
+    let target = reference.target(allowed(&address)?, port);
+    forward(server, call, body, target).await
 }
 
 /// Hands the request on to one of the pods behind the service.
-pub(super) async fn service(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
+pub(super) async fn service(server: &Server, call: &Call, body: Body) -> Result<Answer> {
     let id = call.name();
     let reference = Reference::parse(id, "service")?;
     let key = storage::key(call.resource, call.namespace(), reference.name);
@@ -129,19 +102,14 @@ pub(super) async fn service(server: &Server, call: &Call, body: Bytes) -> Result
         let why = format!("no endpoints available for service {id:?}");
         return Err(ApiError::unavailable(why));
     }
-    reference.check_scheme()?;
     let chosen = server.clock().random_below(targets.len() as u64) as usize;
     let (address, port) = &targets[chosen];
-    let address = allowed(address)?;
-    let target = Target {
-        address,
-        port: *port,
-    };
+    let target = reference.target(allowed(address)?, *port);
     forward(server, call, body, target).await
 }
 
 /// Hands the request on to the node's kubelet, or to another port of the node.
-pub(super) async fn node(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
+pub(super) async fn node(server: &Server, call: &Call, body: Body) -> Result<Answer> {
     let reference = Reference::parse(call.name(), "node")?;
     let node = reachable(server, reference.name).await?;
     let kubelet = node
@@ -158,14 +126,14 @@ pub(super) async fn node(server: &Server, call: &Call, body: Bytes) -> Result<An
             .find(|address| address.key("type").str() == "InternalIP")
             .map(|address| address.key("address").str().to_owned());
         let address = allowed(&address.unwrap_or_default())?;
-        let port = parse_port(reference.port)?;
-        reference.check_scheme()?;
-        return forward(server, call, body, Target { address, port }).await;
+        let target = reference.target(address, parse_port(reference.port)?);
+        return forward(server, call, body, target).await;
     }
     let uri = match path(call) {
         Ok(uri) => uri,
         Err(redirect) => return Ok(redirect),
     };
+    let body = read(body).await?;
     if wants_upgrade(&call.headers) {
         let request = handed_on(call, &uri, &call.headers, body)?;
         let upgraded = server.dialer.upgrade(reference.name, request).await;
@@ -263,103 +231,6 @@ fn allowed(address: &str) -> Result<IpAddr> {
         return Err(refused());
     }
     Ok(address)
-}
-
-fn unreachable_service(why: impl std::fmt::Display) -> ApiError {
-    ApiError::unavailable(format!("error trying to reach service: {why}"))
-}
-
-/// Path and query of the request as it goes on; or the way to the root, which ends in a slash.
-fn path(call: &Call) -> Result<String, Answer> {
-    let query = call.query_text();
-    let question = if query.is_empty() {
-        String::new()
-    } else {
-        format!("?{query}")
-    };
-    let path = &call.info.rest_path;
-    if path.is_empty()
-        && matches!(call.method, Method::GET | Method::HEAD)
-        && !wants_upgrade(&call.headers)
-    {
-        let mut answer = Answer::bytes(StatusCode::MOVED_PERMANENTLY, "", Bytes::new());
-        let location = format!("{}/{question}", call.info.path);
-        if let Ok(location) = HeaderValue::try_from(location) {
-            answer.headers.push((header::LOCATION, location));
-        }
-        return Err(answer);
-    }
-    let path = if path.is_empty() { "/" } else { path };
-    Ok(format!("{path}{question}"))
-}
-
-/// The headers as they go on.
-fn forwarded(call: &Call) -> HeaderMap {
-    let mut headers = call.headers.clone();
-    for name in HOP_BY_HOP {
-        headers.remove(name);
-    }
-    headers.remove(header::CONTENT_LENGTH);
-    if let Ok(uri) = HeaderValue::try_from(call.info.path.as_str()) {
-        headers.insert("x-forwarded-uri", uri);
-    }
-    if let Some(host) = call.headers.get(header::HOST) {
-        headers.insert("x-forwarded-host", host.clone());
-    }
-    headers.insert("x-forwarded-proto", HeaderValue::from_static("https"));
-    headers
-}
-
-/// Sends the request to an address of the cluster's network, and answers as it is answered there.
-async fn forward(server: &Server, call: &Call, body: Bytes, target: Target) -> Result<Answer> {
-    let uri = match path(call) {
-        Ok(uri) => uri,
-        Err(redirect) => return Ok(redirect),
-    };
-    let upgrades = wants_upgrade(&call.headers);
-    let mut headers = forwarded(call);
-    if upgrades {
-        for name in [header::CONNECTION, header::UPGRADE] {
-            if let Some(value) = call.headers.get(&name) {
-                headers.insert(name, value.clone());
-            }
-        }
-    }
-    let host = std::net::SocketAddr::new(target.address, target.port).to_string();
-    if let Ok(host) = HeaderValue::try_from(host) {
-        headers.insert(header::HOST, host);
-    }
-    let request = handed_on(call, &uri, &headers, body)?.map(Full::new);
-    let stream = server
-        .cluster_dialer
-        .connect(target.address, target.port)
-        .await
-        .map_err(unreachable_service)?;
-    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = handshake.map_err(unreachable_service)?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%error, "a proxied connection failed");
-        }
-    });
-    let mut response = sender
-        .send_request(request)
-        .await
-        .map_err(unreachable_service)?;
-    let stream: Option<Box<dyn crate::dialer::Connection>> =
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let upgraded = hyper::upgrade::on(&mut response).await;
-            Some(Box::new(TokioIo::new(
-                upgraded.map_err(unreachable_service)?,
-            )))
-        } else {
-            for name in HOP_BY_HOP {
-                response.headers_mut().remove(name);
-            }
-            None
-        };
-    let response = response.map(|body| body.map_err(BoxError::from).boxed_unsync());
-    relay(call.upgrade.clone(), Upgraded { response, stream })
 }
 
 #[cfg(test)]

@@ -4,7 +4,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use coracle_server::{ClusterDialer, Connection, DialError};
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -156,6 +161,95 @@ async fn proxies_carry_path_and_query_to_the_pod() {
         answer.headers["location"],
         format!("{PODS}/x/proxy/?d=e").as_str()
     );
+}
+
+/// A network in which every address counts the bytes that it is sent, and redirects from `/moved`.
+struct Counter {
+    /// With it, TLS is spoken.
+    tls: Option<tokio_rustls::TlsAcceptor>,
+}
+
+#[async_trait]
+impl ClusterDialer for Counter {
+    async fn connect(
+        &self,
+        _address: IpAddr,
+        _port: u16,
+    ) -> Result<Box<dyn Connection>, DialError> {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let tls = self.tls.clone();
+        tokio::spawn(async move {
+            match tls {
+                Some(tls) => count(tls.accept(far).await.expect("a handshake")).await,
+                None => count(far).await,
+            }
+        });
+        Ok(Box::new(near))
+    }
+}
+
+async fn count(stream: impl Connection + 'static) {
+    let service = service_fn(async |request: Request<hyper::body::Incoming>| {
+        let moved = request.uri().path() == "/moved";
+        let mut body = request.into_body();
+        let mut bytes = 0;
+        while let Some(frame) = body.frame().await {
+            bytes += frame?.data_ref().map_or(0, Bytes::len);
+        }
+        let mut response = Response::new(Full::new(Bytes::from(bytes.to_string())));
+        if moved {
+            *response.status_mut() = http::StatusCode::FOUND;
+            let location = "/login".parse().expect("a header");
+            response.headers_mut().insert("location", location);
+        }
+        Ok::<_, hyper::Error>(response)
+    });
+    let connection = hyper::server::conn::http1::Builder::new();
+    let _ = connection
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn bodies_of_any_size_stream_through_the_proxy_and_redirections_stay_in_it() {
+    let server =
+        TestServer::start_with(|config| config.cluster_dialer = Arc::new(Counter { tls: None }))
+            .await;
+    running_pod(&server, "x", "10.1.2.3").await;
+    let mut upload = request("POST", &format!("{PODS}/x/proxy/up"), "", None);
+    *upload.body_mut() = Full::new(Bytes::from(vec![7; 10 << 20]));
+    let answer = server.send(upload).await;
+    assert_eq!(answer.body, (10 << 20).to_string());
+    let answer = server.get(&format!("{PODS}/x/proxy/moved")).await;
+    assert_eq!(answer.status, 302);
+    let location = answer.headers["location"].to_str().expect("text");
+    assert_eq!(location, format!("{PODS}/x/proxy/login"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_that_speak_tls_are_reached_whatever_their_certificate() {
+    let own = rcgen::generate_simple_self_signed(["pod".to_owned()]).expect("a certificate");
+    let key = own.signing_key.serialize_der().try_into().expect("a key");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![own.cert.der().clone()], key)
+        .expect("a pair");
+    let tls = Some(Arc::new(config).into());
+    let server =
+        TestServer::start_with(|config| config.cluster_dialer = Arc::new(Counter { tls })).await;
+    running_pod(&server, "x", "10.1.2.3").await;
+    let answer = server
+        .post(&format!("{PODS}/https:x:443/proxy/up"), json!("four"))
+        .await;
+    assert_eq!(answer.body, "6");
+    let (code, _, message) = server
+        .post(&format!("{PODS}/x:443/proxy/up"), json!("four"))
+        .await
+        .failure();
+    assert_eq!(code, 503, "{message}");
 }
 
 #[tokio::test(start_paused = true)]
