@@ -1,5 +1,6 @@
 //! Requests for kinds that are known only at run time.
 
+use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::api::{DeleteParams, GetParams, ListParams, Patch, PatchParams};
@@ -90,6 +91,17 @@ impl ObjectClient {
             .into_iter()
             .map(|object| object.metadata)
             .collect())
+    }
+
+    /// What an object's `scale` says now; `None` if there is no such object, or its kind has no scale.
+    pub async fn scale_of(
+        &self,
+        resource: &ApiResource,
+        key: &ObjectKey,
+    ) -> Result<Option<Scale>, Error> {
+        let call = call("get", resource, key);
+        let request = call.request.get_subresource("scale", &key.name);
+        optional(call.send::<Scale>(self.client(), request).await)
     }
 
     /// Applies a JSON merge patch to an object.

@@ -18,6 +18,7 @@
 //! ```
 
 mod deployment;
+mod disruption;
 mod endpoints;
 mod endpointslice;
 #[cfg(test)]
@@ -45,8 +46,9 @@ const EXPECTATION_DEADLINE: Duration = Duration::from_secs(5);
 type Run = fn(Context) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Every controller by the name under which it writes.
-const CONTROLLERS: [(&str, Run); 9] = [
+const CONTROLLERS: [(&str, Run); 10] = [
     (deployment::NAME, |ctx| Box::pin(deployment::run(ctx))),
+    (disruption::NAME, |ctx| Box::pin(disruption::run(ctx))),
     (endpoints::NAME, |ctx| Box::pin(endpoints::run(ctx))),
     (endpointslice::NAME, |ctx| Box::pin(endpointslice::run(ctx))),
     (namespace::NAME, |ctx| Box::pin(namespace::run(ctx))),
