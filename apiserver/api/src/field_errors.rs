@@ -133,6 +133,19 @@ impl FieldErrors {
         self.errors.len()
     }
 
+    /// Shows lists and maps that `object` was given as empty as such, where they are absent by now.
+    pub fn show_empties(&mut self, object: &Object) {
+        for error in &mut self.errors {
+            if error.value != Some(Value::Null) {
+                continue;
+            }
+            let mut empties = object.empties().iter();
+            if let Some((_, given)) = empties.find(|(place, _)| *place == error.field) {
+                error.value = Some(given.clone());
+            }
+        }
+    }
+
     /// Adds a finding.
     pub fn push(
         &mut self,

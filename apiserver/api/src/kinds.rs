@@ -390,6 +390,7 @@ impl Registry {
 
 /// One line per served resource; everything else follows from its descriptor.
 static RESOURCES: &[&Resource] = &[
+    &core::v1::binding::RESOURCE,
     &core::v1::component_status::RESOURCE,
     &core::v1::config_map::RESOURCE,
     &core::v1::endpoints::RESOURCE,

@@ -6,21 +6,44 @@ use serde_json::{Map, Value};
 ///
 /// Unknown fields and explicit zeros survive, which is why no typed struct is ever on the write
 /// path. Reads go through [`Object::at`], whose result knows its own field path.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Object {
     root: Map<String, Value>,
+    empties: Vec<(String, Value)>,
+}
+
+/// What was given as empty does not count: it is not kept.
+impl PartialEq for Object {
+    fn eq(&self, other: &Self) -> bool {
+        self.root == other.root
+    }
 }
 
 impl Object {
     /// Wraps a decoded JSON object.
     pub fn new(root: Map<String, Value>) -> Self {
-        Self { root }
+        Self {
+            root,
+            empties: Vec::new(),
+        }
+    }
+
+    /// Notes which lists and maps were given as empty, and are hence absent: their places, and `[]` or `{}`. Findings
+    /// show them as given, and some kinds take them for a change.
+    pub fn with_empties(mut self, empties: Vec<(String, Value)>) -> Self {
+        self.empties = empties;
+        self
+    }
+
+    /// The lists and maps that were given as empty.
+    pub fn empties(&self) -> &[(String, Value)] {
+        &self.empties
     }
 
     /// Wraps `value` when it is a JSON object.
     pub fn from_value(value: Value) -> Option<Self> {
         match value {
-            Value::Object(root) => Some(Self { root }),
+            Value::Object(root) => Some(Self::new(root)),
             _ => None,
         }
     }

@@ -64,8 +64,17 @@ pub trait Strategy: Send + Sync + 'static {
         true
     }
 
-    /// Fills in what reading a new object back from the store fills in; what the object says by then is valid.
-    fn read_back(&self, _new: &mut Object) {}
+    /// Fills in what reading an object from the store fills in, because it was created without; whether that was
+    /// anything. Until it is written again, an update is a change even if it says nothing new.
+    fn read_back(&self, _object: &mut Object) -> bool {
+        false
+    }
+
+    /// Whether an empty list or map counts as a change of what was absent. Upstream compares most kinds so that the two
+    /// are the same, but a few as Go sees them.
+    fn empty_is_change(&self) -> bool {
+        false
+    }
 
     /// Reports what is wrong with an object by itself.
     fn validate(&self, _new: &Object, _errors: &mut FieldErrors) {}

@@ -94,6 +94,17 @@ pub(crate) fn value(value: Value, expected: Expected, validation: FieldValidatio
     finish(decoded, expected, validation)
 }
 
+/// Reads an object again that a strategic merge patch has changed.
+pub(crate) fn merged(
+    value: Value,
+    expected: Expected,
+    validation: FieldValidation,
+) -> Result<Body> {
+    let decoded = schema::decode_unstructured(value, &expected.schema())
+        .map_err(|error| ApiError::bad_request(error.to_string()))?;
+    finish(decoded, expected, validation)
+}
+
 /// Reports what the schema does not know as `validation` asks, and puts kind and apiVersion in their place.
 fn finish(decoded: Decoded, expected: Expected, validation: FieldValidation) -> Result<Body> {
     let warnings = match validation {
@@ -115,7 +126,7 @@ fn finish(decoded: Decoded, expected: Expected, validation: FieldValidation) -> 
         ));
     };
     Ok(Body {
-        object: Object::new(typed(root, expected)),
+        object: Object::new(typed(root, expected)).with_empties(decoded.empties),
         warnings,
     })
 }
@@ -295,6 +306,7 @@ fn protobuf(bytes: &Bytes, expected: Expected, validation: FieldValidation) -> R
         Decoded {
             value,
             strict: Vec::new(),
+            empties: Vec::new(),
         },
         expected,
         validation,

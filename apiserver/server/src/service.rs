@@ -284,10 +284,9 @@ impl ApiServer {
         {
             return Ok(page_not_found());
         }
-        let resource = server
-            .registry
-            .by_plural(&info.group, &info.version, &info.resource)
-            .or_else(|| bindings(server, &info))
+        let registry = &server.registry;
+        let resource = bindings(server, &info)
+            .or_else(|| registry.by_plural(&info.group, &info.version, &info.resource))
             .ok_or_else(ApiError::unknown_path)?;
         check_path(&info)?;
         let subresource = self.subresource(&info, resource)?;

@@ -59,6 +59,9 @@ pub struct Applied {
     pub object: Value,
 }
 
+/// The apiVersion of scales.
+const SCALE_VERSION: &str = "autoscaling/v1";
+
 impl FieldManager {
     /// For a resource, or a subresource of it such as `status`.
     pub fn new(resource: &Resource, subresource: &'static str) -> Self {
@@ -148,7 +151,7 @@ impl FieldManager {
         let checker = Self {
             schema: SchemaRef::for_kind("autoscaling", "v1", "Scale")
                 .unwrap_or_else(SchemaRef::any),
-            api_version: "autoscaling/v1".to_owned(),
+            api_version: SCALE_VERSION.to_owned(),
             kind: "Scale",
             ..self.clone()
         };
@@ -168,6 +171,21 @@ impl FieldManager {
             config["spec"] = json!({"replicas": replicas});
         }
         Ok(config)
+    }
+
+    /// `managedFields` of the `scale` of an object: who owns the replicas, in the words of the scale.
+    pub fn owners_of_scale(&self, object: &Object) -> Option<Value> {
+        let replicas = FieldSet::of_fields(["spec.replicas"]);
+        let mut entries = decode_live(managed_fields(object));
+        entries.0.retain(|_, owned| {
+            let known = owned.api_version == self.api_version;
+            known && !owned.fields.intersection(&replicas).is_empty()
+        });
+        for owned in entries.0.values_mut() {
+            owned.api_version = SCALE_VERSION.to_owned();
+            owned.fields = replicas.clone();
+        }
+        entries.encode()
     }
 
     fn note_update(

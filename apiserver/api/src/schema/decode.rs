@@ -6,15 +6,23 @@
 
 use std::fmt::{self, Write as _};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD as BASE64};
 use serde_json::{Map, Value};
 
 use super::{
     scan::{self, Tree},
     table::{FieldSchema, SchemaKind, SchemaRef},
-    time, yaml,
+    time, unstructured, yaml,
 };
 use crate::quantity::Quantity;
+
+/// Base64 as Go reads it: what is left of the last bits may be anything.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+);
 
 /// How many unknown and duplicate fields are reported at most.
 const MAX_STRICT_ERRORS: usize = 100;
@@ -26,6 +34,8 @@ pub struct Decoded {
     pub value: Value,
     /// Unknown and duplicate fields, in the order in which they were met.
     pub strict: Vec<StrictError>,
+    /// Lists and maps that were given, empty, and are not written: where, and `[]` or `{}`.
+    pub empties: Vec<(String, Value)>,
 }
 
 impl Decoded {
@@ -82,12 +92,13 @@ pub fn parse_json(bytes: &[u8]) -> Result<Value, DecodeError> {
 
 /// Decodes a JSON body by its schema.
 pub fn decode_json(bytes: &[u8], schema: &SchemaRef) -> Result<Decoded, DecodeError> {
-    decode_tree(scan::scan(bytes).map_err(DecodeError::Syntax)?, schema)
+    let tree = scan::scan(bytes).map_err(DecodeError::Syntax)?;
+    decode_tree(tree, schema, false)
 }
 
 /// Decodes a YAML body by its schema; duplicate keys are reported as in JSON.
 pub fn decode_yaml(bytes: &[u8], schema: &SchemaRef) -> Result<Decoded, DecodeError> {
-    let mut decoded = decode_tree(yaml::read(bytes).map_err(DecodeError::Yaml)?, schema)?;
+    let mut decoded = decode_tree(yaml::read(bytes).map_err(DecodeError::Yaml)?, schema, false)?;
     let is_duplicate = |error: &StrictError| matches!(error, StrictError::DuplicateField(_));
     let mut duplicates = decoded.strict.iter().filter(|error| is_duplicate(error));
     // Upstream's YAML reader tells lines where the JSON reader tells paths.
@@ -104,17 +115,27 @@ pub fn decode_yaml(bytes: &[u8], schema: &SchemaRef) -> Result<Decoded, DecodeEr
 
 /// Decodes a value again, for example after a patch.
 pub fn decode_value(value: Value, schema: &SchemaRef) -> Result<Decoded, DecodeError> {
-    let tree = Tree::from_value(value, 1).ok_or_else(|| {
+    decode_tree(tree(value)?, schema, false)
+}
+
+/// Decodes a value as upstream does after a strategic merge patch: by the rules of its converter, not by those of JSON.
+pub fn decode_unstructured(value: Value, schema: &SchemaRef) -> Result<Decoded, DecodeError> {
+    decode_tree(tree(value)?, schema, true)
+}
+
+fn tree(value: Value) -> Result<Tree, DecodeError> {
+    Tree::from_value(value, 1).ok_or_else(|| {
         DecodeError::Type(format!(
             "the object nests deeper than {} levels",
             scan::MAX_DEPTH
         ))
-    })?;
-    decode_tree(tree, schema)
+    })
 }
 
-fn decode_tree(tree: Tree, schema: &SchemaRef) -> Result<Decoded, DecodeError> {
+fn decode_tree(tree: Tree, schema: &SchemaRef, unstructured: bool) -> Result<Decoded, DecodeError> {
     let mut decoder = Decoder {
+        unstructured,
+        empties: Vec::new(),
         path: Vec::new(),
         mismatch: None,
         strict: Vec::new(),
@@ -125,6 +146,7 @@ fn decode_tree(tree: Tree, schema: &SchemaRef) -> Result<Decoded, DecodeError> {
         None => Ok(Decoded {
             value: value.unwrap_or_else(|| zero(schema)),
             strict: decoder.strict,
+            empties: decoder.empties,
         }),
     }
 }
@@ -184,6 +206,9 @@ enum Step {
 }
 
 struct Decoder {
+    /// Whether the rules are those of upstream's converter.
+    unstructured: bool,
+    empties: Vec<(String, Value)>,
     path: Vec<(Step, Option<String>)>,
     /// The first value of a wrong type; decoding goes on after it, as in Go.
     mismatch: Option<String>,
@@ -196,6 +221,10 @@ impl Decoder {
         if tree == Tree::Null {
             return Ok(None);
         }
+        let tree = match self.unstructured {
+            true => unstructured::convert(tree, schema)?,
+            false => tree,
+        };
         Ok(match (schema.kind(), tree) {
             (SchemaKind::Struct, Tree::Map(entries)) => Some(self.structure(entries, schema)?),
             (SchemaKind::Map, Tree::Map(entries)) => Some(self.map(entries, schema)?),
@@ -233,7 +262,13 @@ impl Decoder {
             (SchemaKind::Quantity, _) => {
                 return Err(crate::quantity::ParseQuantityError::FORMAT.into());
             }
-            (SchemaKind::Bytes, Tree::String(text)) => Some(Value::String(base64(&text)?)),
+            (SchemaKind::Bytes, Tree::String(text)) => {
+                let decoded = base64(&text).map_err(|why| match self.unstructured {
+                    true => format!("error decoding from json: {why}"),
+                    false => why,
+                });
+                Some(Value::String(decoded?))
+            }
             (SchemaKind::Bytes, Tree::List(items)) => {
                 Some(Value::String(self.numbered_bytes(items)))
             }
@@ -254,9 +289,14 @@ impl Decoder {
 
     fn structure(
         &mut self,
-        entries: Vec<(String, Tree)>,
+        mut entries: Vec<(String, Tree)>,
         schema: &SchemaRef,
     ) -> Result<Value, String> {
+        if self.unstructured {
+            // Go goes through the fields of the struct.
+            let index = |name: &str| schema.field(name).map(|field| field.index());
+            entries.sort_by_key(|(name, _)| index(name).unwrap_or(usize::MAX));
+        }
         let mut found: Vec<Option<Value>> = vec![None; schema.fields().count()];
         let mut seen = vec![false; found.len()];
         let mut unknown = Vec::new();
@@ -290,6 +330,11 @@ impl Decoder {
             let value = match value {
                 Some(value) if field.is_always_written() || !is_empty(&value, &field) => {
                     Some(value)
+                }
+                Some(value @ (Value::Array(_) | Value::Object(_))) => {
+                    let place = self.strict_path(Some(field.name()));
+                    self.empties.push((place, value));
+                    when_absent(&field)
                 }
                 _ => when_absent(&field),
             };
@@ -430,7 +475,7 @@ fn push_name(path: &mut String, name: &str) {
 }
 
 /// The name of the Go type that holds values of this schema.
-fn go_type(schema: &SchemaRef) -> String {
+pub(super) fn go_type(schema: &SchemaRef) -> String {
     if let Some(name) = schema.go_name() {
         return name.to_owned();
     }
@@ -467,17 +512,56 @@ fn go_type(schema: &SchemaRef) -> String {
 /// Bytes in canonical base64; Go ignores line breaks inside.
 fn base64(text: &str) -> Result<String, String> {
     let text: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
-    match BASE64.decode(&text) {
-        Ok(bytes) => Ok(BASE64.encode(bytes)),
-        Err(error) => {
-            let at = match error {
-                base64::DecodeError::InvalidByte(at, _)
-                | base64::DecodeError::InvalidLastSymbol(at, _) => at,
-                base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => {
-                    text.len()
-                }
-            };
-            Err(format!("illegal base64 data at input byte {at}"))
+    let bytes = LENIENT.decode(&text);
+    bytes.map(|bytes| BASE64.encode(bytes)).map_err(|_| {
+        let at = illegal_base64_at(text.as_bytes());
+        format!("illegal base64 data at input byte {at}")
+    })
+}
+
+/// Where Go's decoder, which takes four bytes at a time, stops: at the byte that is none of the alphabet's, or at the
+/// end of what is whole.
+fn illegal_base64_at(text: &[u8]) -> usize {
+    let legal = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    let Some(stop) = text.iter().position(|byte| !legal(byte)) else {
+        // Go counts what it did not get as part of the last four.
+        return text.len() / 4 * 4;
+    };
+    if text[stop] != b'=' {
+        return stop;
+    }
+    // Padding may stand in the third and fourth place, and nothing after it.
+    match (stop % 4, text.get(stop + 1)) {
+        (0 | 1, _) => stop,
+        (2, None) => text.len(),
+        (2, Some(b'=')) => stop + 2,
+        (2, Some(_)) => stop,
+        _ => stop + 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_read_as_go_reads_it() {
+        assert_eq!(base64("AB==").as_deref(), Ok("AA=="));
+        assert_eq!(base64("AA\nEC\r\n").as_deref(), Ok("AAEC"));
+        let cases = [
+            ("AAEC2", 4),
+            ("AAECAAE", 4),
+            ("*AAA", 0),
+            ("AA*A", 2),
+            ("A===", 1),
+            ("AA=", 3),
+            ("AA=A", 2),
+            ("AA==AA", 4),
+            ("AAA=A", 4),
+        ];
+        for (text, at) in cases {
+            let why = format!("illegal base64 data at input byte {at}");
+            assert_eq!(base64(text), Err(why), "{text}");
         }
     }
 }

@@ -21,13 +21,15 @@ mod parse;
 mod scan;
 mod table;
 mod time;
+mod unstructured;
 mod yaml;
 
 pub use body::{TypeMeta, excerpt, type_meta_of_json, type_meta_of_yaml};
 pub use builder::{DefinitionId, FieldFacts, TableBuilder, TypeFacts, TypeId};
 pub(crate) use decode::zero;
 pub use decode::{
-    DecodeError, Decoded, StrictError, decode_json, decode_value, decode_yaml, parse_json,
+    DecodeError, Decoded, StrictError, decode_json, decode_unstructured, decode_value, decode_yaml,
+    parse_json,
 };
 pub use go_form::{go_form, internal_form};
 pub use parse::TableError;

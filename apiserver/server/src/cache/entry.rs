@@ -27,6 +27,8 @@ pub struct Entry {
     pub labels: Vec<(String, String)>,
     /// What `Strategy::selectable_fields` says.
     pub fields: Vec<(&'static str, String)>,
+    /// Whether the store holds what the entry shows, rather than less ([`Strategy::read_back`](coracle_api::Strategy)).
+    pub settled: bool,
     json: Bytes,
     head: usize,
     version_length: usize,
@@ -61,6 +63,13 @@ impl Entry {
             }
             return Self::from_stored(resource, key, &encode(resource, &object), revision);
         }
+        if resource.strategy.read_back(&mut object) {
+            let entry = Self::from_stored(resource, key, &encode(resource, &object), revision)?;
+            return Ok(Self {
+                settled: false,
+                ..entry
+            });
+        }
         let labels = object
             .at("metadata.labels")
             .entries()
@@ -72,6 +81,7 @@ impl Entry {
             key: key.into(),
             labels,
             fields: resource.strategy.selectable_fields(&object),
+            settled: true,
             json,
             head: head.len(),
             version_length,

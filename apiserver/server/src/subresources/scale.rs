@@ -46,8 +46,14 @@ pub(crate) async fn patch(server: &Server, call: &Call, body: Bytes) -> Result<A
     }
     let change = patch::parse(negotiate::media_type(&call.headers), &body)?;
     let options = WriteOptions::parse(&call.info.query, "PatchOptions")?;
+    let manager = apply::field_manager(call);
     let make = |old: &Object| {
-        let patched = patch::apply(call, &change, &scale_of(old))?;
+        let mut scale = scale_of(old);
+        if let Some(owners) = manager.owners_of_scale(old) {
+            // What a patch is made of names the owners; answers do not.
+            scale.set("metadata.managedFields", owners);
+        }
+        let patched = patch::apply(call, &change, &scale)?;
         let decoded = patch::decode_patched(call, &change, patched, &options)?;
         update::check_name(call, &decoded.object)?;
         Ok((decoded.object, decoded.warnings))

@@ -107,6 +107,7 @@ pub(crate) async fn store(
         }
         versions.validate(&object, None, &mut errors);
         if !errors.is_empty() {
+            errors.show_empties(&object);
             return Err(ApiError::invalid(resource, object.name(), &errors));
         }
         let allocation = allocators
@@ -122,8 +123,8 @@ pub(crate) async fn store(
             .cloned()
             .chain(warnings(resource, &object, None))
             .collect::<Vec<_>>();
-        resource.strategy.read_back(&mut object);
         if options.dry_run {
+            resource.strategy.read_back(&mut object);
             if let Some(existing) = server.storage.get(resource, &key).await? {
                 return Err(taken(call, &existing.object()));
             }

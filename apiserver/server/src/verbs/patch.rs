@@ -124,7 +124,11 @@ pub(crate) fn decode_patched(
     {
         return Err(about_patch(shown(), why));
     }
-    let decoded = decode::value(patched, expected(call), FieldValidation::Warn);
+    let decode = match parsed.shown {
+        Some(_) => decode::merged,
+        None => decode::value,
+    };
+    let decoded = decode(patched, expected(call), FieldValidation::Warn);
     let mut decoded = decoded.map_err(|error| about_patch(shown(), error.to_string()))?;
     if parsed.shown.is_some() {
         decoded.warnings.sort();

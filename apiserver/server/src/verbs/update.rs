@@ -254,7 +254,7 @@ pub(crate) async fn apply(
         }
         // Upstream forgets when a scale was written last, so that each write of one is a change.
         let scaled = attributes.subresource == "scale" && !options.applied && !options.dry_run;
-        if metadata::same(&new, &old) && !scaled {
+        if metadata::same(&new, &old) && !scaled && entry.settled {
             return Ok(Some(Outcome {
                 shown: Afterwards::of(entry, versions),
                 warnings: notes,
@@ -443,11 +443,20 @@ fn prepare(resource: &Resource, part: Part, new: &mut Object, old: &Object) {
         Part::Status => return strategy.prepare_for_status_update(new, old),
         Part::Finalize => return,
     }
-    if resource.generation && !metadata::same_spec(new, old) {
+    let emptied = || strategy.empty_is_change() && gives_empties(new);
+    if resource.generation && (!metadata::same_spec(new, old) || emptied()) {
         let generation = old.at("metadata.generation").as_i64().unwrap_or(0) + 1;
         new.metadata_mut()
             .insert("generation".to_owned(), generation.into());
     }
+}
+
+/// Whether the request gave an empty list or map outside the metadata and status.
+fn gives_empties(new: &Object) -> bool {
+    new.empties().iter().any(|(place, _)| {
+        let field = place.split(['.', '[']).next().unwrap_or_default();
+        !matches!(field, "metadata" | "status")
+    })
 }
 
 fn check(versions: Versions, call: &Call, part: Part, new: &Object, old: &Object) -> Result<()> {
@@ -482,6 +491,7 @@ fn check(versions: Versions, call: &Call, part: Part, new: &Object, old: &Object
     if errors.is_empty() {
         Ok(())
     } else {
+        errors.show_empties(new);
         Err(ApiError::invalid(resource, call.name(), &errors))
     }
 }

@@ -44,6 +44,10 @@ impl Strategy for MutatingWebhookConfiguration {
         webhooks(new, true, errors);
     }
 
+    fn empty_is_change(&self) -> bool {
+        true
+    }
+
     fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
         vec![
             object.name().into(),

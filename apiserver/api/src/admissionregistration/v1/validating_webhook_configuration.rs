@@ -41,6 +41,10 @@ impl Strategy for ValidatingWebhookConfiguration {
         webhooks(new, false, errors);
     }
 
+    fn empty_is_change(&self) -> bool {
+        true
+    }
+
     fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
         vec![
             object.name().into(),

@@ -92,8 +92,10 @@ impl Strategy for Job {
         new.set("status", json!({}));
     }
 
-    fn read_back(&self, new: &mut Object) {
-        labels_from_template(new);
+    fn read_back(&self, object: &mut Object) -> bool {
+        let unlabelled = object.at("metadata.labels").is_empty();
+        labels_from_template(object);
+        unlabelled && !object.at("metadata.labels").is_empty()
     }
 
     fn validate(&self, new: &Object, errors: &mut FieldErrors) {

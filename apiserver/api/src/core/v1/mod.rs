@@ -1,5 +1,6 @@
 //! Version v1 of the group.
 
+pub mod binding;
 pub mod component_status;
 pub mod config_map;
 pub mod endpoints;

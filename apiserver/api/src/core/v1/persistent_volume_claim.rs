@@ -53,8 +53,17 @@ impl Strategy for PersistentVolumeClaim {
     }
 
     fn prepare_for_create(&self, new: &mut Object) {
-        new.set("status", json!({"phase": "Pending"}));
+        // The phase comes when the claim is read.
+        new.set("status", json!({}));
         normalize_sources(new);
+    }
+
+    fn read_back(&self, object: &mut Object) -> bool {
+        let unknown = object.at("status.phase").is_empty();
+        if unknown {
+            object.set("status.phase", "Pending");
+        }
+        unknown
     }
 
     fn prepare_for_update(&self, new: &mut Object, _old: &Object) {
