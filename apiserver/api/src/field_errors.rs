@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::object::{At, Object};
+use crate::schema::show_empties;
 
 /// What is wrong with a field; the `reason` of a Status cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,12 +137,8 @@ impl FieldErrors {
     /// Shows lists and maps that `object` was given as empty as such, where they are absent by now.
     pub fn show_empties(&mut self, object: &Object) {
         for error in &mut self.errors {
-            if error.value != Some(Value::Null) {
-                continue;
-            }
-            let mut empties = object.empties().iter();
-            if let Some((_, given)) = empties.find(|(place, _)| *place == error.field) {
-                error.value = Some(given.clone());
+            if let Some(value) = &mut error.value {
+                show_empties(value, &error.field, object.empties());
             }
         }
     }

@@ -32,6 +32,7 @@ pub struct Server {
     pub(crate) allocators: Allocators,
     pub(crate) dialer: Arc<dyn NodeDialer>,
     pub(crate) cluster_dialer: Arc<dyn ClusterDialer>,
+    pub(crate) public_address: Option<String>,
     pub(crate) health: Health,
     pub(crate) documents: Documents,
     pub(crate) encoded: Arc<Encoded>,

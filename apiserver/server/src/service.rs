@@ -77,6 +77,8 @@ pub struct Config {
     pub dialer: Arc<dyn NodeDialer>,
     /// The way to pods, for the `proxy` subresources.
     pub cluster_dialer: Arc<dyn ClusterDialer>,
+    /// Host and port that discovery tells clients to use; absent: those that they did use.
+    pub public_address: Option<String>,
     /// Most requests at once, long-running ones not counted.
     pub max_in_flight: usize,
     /// Most watches, logs and tunnels at once; each counts until its stream ends.
@@ -107,6 +109,7 @@ impl Config {
             service_ranges: ServiceRanges::default(),
             dialer: Arc::new(NoNodes),
             cluster_dialer: Arc::new(NoCluster),
+            public_address: None,
             max_in_flight: DEFAULT_MAX_IN_FLIGHT,
             max_long_running: DEFAULT_MAX_LONG_RUNNING,
         }
@@ -134,6 +137,7 @@ impl ApiServer {
             allocators,
             dialer: config.dialer,
             cluster_dialer: config.cluster_dialer,
+            public_address: config.public_address,
             health: Health::default(),
             documents: openapi::Documents::default(),
             encoded: Arc::default(),

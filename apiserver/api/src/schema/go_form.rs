@@ -66,6 +66,32 @@ pub fn internal_form(definition: &str, value: Option<&Value>) -> Value {
     }
 }
 
+/// Puts the empty lists and maps of `empties` into `value`, the value or Go form of what stands at `place`.
+pub fn show_empties(value: &mut Value, place: &str, empties: &[(String, Value)]) {
+    for (path, given) in empties {
+        let Some(below) = path.strip_prefix(place) else {
+            continue;
+        };
+        let mut found = Some(&mut *value);
+        for step in below.split(['.', '[']).filter(|step| !step.is_empty()) {
+            found = match (found, step.strip_suffix(']')) {
+                (Some(Value::Array(items)), Some(index)) => {
+                    let index: Option<usize> = index.parse().ok();
+                    index.and_then(|index| items.get_mut(index))
+                }
+                (Some(Value::Object(map)), None) => match map.contains_key(step) {
+                    true => map.get_mut(step),
+                    false => map.get_mut(&go_name(step)),
+                },
+                _ => None,
+            };
+        }
+        if let Some(absent) = found.filter(|found| found.is_null()) {
+            *absent = given.clone();
+        }
+    }
+}
+
 /// Whether this is the `kind` or `apiVersion` of a whole object, which no protobuf message has.
 fn is_type_meta(field: &FieldSchema) -> bool {
     matches!(field.name(), "kind" | "apiVersion") && field.numbers().is_empty()

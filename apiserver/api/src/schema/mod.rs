@@ -31,7 +31,7 @@ pub use decode::{
     DecodeError, Decoded, StrictError, decode_json, decode_unstructured, decode_value, decode_yaml,
     parse_json,
 };
-pub use go_form::{go_form, internal_form};
+pub use go_form::{go_form, internal_form, show_empties};
 pub use parse::TableError;
 pub use table::{
     FieldSchema, GroupVersionKind, ListType, MapType, PatchStrategy, SchemaKind, SchemaRef,

@@ -31,7 +31,10 @@ pub(crate) fn answer(server: &Server, parts: &Parts, info: &RequestInfo) -> Opti
         return Some(tagged(&parts.headers, version, &document));
     }
     let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
-    let host = host
+    let host = server
+        .public_address
+        .as_deref()
+        .or(host)
         .or_else(|| parts.uri.authority().map(|authority| authority.as_str()))
         .unwrap_or_default();
     let document = match path[..] {

@@ -157,7 +157,8 @@ fn resource_entry(resource: &Resource) -> Value {
     if !resource.categories.is_empty() {
         entry.insert("categories".to_owned(), json!(resource.categories));
     }
-    if resource.storage != Storage::None {
+    // What nobody can write has no stored version.
+    if resource.storage != Storage::None && resource.verbs.contains(&"create") {
         entry.insert(
             "storageVersionHash".to_owned(),
             storage_version_hash(resource).into(),

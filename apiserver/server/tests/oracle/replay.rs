@@ -3,7 +3,7 @@
 //! The clock is paused: waiting costs nothing, a watch that would last a minute ends at once, and every run is the same.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,9 @@ use crate::compare::{Difference, compare};
 use crate::normalise::Normaliser;
 use crate::scenario::{self, Check, Scenario, Step, Until};
 
+/// Where the recorded server listened, which some answers name.
+const RECORDED_HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+const RECORDED_PORT: u16 = 26443;
 /// Who sends the requests of scenarios.
 const TOKENS: &str = "bench-token,bench-admin,u1,\"system:masters\"\n";
 /// The namespace in bodies that are no text; as long as a real one.
@@ -61,6 +64,7 @@ impl TestServer {
         let mut config = Config::new(Arc::new(MemoryStore::new(clock.clone())), clock.clone());
         let tokens = StaticTokens::parse(TOKENS).expect("well-formed");
         config.authenticators.push(Box::new(tokens));
+        config.public_address = Some(format!("{RECORDED_HOST}:{RECORDED_PORT}"));
         let api = ApiServer::start(config).await.expect("an empty store");
         api.bootstrap_namespaces()
             .await
@@ -69,8 +73,8 @@ impl TestServer {
             .await
             .expect("priority classes are made");
         let address = ServiceRanges::default().api_server();
-        let endpoint = IpAddr::from([10, 240, 0, 1]);
-        api.bootstrap_kubernetes_service(address.into(), endpoint, 6443)
+        let endpoint = RECORDED_HOST.into();
+        api.bootstrap_kubernetes_service(address.into(), endpoint, RECORDED_PORT)
             .await
             .expect("the Service is made");
         Self { api, clock }

@@ -8,6 +8,7 @@ mod connects;
 mod deletes;
 mod history;
 mod load;
+mod patches;
 mod reads;
 mod serving;
 mod support;

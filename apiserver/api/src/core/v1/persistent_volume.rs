@@ -11,7 +11,7 @@ use super::pod_spec::{defaults, disks, scheduling, volumes};
 use crate::field_errors::ErrorType;
 use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, STATUS, Storage, age};
 use crate::object::{default_text, default_value};
-use crate::schema::internal_form;
+use crate::schema::{internal_form, show_empties};
 use crate::validation::{diff, names};
 use crate::{At, FieldErrors, Object, Resource, Strategy};
 
@@ -140,6 +140,7 @@ impl Strategy for PersistentVolume {
             source["CSI"][secret] = Value::Null;
         }
         if source != before {
+            show_empties(&mut source, "spec", new.empties());
             errors.forbidden(
                 &At::maybe(None, "spec.persistentvolumesource"),
                 format!(

@@ -7,7 +7,7 @@ use crate::field_errors::ErrorType;
 use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, STATUS, Storage, age};
 use crate::object::{default_text, default_value};
 use crate::quantity::Quantity;
-use crate::schema::internal_form;
+use crate::schema::{internal_form, show_empties};
 use crate::validation::{diff, names, selectors};
 use crate::{At, FieldErrors, Object, Resource, Strategy};
 
@@ -325,10 +325,11 @@ fn update(new: &Object, old: &Object, errors: &mut FieldErrors) {
     copy(&was, &mut now, "volumeAttributesClassName");
     let definition = "io.k8s.api.core.v1.PersistentVolumeClaimSpec";
     let shown = |map: Map<String, Value>| internal_form(definition, Some(&Value::Object(map)));
-    let (now, was) = (shown(now), shown(was));
+    let (mut now, was) = (shown(now), shown(was));
     if now != was {
         let detail = "spec is immutable after creation except resources.requests and volumeAttributesClassName for \
                       bound claims";
+        show_empties(&mut now, "spec", new.empties());
         errors.forbidden(
             &new.at("spec"),
             format!("{detail}\n{}", diff::values(&was, &now)),

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::field_errors::ErrorType;
-use crate::schema::internal_form;
+use crate::schema::{internal_form, show_empties};
 use crate::validation::diff;
 use crate::{At, FieldErrors, Object};
 
@@ -70,9 +70,10 @@ pub fn pod(new: &Object, old: &Object, errors: &mut FieldErrors) {
         return;
     };
     let definition = "io.k8s.api.core.v1.PodSpec";
-    let settled = internal_form(definition, Some(&settled(now, was, gated)));
+    let mut settled = internal_form(definition, Some(&settled(now, was, gated)));
     let was = internal_form(definition, Some(was));
     if settled != was {
+        show_empties(&mut settled, "spec", new.empties());
         let difference = diff::values(&was, &settled);
         errors.forbidden(&new_spec, format!("{MAY_CHANGE}\n{difference}"));
     }
@@ -197,10 +198,16 @@ fn node_affinity(new: &At<'_>, old: &At<'_>, errors: &mut FieldErrors) {
         return;
     }
     if now.len() != was.len() {
-        return errors.invalid(
-            &now,
-            "no additions/deletions to non-empty NodeSelectorTerms list are allowed",
-        );
+        let definition = "io.k8s.api.core.v1.NodeSelectorTerm";
+        let shown = now
+            .items()
+            .map(|term| internal_form(definition, term.value()));
+        let shown = match now.exists() {
+            true => shown.collect(),
+            false => Value::Null,
+        };
+        let detail = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+        return errors.invalid_as(&now, shown, detail);
     }
     for (now, was) in now.items().zip(was.items()) {
         let contains = |list: &str| {
@@ -209,10 +216,9 @@ fn node_affinity(new: &At<'_>, old: &At<'_>, errors: &mut FieldErrors) {
                 .all(|was| now.key(list).items().any(|now| now.value() == was.value()))
         };
         if !contains("matchExpressions") || !contains("matchFields") {
-            errors.invalid(
-                &now,
-                "only additions are allowed (no mutations or deletions)",
-            );
+            let shown = internal_form("io.k8s.api.core.v1.NodeSelectorTerm", now.value());
+            let detail = "only additions are allowed (no mutations or deletions)";
+            errors.invalid_as(&now, shown, detail);
         }
     }
 }
