@@ -95,9 +95,15 @@ impl Cluster {
         api.bootstrap_namespaces()
             .await
             .context("failed to make the system namespaces")?;
-        api.bootstrap_priority_classes()
-            .await
-            .context("failed to make the system's priority classes")?;
+        let classes = async {
+            let made = api.bootstrap_priority_classes().await;
+            made.context("failed to make the system's priority classes")
+        };
+        let roles = async {
+            let made = api.bootstrap_roles().await;
+            made.context("failed to make the default roles")
+        };
+        tokio::try_join!(classes, roles)?;
 
         let stop = CancellationToken::new();
         let context = Context::new(client_factory(&api), clock.clone(), stop.clone());

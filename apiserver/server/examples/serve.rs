@@ -39,6 +39,7 @@ async fn main() -> Result<(), Failure> {
     let server = ApiServer::start(config).await?;
     server.bootstrap_namespaces().await?;
     server.bootstrap_priority_classes().await?;
+    server.bootstrap_roles().await?;
     let address = ServiceRanges::default().api_server();
     // Endpoints cannot be loopback addresses; nobody connects to this one.
     server

@@ -1,14 +1,16 @@
-//! What a cluster has from the first moment: system namespaces, and the API server's own Service.
+//! What a cluster has from the first moment: system namespaces, default roles, and the API server's own Service.
 
 use std::net::IpAddr;
 
 use coracle_api::scheduling::v1::priority_class::SYSTEM_CLASSES;
 use futures::{StreamExt, TryStreamExt, stream};
+use http::header::USER_AGENT;
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 
 use crate::answer::to_json;
 use crate::authn::{Identity, MASTERS};
+use crate::authz::rbac::{self, DefaultObject, Step};
 use crate::body;
 use crate::service::ApiServer;
 
@@ -45,6 +47,57 @@ impl ApiServer {
             self.ensure(path, class.name, object, false)
         });
         self.together(made).await
+    }
+
+    /// Makes the default roles and bindings that are missing, and puts back what is missing of the others; those in
+    /// namespaces need the system namespaces. A cluster where nothing is missing is not written to.
+    pub async fn bootstrap_roles(&self) -> Result<(), BootstrapError> {
+        let made = rbac::default_policy().into_iter();
+        let made = made.map(|default| self.ensure_default(default));
+        // Many at once share few commits of the store.
+        let at_once = self.server.in_flight.available_permits().clamp(1, 256);
+        let made = stream::iter(made).buffer_unordered(at_once);
+        made.try_collect().await
+    }
+
+    async fn ensure_default(&self, default: DefaultObject) -> Result<(), BootstrapError> {
+        let DefaultObject {
+            part,
+            namespace,
+            name,
+            object,
+        } = default;
+        let plural = part.plural();
+        let scope = match namespace.is_empty() {
+            true => String::new(),
+            false => format!("namespaces/{namespace}/"),
+        };
+        let path = format!("/apis/{}/v1/{scope}{plural}", rbac::GROUP);
+        let own = format!("{path}/{name}");
+        let failed = |message: String| BootstrapError {
+            what: own.clone(),
+            message,
+        };
+        let found = self.server.find(rbac::GROUP, plural, &namespace, &name);
+        let found = found.await.map_err(|error| failed(error.to_string()))?;
+        let existing = found.map(|entry| entry.object());
+        let writes = match rbac::reconcile(&object, existing.as_ref()) {
+            Step::Keep => return Ok(()),
+            Step::Create => vec![(Method::POST, &path, object.into_value())],
+            Step::Update(object) => vec![(Method::PUT, &own, object.into_value())],
+            Step::Recreate => vec![
+                (Method::DELETE, &own, Value::Null),
+                (Method::POST, &path, object.into_value()),
+            ],
+        };
+        for (method, path, object) in writes {
+            let (status, message) = self.send(method, path, &object).await;
+            // Somebody else who starts the same cluster may be faster.
+            if !status.is_success() && status != StatusCode::CONFLICT {
+                return Err(failed(message));
+            }
+        }
+        Ok(())
     }
 
     /// Makes the ServiceCIDR `kubernetes`, which shows the cluster's own range.
@@ -169,6 +222,7 @@ impl ApiServer {
         let request = Request::builder()
             .method(method)
             .uri(path)
+            .header(USER_AGENT, "kube-apiserver")
             .extension(Identity::new("system:apiserver", [MASTERS]))
             .body(body::full(to_json(object)))
             .expect("a well-formed request");

@@ -180,39 +180,6 @@ pub(crate) fn truthy(value: Option<&str>) -> bool {
     )
 }
 
-/// The verb of that name; one that nobody here knows reads as none, and so fits nothing but `*`.
-pub(crate) fn known_verb(name: &str) -> &'static str {
-    const VERBS: &[&str] = &[
-        "*",
-        "approve",
-        "attest",
-        "bind",
-        "create",
-        "delete",
-        "deletecollection",
-        "escalate",
-        "get",
-        "head",
-        "impersonate",
-        "list",
-        "nominate",
-        "options",
-        "patch",
-        "post",
-        "proxy",
-        "put",
-        "sign",
-        "update",
-        "use",
-        "watch",
-    ];
-    VERBS
-        .iter()
-        .find(|verb| **verb == name)
-        .copied()
-        .unwrap_or_default()
-}
-
 fn plain_verb(method: &Method) -> &'static str {
     match *method {
         Method::GET => "get",
@@ -226,7 +193,7 @@ fn plain_verb(method: &Method) -> &'static str {
     }
 }
 
-fn percent_decode(text: &str) -> String {
+pub(crate) fn percent_decode(text: &str) -> String {
     if !text.contains('%') {
         return text.to_owned();
     }

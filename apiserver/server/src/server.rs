@@ -12,6 +12,7 @@ use crate::admission::AdmissionChain;
 use crate::allocate::Allocators;
 use crate::authn::Authentication;
 use crate::authz::Authorization;
+use crate::authz::rbac::Rbac;
 use crate::cache::Entry;
 use crate::dialer::{ClusterDialer, NodeDialer};
 use crate::encoded::Encoded;
@@ -28,6 +29,7 @@ pub struct Server {
     pub(crate) clock: Clock,
     pub(crate) authentication: Authentication,
     pub(crate) authorization: Authorization,
+    pub(crate) rbac: Arc<Rbac>,
     pub(crate) admission: AdmissionChain,
     pub(crate) allocators: Allocators,
     pub(crate) dialer: Arc<dyn NodeDialer>,

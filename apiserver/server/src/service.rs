@@ -35,7 +35,8 @@ use crate::admission::{
 use crate::allocate::{Allocators, ServiceRanges};
 use crate::answer::{Answer, settle};
 use crate::authn::{Authentication, Authenticator, impersonate};
-use crate::authz::{Authorization, Authorizer, BuiltinAuthorizer};
+use crate::authz::rbac::Rbac;
+use crate::authz::{Attributes as Access, Authorization, Mode};
 use crate::body::{self, Body, BoxError};
 use crate::cache::{Caches, StartError};
 use crate::call::Call;
@@ -67,8 +68,8 @@ pub struct Config {
     pub clock: Clock,
     /// Further ways to authenticate, such as static tokens; asked after in-process identities and client certificates.
     pub authenticators: Vec<Box<dyn Authenticator>>,
-    /// Who may do what.
-    pub authorizers: Vec<Box<dyn Authorizer>>,
+    /// Who may do what: asked in order, after `system:masters`, who may do everything.
+    pub authorizers: Vec<Mode>,
     /// Steps of admission, in order.
     pub admission: Vec<Box<dyn Admission>>,
     /// What Services draw from.
@@ -86,7 +87,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// The usual parts over `store`: no further authenticators, the built-in authorizer, the admission steps of
+    /// The usual parts over `store`: no further authenticators, roles, the admission steps of
     /// this crate, the default ranges, no nodes.
     pub fn new(store: Arc<dyn Store>, clock: Clock) -> Self {
         Self {
@@ -94,7 +95,7 @@ impl Config {
             registry: Registry::builtin(),
             clock,
             authenticators: Vec::new(),
-            authorizers: vec![Box::new(BuiltinAuthorizer)],
+            authorizers: vec![Mode::Components, Mode::Rbac],
             admission: vec![
                 Box::new(NamespaceLifecycle),
                 Box::new(ServiceAccountAdmission),
@@ -127,12 +128,14 @@ impl ApiServer {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let caches = Caches::start(Arc::clone(&config.store), &config.registry).await?;
         let allocators = Allocators::new(&config.service_ranges, config.clock.clone());
+        let rbac = Rbac::follow(&caches, &config.registry);
         let server = Server {
             storage: Storage::new(config.store, caches),
             registry: config.registry,
             clock: config.clock,
             authentication: Authentication::new(config.authenticators),
-            authorization: Authorization::new(config.authorizers),
+            authorization: Authorization::new(config.authorizers, &rbac),
+            rbac,
             admission: AdmissionChain::new(config.admission),
             allocators,
             dialer: config.dialer,
@@ -276,8 +279,9 @@ impl ApiServer {
     {
         let server = &self.server;
         let identity = server.authentication.authenticate(&parts).await?;
-        let identity = impersonate(&parts.headers, identity)?;
-        server.authorization.authorize(&identity, &info).await?;
+        let identity = impersonate(&parts.headers, identity, &info, &server.authorization).await?;
+        let asked = Access::of(&identity, &info);
+        server.authorization.authorize(&asked).await?;
         if !info.is_resource {
             return self.document(&parts, &info).await;
         }

@@ -58,7 +58,11 @@ impl ApiError {
 
     /// 403 about one object.
     pub fn forbidden(resource: &Resource, name: &str, why: impl std::fmt::Display) -> Self {
-        let message = format!("{} {name:?} is forbidden: {why}", resource.qualified());
+        let about = match name.is_empty() {
+            true => resource.qualified(),
+            false => format!("{} {name:?}", resource.qualified()),
+        };
+        let message = format!("{about} is forbidden: {why}");
         Self::new(403, "Forbidden", message).about(resource, name)
     }
 

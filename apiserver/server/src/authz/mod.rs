@@ -1,20 +1,30 @@
 //! Authorization: may they.
 //!
-//! Until roles are served, administrators and Coracle's own components may do everything, and everybody may read
-//! health and version. The refusal is worded as upstream words it.
+//! ```text
+//! system:masters ▶ Node ▶ RBAC ▶ others, in the order of the configuration; nobody's opinion is a refusal
+//! ```
+//!
+//! One authorizer is one file or folder. Refusals are worded as upstream words them.
+
+mod attributes;
+pub mod rbac;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
+pub use attributes::Attributes;
+use rbac::Rbac;
+
 use crate::authn::{Identity, MASTERS};
-use crate::request_info::RequestInfo;
 use crate::status::ApiError;
 
-/// The answer of an [`Authorizer`].
+/// The answer of an [`Authorizer`], with its reason, which may be empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// They may.
-    Allow,
+    Allow(String),
     /// They may not, whatever another authorizer says.
     Deny(String),
     /// Not this authorizer's business; without anyone's `Allow` it is a refusal.
@@ -25,7 +35,7 @@ pub enum Decision {
 #[async_trait]
 pub trait Authorizer: Send + Sync {
     /// Decides on one request.
-    async fn authorize(&self, identity: &Identity, request: &RequestInfo) -> Decision;
+    async fn authorize(&self, asked: &Attributes<'_>) -> Decision;
 
     /// All that this authorizer lets somebody do in a namespace.
     async fn rules(&self, _identity: &Identity, _namespace: &str) -> Rules {
@@ -42,11 +52,22 @@ pub struct Rules {
     pub others: Vec<Value>,
     /// Whether there may be more than is told.
     pub incomplete: bool,
+    /// What went wrong on the way.
+    pub errors: Vec<String>,
 }
 
-/// Administrators and our own components may do everything; anybody may read health and version.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct BuiltinAuthorizer;
+/// One of the authorizers, as the configuration names them.
+pub enum Mode {
+    /// Our own components may do everything.
+    Components,
+    /// Roles and bindings.
+    Rbac,
+    /// Another one.
+    Other(Box<dyn Authorizer>),
+}
+
+/// Our own components may do everything, until each has a role.
+struct Components;
 
 /// Users that are parts of the control plane.
 const COMPONENTS: &[&str] = &[
@@ -57,24 +78,20 @@ const COMPONENTS: &[&str] = &[
 ];
 
 #[async_trait]
-impl Authorizer for BuiltinAuthorizer {
+impl Authorizer for Components {
     async fn rules(&self, identity: &Identity, _namespace: &str) -> Rules {
         let all = json!(["*"]);
-        let public = json!({"verbs": ["get"], "nonResourceURLs": PUBLIC});
-        let mut rules = Rules {
-            others: vec![public],
-            ..Rules::default()
-        };
-        if identity.is_in(MASTERS) || is_component(identity) {
+        let mut rules = Rules::default();
+        if is_component(identity) {
             rules.resources = vec![json!({"verbs": all, "apiGroups": all, "resources": all})];
             rules.others = vec![json!({"verbs": all, "nonResourceURLs": all})];
         }
         rules
     }
 
-    async fn authorize(&self, identity: &Identity, request: &RequestInfo) -> Decision {
-        if identity.is_in(MASTERS) || is_component(identity) || is_public(request) {
-            Decision::Allow
+    async fn authorize(&self, asked: &Attributes<'_>) -> Decision {
+        if is_component(asked.identity) {
+            Decision::Allow(String::new())
         } else {
             Decision::NoOpinion(String::new())
         }
@@ -90,79 +107,52 @@ fn is_component(identity: &Identity) -> bool {
             && identity.is_in("system:serviceaccounts:kube-system")
 }
 
-fn is_public(request: &RequestInfo) -> bool {
-    let path = request.path.trim_end_matches('/');
-    let health = ["/healthz", "/livez", "/readyz"];
-    matches!(request.verb, "get" | "head")
-        && !request.is_resource
-        && (path == "/version"
-            || health.iter().any(|p| {
-                path == *p
-                    || path
-                        .strip_prefix(p)
-                        .is_some_and(|rest| rest.starts_with('/'))
-            }))
-}
-
-/// What [`is_public`] comes to, as a rule says it.
-const PUBLIC: &[&str] = &[
-    "/healthz",
-    "/healthz/*",
-    "/livez",
-    "/livez/*",
-    "/readyz",
-    "/readyz/*",
-    "/version",
-    "/version/",
-];
-
 /// The authorizers in order.
 pub struct Authorization {
     authorizers: Vec<Box<dyn Authorizer>>,
 }
 
 impl Authorization {
-    /// Asks `authorizers` in order; the first that has an opinion decides.
-    pub fn new(authorizers: Vec<Box<dyn Authorizer>>) -> Self {
-        Self { authorizers }
+    /// Asks `modes` in order; the first that has an opinion decides.
+    pub fn new(modes: Vec<Mode>, rbac: &Arc<Rbac>) -> Self {
+        let authorizers = modes.into_iter().map(|mode| match mode {
+            Mode::Components => Box::new(Components) as Box<dyn Authorizer>,
+            Mode::Rbac => Box::new(Arc::clone(rbac)),
+            Mode::Other(other) => other,
+        });
+        Self {
+            authorizers: authorizers.collect(),
+        }
     }
 
     /// Passes, or the 403 in upstream's words.
-    pub async fn authorize(
-        &self,
-        identity: &Identity,
-        request: &RequestInfo,
-    ) -> Result<(), ApiError> {
-        match self.decide(identity, request).await {
-            Decision::Allow => Ok(()),
-            Decision::Deny(reason) | Decision::NoOpinion(reason) => {
-                Err(refusal(identity, request, &reason))
-            }
+    pub async fn authorize(&self, asked: &Attributes<'_>) -> Result<(), ApiError> {
+        match self.decide(asked).await {
+            Decision::Allow(_) => Ok(()),
+            Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(refusal(asked, &reason)),
         }
     }
 
     /// What the authorizers say together, with all their reasons.
-    pub async fn decide(&self, identity: &Identity, request: &RequestInfo) -> Decision {
+    pub async fn decide(&self, asked: &Attributes<'_>) -> Decision {
+        // Administrators need no role, or nobody could repair roles.
+        if asked.identity.is_in(MASTERS) {
+            return Decision::Allow(String::new());
+        }
         let mut reasons = Vec::new();
-        let mut denied = false;
         for authorizer in &self.authorizers {
-            match authorizer.authorize(identity, request).await {
-                Decision::Allow => return Decision::Allow,
-                Decision::Deny(reason) => {
-                    reasons.push(reason);
-                    denied = true;
-                    break;
-                }
+            match authorizer.authorize(asked).await {
                 Decision::NoOpinion(reason) => reasons.push(reason),
+                decision => return decision,
             }
         }
         reasons.retain(|reason| !reason.is_empty());
-        let reasons = reasons.join(", ");
-        if denied {
-            Decision::Deny(reasons)
-        } else {
-            Decision::NoOpinion(reasons)
-        }
+        Decision::NoOpinion(reasons.join("\n"))
+    }
+
+    /// Whether they may.
+    pub async fn allows(&self, asked: &Attributes<'_>) -> bool {
+        matches!(self.decide(asked).await, Decision::Allow(_))
     }
 
     /// All that somebody may do in a namespace.
@@ -173,40 +163,59 @@ impl Authorization {
             all.resources.extend(rules.resources);
             all.others.extend(rules.others);
             all.incomplete |= rules.incomplete;
+            all.errors.extend(rules.errors);
         }
         all
     }
 }
 
-fn refusal(identity: &Identity, request: &RequestInfo, reason: &str) -> ApiError {
-    let user = &identity.user;
+/// Several errors as one text, as Go's `Aggregate` writes them.
+pub(crate) fn together(errors: &[String]) -> String {
+    match errors {
+        [one] => one.clone(),
+        several => {
+            let mut said = Vec::new();
+            for error in several {
+                if !said.contains(&error.as_str()) {
+                    said.push(error.as_str());
+                }
+            }
+            match said[..] {
+                [one] => one.to_owned(),
+                _ => format!("[{}]", said.join(", ")),
+            }
+        }
+    }
+}
+
+/// The 403 that says what was asked, and why not.
+pub(crate) fn refusal(asked: &Attributes<'_>, reason: &str) -> ApiError {
+    let user = &asked.identity.user;
     let because = if reason.is_empty() {
         String::new()
     } else {
         format!(": {reason}")
     };
-    if !request.is_resource {
-        let message = format!(
-            "forbidden: User {user:?} cannot {} path {:?}{because}",
-            request.verb, request.path
-        );
-        return ApiError::new(403, "Forbidden", message).with_plain_details("", "", "");
-    }
-    let RequestInfo {
+    let Attributes {
         verb,
+        path,
         group,
         namespace,
-        name,
         resource,
+        ref name,
         ..
-    } = request;
+    } = *asked;
+    if !asked.is_resource {
+        let message = format!("forbidden: User {user:?} cannot {verb} path {path:?}{because}");
+        return ApiError::new(403, "Forbidden", message).with_plain_details("", "", "");
+    }
     let place = if namespace.is_empty() {
         "at the cluster scope".to_owned()
     } else {
         format!("in the namespace {namespace:?}")
     };
     let qualified = if group.is_empty() {
-        resource.clone()
+        resource.to_owned()
     } else {
         format!("{resource}.{group}")
     };
@@ -217,7 +226,7 @@ fn refusal(identity: &Identity, request: &RequestInfo, reason: &str) -> ApiError
     };
     let message = format!(
         "{named} is forbidden: User {user:?} cannot {verb} resource {:?} in API group {group:?} {place}{because}",
-        request.resource_path()
+        asked.resource_path()
     );
     ApiError::new(403, "Forbidden", message).with_plain_details(group, resource, name)
 }
@@ -225,6 +234,7 @@ fn refusal(identity: &Identity, request: &RequestInfo, reason: &str) -> ApiError
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request_info::RequestInfo;
 
     fn request(method: &str, uri: &str) -> RequestInfo {
         RequestInfo::parse(
@@ -233,85 +243,89 @@ mod tests {
         )
     }
 
-    async fn ask(identity: Identity, request: &RequestInfo) -> Result<(), ApiError> {
-        Authorization::new(vec![Box::new(BuiltinAuthorizer)])
-            .authorize(&identity, request)
-            .await
+    async fn refused(identity: Identity, method: &str, uri: &str) -> String {
+        let authorization = Authorization::new(vec![Mode::Rbac], &Arc::default());
+        let request = request(method, uri);
+        let asked = Attributes::of(&identity, &request);
+        let refusal = authorization.authorize(&asked).await;
+        refusal.expect_err("nobody has a role here").to_string()
     }
 
     #[tokio::test]
     async fn refusals_are_worded_as_upstream_words_them() {
         let jane = || Identity::new("jane", ["devs"]);
-        let list = request("GET", "/api/v1/namespaces/default/pods");
-        assert_eq!(
-            ask(jane(), &list).await.expect_err("refused").to_string(),
-            r#"pods is forbidden: User "jane" cannot list resource "pods" in API group "" in the namespace "default""#
-        );
-        let scale = request(
-            "PATCH",
-            "/apis/apps/v1/namespaces/default/deployments/web/scale",
-        );
-        assert_eq!(
-            ask(jane(), &scale).await.expect_err("refused").to_string(),
-            r#"deployments.apps "web" is forbidden: User "jane" cannot patch resource "deployments/scale" in API group "apps" in the namespace "default""#
-        );
-        let nodes = request("GET", "/api/v1/nodes");
-        assert_eq!(
-            ask(jane(), &nodes).await.expect_err("refused").to_string(),
-            r#"nodes is forbidden: User "jane" cannot list resource "nodes" in API group "" at the cluster scope"#
-        );
-        assert_eq!(
-            ask(Identity::anonymous(), &request("GET", "/x"))
-                .await
-                .expect_err("refused")
-                .to_string(),
-            r#"forbidden: User "system:anonymous" cannot get path "/x""#
-        );
+        for (identity, method, uri, text) in [
+            (
+                jane(),
+                "GET",
+                "/api/v1/namespaces/default/pods",
+                r#"pods is forbidden: User "jane" cannot list resource "pods" in API group "" in the namespace "default""#,
+            ),
+            (
+                jane(),
+                "PATCH",
+                "/apis/apps/v1/namespaces/default/deployments/web/scale",
+                r#"deployments.apps "web" is forbidden: User "jane" cannot patch resource "deployments/scale" in API group "apps" in the namespace "default""#,
+            ),
+            (
+                jane(),
+                "GET",
+                "/api/v1/nodes",
+                r#"nodes is forbidden: User "jane" cannot list resource "nodes" in API group "" at the cluster scope"#,
+            ),
+            (
+                jane(),
+                "GET",
+                "/api/v1/nodes?fieldSelector=metadata.name%3Da&watch=true",
+                r#"nodes "a" is forbidden: User "jane" cannot watch resource "nodes" in API group "" at the cluster scope"#,
+            ),
+            (
+                Identity::anonymous(),
+                "GET",
+                "/x",
+                r#"forbidden: User "system:anonymous" cannot get path "/x""#,
+            ),
+        ] {
+            assert_eq!(refused(identity, method, uri).await, text);
+        }
+    }
+
+    /// Always says the same.
+    struct Always(Decision);
+
+    #[async_trait]
+    impl Authorizer for Always {
+        async fn authorize(&self, _asked: &Attributes<'_>) -> Decision {
+            self.0.clone()
+        }
     }
 
     #[tokio::test]
-    async fn anybody_may_read_health_and_version_and_nothing_else() {
-        for path in ["/healthz", "/livez/ping", "/readyz?verbose", "/version"] {
-            assert_eq!(
-                ask(Identity::anonymous(), &request("GET", path)).await,
-                Ok(()),
-                "{path}"
-            );
+    async fn the_first_opinion_decides_and_reasons_are_collected() {
+        let no = |why: &str| Decision::NoOpinion(why.to_owned());
+        let (yes, never) = (
+            Decision::Allow("y".to_owned()),
+            Decision::Deny("d".to_owned()),
+        );
+        for (chain, decision) in [
+            (vec![no("a"), no(""), no("b")], no("a\nb")),
+            (vec![no("a"), yes.clone(), never.clone()], yes.clone()),
+            (vec![no("a"), never.clone(), yes], never.clone()),
+            (vec![], no("")),
+        ] {
+            let modes = chain.into_iter().map(|d| Mode::Other(Box::new(Always(d))));
+            let authorization = Authorization::new(modes.collect(), &Arc::default());
+            let jane = Identity::new("jane", ["devs"]);
+            let asked = Attributes::path(&jane, "get", "/x");
+            assert_eq!(authorization.decide(&asked).await, decision);
         }
-        for path in ["/metrics", "/api", "/healthzz", "/api/v1/pods"] {
-            assert!(
-                ask(Identity::anonymous(), &request("GET", path))
-                    .await
-                    .is_err(),
-                "{path}"
-            );
-        }
+        let refusing =
+            Authorization::new(vec![Mode::Other(Box::new(Always(never)))], &Arc::default());
+        let admin = Identity::new("anyone", [MASTERS]);
         assert!(
-            ask(Identity::anonymous(), &request("POST", "/healthz"))
+            refusing
+                .allows(&Attributes::path(&admin, "get", "/x"))
                 .await
-                .is_err()
-        );
-    }
-
-    #[tokio::test]
-    async fn components_and_administrators_may_do_everything() {
-        let write = request("DELETE", "/api/v1/nodes/a");
-        assert_eq!(
-            ask(Identity::component("system:kube-scheduler"), &write).await,
-            Ok(())
-        );
-        assert_eq!(
-            ask(Identity::new("system:node:a", ["system:nodes"]), &write).await,
-            Ok(())
-        );
-        assert_eq!(
-            ask(Identity::new("anyone", [MASTERS]), &write).await,
-            Ok(())
-        );
-        assert!(
-            ask(Identity::new("system:node:a", [] as [&str; 0]), &write)
-                .await
-                .is_err()
         );
     }
 }

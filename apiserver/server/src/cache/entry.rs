@@ -50,6 +50,16 @@ impl Entry {
         value: &[u8],
         revision: u64,
     ) -> Result<Self, DamagedValue> {
+        Self::parse(resource, key, value, revision).map(|(entry, _)| entry)
+    }
+
+    /// Does that, and hands out the parsed object too, which has no `resourceVersion`.
+    pub(super) fn parse(
+        resource: &Resource,
+        key: &str,
+        value: &[u8],
+        revision: u64,
+    ) -> Result<(Self, Object), DamagedValue> {
         let damaged = || DamagedValue {
             key: key.to_owned(),
         };
@@ -61,14 +71,16 @@ impl Entry {
             if matches!(resource.storage, Storage::SharedWith(..)) {
                 object = resource.strategy.to_served(object);
             }
-            return Self::from_stored(resource, key, &encode(resource, &object), revision);
+            return Self::parse(resource, key, &encode(resource, &object), revision);
         }
         if resource.strategy.read_back(&mut object) {
-            let entry = Self::from_stored(resource, key, &encode(resource, &object), revision)?;
-            return Ok(Self {
+            let again = encode(resource, &object);
+            let (entry, object) = Self::parse(resource, key, &again, revision)?;
+            let entry = Self {
                 settled: false,
                 ..entry
-            });
+            };
+            return Ok((entry, object));
         }
         let labels = object
             .at("metadata.labels")
@@ -76,7 +88,7 @@ impl Entry {
             .map(|(k, v)| (k.to_owned(), v.str().to_owned()))
             .collect();
         let (json, version_length) = splice(body, head.len(), 0, revision);
-        Ok(Self {
+        let entry = Self {
             revision,
             key: key.into(),
             labels,
@@ -85,7 +97,8 @@ impl Entry {
             json,
             head: head.len(),
             version_length,
-        })
+        };
+        Ok((entry, object))
     }
 
     /// The object as JSON.

@@ -19,7 +19,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use coracle_api::{Registry, Resource, kinds::Storage};
+use coracle_api::{Object, Registry, Resource, kinds::Storage};
 use coracle_store::{Event, EventKind, Revision, Store, WatchItem, WatchStream};
 use parking_lot::RwLock;
 use tokio::sync::watch;
@@ -218,6 +218,13 @@ pub fn key_below(prefix: &str, key: &[u8]) -> Result<String, DamagedValue> {
     })
 }
 
+/// Somebody in this process who must know of every change before the write that made it is answered.
+pub trait Observer: Send + Sync {
+    /// The object at `key` is this one from now on, or gone. Called in the order of revisions, under the cache's lock:
+    /// it must be quick and must not read the cache.
+    fn changed(&self, key: &str, object: Option<&Object>);
+}
+
 /// The objects of one resource.
 pub struct ResourceCache {
     resource: &'static Resource,
@@ -230,6 +237,7 @@ struct State {
     revision: u64,
     history: History,
     subscriptions: Vec<Subscription>,
+    observers: Vec<Arc<dyn Observer>>,
 }
 
 /// Objects as they were at one revision.
@@ -252,6 +260,7 @@ impl ResourceCache {
             revision,
             history: History::new(revision),
             subscriptions: Vec::new(),
+            observers: Vec::new(),
         };
         Self {
             resource,
@@ -326,15 +335,24 @@ impl ResourceCache {
         (snapshot, state.subscribe(Vec::new(), interest))
     }
 
+    /// Shows `observer` every object, and from now on every change.
+    pub fn observe(&self, observer: Arc<dyn Observer>) {
+        let mut state = self.state.write();
+        for (key, entry) in &state.objects {
+            observer.changed(key, Some(&entry.object()));
+        }
+        state.observers.push(observer);
+    }
+
     fn apply(&self, key: &str, revision: u64, kind: &EventKind) {
-        let new = match kind {
+        let (new, object) = match kind {
             EventKind::Put { value, .. } => {
-                match Entry::from_stored(self.resource, key, value, revision) {
-                    Ok(entry) => Some(Arc::new(entry)),
+                match Entry::parse(self.resource, key, value, revision) {
+                    Ok((entry, object)) => (Some(Arc::new(entry)), Some(object)),
                     Err(error) => return tracing::error!(%error, "skipped a change"),
                 }
             }
-            EventKind::Delete { .. } => None,
+            EventKind::Delete { .. } => (None, None),
         };
         let mut state = self.state.write();
         let old = match &new {
@@ -345,6 +363,9 @@ impl ResourceCache {
             return;
         }
         state.revision = revision;
+        for observer in &state.observers {
+            observer.changed(key, object.as_ref());
+        }
         let change = Arc::new(Change { revision, new, old });
         state
             .subscriptions

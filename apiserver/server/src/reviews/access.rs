@@ -1,14 +1,14 @@
 //! Who may do what.
 
 use async_trait::async_trait;
+use coracle_api::selector::FieldSelector;
 use coracle_api::{At, Object};
 use serde_json::{Map, Value, json};
 
 use super::Review;
 use crate::authn::Identity;
-use crate::authz::Decision;
+use crate::authz::{Attributes, Decision, together};
 use crate::call::Call;
-use crate::request_info::{self, RequestInfo};
 use crate::server::Server;
 use crate::status::{ApiError, Result};
 
@@ -28,24 +28,32 @@ impl Review for Of {
             Self::Subject => subject(&spec),
             Self::Asker => call.identity.clone(),
         };
-        let request = request(&spec);
-        let status = match server.authorization.decide(&identity, &request).await {
-            Decision::Allow => json!({"allowed": true}),
-            Decision::Deny(reason) => {
-                with_reason(json!({"allowed": false, "denied": true}), reason)
+        let (asked, errors) = attributes(&identity, &spec);
+        let mut status = Map::new();
+        let reason = match server.authorization.decide(&asked).await {
+            Decision::Allow(reason) => {
+                status.insert("allowed".to_owned(), true.into());
+                reason
             }
-            Decision::NoOpinion(reason) => with_reason(json!({"allowed": false}), reason),
+            Decision::Deny(reason) => {
+                status.insert("allowed".to_owned(), false.into());
+                status.insert("denied".to_owned(), true.into());
+                reason
+            }
+            Decision::NoOpinion(reason) => {
+                status.insert("allowed".to_owned(), false.into());
+                reason
+            }
         };
-        question.set("status", status);
+        if !reason.is_empty() {
+            status.insert("reason".to_owned(), reason.into());
+        }
+        if !errors.is_empty() {
+            status.insert("evaluationError".to_owned(), errors.join("; ").into());
+        }
+        question.set("status", Value::Object(status));
         Ok(())
     }
-}
-
-fn with_reason(mut status: Value, reason: String) -> Value {
-    if !reason.is_empty() {
-        status["reason"] = reason.into();
-    }
-    status
 }
 
 fn subject(spec: &At<'_>) -> Identity {
@@ -62,37 +70,69 @@ fn subject(spec: &At<'_>) -> Identity {
     }
 }
 
-/// The request that the question is about.
-fn request(spec: &At<'_>) -> RequestInfo {
+/// What the question is about, and which parts of it cannot be understood and are left out.
+fn attributes<'a>(identity: &'a Identity, spec: &At<'a>) -> (Attributes<'a>, Vec<String>) {
     let (resource, other) = (
         spec.key("resourceAttributes"),
         spec.key("nonResourceAttributes"),
     );
     if other.exists() {
-        return RequestInfo {
-            verb: request_info::known_verb(other.key("verb").str()),
-            path: other.key("path").str().to_owned(),
-            ..RequestInfo::default()
-        };
+        let (verb, path) = (other.key("verb").str(), other.key("path").str());
+        return (Attributes::path(identity, verb, path), Vec::new());
     }
-    let text = |field: &str| resource.key(field).str().to_owned();
-    let version = text("version");
-    RequestInfo {
-        is_resource: true,
-        verb: request_info::known_verb(resource.key("verb").str()),
-        group: text("group"),
-        // Upstream reads an absent version as any.
-        version: if version.is_empty() {
-            "*".to_owned()
-        } else {
-            version
-        },
+    let text = |field: &str| resource.key(field).str();
+    let (fields, mut errors) = fields(&resource.key("fieldSelector"));
+    let labels = resource.key("labelSelector").key("rawSelector");
+    let labels = labels.str().parse::<coracle_api::selector::LabelSelector>();
+    if labels.is_err() {
+        errors.push("spec.resourceAttributes.labelSelector ignored due to parse error".to_owned());
+    }
+    let attributes = Attributes {
         namespace: text("namespace"),
-        resource: text("resource"),
-        name: text("name"),
         subresource: text("subresource"),
-        ..RequestInfo::default()
+        name: text("name").into(),
+        fields,
+        ..Attributes::resource(identity, text("verb"), text("group"), text("resource"))
+    };
+    (attributes, errors)
+}
+
+/// The field selector of a question: raw, or as requirements, of which those count that a selector could have.
+fn fields(selector: &At<'_>) -> (FieldSelector, Vec<String>) {
+    let mut left_out = false;
+    let mut terms = vec![selector.key("rawSelector").str().to_owned()];
+    for requirement in selector.key("requirements").items() {
+        let values: Vec<String> = requirement
+            .key("values")
+            .items()
+            .map(|value| {
+                value
+                    .str()
+                    .replace('\\', "\\\\")
+                    .replace(',', "\\,")
+                    .replace('=', "\\=")
+            })
+            .collect();
+        let key = requirement.key("key").str();
+        match (requirement.key("operator").str(), &values[..]) {
+            ("In", [value]) => terms.push(format!("{key}={value}")),
+            ("NotIn", [value]) => terms.push(format!("{key}!={value}")),
+            _ => left_out = true,
+        }
     }
+    terms.retain(|term| !term.is_empty());
+    let parsed = terms.join(",").parse::<FieldSelector>();
+    let some = parsed.as_ref().is_ok_and(|fields| !fields.is_empty());
+    let errors = match (left_out || parsed.is_err(), some) {
+        (false, _) => Vec::new(),
+        (true, true) => vec![
+            "spec.resourceAttributes.fieldSelector partially ignored due to parse error".to_owned(),
+        ],
+        (true, false) => {
+            vec!["spec.resourceAttributes.fieldSelector ignored due to parse error".to_owned()]
+        }
+    };
+    (parsed.unwrap_or_default(), errors)
 }
 
 /// All that the asker may do in a namespace.
@@ -106,11 +146,13 @@ impl Review for Rules {
             return Err(ApiError::bad_request("no namespace on request"));
         }
         let rules = server.authorization.rules(&call.identity, &namespace).await;
-        let mut status = Map::new();
-        status.insert("resourceRules".to_owned(), rules.resources.into());
-        status.insert("nonResourceRules".to_owned(), rules.others.into());
-        status.insert("incomplete".to_owned(), rules.incomplete.into());
-        question.set("status", Value::Object(status));
+        let mut status = json!({
+            "resourceRules": rules.resources, "nonResourceRules": rules.others, "incomplete": rules.incomplete,
+        });
+        if !rules.errors.is_empty() {
+            status["evaluationError"] = together(&rules.errors).into();
+        }
+        question.set("status", status);
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ use http::StatusCode;
 use super::{MAX_RETRIES, apply, expected, requester, set_defaults, time_to_live, warnings};
 use crate::admission::{Attributes, Operation};
 use crate::answer::{Answer, Shown, settle};
+use crate::authz::rbac::escalation;
 use crate::call::Call;
 use crate::decode;
 use crate::metadata;
@@ -81,6 +82,7 @@ pub(crate) async fn store(
         .admission
         .admit(&attributes, Some(&mut object))
         .await?;
+    escalation::check(server, call, &object, None).await?;
     notes.extend(metadata::dedup_owners(&mut object, true));
     let generated = name.is_empty() && !object.at("metadata.generateName").is_empty();
     let template = object;

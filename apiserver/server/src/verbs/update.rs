@@ -13,6 +13,7 @@ use super::{
 };
 use crate::admission::{Attributes, Operation};
 use crate::answer::{Answer, Shown, settle};
+use crate::authz::rbac::escalation;
 use crate::cache::Entry;
 use crate::call::Call;
 use crate::decode;
@@ -204,6 +205,7 @@ pub(crate) async fn apply(
             server,
         };
         server.admission.admit(&attributes, Some(&mut new)).await?;
+        escalation::check(server, call, &new, Some(&old)).await?;
         prepare(resource, change.part, &mut new, &old);
         let now = metadata::seconds(server.clock().now());
         let request = requester(call, &now);

@@ -72,6 +72,7 @@ impl TestServer {
         api.bootstrap_priority_classes()
             .await
             .expect("priority classes are made");
+        api.bootstrap_roles().await.expect("roles are made");
         let address = ServiceRanges::default().api_server();
         let endpoint = RECORDED_HOST.into();
         api.bootstrap_kubernetes_service(address.into(), endpoint, RECORDED_PORT)

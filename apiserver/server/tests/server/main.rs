@@ -10,6 +10,7 @@ mod history;
 mod load;
 mod patches;
 mod reads;
+mod roles;
 mod serving;
 mod support;
 mod versions;

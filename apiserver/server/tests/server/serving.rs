@@ -171,6 +171,72 @@ async fn connections_without_a_certificate_are_anonymous() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_header_makes_somebody_of_a_caller_from_the_network() {
+    let server = TestServer::start().await;
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let api = server.api.clone();
+    let serving = tokio::spawn(async move { api.serve(far, None).await });
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near))
+        .await
+        .expect("HTTP/1.1");
+    tokio::spawn(connection);
+    // Neither what a trusted proxy might send, nor what in-process callers are told by, nor another user's name.
+    let attempts: [&[(&str, &str)]; 7] = [
+        &[
+            ("x-remote-user", "admin"),
+            ("x-remote-group", "system:masters"),
+        ],
+        &[
+            ("x-remote-user", "system:apiserver"),
+            ("x-remote-extra-a", "b"),
+        ],
+        &[
+            ("identity", "system:kube-controller-manager"),
+            ("user", "system:kube-scheduler"),
+        ],
+        &[(
+            "x-forwarded-client-cert",
+            "Subject=\"O=system:masters,CN=admin\"",
+        )],
+        &[
+            ("x-forwarded-user", "admin"),
+            ("x-forwarded-groups", "system:masters"),
+        ],
+        &[
+            ("impersonate-user", "system:apiserver"),
+            ("impersonate-group", "system:masters"),
+        ],
+        &[
+            ("user-agent", "kube-apiserver"),
+            ("host", "kubernetes.default.svc"),
+        ],
+    ];
+    for headers in attempts {
+        let mut spoofed = request();
+        for (name, value) in headers {
+            let name = http::HeaderName::from_static(name);
+            spoofed
+                .headers_mut()
+                .append(name, value.parse().expect("a header"));
+        }
+        let response = sender.send_request(spoofed).await.expect("an answer");
+        assert_eq!(response.status(), StatusCode::FORBIDDEN, "{headers:?}");
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .expect("a body")
+            .to_bytes();
+        let body = String::from_utf8_lossy(&body);
+        assert!(
+            body.contains(r#"User \"system:anonymous\""#),
+            "{headers:?}: {body}"
+        );
+    }
+    serving.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_connection_that_says_nothing_is_closed() {
     let (server, authority) = (TestServer::start().await, Authority::new());
     let (_near, far) = tokio::io::duplex(1024);

@@ -79,6 +79,7 @@ impl TestServer {
         api.bootstrap_namespaces()
             .await
             .expect("namespaces are made");
+        api.bootstrap_roles().await.expect("roles are made");
         let server = Self { api };
         let account = json!({"metadata": {"name": "default"}});
         server
