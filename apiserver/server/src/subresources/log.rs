@@ -34,8 +34,8 @@ pub(crate) async fn get(server: &Server, call: &Call) -> Result<Answer> {
     let container = container(&pod, call.info.query.get("container").unwrap_or_default())?;
     let node = pod.at("spec.nodeName").str();
     if node.is_empty() {
-        // Nothing ran yet, so there is nothing to say: upstream answers with an empty log.
-        return Ok(Answer::bytes(StatusCode::OK, "text/plain", Bytes::new()));
+        // Nothing ran yet, so there is no log: upstream has no location to stream from, and says so with 204.
+        return Ok(Answer::bytes(StatusCode::NO_CONTENT, "", Bytes::new()));
     }
     let uri = format!(
         "/containerLogs/{}/{}/{container}?{}",

@@ -4,7 +4,7 @@
 //!            resourceVersion "" or 0, or sendInitialEvents      resourceVersion N
 //!                              │                                       │
 //!                  present objects as ADDED              changes after N from the history
-//!                              │                              (410 when forgotten)
+//!                              │                         (forgotten: an ERROR event, 410, and the end)
 //!                  bookmark "initial-events-end"                       │
 //!                              └──────────────▶ live ◀─────────────────┘
 //!                                                │  bookmarks, until timeout, shutdown or a full queue
@@ -74,10 +74,13 @@ pub(crate) async fn watch(server: &Arc<Server>, call: Call) -> Result<Answer> {
         (first, watcher, snapshot.revision)
     } else {
         let from = asked.unwrap_or(progress);
-        let watcher = cache.watch(from, interest).map_err(|floor| {
-            ApiError::expired(format!("too old resource version: {from} ({floor})"))
-        })?;
-        (VecDeque::new(), watcher, from)
+        match cache.watch(from, interest) {
+            Ok(watcher) => (VecDeque::new(), watcher, from),
+            Err(floor) => {
+                let message = format!("too old resource version: {from} ({floor})");
+                return Ok(failed(call.output.format, &ApiError::expired(message)));
+            }
+        }
     };
     let seconds = options
         .timeout_seconds
@@ -87,10 +90,7 @@ pub(crate) async fn watch(server: &Arc<Server>, call: Call) -> Result<Answer> {
         Duration::from_secs(seconds),
         options.bookmarks,
     );
-    let content_type = match call.output.format {
-        Format::Protobuf => negotiate::PROTOBUF_STREAM,
-        _ => negotiate::JSON,
-    };
+    let content_type = content_type(call.output.format);
     let feed = Feed {
         server: Arc::clone(server),
         call,
@@ -109,6 +109,21 @@ pub(crate) async fn watch(server: &Arc<Server>, call: Call) -> Result<Answer> {
     let mut answer = Answer::bytes(StatusCode::OK, content_type, Bytes::new());
     answer.payload = Payload::Stream(StreamBody::new(stream).boxed_unsync());
     Ok(answer)
+}
+
+/// A watch that ends with what it has to say first. Upstream's watch cache (`newErrWatcher`) refuses like this, with a
+/// status of 200, once a request is understood; the Python client lists again after such an event only.
+fn failed(format: Format, error: &ApiError) -> Answer {
+    let mut event = BytesMut::new();
+    write_event(&mut event, format, "ERROR", &error.to_value());
+    Answer::bytes(StatusCode::OK, content_type(format), event)
+}
+
+fn content_type(format: Format) -> &'static str {
+    match format {
+        Format::Protobuf => negotiate::PROTOBUF_STREAM,
+        _ => negotiate::JSON,
+    }
 }
 
 /// When a watch says something by itself, in the clock's monotonic time.
@@ -238,12 +253,7 @@ impl Feed {
     }
 
     fn write_value(&self, chunk: &mut BytesMut, kind: &str, value: &Value) {
-        match self.call.output.format {
-            Format::Protobuf => {
-                chunk.extend_from_slice(&protobuf::watch_frame(kind, &to_protobuf(value)));
-            }
-            _ => line(chunk, kind, &to_json(value)),
-        }
+        write_event(chunk, self.call.output.format, kind, value);
     }
 
     fn reshape(&mut self, shape: Shape, object: Object) -> Value {
@@ -301,6 +311,15 @@ impl Seen<'_> {
 
 fn caches(server: &Server) -> &Caches {
     server.storage.caches()
+}
+
+fn write_event(chunk: &mut BytesMut, format: Format, kind: &str, value: &Value) {
+    match format {
+        Format::Protobuf => {
+            chunk.extend_from_slice(&protobuf::watch_frame(kind, &to_protobuf(value)));
+        }
+        _ => line(chunk, kind, &to_json(value)),
+    }
 }
 
 fn line(chunk: &mut BytesMut, kind: &str, object: &[u8]) {

@@ -89,7 +89,7 @@ async fn selectors_turn_changes_into_arrivals_and_departures() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stale_watch_is_answered_with_gone() {
+async fn a_stale_watch_ends_with_an_error_event() {
     let server = TestServer::start().await;
     let made = server.config_map("a", json!({})).await;
     for number in 0..4200 {
@@ -101,18 +101,27 @@ async fn stale_watch_is_answered_with_gone() {
             .await
             .ok();
     }
-    let answer = server
-        .get(&format!(
-            "{CONFIG_MAPS}?watch=1&resourceVersion={}",
-            version(&made)
-        ))
-        .await;
-    let (code, reason, message) = answer.failure();
-    assert_eq!((code, reason.as_str()), (410, "Expired"));
-    assert!(
-        message.starts_with(&format!("too old resource version: {} (", version(&made))),
-        "{message}"
+    let from = version(&made);
+    let path = format!("{CONFIG_MAPS}?watch=1&resourceVersion={from}");
+    let mut watch = server.watch(&path).await;
+    let event = watch.next().await.expect("an event");
+    assert_eq!(event["type"], "ERROR");
+    let status = &event["object"];
+    assert_eq!(
+        (&status["kind"], &status["status"]),
+        (&json!("Status"), &json!("Failure"))
     );
+    assert_eq!(
+        (&status["code"], &status["reason"]),
+        (&json!(410), &json!("Expired"))
+    );
+    let message = status["message"].as_str().unwrap_or_default();
+    let expected = format!("too old resource version: {from} (");
+    assert!(message.starts_with(&expected), "{message}");
+    assert!(watch.next().await.is_none(), "the error is the end");
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let shown = server.get_accepting(&path, table).await.ok();
+    assert_eq!(shown, event, "a Status is shown as it is");
 }
 
 #[tokio::test(start_paused = true)]
