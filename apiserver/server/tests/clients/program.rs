@@ -1,10 +1,17 @@
 //! A client that is a program: where it is, and how its script is run.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use crate::server::ServedApi;
+
+/// A script that is not done by then waits for something that does not come.
+const LIMIT: Duration = Duration::from_secs(180);
+/// Between two looks whether it is done.
+const INTERVAL: Duration = Duration::from_millis(20);
 
 /// A script and what runs it.
 pub(crate) struct Program {
@@ -55,26 +62,43 @@ impl Program {
     /// Runs the script to its end; what it printed is the error when a check failed.
     pub(crate) fn run(&self, server: &ServedApi) -> Result<(), String> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
+        let printed = server.folder().join("printed");
+        let output = File::create(&printed).map_err(|error| error.to_string())?;
+        let errors = output.try_clone().map_err(|error| error.to_string())?;
         let mut command = Command::new(&self.interpreter);
         command
             .arg(folder.join(self.script))
             .current_dir(server.folder())
             .env("KUBECONFIG", server.kubeconfig())
-            .stdin(Stdio::null());
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors);
         if let Some(packages) = &self.packages {
             command.env("CORACLE_NODE_MODULES", packages);
         }
-        let output = command.output().map_err(|error| error.to_string())?;
-        if output.status.success() {
-            return Ok(());
-        }
-        Err(format!(
-            "{}\n{}{}",
-            output.status,
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        ))
+        let mut child = command.spawn().map_err(|error| error.to_string())?;
+        let ended = match end(&mut child) {
+            Ok(status) if status.success() => return Ok(()),
+            Ok(status) => status.to_string(),
+            Err(error) => error,
+        };
+        let printed = std::fs::read_to_string(printed).unwrap_or_default();
+        Err(format!("{ended}\n{printed}"))
     }
+}
+
+/// Waits for the end, and brings it about when it is late.
+fn end(child: &mut Child) -> Result<ExitStatus, String> {
+    for _ in 0..LIMIT.as_millis() / INTERVAL.as_millis() {
+        match child.try_wait() {
+            Ok(Some(status)) => return Ok(status),
+            Ok(None) => std::thread::sleep(INTERVAL),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    Err(format!("not done after {LIMIT:?}"))
 }
 
 /// A path in the folder that `.ci/clients` installs into.
