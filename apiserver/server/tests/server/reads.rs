@@ -1,6 +1,6 @@
 use serde_json::json;
 
-use crate::support::{CONFIG_MAPS, TestServer};
+use crate::support::{CONFIG_MAPS, PODS, TestServer};
 
 #[tokio::test(start_paused = true)]
 async fn what_was_written_is_read_back() {
@@ -214,4 +214,14 @@ async fn health_and_version_are_answered() {
     server.api.start_draining();
     assert_eq!(server.get("/readyz").await.status, 503);
     assert_eq!(server.get("/livez").await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_without_a_node_has_no_log() {
+    let server = TestServer::start().await;
+    server.pod("waiting", None).await;
+    let answer = server.get(&format!("{PODS}/waiting/log")).await;
+    assert_eq!(answer.status, 204);
+    assert_eq!(answer.headers.get("content-type"), None);
+    assert!(answer.body.is_empty());
 }
