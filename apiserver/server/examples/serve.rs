@@ -1,19 +1,22 @@
-//! An API server alone, in memory, on a loopback port: for replaying recorded exchanges against it.
+//! An API server alone on a loopback port: for replaying recorded exchanges against it, and for measuring it.
 //!
 //! ```text
 //! cargo run -p coracle-server --example serve -- --listen 127.0.0.1:26443 --token-auth-file tokens.csv --ca-out ca.crt
 //! ```
 //!
-//! It makes its own certificate at every start, runs no controllers and no node, and forgets everything at the end.
+//! It makes its own certificate at every start, runs no controllers and no node, and forgets everything at the end,
+//! unless `--data-dir` names a folder for its store.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use coracle_clock::Clock;
 use coracle_server::allocate::ServiceRanges;
 use coracle_server::authn::StaticTokens;
 use coracle_server::{ApiServer, Config};
-use coracle_store::MemoryStore;
+use coracle_store::{CompactionPolicy, MemoryStore, RedbStore, Store, run_compactor};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::TcpListener;
 
@@ -24,17 +27,27 @@ async fn main() -> Result<(), Failure> {
     let mut listen: SocketAddr = "127.0.0.1:26443".parse()?;
     let mut tokens = StaticTokens::default();
     let mut ca_out = None;
+    let mut data = None;
+    let mut compaction = CompactionPolicy::default();
     let mut arguments = std::env::args().skip(1);
     while let (Some(flag), Some(value)) = (arguments.next(), arguments.next()) {
         match flag.as_str() {
             "--listen" => listen = value.parse()?,
             "--token-auth-file" => tokens = StaticTokens::parse(&std::fs::read_to_string(value)?)?,
             "--ca-out" => ca_out = Some(value),
+            "--compact-every" => compaction.check_every = Duration::from_secs(value.parse()?),
+            "--keep-revisions" => compaction.keep_at_most = value.parse()?,
+            "--data-dir" => data = Some(PathBuf::from(value)),
             other => return Err(format!("unknown flag {other}").into()),
         }
     }
     let clock = Clock::system();
-    let mut config = Config::new(Arc::new(MemoryStore::new(clock.clone())), clock);
+    let store: Arc<dyn Store> = match data {
+        Some(folder) => Arc::new(RedbStore::open(folder.join("store.redb"), clock.clone())?),
+        None => Arc::new(MemoryStore::new(clock.clone())),
+    };
+    tokio::spawn(run_compactor(store.clone(), clock.clone(), compaction));
+    let mut config = Config::new(Arc::clone(&store), clock);
     config.authenticators.push(Box::new(tokens));
     let server = ApiServer::start(config).await?;
     server.bootstrap_namespaces().await?;
@@ -52,13 +65,21 @@ async fn main() -> Result<(), Failure> {
     }
     println!("listening on https://{listen}");
     loop {
-        let (stream, _) = listener.accept().await?;
+        let (stream, _) = tokio::select! {
+            accepted = listener.accept() => accepted?,
+            _ = tokio::signal::ctrl_c() => break,
+        };
+        // As the real server does: answers are small, and must not wait for one another.
+        stream.set_nodelay(true)?;
         let (server, tls) = (server.clone(), Arc::clone(&tls));
         tokio::spawn(async move {
             // Clients come and go; what went wrong with one is of no interest here.
             let _ = server.serve(stream, Some(tls)).await;
         });
     }
+    server.stop();
+    store.close().await;
+    Ok(())
 }
 
 /// A TLS configuration with a new certificate for localhost, and that certificate in PEM.

@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::kubeconfig::Access;
+use crate::access::Access;
 
 /// Which HTTP to speak.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -63,7 +63,7 @@ impl Connection {
             .rsplit_once(':')
             .map_or(&*access.authority, |(host, _)| host);
         let host = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())?;
-        let stream = TlsConnector::from(access.tls.clone())
+        let stream = TlsConnector::from(access.tls(protocol))
             .connect(host, stream)
             .await
             .context("the TLS handshake failed")?;
@@ -223,6 +223,16 @@ impl Watch {
                 self.lines.push(&data);
             }
         }
+    }
+}
+
+impl Watch {
+    /// Reads events and throws them away, for as long as they come.
+    pub(crate) async fn drain(&mut self) -> Result<()> {
+        while let Some(frame) = self.body.frame().await {
+            frame?;
+        }
+        bail!("the server ended the watch")
     }
 }
 

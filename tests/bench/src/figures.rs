@@ -56,7 +56,7 @@ impl Figure {
         if let Some(spread) = &self.spread {
             value["spread"] = json!({
                 "samples": spread.samples, "min": rounded(spread.min), "median": rounded(spread.median),
-                "p90": rounded(spread.p90), "max": rounded(spread.max),
+                "p90": rounded(spread.p90), "p99": rounded(spread.p99), "max": rounded(spread.max),
             });
         }
         value
@@ -74,13 +74,14 @@ impl Figure {
             line.push_str(&format!(" < {target} {verdict}"));
         }
         if let Some(spread) = &self.spread {
-            let (min, p90, max) = (
+            let (min, p90, p99, max) = (
                 rounded(spread.min),
                 rounded(spread.p90),
+                rounded(spread.p99),
                 rounded(spread.max),
             );
             line.push_str(&format!(
-                "  min {min}, p90 {p90}, max {max} of {}",
+                "  min {min}, p90 {p90}, p99 {p99}, max {max} of {}",
                 spread.samples
             ));
         }
@@ -95,11 +96,14 @@ pub(crate) struct Spread {
     min: f64,
     median: f64,
     p90: f64,
+    /// The 99th percentile.
+    pub(crate) p99: f64,
     max: f64,
 }
 
 impl Spread {
-    fn of(samples: &[f64]) -> Self {
+    /// The spread of `samples`; not a number where there are none.
+    pub(crate) fn of(samples: &[f64]) -> Self {
         let mut sorted = samples.to_vec();
         sorted.sort_by(f64::total_cmp);
         // The nearest rank: a number that was measured, not one between two.
@@ -115,6 +119,7 @@ impl Spread {
             min: at(0.0),
             median: at(0.5),
             p90: at(0.9),
+            p99: at(0.99),
             max: at(1.0),
         }
     }

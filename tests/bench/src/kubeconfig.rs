@@ -1,94 +1,43 @@
 //! What a kubeconfig says about reaching a server: its address, whom to trust and who is asking.
 
-use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
 
-/// The current context of a kubeconfig.
-#[derive(Clone)]
-pub(crate) struct Access {
-    /// Host and port.
-    pub(crate) authority: String,
-    /// Trust and client certificate.
-    pub(crate) tls: Arc<ClientConfig>,
-    /// A bearer token, where the user has one.
-    pub(crate) token: Option<String>,
+use crate::access::{Access, read};
+
+/// Reads the current context of the kubeconfig at `path`.
+pub(crate) fn load(path: &Path) -> Result<Access> {
+    let failed = || format!("failed to read the kubeconfig {}", path.display());
+    let text = String::from_utf8(read(path)?).with_context(failed)?;
+    parse(&text, path.parent().unwrap_or(Path::new("."))).with_context(failed)
 }
 
-impl Access {
-    /// Reads the current context of the kubeconfig at `path`; `protocol` is the ALPN name to offer.
-    pub(crate) fn load(path: &Path, protocol: &[u8]) -> Result<Self> {
-        let failed = || format!("failed to read the kubeconfig {}", path.display());
-        let text = fs::read_to_string(path).with_context(failed)?;
-        Self::parse(&text, path.parent().unwrap_or(Path::new(".")), protocol).with_context(failed)
-    }
-
-    fn parse(text: &str, folder: &Path, protocol: &[u8]) -> Result<Self> {
-        let config: Value = serde_saphyr::from_str(text)?;
-        let current = config["current-context"]
+fn parse(text: &str, folder: &Path) -> Result<Access> {
+    let config: Value = serde_saphyr::from_str(text)?;
+    let current = config["current-context"]
+        .as_str()
+        .context("it has no current-context")?;
+    let context = named(&config, "contexts", "context", current)?;
+    let name = |key: &str| {
+        context[key]
             .as_str()
-            .context("it has no current-context")?;
-        let context = named(&config, "contexts", "context", current)?;
-        let name = |key: &str| {
-            context[key]
-                .as_str()
-                .with_context(|| format!("its context has no {key}"))
-        };
-        let cluster = named(&config, "clusters", "cluster", name("cluster")?)?;
-        let user = named(&config, "users", "user", name("user")?)?;
-
-        let server = cluster["server"]
-            .as_str()
-            .context("its cluster has no server")?;
-        let address = server
-            .strip_prefix("https://")
-            .context("its server is not https://")?;
-        let address = address.trim_end_matches('/');
-        if address.contains('/') {
-            bail!("its server {server} has a path, which is not supported");
-        }
-        let authority = match address.parse::<http::uri::Authority>()?.port() {
-            Some(_) => address.to_owned(),
-            None => format!("{address}:443"),
-        };
-
-        let ca = material(cluster, "certificate-authority", folder)?
-            .context("its cluster has no certificate-authority")?;
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(&ca) {
-            roots.add(certificate.map_err(|error| anyhow!("its authority is no PEM: {error}"))?)?;
-        }
-        let builder = ClientConfig::builder().with_root_certificates(roots);
-        let certificate = material(user, "client-certificate", folder)?;
-        let key = material(user, "client-key", folder)?;
-        let mut tls = match (certificate, key) {
-            (Some(certificate), Some(key)) => {
-                let chain: Result<Vec<_>, _> =
-                    CertificateDer::pem_slice_iter(&certificate).collect();
-                let chain =
-                    chain.map_err(|error| anyhow!("its client certificate is no PEM: {error}"))?;
-                let key = PrivateKeyDer::from_pem_slice(&key)
-                    .map_err(|error| anyhow!("its client key is no PEM: {error}"))?;
-                builder.with_client_auth_cert(chain, key)?
-            }
-            _ => builder.with_no_client_auth(),
-        };
-        tls.alpn_protocols = vec![protocol.to_vec()];
-        let token = user["token"].as_str().map(str::to_owned);
-        Ok(Self {
-            authority,
-            tls: Arc::new(tls),
-            token,
-        })
-    }
+            .with_context(|| format!("its context has no {key}"))
+    };
+    let cluster = named(&config, "clusters", "cluster", name("cluster")?)?;
+    let user = named(&config, "users", "user", name("user")?)?;
+    let server = cluster["server"]
+        .as_str()
+        .context("its cluster has no server")?;
+    let ca = material(cluster, "certificate-authority", folder)?
+        .context("its cluster has no certificate-authority")?;
+    let certificate = material(user, "client-certificate", folder)?;
+    let key = material(user, "client-key", folder)?;
+    let token = user["token"].as_str().map(str::to_owned);
+    Access::new(server, &ca, certificate.zip(key), token)
 }
 
 fn named<'a>(config: &'a Value, list: &str, inner: &str, name: &str) -> Result<&'a Value> {
@@ -113,9 +62,7 @@ fn material(entry: &Value, key: &str, folder: &Path) -> Result<Option<Vec<u8>>> 
     let Some(file) = entry[key].as_str() else {
         return Ok(None);
     };
-    let path = folder.join(file);
-    let bytes = fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
-    Ok(Some(bytes))
+    read(&folder.join(file)).map(Some)
 }
 
 #[cfg(test)]
@@ -137,7 +84,7 @@ mod tests {
 
     fn parse(text: &str) -> Result<Access> {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Access::parse(text, Path::new("."), b"http/1.1")
+        super::parse(text, Path::new("."))
     }
 
     #[test]

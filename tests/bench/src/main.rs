@@ -4,27 +4,33 @@
 //! start    process start on an empty data directory ─▶ /readyz
 //! latency  a created Pod (or Deployment) ─▶ Ready, the module already compiled
 //! idle     memory, processor time and wake-ups while the guestbook runs and nobody asks
-//! api      processor time per GET and per durable create, creates per second beside fdatasync
-//! scale    lists of 10,000 objects, delivery of events, memory per object
+//! api      GETs and durable creates: rate, latency, processor time; lists of 10,000 objects, delivery of events,
+//!          memory per object
+//! endure   memory after a million objects came and went, starts with 100,000, latency under compaction
 //! ```
 //!
 //! It stands outside the cluster: it starts the built binary as a user would, on loopback and with a
 //! temporary data directory, and speaks HTTPS to it over connections that stay open. `api` also runs
-//! against any other server of the Kubernetes API, given its kubeconfig.
+//! against any other server of the Kubernetes API.
 //!
 //! What it deliberately does not do: it judges nothing. A missed target is a line in the output, not
 //! a failure, because a figure is worth what the machine was doing at that moment.
 
+mod access;
 mod api;
 mod client;
 mod cluster;
 mod disk;
+mod endure;
 mod figures;
 mod idle;
 mod kubeconfig;
 mod latency;
+mod load;
+mod many;
+mod objects;
 mod process;
-mod scale;
+mod space;
 mod start;
 
 use std::path::PathBuf;
@@ -34,7 +40,8 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use coracle_clock::Clock;
 
-use crate::cluster::Binary;
+use crate::access::Target;
+use crate::cluster::{Binary, Program};
 use crate::figures::Report;
 
 /// Measures Coracle, or another server of the Kubernetes API, from outside.
@@ -52,7 +59,8 @@ const EXAMPLES: &str = "\
 Examples:
   cargo build --release && cargo run --release -p coracle-bench -- all --json
   coracle-bench start --runs 50
-  coracle-bench api --kubeconfig ~/.kube/config --pid \"$(pidof kube-apiserver)\"
+  coracle-bench api --kubeconfig ~/.kube/config --pid \"$(pidof kube-apiserver)\" --pid \"$(pidof etcd)\"
+  coracle-bench api --server https://127.0.0.1:6443 --ca ca.crt --cert admin.crt --key admin.key --seconds 10
 
 Figures mean something only in release builds and on a machine that does nothing else.";
 
@@ -87,26 +95,21 @@ enum Command {
         #[arg(long, default_value_t = idle::SECONDS, value_parser = clap::value_parser!(u64).range(1..=600))]
         seconds: u64,
     },
-    /// Processor time per GET and per durable create, and creates per second
+    /// GETs, durable creates, lists, events and memory of this server or another
     Api {
         #[command(flatten)]
         binary: BinaryArgs,
         #[command(flatten)]
         load: api::Load,
-        /// Measure this server instead of starting one; its objects are made in a namespace of
-        /// their own, which is deleted at the end
-        #[arg(long, value_name = "FILE")]
-        kubeconfig: Option<PathBuf>,
-        /// The process of that server, for its processor time; repeatable (a server and its store)
-        #[arg(long, requires = "kubeconfig")]
-        pid: Vec<u32>,
+        #[command(flatten)]
+        target: Target,
     },
-    /// Lists of 10,000 objects, delivery of events alone and among 1,000 watchers, memory per object
-    Scale {
+    /// Memory after churn, starts with many objects, latency under compaction (with --serve)
+    Endure {
         #[command(flatten)]
         binary: BinaryArgs,
         #[command(flatten)]
-        scale: scale::Scale,
+        endure: endure::Endure,
     },
 }
 
@@ -115,6 +118,9 @@ struct BinaryArgs {
     /// The binary to measure [default: `coracle` beside this program]
     #[arg(long, value_name = "PATH")]
     coracle: Option<PathBuf>,
+    /// Measure the API server alone instead: the example `serve` of coracle-server
+    #[arg(long, value_name = "PATH", conflicts_with = "coracle")]
+    serve: Option<PathBuf>,
     /// The folder of the samples
     #[arg(long, value_name = "DIR", default_value = "samples")]
     samples: PathBuf,
@@ -128,13 +134,17 @@ struct BinaryArgs {
 
 impl BinaryArgs {
     fn find(self) -> Result<Binary> {
-        let path = match self.coracle {
-            Some(path) => path,
-            None => std::env::current_exe()
-                .context("failed to find this program's folder")?
-                .with_file_name("coracle"),
+        let (program, path) = match (self.serve, self.coracle) {
+            (Some(path), _) => (Program::Serve, path),
+            (None, Some(path)) => (Program::Coracle, path),
+            (None, None) => (
+                Program::Coracle,
+                std::env::current_exe()
+                    .context("failed to find this program's folder")?
+                    .with_file_name("coracle"),
+            ),
         };
-        Binary::new(&path, &self.samples, self.scratch, self.env)
+        Binary::new(program, &path, &self.samples, self.scratch, self.env)
     }
 }
 
@@ -176,26 +186,20 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Idle { binary, seconds } => {
             idle::measure(&binary.find()?, seconds, &clock, &mut report).await?;
         }
-        Command::Scale { binary, scale } => {
-            scale::measure(&binary.find()?, &scale, &clock, &mut report).await?;
+        Command::Endure { binary, endure } => {
+            endure::measure(&binary.find()?, &endure, &clock, &mut report).await?;
         }
         Command::Api {
             binary,
             load,
-            kubeconfig: None,
-            ..
-        } => {
-            api::measure_own(&binary.find()?, &load, &clock, &mut report).await?;
-        }
-        Command::Api {
-            binary,
-            load,
-            kubeconfig: Some(kubeconfig),
-            pid,
-        } => {
-            let scratch = binary.scratch.unwrap_or_else(std::env::temp_dir);
-            api::measure_other(&kubeconfig, &pid, &scratch, &load, &clock, &mut report).await?;
-        }
+            target,
+        } => match target.access()? {
+            Some(access) => {
+                let scratch = binary.scratch.unwrap_or_else(std::env::temp_dir);
+                api::measure(access, target.pid, &scratch, &load, &clock, &mut report).await?;
+            }
+            None => api::measure_own(&binary.find()?, &load, &clock, &mut report).await?,
+        },
     }
     if cli.json {
         report.print_json()

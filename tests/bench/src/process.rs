@@ -105,6 +105,21 @@ impl Memory {
             anonymous: mebibytes("RssAnon:")?,
         })
     }
+
+    /// The memory of all of `pids` together; none of none.
+    pub(crate) fn of_all(pids: &[u32]) -> Result<Self> {
+        let none = Self {
+            resident: 0.0,
+            anonymous: 0.0,
+        };
+        pids.iter().try_fold(none, |sum, pid| {
+            let one = Self::of(*pid)?;
+            Ok(Self {
+                resident: sum.resident + one.resident,
+                anonymous: sum.anonymous + one.anonymous,
+            })
+        })
+    }
 }
 
 /// The number on the line of a status file that starts with `name`.
