@@ -20,6 +20,7 @@ pub mod cache;
 mod call;
 mod decode;
 mod defaults;
+mod detached;
 mod dialer;
 mod discovery;
 mod encoded;

@@ -40,6 +40,7 @@ use crate::authz::{Attributes as Access, Authorization, Mode};
 use crate::body::{self, Body, BoxError};
 use crate::cache::{Caches, StartError};
 use crate::call::Call;
+use crate::detached::Detached;
 use crate::dialer::{ClusterDialer, NoCluster, NoNodes, NodeDialer};
 use crate::health::{Check, Health};
 use crate::metrics::Metrics;
@@ -375,15 +376,11 @@ impl ApiServer {
                 // A client that goes away, or whose time is up, must not stop a write half-way: what was allocated
                 // for an object would be given back although the object is there.
                 let server = Arc::clone(server);
-                let work = tokio::spawn(async move {
+                let work = async move {
                     let _place = place;
                     write(&server, call, body).await
-                });
-                match work.await {
-                    Ok(result) => result,
-                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                    Err(_) => Err(ApiError::unavailable("the server is shutting down")),
-                }
+                };
+                Detached::new(work).await
             }
         }
     }

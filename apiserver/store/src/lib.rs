@@ -43,7 +43,7 @@ pub use crate::types::{
     EXPIRE_BATCH, Event, EventKind, KeyValue, MAX_KEY_BYTES, MAX_VALUE_BYTES, Op, Page,
     Precondition, Revision, Version,
 };
-pub use crate::watch::{WatchItem, WatchStream};
+pub use crate::watch::{Sink, WatchItem, WatchStream};
 
 /// Revisioned keys with compare-and-swap, watch and compaction.
 #[async_trait]

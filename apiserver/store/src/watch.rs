@@ -13,6 +13,9 @@
 //! published, under the lock that publishing takes: so there is neither a gap nor a repetition. A
 //! watch that is far behind reads the history at its own pace and holds one chunk of it in memory; a
 //! live one holds its queue, which is bounded by count and bytes.
+//!
+//! A watch can also be handed over to a [`Sink`] once it is live. That one has no queue: it takes events on the thread
+//! that publishes them, before their writes are answered, so that nobody has to be woken for it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,6 +46,17 @@ pub(crate) trait History: Send + Sync {
         self: Arc<Self>,
         position: Revision,
     ) -> BoxFuture<'static, Result<Vec<Event>, Error>>;
+}
+
+/// Takes events on the thread that publishes them; see [`WatchStream::hand_over`].
+///
+/// Every write waits for it, so it has to be quick; and it must not write to the store or wait for a read of it.
+pub trait Sink: Send + Sync {
+    /// Takes published events, which follow on those before.
+    fn take(&self, events: &[Event]);
+
+    /// There will be no further events.
+    fn end(&self, error: Error);
 }
 
 /// What a watch yields.
@@ -105,6 +119,18 @@ impl WatchStream {
         Some(result.map(WatchItem::Event))
     }
 
+    /// Gives `sink` all further events of this watch: those of the past now, and live ones as they are published.
+    pub async fn hand_over(mut self, sink: Arc<dyn Sink>) -> Result<(), Error> {
+        loop {
+            if let Phase::Live(queue) = &self.phase {
+                return self.hub.attach(queue, sink);
+            }
+            if let WatchItem::Event(event) = self.next().await? {
+                sink.take(std::slice::from_ref(&event));
+            }
+        }
+    }
+
     /// The revision up to which this watch has yielded everything.
     pub fn position(&self) -> Revision {
         self.position
@@ -151,6 +177,7 @@ pub(crate) struct Hub {
 
 struct Watchers {
     live: Vec<Weak<Queue>>,
+    sinks: Vec<Arc<dyn Sink>>,
     /// Why there will be no further events.
     end: Option<Error>,
 }
@@ -161,6 +188,7 @@ impl Hub {
             published: AtomicU64::new(published.0),
             watchers: Mutex::new(Watchers {
                 live: Vec::new(),
+                sinks: Vec::new(),
                 end: None,
             }),
         }
@@ -177,6 +205,9 @@ impl Hub {
         let mut watchers = self.watchers.lock();
         // First, so that whoever sees an event can also read at its revision.
         self.published.store(last.revision.0, Ordering::Release);
+        for sink in &watchers.sinks {
+            sink.take(events);
+        }
         watchers
             .live
             .retain(|queue| queue.upgrade().is_some_and(|queue| queue.append(events)));
@@ -188,7 +219,24 @@ impl Hub {
         for queue in watchers.live.drain(..).filter_map(|queue| queue.upgrade()) {
             queue.end(error.clone());
         }
+        for sink in watchers.sinks.drain(..) {
+            sink.end(error.clone());
+        }
         watchers.end.get_or_insert(error);
+    }
+
+    /// Puts `sink` in the place of the live watcher with `queue`.
+    fn attach(&self, queue: &Arc<Queue>, sink: Arc<dyn Sink>) -> Result<(), Error> {
+        let mut watchers = self.watchers.lock();
+        // Nothing is published meanwhile: what waits is all there is.
+        while let Some(event) = queue.try_take() {
+            sink.take(std::slice::from_ref(&event?));
+        }
+        watchers
+            .live
+            .retain(|other| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(queue)));
+        watchers.sinks.push(sink);
+        Ok(())
     }
 
     /// Joins the live events if `position` is where they go on; `None` if events lie in between.

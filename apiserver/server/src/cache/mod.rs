@@ -1,13 +1,13 @@
 //! The watch cache: every object of every stored resource, ready to send, and the recent changes.
 //!
 //! ```text
-//! store ──one watch──▶ follow ──▶ ResourceCache ──▶ bounded queue per watcher
-//!                        │            ▲
-//!                        ▼            └── get, list
-//!                     progress ◀── wait_for(revision): a write answers when its revision is in the cache
+//! store ──one watch──▶ take ──▶ ResourceCache ──▶ bounded queue per watcher
+//!                       │            ▲
+//!                       ▼            └── get, list
+//!                    progress ◀── wait_for(revision): a write answers when its revision is in the cache
 //! ```
 //!
-//! Changes enter in the order of revisions, one at a time, and `progress` moves after the change is in: whoever saw
+//! Changes enter in the order of revisions, one at a time, on the thread that committed them, and `progress` moves after the change is in: whoever saw
 //! `progress >= r` sees every change up to `r`. Nothing is read from the store but at start and for pages of the past.
 
 mod entry;
@@ -16,11 +16,12 @@ mod watcher;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use coracle_api::{Object, Registry, Resource, kinds::Storage};
-use coracle_store::{Event, EventKind, Revision, Store, WatchItem, WatchStream};
+use coracle_store::{Event, EventKind, Revision, Sink, Store};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
@@ -58,7 +59,7 @@ pub enum StartError {
 }
 
 impl Caches {
-    /// Fills the caches from `store` and keeps them up to date in a task that ends with the store.
+    /// Fills the caches from `store` and keeps them up to date for as long as the store is open.
     pub async fn start(
         store: Arc<dyn Store>,
         registry: &Registry,
@@ -81,8 +82,8 @@ impl Caches {
             by_prefix,
             progress: Arc::new(progress),
         });
-        let stream = store.watch(revision).await?;
-        tokio::spawn(Arc::clone(&caches).follow(store, stream));
+        let watch = store.watch(revision).await?;
+        watch.hand_over(caches.clone()).await?;
         Ok(caches)
     }
 
@@ -134,26 +135,6 @@ impl Caches {
             .sum()
     }
 
-    async fn follow(self: Arc<Self>, store: Arc<dyn Store>, mut stream: WatchStream) {
-        loop {
-            match stream.next().await {
-                Ok(WatchItem::Event(event)) => {
-                    let revision = event.revision.0;
-                    self.apply(event);
-                    self.advance(revision);
-                }
-                Ok(WatchItem::Progress(revision)) => self.advance(revision.0),
-                Err(coracle_store::Error::Lagged { .. }) => {
-                    match store.watch(Revision(self.revision())).await {
-                        Ok(again) => stream = again,
-                        Err(error) => return self.end(&error),
-                    }
-                }
-                Err(error) => return self.end(&error),
-            }
-        }
-    }
-
     fn advance(&self, revision: u64) {
         if revision > self.revision() {
             self.progress.revision.store(revision, Ordering::Release);
@@ -161,16 +142,7 @@ impl Caches {
         }
     }
 
-    fn end(&self, error: &coracle_store::Error) {
-        if !matches!(error, coracle_store::Error::Closed) {
-            tracing::error!(%error, "the store's watch failed; reads are stale from now on");
-        }
-        for cache in self.by_prefix.values().flatten() {
-            cache.state.write().subscriptions.clear();
-        }
-    }
-
-    fn apply(&self, event: Event) {
+    fn apply(&self, event: &Event) {
         let Ok(path) = std::str::from_utf8(&event.key) else {
             return;
         };
@@ -180,6 +152,28 @@ impl Caches {
         };
         for cache in self.by_prefix.get(&path[..end]).into_iter().flatten() {
             cache.apply(&path[end..], event.revision.0, &event.kind);
+        }
+    }
+}
+
+impl Sink for Caches {
+    fn take(&self, events: &[Event]) {
+        for event in events {
+            // The committing thread is the store's: a bug here is no reason to end it.
+            let applied = panic::catch_unwind(AssertUnwindSafe(|| self.apply(event)));
+            if applied.is_err() {
+                tracing::error!(key = %event.key.escape_ascii(), "the cache panicked at a change");
+            }
+            self.advance(event.revision.0);
+        }
+    }
+
+    fn end(&self, error: coracle_store::Error) {
+        if !matches!(error, coracle_store::Error::Closed) {
+            tracing::error!(%error, "the store's watch failed; reads are stale from now on");
+        }
+        for cache in self.by_prefix.values().flatten() {
+            cache.state.write().subscriptions.clear();
         }
     }
 }

@@ -36,6 +36,8 @@ const GROWTH: usize = 256 * 1024;
 
 const HEAD: usize = 4 + 4;
 const BODY_HEAD: usize = 8 + 8;
+/// More than a row's lengths and its record's own fields take.
+const ROW_EXTRA: usize = 64;
 
 /// The rows of one group, as they will be written.
 #[derive(Default)]
@@ -169,6 +171,12 @@ impl Journal {
     /// Whether a frame may still be appended before the next checkpoint.
     pub(super) fn takes(&self, frame: &Frame) -> bool {
         self.frames < MAX_FRAMES && self.end + frame.bytes.len() as u64 <= self.capacity
+    }
+
+    /// Whether a frame with one write of `bytes` bytes may still be appended for certain, without the file growing.
+    pub(super) fn has_room_for(&self, bytes: usize) -> bool {
+        let end = self.end + (HEAD + BODY_HEAD + ROW_EXTRA + bytes) as u64;
+        self.frames < MAX_FRAMES && end <= self.capacity.min(self.written)
     }
 
     /// The epoch after the next checkpoint, which [`Journal::restart`] begins.

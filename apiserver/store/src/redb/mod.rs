@@ -1,8 +1,9 @@
 //! The store on disk: revisions on top of redb.
 //!
-//! One thread writes ([`writer`]), any number of readers read snapshots ([`history`]), a [`journal`] makes
-//! single writes durable, and [`layout`] says how it all lies in the file.
+//! One [`writer`] writes, behind a [`desk`] that takes the writes in; any number of readers read snapshots
+//! ([`history`]), a [`journal`] makes single writes durable, and [`layout`] says how it all lies in the file.
 
+mod desk;
 mod file;
 mod history;
 mod journal;
@@ -13,20 +14,19 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use coracle_clock::{Clock, Timestamp};
 use futures::future::BoxFuture;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use redb::backends::FileBackend;
 use redb::{
     Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend,
     WriteTransaction,
 };
-use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use self::desk::Desk;
 use self::file::{DataFile, database_error, folder, journal_path, open_error, open_journal, room};
 use self::history::Snapshot;
 use self::journal::{CAPACITY, Journal};
@@ -34,7 +34,7 @@ use self::layout::{
     CLUSTER_ID, COMPACTED, EPOCH, LOG, META, MIGRATIONS, NEEDED, Schema, meta_number, migrate,
     set_meta_number,
 };
-use self::writer::{Command, Turn, Work, Writer};
+use self::writer::{Turn, Work, Writer};
 use crate::Store;
 use crate::error::{Error, OpenError};
 use crate::types::{Event, KeyValue, Op, Page, Precondition, Revision};
@@ -44,26 +44,17 @@ use crate::watch::{History, Hub, WatchStream};
 /// this mostly holds what the next writes touch.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
 
-/// The most commands that wait for the writer.
-const MAX_WAITING: usize = 4 * 1024;
-
-/// The most bytes that wait for the writer.
-const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
-
 /// A store in one file, with its journal beside it.
 ///
 /// Dropping it waits for the accepted writes and gives the file free. After [`Error::Storage`] (a
 /// full or broken disk) it goes back to what is on the disk for certain, and writes are refused with that error
 /// for a second; then the next one is tried again. It writes on a thread of
-/// its own, so it isn't for tests on a paused clock: those use [`MemoryStore`](crate::MemoryStore).
+/// its own, and a lone write at once where it is asked for if the disk is quick, so it isn't for tests on a paused clock: those use [`MemoryStore`](crate::MemoryStore).
 pub struct RedbStore {
     shared: Arc<Shared>,
     clock: Clock,
     cluster_id: String,
-    /// `None` once the store is closed.
-    commands: Mutex<Option<mpsc::Sender<Command>>>,
-    room: Arc<Semaphore>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    desk: Desk,
 }
 
 /// What the store, its writer and its watches share.
@@ -133,26 +124,12 @@ impl RedbStore {
             hub: Arc::new(Hub::new(header.current)),
             compacted: AtomicU64::new(header.compacted.0),
         });
-        let (commands, waiting) = mpsc::channel(MAX_WAITING);
-        let writer = Writer::new(
-            shared.clone(),
-            header.journal,
-            opener,
-            room,
-            clock.clone(),
-            waiting,
-        );
-        let writer = thread::Builder::new()
-            .name("store-writer".into())
-            .spawn(move || writer.run())
-            .map_err(|source| OpenError::Thread { source })?;
+        let writer = Writer::new(shared.clone(), header.journal, opener, room, clock.clone());
         Ok(Self {
             shared,
             clock,
             cluster_id: header.cluster_id,
-            commands: Mutex::new(Some(commands)),
-            room: Arc::new(Semaphore::new(MAX_WAITING_BYTES)),
-            writer: Mutex::new(Some(writer)),
+            desk: Desk::open(writer)?,
         })
     }
 
@@ -165,27 +142,6 @@ impl RedbStore {
             Err(error) => Err(error.clone()),
         })
         .await
-    }
-
-    async fn command(&self, work: Work, size: usize) -> Result<u64, Error> {
-        let room = u32::try_from(size)
-            .ok()
-            .and_then(|size| self.room.clone().try_acquire_many_owned(size).ok());
-        let room = room.ok_or(Error::Full {
-            what: "bytes of writes",
-        })?;
-        let (reply, answer) = oneshot::channel();
-        {
-            let commands = self.commands.lock();
-            let commands = commands.as_ref().ok_or(Error::Closed)?;
-            commands
-                .try_send(Command { work, reply, room })
-                .map_err(|error| match error {
-                    mpsc::error::TrySendError::Full(_) => Error::Full { what: "writes" },
-                    mpsc::error::TrySendError::Closed(_) => Error::Closed,
-                })?;
-        }
-        answer.await.unwrap_or(Err(Error::Closed))
     }
 }
 
@@ -223,16 +179,17 @@ impl Store for RedbStore {
             milliseconds(self.clock.now()).saturating_add(ttl)
         });
         let size = op.size();
-        self.command(
-            Work::Write {
-                op,
-                precondition,
-                expires_at,
-            },
-            size,
-        )
-        .await
-        .map(Revision)
+        self.desk
+            .ask(
+                Work::Write {
+                    op,
+                    precondition,
+                    expires_at,
+                },
+                size,
+            )
+            .await
+            .map(Revision)
     }
 
     async fn watch(&self, from: Revision) -> Result<WatchStream, Error> {
@@ -267,26 +224,25 @@ impl Store for RedbStore {
     }
 
     async fn compact(&self, up_to: Revision) -> Result<(), Error> {
-        self.command(Work::Compact { up_to }, 0).await.map(drop)
+        self.desk.ask(Work::Compact { up_to }, 0).await.map(drop)
     }
 
     async fn expire(&self, now: Timestamp) -> Result<usize, Error> {
-        self.command(
-            Work::Expire {
-                now: milliseconds(now),
-            },
-            0,
-        )
-        .await
-        .map(|count| count as usize)
+        self.desk
+            .ask(
+                Work::Expire {
+                    now: milliseconds(now),
+                },
+                0,
+            )
+            .await
+            .map(|count| count as usize)
     }
 
     async fn close(&self) {
-        drop(self.commands.lock().take());
-        let writer = self.writer.lock().take();
-        if let Some(writer) = writer {
+        if let Some(thread) = self.desk.close() {
             // A panic of the writer has been reported by its thread; its queue is gone either way.
-            drop(tokio::task::spawn_blocking(|| writer.join()).await);
+            drop(tokio::task::spawn_blocking(|| thread.join()).await);
         }
         self.shared.hub.close(Error::Closed);
     }
@@ -294,9 +250,8 @@ impl Store for RedbStore {
 
 impl Drop for RedbStore {
     fn drop(&mut self) {
-        drop(self.commands.lock().take());
-        if let Some(writer) = self.writer.lock().take() {
-            drop(writer.join());
+        if let Some(thread) = self.desk.close() {
+            drop(thread.join());
         }
         self.shared.hub.close(Error::Closed);
     }

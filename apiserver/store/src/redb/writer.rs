@@ -1,4 +1,4 @@
-//! The one writer: a thread that commits in groups.
+//! The one writer: it commits in groups, on a thread of its own, or else a single write for its caller.
 //!
 //! ```text
 //!  write() ─┐                      ┌──────────────────── one turn ─────────────────────┐
@@ -23,7 +23,8 @@
 //! ```
 //!
 //! While a commit waits for the disk the next group gathers, so groups grow with the load and a
-//! single writer never waits for company.
+//! single writer never waits for company. A write that is alone has its turn on the thread of its caller, if that will
+//! not take long; see [`desk`](super::desk).
 //!
 //! A group is refused before it starts when the disk is nearly full: the database fails as a whole when it runs out
 //! of room, and then reads would fail too. After a failure all the same, the storage is opened again at once, which
@@ -36,8 +37,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use coracle_clock::Clock;
 use redb::{Durability, ReadableDatabase, ReadableTable, Table, WriteTransaction};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::desk::{Pace, Place};
 use super::history::{Found, Snapshot, find};
 use super::journal::{Frame, Journal, Row};
 use super::layout::{
@@ -47,18 +49,16 @@ use super::{Opener, Room, Shared, guarded};
 use crate::error::{Error, OpenError};
 use crate::types::{EXPIRE_BATCH, Event, EventKind, KeyValue, Op, Precondition, Revision};
 
-/// The most commands of one commit.
-const MAX_GROUP: usize = 256;
-
-/// A group is complete once it has this many bytes.
-const MAX_GROUP_BYTES: usize = 8 * 1024 * 1024;
-
 /// How many revisions of a compaction ride on one commit.
 const COMPACTION_SLICE: usize = 1024;
 
 /// Room that is left on the disk: enough to carry out a whole journal again, and for what others write between two
 /// looks.
 const RESERVE: u64 = 16 * 1024 * 1024;
+
+/// How many turns, bytes of writes and how much time may pass between two looks at the room on the disk, which cost as
+/// much as a whole read. Of the reserve, these bytes take little.
+const LOOK_AFTER: (u32, usize, Duration) = (64, 256 * 1024, Duration::from_millis(100));
 
 /// How long writes are refused after a failure before one is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -69,6 +69,8 @@ pub(super) struct Command {
     pub(super) reply: oneshot::Sender<Result<u64, Error>>,
     /// Keeps the bytes of `work` counted while they wait.
     pub(super) room: OwnedSemaphorePermit,
+    /// Keeps the command itself counted until it is answered.
+    pub(super) place: Place,
 }
 
 /// Answered with a number each: the revision written, how many keys expired, the revision compacted.
@@ -86,19 +88,24 @@ pub(super) enum Work {
     },
 }
 
-/// The state of the writer's thread.
+/// What turns need.
 pub(super) struct Writer {
     shared: Arc<Shared>,
     /// `None` while the storage can't be opened.
     journal: Option<Journal>,
     opener: Opener,
     room: Room,
+    /// What has happened since the last look at `room`: turns and bytes; and when that was.
+    looked: (u32, usize, Duration),
     clock: Clock,
-    commands: mpsc::Receiver<Command>,
+    /// How long the journal takes.
+    pace: Pace,
     /// Compactions under way, and who waits for them.
     compactions: Vec<(Revision, oneshot::Sender<Result<u64, Error>>)>,
     /// Why there are no turns, and when that was found.
     failed: Option<(Error, Duration)>,
+    /// There are no turns any more.
+    finished: bool,
 }
 
 impl Writer {
@@ -108,36 +115,54 @@ impl Writer {
         opener: Opener,
         room: Room,
         clock: Clock,
-        commands: mpsc::Receiver<Command>,
     ) -> Self {
         Self {
             shared,
             journal: Some(journal),
             opener,
             room,
+            looked: LOOK_AFTER,
             clock,
-            commands,
+            pace: Pace::default(),
             compactions: Vec::new(),
             failed: None,
+            finished: false,
         }
     }
 
-    /// Serves until the queue is closed and empty.
-    pub(super) fn run(mut self) {
-        while let Some(group) = self.next_group() {
-            match &self.failed {
-                Some((error, since))
-                    if self.clock.monotonic().saturating_sub(*since) < RETRY_AFTER =>
-                {
-                    answer_all(group, error)
-                }
-                Some(_) if self.journal.is_none() => match self.reopen() {
-                    Ok(()) => self.turn(group),
-                    Err(error) => self.fail(group, error),
-                },
-                _ => self.turn(group),
+    /// Carries out a group, unless writes are refused for the moment.
+    pub(super) fn serve(&mut self, group: Vec<Command>) {
+        match &self.failed {
+            Some((error, since)) if self.clock.monotonic().saturating_sub(*since) < RETRY_AFTER => {
+                answer_all(group, error)
             }
+            Some(_) if self.journal.is_none() => match self.reopen() {
+                Ok(()) => self.turn(group),
+                Err(error) => self.fail(group, error),
+            },
+            _ => self.turn(group),
         }
+    }
+
+    /// Whether a turn with one write of `bytes` bytes will be over soon: nothing else is to be done in it, and the
+    /// disk has been quick.
+    pub(super) fn is_quick(&self, bytes: usize) -> bool {
+        let journal = self.journal.as_ref();
+        !self.finished
+            && self.failed.is_none()
+            && self.compactions.is_empty()
+            && journal.is_some_and(|journal| journal.has_room_for(bytes))
+            && self.pace.is_quick()
+    }
+
+    /// Whether there is more of a compaction to do.
+    pub(super) fn is_compacting(&self) -> bool {
+        !self.compactions.is_empty()
+    }
+
+    /// Ends everything: no turn comes after it.
+    pub(super) fn end(&mut self) {
+        self.finished = true;
         if self.failed.is_none()
             && let Err(error) = guarded(|| self.finish()).flatten()
         {
@@ -150,26 +175,28 @@ impl Writer {
         self.shared.hub.close(Error::Closed);
     }
 
-    fn next_group(&mut self) -> Option<Vec<Command>> {
-        let first = if self.compactions.is_empty() {
-            Some(self.commands.blocking_recv()?)
-        } else {
-            self.commands.try_recv().ok()
-        };
-        let mut group = Vec::from_iter(first);
-        let mut bytes = 0;
-        while group.len() < MAX_GROUP && bytes < MAX_GROUP_BYTES {
-            let Ok(command) = self.commands.try_recv() else {
-                break;
-            };
-            bytes += command.room.num_permits();
-            group.push(command);
+    /// Whether the disk has room for a group of `bytes` bytes.
+    fn has_room(&mut self, bytes: usize) -> bool {
+        let (turns, written, time) = self.looked;
+        let now = self.clock.monotonic();
+        self.looked = (turns + 1, written.saturating_add(bytes), time);
+        let due = turns >= LOOK_AFTER.0
+            || self.looked.1 >= LOOK_AFTER.1
+            || now.saturating_sub(time) >= LOOK_AFTER.2;
+        if due && (self.room)() < RESERVE {
+            // Looked at again the next time: it may have been freed.
+            self.looked.0 = LOOK_AFTER.0;
+            return false;
         }
-        Some(group)
+        if due {
+            self.looked = (0, 0, now);
+        }
+        true
     }
 
     fn turn(&mut self, group: Vec<Command>) {
-        if (self.room)() < RESERVE {
+        let bytes = group.iter().map(|command| command.room.num_permits()).sum();
+        if !self.has_room(bytes) {
             let full = io::Error::from(io::ErrorKind::StorageFull);
             return answer_all(group, &full.into());
         }
@@ -184,7 +211,11 @@ impl Writer {
                         Work::Compact { up_to } if outcome.is_ok() => {
                             self.compactions.push((up_to, command.reply))
                         }
-                        _ => drop(command.reply.send(outcome)),
+                        _ => {
+                            // Before the answer: whoever gets it may write next, and is alone then.
+                            drop(command.place);
+                            drop(command.reply.send(outcome));
+                        }
                     }
                 }
                 for (_, reply) in self
@@ -285,7 +316,10 @@ impl Writer {
         let journal = self.journal.as_mut().ok_or(Error::Closed)?;
         if journal.takes(&frame) {
             transaction.set_durability(Durability::None)?;
+            let start = self.clock.monotonic();
             journal.append(frame)?;
+            let took = self.clock.monotonic().saturating_sub(start);
+            self.pace.note(took);
             transaction.commit()?;
         } else {
             checkpoint(journal, transaction)?;
