@@ -29,6 +29,8 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use k8s_openapi::api::core::v1::{Endpoints, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -208,22 +210,37 @@ async fn make_kubernetes_service(api: &ApiServer, service: KubernetesService) ->
         .context("failed to make the Service kubernetes")
 }
 
-/// Makes the Service `kubernetes` and its endpoints again when they are deleted, as by
-/// `kubectl delete all --all`.
+/// Makes the Service `kubernetes`, its endpoints and the cluster's ServiceCIDR again when they are
+/// deleted, as by `kubectl delete all --all`, or no longer lead to the server.
 async fn keep_kubernetes_service(api: ApiServer, context: Context, service: KubernetesService) {
-    let (services, endpoints, slices) = (
+    let (services, endpoints, slices, ranges) = (
         context.lister::<Service>(),
         context.lister::<Endpoints>(),
         context.lister::<EndpointSlice>(),
+        context.lister::<ServiceCIDR>(),
     );
     let key = ObjectKey::new("default", "kubernetes");
+    let range = ObjectKey::cluster("kubernetes");
+    let port = i32::from(service.endpoint.port());
     let keep = async {
-        tokio::join!(services.synced(), endpoints.synced(), slices.synced());
+        tokio::join!(
+            services.synced(),
+            endpoints.synced(),
+            slices.synced(),
+            ranges.synced()
+        );
         loop {
             tokio::select! {
-                () = services.wait_until(|all| all.get(&key).is_none()) => {}
-                () = endpoints.wait_until(|all| all.get(&key).is_none()) => {}
-                () = slices.wait_until(|all| all.get(&key).is_none()) => {}
+                () = services.wait_until(|all| {
+                    all.get(&key).is_none_or(|found| !targets(&found, port))
+                }) => {}
+                () = endpoints.wait_until(|all| {
+                    all.get(&key).is_none_or(|found| !leads(&found, service.endpoint))
+                }) => {}
+                () = slices.wait_until(|all| {
+                    all.get(&key).is_none_or(|found| !slice_leads(&found, service.endpoint))
+                }) => {}
+                () = ranges.wait_until(|all| all.get(&range).is_none()) => {}
             }
             if let Err(error) = make_kubernetes_service(&api, service).await {
                 tracing::warn!("{error:#}");
@@ -235,6 +252,40 @@ async fn keep_kubernetes_service(api: ApiServer, context: Context, service: Kube
         () = context.stop().cancelled() => {}
         () = keep => {}
     }
+}
+
+/// Whether the Service `kubernetes` has its one port.
+fn targets(service: &Service, port: i32) -> bool {
+    let ports = service
+        .spec
+        .iter()
+        .flat_map(|spec| spec.ports.iter().flatten());
+    let ports: Vec<_> = ports
+        .map(|found| (found.port, found.target_port.clone()))
+        .collect();
+    ports == [(443, Some(IntOrString::Int(port)))]
+}
+
+/// Whether the Endpoints name the server and nobody else.
+fn leads(endpoints: &Endpoints, server: SocketAddr) -> bool {
+    let [subset] = endpoints.subsets.as_deref().unwrap_or_default() else {
+        return false;
+    };
+    let addresses = subset
+        .addresses
+        .iter()
+        .flatten()
+        .map(|address| address.ip.as_str());
+    let ports = subset.ports.iter().flatten().map(|port| port.port);
+    addresses.eq([server.ip().to_string().as_str()]) && ports.eq([i32::from(server.port())])
+}
+
+/// Whether the EndpointSlice names the server and nobody else.
+fn slice_leads(slice: &EndpointSlice, server: SocketAddr) -> bool {
+    let endpoints = slice.endpoints.iter().flatten();
+    let addresses = endpoints.flat_map(|endpoint| endpoint.addresses.iter().map(String::as_str));
+    let ports = slice.ports.iter().flatten().map(|port| port.port);
+    addresses.eq([server.ip().to_string().as_str()]) && ports.eq([Some(i32::from(server.port()))])
 }
 
 /// A pod is refused until its namespace has the ServiceAccount `default`. In a new cluster that is a

@@ -24,6 +24,7 @@ mod endpointslice;
 #[cfg(test)]
 mod fixtures;
 mod garbagecollector;
+mod ipallocator;
 mod namespace;
 mod nodelifecycle;
 mod patch;
@@ -31,6 +32,7 @@ mod podgc;
 mod pods;
 mod replicaset;
 mod serviceaccount;
+mod servicecidrs;
 mod worker;
 
 use std::future::Future;
@@ -46,11 +48,12 @@ const EXPECTATION_DEADLINE: Duration = Duration::from_secs(5);
 type Run = fn(Context) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Every controller by the name under which it writes.
-const CONTROLLERS: [(&str, Run); 10] = [
+const CONTROLLERS: [(&str, Run); 12] = [
     (deployment::NAME, |ctx| Box::pin(deployment::run(ctx))),
     (disruption::NAME, |ctx| Box::pin(disruption::run(ctx))),
     (endpoints::NAME, |ctx| Box::pin(endpoints::run(ctx))),
     (endpointslice::NAME, |ctx| Box::pin(endpointslice::run(ctx))),
+    (ipallocator::NAME, |ctx| Box::pin(ipallocator::run(ctx))),
     (namespace::NAME, |ctx| Box::pin(namespace::run(ctx))),
     (nodelifecycle::NAME, |ctx| Box::pin(nodelifecycle::run(ctx))),
     (podgc::NAME, |ctx| Box::pin(podgc::run(ctx))),
@@ -58,6 +61,7 @@ const CONTROLLERS: [(&str, Run); 10] = [
     (serviceaccount::NAME, |ctx| {
         Box::pin(serviceaccount::run(ctx))
     }),
+    (servicecidrs::NAME, |ctx| Box::pin(servicecidrs::run(ctx))),
     // Last, so that it finds the caches of the others and needs few of its own.
     (garbagecollector::NAME, |ctx| {
         Box::pin(garbagecollector::run(ctx))

@@ -17,6 +17,9 @@ use crate::service::ApiServer;
 /// Namespaces that are made when they are missing.
 const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
 
+/// Where the Service `kubernetes` is.
+const SERVICES: &str = "/api/v1/namespaces/default/services";
+
 /// A bootstrap write that was refused.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to make {what}: {message}")]
@@ -129,8 +132,8 @@ impl ApiServer {
         }
     }
 
-    /// Makes the cluster's ServiceCIDR, the Service `kubernetes` at `cluster_ip`, and the Endpoints and EndpointSlice that lead it to `address`
-    /// and `port`; these follow when the address changes.
+    /// Makes the cluster's ServiceCIDR, the Service `kubernetes` at `cluster_ip`, and the Endpoints and
+    /// EndpointSlice that lead it to `address` and `port`. What is there already is corrected.
     pub async fn bootstrap_kubernetes_service(
         &self,
         cluster_ip: IpAddr,
@@ -149,13 +152,9 @@ impl ApiServer {
                 "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}],
             },
         });
-        self.ensure(
-            "/api/v1/namespaces/default/services",
-            "kubernetes",
-            service,
-            false,
-        )
-        .await?;
+        self.ensure(SERVICES, "kubernetes", service.clone(), false)
+            .await?;
+        self.correct_kubernetes_service(&service).await?;
         let mirrored = json!({"endpointslice.kubernetes.io/skip-mirror": "true"});
         let endpoints = json!({
             "apiVersion": "v1", "kind": "Endpoints",
@@ -183,6 +182,35 @@ impl ApiServer {
         let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
         let slice = self.ensure(slices, "kubernetes", slice, true);
         self.together([endpoints, slice]).await
+    }
+
+    /// Puts type, ports and affinity right, as upstream does at start: the port may be another one than last time.
+    async fn correct_kubernetes_service(&self, wanted: &Value) -> Result<(), BootstrapError> {
+        let what = format!("{SERVICES}/kubernetes");
+        let (found, text) = self.send(Method::GET, &what, &Value::Null).await;
+        let mut service: Value = match serde_json::from_str(&text) {
+            Ok(service) if found.is_success() => service,
+            _ => {
+                return Err(BootstrapError {
+                    what,
+                    message: text,
+                });
+            }
+        };
+        let mut right = true;
+        for field in ["type", "ports", "sessionAffinity"] {
+            right &= service["spec"][field] == wanted["spec"][field];
+            service["spec"][field] = wanted["spec"][field].clone();
+        }
+        if right {
+            return Ok(());
+        }
+        let (status, message) = self.send(Method::PUT, &what, &service).await;
+        if status.is_success() {
+            Ok(())
+        } else {
+            Err(BootstrapError { what, message })
+        }
     }
 
     /// Writes that need nothing of each other share commits, as many at once as the server takes.
@@ -218,7 +246,12 @@ impl ApiServer {
         }
     }
 
-    async fn send(&self, method: Method, path: &str, object: &Value) -> (StatusCode, String) {
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        object: &Value,
+    ) -> (StatusCode, String) {
         let request = Request::builder()
             .method(method)
             .uri(path)

@@ -51,7 +51,7 @@ use crate::status::{ApiError, Result};
 use crate::storage::Storage;
 use crate::subresources::{binding, connect, eviction, log, scale, token};
 use crate::verbs::{create, delete, get, list, patch, update, watch};
-use crate::{discovery, limits, openapi, reviews, table};
+use crate::{allocate, discovery, limits, openapi, reviews, table};
 
 /// Requests handled at once, long-running ones not counted; more are 429.
 const DEFAULT_MAX_IN_FLIGHT: usize = 600;
@@ -125,7 +125,7 @@ pub struct ApiServer {
 }
 
 impl ApiServer {
-    /// Fills the caches from the store and starts to follow it.
+    /// Fills the caches from the store and starts to follow it. Must be called within a tokio runtime.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let caches = Caches::start(Arc::clone(&config.store), &config.registry).await?;
         let allocators = Allocators::new(&config.service_ranges, config.clock.clone());
@@ -152,9 +152,9 @@ impl ApiServer {
             stop: CancellationToken::new(),
         };
         server.allocators.adopt(&server).await;
-        Ok(Self {
-            server: Arc::new(server),
-        })
+        let server = Arc::new(server);
+        tokio::spawn(allocate::repair::run(Arc::downgrade(&server)));
+        Ok(Self { server })
     }
 
     /// The shared parts, for whoever serves documents about them.

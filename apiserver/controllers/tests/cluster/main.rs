@@ -3,6 +3,7 @@
 //! Time is virtual: an hour passes in milliseconds, and a test that waits for ever ends with the
 //! last state it saw.
 
+mod addresses;
 mod budgets;
 mod support;
 

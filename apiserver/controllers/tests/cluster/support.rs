@@ -33,13 +33,12 @@ impl TestCluster {
     pub(crate) async fn start() -> Self {
         let clock = Clock::fake(1);
         let store = Arc::new(MemoryStore::new(clock.clone()));
-        let server = ApiServer::start(Config::new(store, clock.clone()))
-            .await
-            .expect("the server starts");
-        server
-            .bootstrap_namespaces()
-            .await
-            .expect("the system namespaces are made");
+        Self::start_with(Config::new(store, clock)).await
+    }
+
+    pub(crate) async fn start_with(config: Config) -> Self {
+        let clock = config.clock.clone();
+        let server = serve(config).await;
         let clients: ClientFactory = Arc::new(move |component| client(&server, component));
         let cluster = Self::components(clients, clock);
         cluster.add_node("node-a", "16").await;
@@ -218,8 +217,18 @@ impl TestCluster {
     }
 }
 
+/// An API server with what a cluster has from the first moment.
+pub(crate) async fn serve(config: Config) -> ApiServer {
+    let server = ApiServer::start(config).await.expect("the server starts");
+    let namespaces = server.bootstrap_namespaces().await;
+    namespaces.expect("the system namespaces are made");
+    let range = server.bootstrap_service_range().await;
+    range.expect("the ServiceCIDR is made");
+    server
+}
+
 /// A client that speaks under the component's name, as the wiring makes them.
-fn client(server: &ApiServer, component: &str) -> Client {
+pub(crate) fn client(server: &ApiServer, component: &str) -> Client {
     let (user, groups) = component_user(component);
     let identity = Identity::new(user, groups);
     let server = server.clone();

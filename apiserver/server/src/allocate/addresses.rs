@@ -6,7 +6,8 @@
 //! ```
 //!
 //! So two writers never get one address, whatever they remember, and everybody can see who holds what. A crash between
-//! the two writes leaves a claim without its Service; the next start takes it back.
+//! the two writes leaves a claim without its Service: the next start takes it back, or the
+//! controller `ipallocator` while the server runs on.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -27,6 +28,9 @@ use crate::storage::WriteError;
 const MANAGED_BY: (&str, &str) = ("ipaddress.kubernetes.io/managed-by", "ipallocator.k8s.io");
 /// The family of the address, in its labels.
 const FAMILY: (&str, &str) = ("ipaddress.kubernetes.io/ip-family", "IPv4");
+
+/// The ServiceCIDR of the cluster's own range.
+const DEFAULT_RANGE: &str = "kubernetes";
 
 /// Why an address is not handed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -147,15 +151,19 @@ pub(super) fn address_of(service: &Object) -> Option<Ipv4Addr> {
     service.at("spec.clusterIP").str().parse().ok()
 }
 
-/// The ranges that offer addresses: the cluster's own, and those of ServiceCIDR objects that are ready and stay.
+/// The ranges that offer addresses: those of ServiceCIDR objects that are ready and stay. Until the object `kubernetes`
+/// is made, the cluster's own range counts without.
 fn ranges(server: &Server, own: &AddressRange) -> Vec<AddressRange> {
-    let mut ranges = vec![own.clone()];
     let objects = server
         .registry
         .by_plural("networking.k8s.io", "v1", "servicecidrs")
         .and_then(|resource| server.storage.cache(resource).ok())
         .map(|cache| cache.list("", 0).entries)
         .unwrap_or_default();
+    let mut ranges = Vec::new();
+    if !objects.iter().any(|entry| entry.name() == DEFAULT_RANGE) {
+        ranges.push(own.clone());
+    }
     for range in objects.iter().map(|entry| entry.object()).filter(is_ready) {
         for cidr in range.at("spec.cidrs").items() {
             if let Some((IpAddr::V4(base), bits)) = parse_cidr(cidr.str())
@@ -166,17 +174,18 @@ fn ranges(server: &Server, own: &AddressRange) -> Vec<AddressRange> {
             }
         }
     }
+    // The cluster's own is drawn from first.
+    ranges.sort_by_key(|range| range != own);
     ranges
 }
 
-/// Whether a range offers addresses; one that nobody has judged does.
+/// Whether a range offers addresses; one that nobody has judged does not.
 fn is_ready(range: &Object) -> bool {
     let conditions = range.at("status.conditions");
-    let ready = conditions
-        .items()
-        .find(|condition| condition.key("type").str() == "Ready");
-    let refused = ready.is_some_and(|condition| condition.key("status").str() != "True");
-    !range.is_terminating() && !refused
+    let ready = conditions.items().any(|condition| {
+        condition.key("type").str() == "Ready" && condition.key("status").str() == "True"
+    });
+    ready && !range.is_terminating()
 }
 
 fn resource(server: &Server) -> Result<&'static Resource> {

@@ -1,11 +1,13 @@
 //! Addresses and node ports of Services, handed out between validation and the store.
 //!
 //! Addresses are claimed as objects (`addresses`). Which node ports are taken lives in memory, rebuilt from the stored
-//! Services at the start. A `Reservation` is kept or undone, so a failed write leaks nothing.
+//! Services at the start and [compared](repair) with them now and then. A `Reservation` is kept or undone, so a failed
+//! write leaks nothing.
 
 mod addresses;
 mod node_ports;
 mod range;
+pub(crate) mod repair;
 
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
@@ -63,7 +65,8 @@ pub struct Allocators {
 
 /// What one write took and gives up, until it is [kept](Self::keep) or [undone](Self::undo).
 ///
-/// Dropped otherwise, after a panic say, it frees its ports; a claimed address stays until the next start.
+/// Dropped otherwise, after a panic say, it frees its ports; a claimed address stays until the controller or the
+/// next start finds it.
 #[derive(Default)]
 pub(crate) struct Reservation {
     ports: Option<Arc<Mutex<NodePorts>>>,

@@ -57,6 +57,14 @@ impl NodePorts {
         Some(found)
     }
 
+    pub(super) fn taken(&self) -> &BTreeSet<u16> {
+        &self.taken
+    }
+
+    pub(super) fn range(&self) -> &RangeInclusive<u16> {
+        &self.range
+    }
+
     pub(super) fn release_all(&mut self, ports: &[u16]) {
         for port in ports {
             self.taken.remove(port);

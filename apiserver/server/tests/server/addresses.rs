@@ -75,7 +75,17 @@ async fn further_ranges_offer_further_addresses() {
     let refused = server.post(SERVICES, service("s", "192.168.7.3")).await;
     assert_eq!(refused.status, 422);
     let range = json!({"metadata": {"name": "more"}, "spec": {"cidrs": ["192.168.7.0/29"]}});
-    server.post(RANGES, range).await.ok();
+    let mut range = server.post(RANGES, range).await.ok();
+    let early = server.post(SERVICES, service("s", "192.168.7.3")).await;
+    assert_eq!(early.status, 422, "nobody has said that it is ready");
+    range["status"] = json!({"conditions": [{
+        "type": "Ready", "status": "True", "reason": "", "message": "",
+        "lastTransitionTime": "2030-01-01T00:00:00Z",
+    }]});
+    server
+        .put(&format!("{RANGES}/more/status"), range)
+        .await
+        .ok();
     server
         .post(SERVICES, service("s", "192.168.7.3"))
         .await
@@ -120,4 +130,28 @@ async fn a_start_makes_claims_and_services_agree() {
     let settled = store.current_revision();
     start().await;
     assert_eq!(store.current_revision(), settled, "nothing to repair");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_kubernetes_service_follows_the_servers_port() {
+    let server = TestServer::start().await;
+    let address: std::net::IpAddr = "10.96.0.1".parse().expect("an address");
+    let node = "10.240.0.1".parse().expect("an address");
+    let made = |port: u16| {
+        let made = server.api.bootstrap_kubernetes_service(address, node, port);
+        async { made.await.expect("made") }
+    };
+    made(6443).await;
+    let before = server.get(&format!("{SERVICES}/kubernetes")).await.ok();
+    made(6443).await;
+    let again = server.get(&format!("{SERVICES}/kubernetes")).await.ok();
+    assert_eq!(before, again, "nothing to correct");
+    made(7443).await;
+    let after = server.get(&format!("{SERVICES}/kubernetes")).await.ok();
+    assert_eq!(after["spec"]["ports"][0]["targetPort"], 7443);
+    assert_eq!(after["spec"]["clusterIP"], "10.96.0.1");
+    assert_eq!(after["metadata"]["uid"], before["metadata"]["uid"]);
+    let endpoints = "/api/v1/namespaces/default/endpoints/kubernetes";
+    let endpoints = server.get(endpoints).await.ok();
+    assert_eq!(endpoints["subsets"][0]["ports"][0]["port"], 7443);
 }
