@@ -11,6 +11,7 @@ use crate::call::Call;
 use crate::request_info::{Query, truthy};
 use crate::server::Server;
 use crate::status::{ApiError, Result};
+use crate::subresources::connect;
 
 /// The options that are handed on to the node, as they were sent.
 const OPTIONS: &[&str] = &[
@@ -37,6 +38,7 @@ pub(crate) async fn get(server: &Server, call: &Call) -> Result<Answer> {
         // Nothing ran yet, so there is no log: upstream has no location to stream from, and says so with 204.
         return Ok(Answer::bytes(StatusCode::NO_CONTENT, "", Bytes::new()));
     }
+    connect::reachable(server, node).await?;
     let uri = format!(
         "/containerLogs/{}/{}/{container}?{}",
         pod.namespace(),

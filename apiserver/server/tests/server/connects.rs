@@ -63,10 +63,9 @@ async fn streams_are_refused_step_by_step() {
         )
     );
     server.pod("y", Some("n")).await;
-    assert_eq!(
-        server.get(&exec("y")).await.failure().2,
-        "nodes \"n\" not found"
-    );
+    for path in [exec("y"), format!("{PODS}/y/log")] {
+        assert_eq!(server.get(&path).await.failure().2, "nodes \"n\" not found");
+    }
     let address = json!([{"type": "InternalIP", "address": "10.0.0.9"}]);
     let node = json!({"metadata": {"name": "n"}, "status": {"addresses": address}});
     server.post("/api/v1/nodes", node.clone()).await.ok();
