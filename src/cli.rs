@@ -113,6 +113,29 @@ pub struct UpArgs {
     #[arg(long, value_name = "FILE")]
     pub token_auth_file: Option<PathBuf>,
 
+    /// Record requests in the audit log as this audit.k8s.io/v1 Policy says; Secrets and tokens
+    /// are never recorded whole
+    #[arg(long, value_name = "FILE")]
+    pub audit_policy_file: Option<PathBuf>,
+
+    /// The audit log, JSON lines [default: audit.log in the data directory]
+    #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
+    pub audit_log_path: Option<PathBuf>,
+
+    /// Megabytes after which the audit log begins anew
+    #[arg(long, value_name = "MB", default_value_t = 100, requires = "audit_policy_file",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub audit_log_maxsize: u32,
+
+    /// How many audit logs are kept beside the one that is written
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value_t = 10,
+        requires = "audit_policy_file"
+    )]
+    pub audit_log_maxbackup: u32,
+
     /// Addresses of all pods
     #[arg(long, value_name = "CIDR", default_value = "10.240.0.0/12")]
     pub cluster_cidr: ipnet::Ipv4Net,

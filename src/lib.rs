@@ -10,6 +10,7 @@
 //! over a fake clock and a fake pod runtime.
 
 pub mod apply;
+pub mod audit;
 pub mod cli;
 pub mod cluster;
 pub mod data_dir;

@@ -21,11 +21,13 @@ use coracle_api::Registry;
 use coracle_clock::Clock;
 use coracle_server::Config;
 use coracle_server::allocate::ServiceRanges;
+use coracle_server::audit::{Audit, Policy};
 use coracle_server::authn::StaticTokens;
 use coracle_store::{MemoryStore, RedbStore, Store};
 use serde_json::json;
 use tokio::runtime::Handle;
 
+use crate::audit::{AuditLog, LogConfig};
 use crate::cli::{Part, UpArgs};
 use crate::cluster::{Cluster, ClusterConfig, KubernetesService};
 use crate::data_dir::DataDir;
@@ -101,6 +103,10 @@ async fn up(args: UpArgs) -> Result<()> {
             .context("--service-cidr")?,
         node_ports: args.service_node_port_range.0..=args.service_node_port_range.1,
     };
+    let audit = audit_log(&args, &data)?;
+    if let Some((policy, log)) = &audit {
+        server.audit = Some(Arc::new(Audit::new(policy.clone(), log.clone())));
+    }
     if let Some(tokens) = tokens {
         server.authenticators.push(Box::new(tokens));
     }
@@ -152,7 +158,11 @@ async fn up(args: UpArgs) -> Result<()> {
         screen.line("stopping; Ctrl-C again to end at once".to_owned());
     }
     tokio::select! {
-        () = stop(cluster, node, store) => {}
+        () = stop(cluster, node, store) => {
+            if let Some((_, log)) = audit {
+                tokio::task::block_in_place(|| log.close());
+            }
+        }
         () = interrupted.second() => {
             screen.line("ended at once".to_owned());
             std::process::exit(130);
@@ -330,6 +340,27 @@ fn write_addresses(data: &DataDir, api: SocketAddr) -> Result<()> {
         &data.join("addresses.json"),
         format!("{addresses:#}\n").as_bytes(),
     )
+}
+
+/// The audit's policy and log, if the flags ask for one.
+fn audit_log(args: &UpArgs, data: &DataDir) -> Result<Option<(Policy, Arc<AuditLog>)>> {
+    let Some(file) = &args.audit_policy_file else {
+        return Ok(None);
+    };
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("failed to read the audit policy {}", file.display()))?;
+    let policy = Policy::parse(&text).map_err(anyhow::Error::msg);
+    let policy =
+        policy.with_context(|| format!("the audit policy {} is not usable", file.display()))?;
+    let path = args.audit_log_path.clone();
+    let path = path.unwrap_or_else(|| data.join("audit.log"));
+    let log = AuditLog::open(LogConfig {
+        max_bytes: args.audit_log_maxsize as usize * 1_000_000,
+        max_backups: args.audit_log_maxbackup as usize,
+        path: path.clone(),
+    });
+    let log = log.with_context(|| format!("failed to open the audit log {}", path.display()))?;
+    Ok(Some((policy, Arc::new(log))))
 }
 
 fn load_tokens(path: &Path) -> Result<StaticTokens> {

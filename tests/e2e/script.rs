@@ -12,6 +12,7 @@
 //! get http://… 'text'        fetch until the answer contains the text
 //! post http://… 'body' 'text' send a form once; the answer must contain the text
 //! stdin FILE                 what the next command or `up` reads from standard input
+//! file PATH 'text'           wait until the file contains the text
 //! background NAME kubectl …  start a command that goes on until the script ends
 //! shows NAME 'text'          wait until that command's output contains the text
 //! kubectls … end             the lines between: once with kubectl, then with each kubectl.1.NN that lies
@@ -217,6 +218,10 @@ impl Session {
                     contains("its output", &running.output(), &rest[1], true)
                 })
             }
+            "file" => poll(STATE_LIMIT, || {
+                let text = std::fs::read_to_string(&rest[0]).map_err(|error| error.to_string())?;
+                contains(&rest[0], &text, &rest[1], !expect_failure)
+            }),
             "get" => poll(STATE_LIMIT, || fetch("GET", &rest[0], "", &rest[1])),
             "post" => fetch("POST", &rest[0], &rest[1], &rest[2]),
             "retry" => {

@@ -11,7 +11,6 @@ use http::header::{
 use http::{Response, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Map, Value, json};
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::body::{self, Body};
 use crate::cache::Entry;
@@ -196,14 +195,14 @@ impl Answer {
         Self::value(StatusCode::OK, output, &value)
     }
 
-    /// Keeps `place` taken until the answer's stream ends.
-    pub(crate) fn hold(&mut self, place: OwnedSemaphorePermit) {
+    /// Keeps what is `held`, such as a place, until the answer's stream ends.
+    pub(crate) fn hold(&mut self, held: impl Send + 'static) {
         let payload = std::mem::replace(&mut self.payload, Payload::Bytes(Bytes::new()));
         self.payload = match payload {
             Payload::Stream(stream) => Payload::Stream(
                 stream
                     .map_frame(move |frame| {
-                        let _held = &place;
+                        let _held = &held;
                         frame
                     })
                     .boxed_unsync(),

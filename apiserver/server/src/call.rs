@@ -7,6 +7,7 @@ use coracle_api::kinds::Subresource;
 use http::{HeaderMap, Method};
 use hyper::upgrade::OnUpgrade;
 
+use crate::audit::Trail;
 use crate::authn::Identity;
 use crate::encoded::Encoded;
 use crate::negotiate::Output;
@@ -33,6 +34,8 @@ pub(crate) struct Call {
     pub subresource: Option<&'static Subresource>,
     /// Protobuf messages made before.
     pub encoded: Arc<Encoded>,
+    /// What is recorded of it.
+    pub trail: Option<Arc<Trail>>,
 }
 
 impl Call {

@@ -12,6 +12,7 @@
 pub mod admission;
 pub mod allocate;
 mod answer;
+pub mod audit;
 pub mod authn;
 pub mod authz;
 mod body;

@@ -10,8 +10,9 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 
+use crate::audit::{AUDIT_ID, AuditId};
 use crate::authn::{Identity, PeerIdentity, identity_from_certificate};
-use crate::service::{ApiServer, audit_id};
+use crate::service::ApiServer;
 
 /// How long a TLS handshake or the head of a request may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -75,9 +76,13 @@ impl ApiServer {
                     .insert(PeerIdentity(Arc::clone(peer)));
             }
             async move {
+                let id = AuditId::of(request.headers(), server.server.clock());
+                let header = id.header();
+                if server.server.audit.is_some() {
+                    request.extensions_mut().insert(id);
+                }
                 let mut response = server.handle(request).await;
-                let (name, value) = audit_id(server.server.clock());
-                response.headers_mut().insert(name, value);
+                response.headers_mut().insert(AUDIT_ID, header);
                 Ok::<_, std::convert::Infallible>(response)
             }
         });

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::AdmissionChain;
 use crate::allocate::Allocators;
+use crate::audit::Audit;
 use crate::authn::Authentication;
 use crate::authz::Authorization;
 use crate::authz::rbac::Rbac;
@@ -30,6 +31,7 @@ pub struct Server {
     pub(crate) authentication: Authentication,
     pub(crate) authorization: Authorization,
     pub(crate) rbac: Arc<Rbac>,
+    pub(crate) audit: Option<Arc<Audit>>,
     pub(crate) admission: AdmissionChain,
     pub(crate) allocators: Allocators,
     pub(crate) dialer: Arc<dyn NodeDialer>,

@@ -20,7 +20,7 @@ use coracle_api::kinds::Subresource;
 use coracle_clock::Clock;
 use coracle_store::Store;
 use futures::FutureExt;
-use http::header::{ACCEPT_ENCODING, HeaderName, HeaderValue};
+use http::header::ACCEPT_ENCODING;
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
@@ -34,9 +34,10 @@ use crate::admission::{
 };
 use crate::allocate::{Allocators, ServiceRanges};
 use crate::answer::{Answer, settle};
+use crate::audit::{Audit, AuditId, Trail};
 use crate::authn::{Authentication, Authenticator, impersonate};
 use crate::authz::rbac::Rbac;
-use crate::authz::{Attributes as Access, Authorization, Mode};
+use crate::authz::{self, Attributes as Access, Authorization, Mode};
 use crate::body::{self, Body, BoxError};
 use crate::cache::{Caches, StartError};
 use crate::call::Call;
@@ -73,6 +74,8 @@ pub struct Config {
     pub authorizers: Vec<Mode>,
     /// Steps of admission, in order.
     pub admission: Vec<Box<dyn Admission>>,
+    /// What is recorded of requests, and where.
+    pub audit: Option<Arc<Audit>>,
     /// What Services draw from.
     pub service_ranges: ServiceRanges,
     /// The way to the nodes' kubelets.
@@ -108,6 +111,7 @@ impl Config {
                 Box::new(RuntimeClassAdmission),
                 Box::new(DefaultClass::INGRESS),
             ],
+            audit: None,
             service_ranges: ServiceRanges::default(),
             dialer: Arc::new(NoNodes),
             cluster_dialer: Arc::new(NoCluster),
@@ -138,6 +142,7 @@ impl ApiServer {
             authorization: Authorization::new(config.authorizers, &rbac),
             rbac,
             admission: AdmissionChain::new(config.admission),
+            audit: config.audit,
             allocators,
             dialer: config.dialer,
             cluster_dialer: config.cluster_dialer,
@@ -189,7 +194,7 @@ impl ApiServer {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let started = self.server.clock.monotonic();
         let info = RequestInfo::parse(&parts.method, &parts.uri);
         let (verb, resource) = (
@@ -206,6 +211,7 @@ impl ApiServer {
             .and_then(|value| value.to_str().ok())
             .map(str::to_owned);
         let failed = negotiate::failure(&parts.headers, info.query.get("pretty"));
+        let trail = self.trail(&mut parts, &info);
         // A bug in one handler is that request's failure, not that of others on the same connection.
         let mut body = Some(Box::pin(body));
         let caught = AssertUnwindSafe(self.admit(parts, info, &mut body))
@@ -214,13 +220,17 @@ impl ApiServer {
         if let Some(body) = &mut body {
             body::finish(body.as_mut()).await;
         }
-        let answer = settle(caught.unwrap_or_else(|_| {
+        let panicked = caught.is_err();
+        let mut answer = settle(caught.unwrap_or_else(|_| {
             tracing::error!(verb, resource, "a request handler panicked");
             Err(ApiError::internal(
                 "this request caused apiserver to panic. Look in the logs for details",
             ))
-        }))
-        .settled(failed);
+        }));
+        if let Some(trail) = trail {
+            trail.answered(&mut answer, panicked);
+        }
+        let answer = answer.settled(failed);
         let took = self.server.clock.monotonic().saturating_sub(started);
         // Only names that are served become labels: paths are the client's to choose.
         let label = if answer.status == StatusCode::NOT_FOUND {
@@ -233,6 +243,17 @@ impl ApiServer {
             .request(verb, label, answer.status.as_u16(), took);
         tracing::debug!(target: "coracle::access", verb, resource, status = answer.status.as_u16(), ?took);
         answer.into_response(accept.as_deref()).await
+    }
+
+    /// Begins to record the request, if there is an audit.
+    fn trail(&self, parts: &mut Parts, info: &RequestInfo) -> Option<Arc<Trail>> {
+        let audit = self.server.audit.as_ref()?;
+        let clock = self.server.clock();
+        let id: Option<AuditId> = parts.extensions.remove();
+        let id = id.unwrap_or_else(|| AuditId::of(&parts.headers, clock));
+        let trail = audit.begin(clock, info, &parts.headers, &id);
+        parts.extensions.insert(Arc::clone(&trail));
+        Some(trail)
     }
 
     /// Gives the request its place among those at work, and its time.
@@ -279,10 +300,20 @@ impl ApiServer {
         B::Error: Into<BoxError>,
     {
         let server = &self.server;
-        let identity = server.authentication.authenticate(&parts).await?;
-        let identity = impersonate(&parts.headers, identity, &info, &server.authorization).await?;
+        let asking = server.authentication.authenticate(&parts).await?;
+        let trail: Option<Arc<Trail>> = parts.extensions.remove();
+        let acting =
+            impersonate(&parts.headers, asking.clone(), &info, &server.authorization).await;
+        if let Some(trail) = &trail {
+            trail.identified(&asking, acting.as_ref().ok());
+        }
+        let identity = acting?;
         let asked = Access::of(&identity, &info);
-        server.authorization.authorize(&asked).await?;
+        let decision = server.authorization.decide(&asked).await;
+        if let Some(trail) = &trail {
+            trail.decided(&decision);
+        }
+        authz::settle(&asked, decision)?;
         if !info.is_resource {
             return self.document(&parts, &info).await;
         }
@@ -314,6 +345,7 @@ impl ApiServer {
             resource,
             subresource,
             encoded: Arc::clone(&server.encoded),
+            trail,
         };
         let answer = settle(self.dispatch(call, body, place).await);
         Ok(answer.with_first_warnings(deprecation(resource).into_iter().collect()))
@@ -373,6 +405,9 @@ impl ApiServer {
                     Some(body) => body::read(body.as_mut()).await?,
                     None => Bytes::new(),
                 };
+                if let Some(trail) = &call.trail {
+                    trail.body(&body, &call.headers);
+                }
                 // A client that goes away, or whose time is up, must not stop a write half-way: what was allocated
                 // for an object would be given back although the object is there.
                 let server = Arc::clone(server);
@@ -422,10 +457,12 @@ impl ApiServer {
             let cache = server.storage.caches().of(resource)?;
             Some((resource.qualified(), cache.len()))
         });
+        let audit = server.audit.as_ref().map(|audit| audit.metrics());
+        let audit = audit.unwrap_or_default();
         Answer::bytes(
             StatusCode::OK,
             "text/plain; version=0.0.4; charset=utf-8",
-            server.metrics.render(objects),
+            server.metrics.render(objects) + &audit,
         )
     }
 }
@@ -581,10 +618,4 @@ where
         let this = self.clone();
         Box::pin(async move { Ok(this.handle(request).await) })
     }
-}
-
-/// Every answer names its request, as upstream's `Audit-Id` does.
-pub(crate) fn audit_id(clock: &Clock) -> (HeaderName, HeaderValue) {
-    let id = HeaderValue::from_str(&clock.uuid()).expect("a UUID is a legal header value");
-    (HeaderName::from_static("audit-id"), id)
 }

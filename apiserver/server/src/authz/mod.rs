@@ -112,6 +112,14 @@ pub struct Authorization {
     authorizers: Vec<Box<dyn Authorizer>>,
 }
 
+/// Passes, or the 403 in upstream's words.
+pub(crate) fn settle(asked: &Attributes<'_>, decision: Decision) -> Result<(), ApiError> {
+    match decision {
+        Decision::Allow(_) => Ok(()),
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(refusal(asked, &reason)),
+    }
+}
+
 impl Authorization {
     /// Asks `modes` in order; the first that has an opinion decides.
     pub fn new(modes: Vec<Mode>, rbac: &Arc<Rbac>) -> Self {
@@ -127,10 +135,7 @@ impl Authorization {
 
     /// Passes, or the 403 in upstream's words.
     pub async fn authorize(&self, asked: &Attributes<'_>) -> Result<(), ApiError> {
-        match self.decide(asked).await {
-            Decision::Allow(_) => Ok(()),
-            Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(refusal(asked, &reason)),
-        }
+        settle(asked, self.decide(asked).await)
     }
 
     /// What the authorizers say together, with all their reasons.

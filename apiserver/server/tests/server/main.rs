@@ -3,6 +3,7 @@
 mod access;
 mod addresses;
 mod applies;
+mod audit;
 mod bad_input;
 mod connects;
 mod deletes;
