@@ -43,7 +43,7 @@ impl Admission for NamespaceLifecycle {
                 _ => Ok(()),
             };
         };
-        if *operation == Operation::Create && found.object().is_terminating() {
+        if *operation == Operation::Create && found.terminating {
             let why = format!(
                 "unable to create new content in namespace {namespace} because it is being terminated"
             );

@@ -29,6 +29,8 @@ pub struct Entry {
     pub fields: Vec<(&'static str, String)>,
     /// Whether the store holds what the entry shows, rather than less ([`Strategy::read_back`](coracle_api::Strategy)).
     pub settled: bool,
+    /// Whether it has a `metadata.deletionTimestamp`.
+    pub terminating: bool,
     json: Bytes,
     head: usize,
     version_length: usize,
@@ -94,6 +96,7 @@ impl Entry {
             labels,
             fields: resource.strategy.selectable_fields(&object),
             settled: true,
+            terminating: object.is_terminating(),
             json,
             head: head.len(),
             version_length,

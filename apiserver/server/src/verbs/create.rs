@@ -85,9 +85,14 @@ pub(crate) async fn store(
     escalation::check(server, call, &object, None).await?;
     notes.extend(metadata::dedup_owners(&mut object, true));
     let generated = name.is_empty() && !object.at("metadata.generateName").is_empty();
-    let template = object;
-    for attempt in 0..=MAX_RETRIES {
-        let mut object = template.clone();
+    let attempts = if generated { MAX_RETRIES } else { 0 };
+    let mut template = Some(object);
+    for attempt in 0..=attempts {
+        let copy = match attempt == attempts {
+            true => template.take(),
+            false => template.clone(),
+        };
+        let mut object = copy.expect("taken by the last attempt only");
         metadata::prepare_create(&mut object, resource, namespace, server.clock());
         resource.strategy.prepare_for_create(&mut object);
         let now = metadata::seconds(server.clock().now());
@@ -151,7 +156,7 @@ pub(crate) async fn store(
                 };
                 return Ok(answer.with_warnings(warned));
             }
-            Err(WriteError::Conflict) if generated && attempt < MAX_RETRIES => {
+            Err(WriteError::Conflict) if attempt < attempts => {
                 allocation.undo(server).await;
             }
             Err(WriteError::Conflict) => {

@@ -395,12 +395,15 @@ fn answer_all(group: Vec<Command>, error: &Error) {
     }
 }
 
+type Expiries<'txn> = Table<'txn, (u64, &'static [u8]), ()>;
+
 /// The tables of one transaction, and what has been done to them so far.
 pub(super) struct Turn<'txn> {
+    transaction: &'txn WriteTransaction,
     versions: Table<'txn, (&'static [u8], u64), &'static [u8]>,
     log: Table<'txn, u64, &'static [u8]>,
-    expiries: Table<'txn, (u64, &'static [u8]), ()>,
-    meta: Table<'txn, &'static str, &'static [u8]>,
+    /// Opened for those that need it: few keys expire, and a table costs as much as a row.
+    expiries: Option<Expiries<'txn>>,
     revision: Revision,
     events: Vec<Event>,
     frame: Frame,
@@ -412,14 +415,22 @@ impl<'txn> Turn<'txn> {
         revision: Revision,
     ) -> Result<Self, Error> {
         Ok(Self {
+            transaction,
             versions: transaction.open_table(VERSIONS)?,
             log: transaction.open_table(LOG)?,
-            expiries: transaction.open_table(EXPIRIES)?,
-            meta: transaction.open_table(META)?,
+            expiries: None,
             revision,
             events: Vec::new(),
             frame: Frame::default(),
         })
+    }
+
+    fn expiries(&mut self) -> Result<&mut Expiries<'txn>, Error> {
+        let expiries = match self.expiries.take() {
+            Some(open) => open,
+            None => self.transaction.open_table(EXPIRIES)?,
+        };
+        Ok(self.expiries.insert(expiries))
     }
 
     /// The revision of the newest write.
@@ -453,10 +464,10 @@ impl<'txn> Turn<'txn> {
     ) -> Result<(), Error> {
         self.log.insert(revision.0, key)?;
         if let Some(time) = old_expiry {
-            self.expiries.remove((time, key))?;
+            self.expiries()?.remove((time, key))?;
         }
         if let Some(time) = expiry {
-            self.expiries.insert((time, key), ())?;
+            self.expiries()?.insert((time, key), ())?;
         }
         Ok(())
     }
@@ -535,7 +546,7 @@ impl<'txn> Turn<'txn> {
     fn expire(&mut self, now: u64) -> Result<u64, Error> {
         let mut due: Vec<(u64, Bytes)> = Vec::new();
         for entry in self
-            .expiries
+            .expiries()?
             .range(..(now.saturating_add(1), &[][..]))?
             .take(EXPIRE_BATCH)
         {
@@ -554,7 +565,7 @@ impl<'txn> Turn<'txn> {
                 // Only damage leads here; it must not hold up the expiry of other keys.
                 _ => {
                     tracing::warn!(key = %key.escape_ascii(), "a key that should expire can't be read");
-                    self.expiries.remove((time, &key[..]))?;
+                    self.expiries()?.remove((time, &key[..]))?;
                 }
             }
         }
@@ -563,7 +574,8 @@ impl<'txn> Turn<'txn> {
 
     /// Forgets a slice of the history, and returns how far that got.
     fn compact(&mut self, goal: Revision) -> Result<Revision, Error> {
-        let from = meta_number(&self.meta, COMPACTED)? + 1;
+        let mut meta = self.transaction.open_table(META)?;
+        let from = meta_number(&meta, COMPACTED)? + 1;
         let mut slice: Vec<(u64, Bytes)> = Vec::new();
         for entry in self.log.range(from..=goal.0)?.take(COMPACTION_SLICE) {
             let (revision, key) = entry?;
@@ -582,8 +594,7 @@ impl<'txn> Turn<'txn> {
             self.log.remove(*revision)?;
         }
         let reached = slice.last().map_or(goal.0, |(revision, _)| *revision);
-        self.meta
-            .insert(COMPACTED, reached.to_le_bytes().as_slice())?;
+        set_meta_number(&mut meta, COMPACTED, reached)?;
         Ok(Revision(reached))
     }
 

@@ -4,6 +4,7 @@ mod contract;
 mod disk;
 mod faults;
 mod kills;
+mod lone;
 mod model;
 mod opening;
 mod power_cut;
