@@ -13,6 +13,7 @@ pub mod authentication;
 pub mod authorization;
 pub mod autoscaling;
 pub mod batch;
+pub mod cel;
 pub mod certificates;
 pub mod coordination;
 pub mod core;

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::cel::{self, Environment, Type};
 use crate::object::{default_text, default_value, each_object};
 use crate::validation::names;
 use crate::validation::selectors::label_selector;
@@ -142,7 +143,7 @@ fn resources_of_rule(at: &At<'_>, errors: &mut FieldErrors) {
 }
 
 /// Reports what is wrong with `matchConditions`; the expressions are only asked to be there.
-pub(super) fn conditions(at: &At<'_>, errors: &mut FieldErrors) {
+pub(super) fn conditions(at: &At<'_>, environment: &Environment, errors: &mut FieldErrors) {
     if at.len() > MOST_CONDITIONS {
         errors.too_many(at, MOST_CONDITIONS);
     }
@@ -151,6 +152,8 @@ pub(super) fn conditions(at: &At<'_>, errors: &mut FieldErrors) {
         let (name, expression) = (condition.key("name"), condition.key("expression"));
         if expression.str().trim().is_empty() {
             errors.required(&expression, "");
+        } else {
+            result(&expression, environment, (&[Type::Bool], "bool"), errors);
         }
         if name.is_empty() {
             errors.required(&name, "");
@@ -161,5 +164,17 @@ pub(super) fn conditions(at: &At<'_>, errors: &mut FieldErrors) {
             errors.duplicate(&name);
         }
         seen.push(name.str());
+    }
+}
+
+/// Checks an expression that has to result in one of some types, which messages call by that name.
+pub(super) fn result(
+    at: &At<'_>,
+    environment: &Environment,
+    (accepted, name): (&[Type], &'static str),
+    errors: &mut FieldErrors,
+) {
+    if let Err(error) = cel::check_result(at.str(), environment, accepted, name) {
+        errors.invalid(at, error.to_string());
     }
 }

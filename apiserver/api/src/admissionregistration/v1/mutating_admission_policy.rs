@@ -4,8 +4,9 @@ use coracle_clock::Timestamp;
 use serde_json::Value;
 
 use super::matching;
-use super::policy::{default_policy, param_kind_text, subject, variables};
+use super::policy::{default_policy, has_params, param_kind_text, seen, subject, variables};
 use crate::At;
+use crate::cel::{Environment, Type};
 use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, Storage, age};
 use crate::{FieldErrors, Object, Resource, Strategy};
 
@@ -54,14 +55,18 @@ impl Strategy for MutatingAdmissionPolicy {
             );
             errors.one_of(&place, &["*", "CONNECT", "CREATE", "UPDATE"]);
         }
-        matching::conditions(&spec.key("matchConditions"), errors);
-        variables(&spec.key("variables"), errors);
+        let environment = Environment::admission(has_params(&spec), true);
+        matching::conditions(&spec.key("matchConditions"), &environment, errors);
+        let variables = variables(&spec, errors);
+        let environment = seen(&spec, true, variables)
+            .with_struct("Object")
+            .with_struct("JSONPatch");
         let mutations = spec.key("mutations");
         if mutations.is_empty() {
             errors.required(&mutations, "mutations must contain at least one item");
         }
         for mutation in mutations.items() {
-            self::mutation(&mutation, errors);
+            self::mutation(&mutation, &environment, errors);
         }
         let reinvocation = spec.key("reinvocationPolicy");
         if reinvocation.is_empty() {
@@ -82,7 +87,7 @@ impl Strategy for MutatingAdmissionPolicy {
 }
 
 /// A mutation is a JSON patch or an applied configuration, and says which.
-fn mutation(mutation: &At<'_>, errors: &mut FieldErrors) {
+fn mutation(mutation: &At<'_>, environment: &Environment, errors: &mut FieldErrors) {
     let kind = mutation.key("patchType");
     let (own, other) = match kind.str() {
         "JSONPatch" => ("jsonPatch", "applyConfiguration"),
@@ -106,6 +111,14 @@ fn mutation(mutation: &At<'_>, errors: &mut FieldErrors) {
         errors.required(&own, detail);
     } else if own.key("expression").str().trim().is_empty() {
         errors.required(&own.key("expression"), "expression is not specified");
+    } else {
+        let patches = Type::list(Type::Named("JSONPatch".to_owned()));
+        let (accepted, name) = match kind.str() {
+            "JSONPatch" => (patches, "list(JSONPatch)"),
+            _ => (Type::Named("Object".to_owned()), "Object"),
+        };
+        let expression = own.key("expression");
+        matching::result(&expression, environment, (&[accepted], name), errors);
     }
 }
 

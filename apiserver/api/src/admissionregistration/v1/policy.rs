@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::matching;
 use super::webhook::FAILURE_POLICIES;
+use crate::cel::{self, Environment, ObjectType, Type};
 use crate::field_errors::ErrorType;
 use crate::object::default_value;
 use crate::validation::names;
@@ -112,8 +113,16 @@ fn param_kind(at: &At<'_>, errors: &mut FieldErrors) {
     }
 }
 
-/// Reports variables without a name or an expression.
-pub(super) fn variables(at: &At<'_>, errors: &mut FieldErrors) {
+/// Whether a policy's expressions see parameters.
+pub(super) fn has_params(spec: &At<'_>) -> bool {
+    spec.key("paramKind").exists()
+}
+
+/// Reports variables without a name or an expression; answers with the type that has them as its fields, if there are
+/// any. A variable sees those before it.
+pub(super) fn variables(spec: &At<'_>, errors: &mut FieldErrors) -> Option<ObjectType> {
+    let mut known: Vec<(&str, Type)> = Vec::new();
+    let at = spec.key("variables");
     for variable in at.items() {
         let (name, expression) = (variable.key("name"), variable.key("expression"));
         if name.str().trim().is_empty() {
@@ -123,7 +132,31 @@ pub(super) fn variables(at: &At<'_>, errors: &mut FieldErrors) {
         }
         if expression.str().trim().is_empty() {
             errors.required(&expression, "expression is not specified");
+            continue;
         }
+        let environment = seen(spec, true, Some(of_variables(&known)));
+        let found = cel::check(expression.str(), &environment).unwrap_or_else(|error| {
+            errors.invalid(&expression, error.to_string());
+            Type::Unknown
+        });
+        if let Some(name) = name.value().and_then(Value::as_str) {
+            known.push((name, found));
+        }
+    }
+    (!at.is_empty()).then(|| of_variables(&known))
+}
+
+fn of_variables(known: &[(&str, Type)]) -> ObjectType {
+    ObjectType::new("kubernetes.variables", known.iter().cloned())
+}
+
+/// What the expressions of a policy see.
+pub(super) fn seen(spec: &At<'_>, authorizer: bool, variables: Option<ObjectType>) -> Environment {
+    let environment =
+        Environment::admission(has_params(spec), authorizer).with("namespaceObject", Type::Unknown);
+    match variables {
+        Some(variables) => environment.with("variables", variables),
+        None => environment,
     }
 }
 

@@ -4,8 +4,9 @@ use coracle_clock::Timestamp;
 use serde_json::{Value, json};
 
 use super::matching;
-use super::policy::{default_policy, param_kind_text, subject, variables};
+use super::policy::{default_policy, has_params, param_kind_text, seen, subject, variables};
 use crate::At;
+use crate::cel::{Environment, Type};
 use crate::field_errors::ErrorType;
 use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, STATUS, Storage, age};
 use crate::validation::{conditions, names};
@@ -54,8 +55,9 @@ impl Strategy for ValidatingAdmissionPolicy {
     fn validate(&self, new: &Object, errors: &mut FieldErrors) {
         let spec = new.at("spec");
         subject(&spec, errors);
-        matching::conditions(&spec.key("matchConditions"), errors);
-        variables(&spec.key("variables"), errors);
+        let environment = Environment::admission(has_params(&spec), true);
+        matching::conditions(&spec.key("matchConditions"), &environment, errors);
+        let variables = variables(&spec, errors);
         let (validations, annotations) = (spec.key("validations"), spec.key("auditAnnotations"));
         if validations.is_empty() && annotations.is_empty() {
             let detail = "validations or auditAnnotations must contain at least one item";
@@ -63,9 +65,11 @@ impl Strategy for ValidatingAdmissionPolicy {
             errors.required(&annotations, detail);
         }
         for validation in validations.items() {
-            self::validation(&validation, errors);
+            let environment = |authorizer| seen(&spec, authorizer, variables.clone());
+            self::validation(&validation, environment, errors);
         }
-        audit_annotations(new.name(), &annotations, errors);
+        let environment = seen(&spec, true, variables);
+        audit_annotations(new.name(), &annotations, &environment, errors);
     }
 
     fn validate_status_update(&self, new: &Object, _old: &Object, errors: &mut FieldErrors) {
@@ -90,14 +94,24 @@ impl Strategy for ValidatingAdmissionPolicy {
     }
 }
 
-fn validation(validation: &At<'_>, errors: &mut FieldErrors) {
+fn validation(
+    validation: &At<'_>,
+    environment: impl Fn(bool) -> Environment,
+    errors: &mut FieldErrors,
+) {
     let (expression, message) = (validation.key("expression"), validation.key("message"));
     if expression.str().trim().is_empty() {
         errors.required(&expression, "expression is not specified");
+    } else {
+        let bools = (&[Type::Bool][..], "bool");
+        matching::result(&expression, &environment(true), bools, errors);
     }
     let computed = validation.key("messageExpression");
     if !computed.is_empty() && computed.str().trim().is_empty() {
         errors.invalid(&computed, "must be non-empty if specified");
+    } else if !computed.is_empty() {
+        let texts = (&[Type::String][..], "string");
+        matching::result(&computed, &environment(false), texts, errors);
     }
     let trimmed = message.str().trim();
     if !message.is_empty() && trimmed.is_empty() {
@@ -112,7 +126,12 @@ fn validation(validation: &At<'_>, errors: &mut FieldErrors) {
 }
 
 /// What is noted in the audit log, under keys that begin with the policy's name.
-fn audit_annotations(policy: &str, at: &At<'_>, errors: &mut FieldErrors) {
+fn audit_annotations(
+    policy: &str,
+    at: &At<'_>,
+    environment: &Environment,
+    errors: &mut FieldErrors,
+) {
     if at.len() > MOST_ANNOTATIONS {
         let detail = format!("must not have more than {MOST_ANNOTATIONS} auditAnnotations");
         errors.invalid(at, detail);
@@ -137,6 +156,9 @@ fn audit_annotations(policy: &str, at: &At<'_>, errors: &mut FieldErrors) {
         } else if trimmed.len() > MOST_BYTES {
             let detail = format!("must not exceed {MOST_BYTES} bytes in length");
             errors.required(&value, detail);
+        } else {
+            let texts = (&[Type::String, Type::Null][..], "one of [string null_type]");
+            matching::result(&value, environment, texts, errors);
         }
         if seen.contains(&key.str()) {
             errors.duplicate(&key);

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::matching::{self, MATCH_POLICIES};
+use crate::cel::Environment;
 use crate::field_errors::ErrorType;
 use crate::object::{default_value, each_object};
 use crate::validation::names;
@@ -87,7 +88,8 @@ fn webhook(hook: &At<'_>, mutating: bool, errors: &mut FieldErrors) {
         (false, true) => self::service(&service, errors),
         _ => errors.required(&config, "exactly one of url or service is required"),
     }
-    matching::conditions(&hook.key("matchConditions"), errors);
+    let environment = Environment::admission(false, true);
+    matching::conditions(&hook.key("matchConditions"), &environment, errors);
 }
 
 /// A name with at least two dots, as a domain of one's own has.

@@ -3,6 +3,7 @@
 mod columns;
 mod conversion;
 pub mod custom_resource_definition;
+mod declared;
 mod schema;
 mod structural;
 

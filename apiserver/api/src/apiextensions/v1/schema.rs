@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::structural;
+use super::{declared, structural};
 use crate::field_errors::ErrorType;
 use crate::schema::internal_form;
 use crate::{At, FieldErrors};
@@ -52,9 +52,14 @@ pub(super) fn validation(at: &At<'_>, status: bool, errors: &mut FieldErrors) {
         );
     }
     let mut found = FieldErrors::default();
-    openapi(&schema, &mut found);
+    openapi(&schema, false, &mut found);
     if !structural::check(&schema, errors) && found.is_empty() {
+        let before = errors.len();
         structural::defaults(&schema, errors);
+        if errors.len() == before {
+            // Rules are looked at only where what they are about makes sense.
+            openapi(&schema, true, &mut found);
+        }
     }
     for error in found.iter() {
         let (field, detail) = (error.field.as_str(), error.detail.as_str());
@@ -88,7 +93,7 @@ fn root_with_status(schema: &At<'_>, errors: &mut FieldErrors) {
     }
 }
 
-fn openapi(at: &At<'_>, errors: &mut FieldErrors) {
+fn openapi(at: &At<'_>, compile: bool, errors: &mut FieldErrors) {
     let kind = at.key("type");
     if !kind.is_empty() && !TYPES.contains(&kind.str()) {
         errors.not_supported(&kind, TYPES);
@@ -128,13 +133,13 @@ fn openapi(at: &At<'_>, errors: &mut FieldErrors) {
             "additionalProperties and properties are mutual exclusive",
         );
     }
-    below(at, &mut |schema| openapi(schema, errors));
+    below(at, &mut |schema| openapi(schema, compile, errors));
     let keep = at.key("x-kubernetes-preserve-unknown-fields");
     if keep.as_bool() == Some(false) {
         errors.invalid(&keep, "must be true or undefined");
     }
     lists_and_maps(at, errors);
-    rules(&at.key("x-kubernetes-validations"), errors);
+    rules(at, compile, errors);
 }
 
 /// Calls `check` with every schema directly below one, in the order in which upstream looks at them.
@@ -248,8 +253,8 @@ fn keyed_list(at: &At<'_>, keys: &At<'_>, errors: &mut FieldErrors) {
     }
 }
 
-/// Rules in CEL: the expressions are only asked to be there.
-fn rules(at: &At<'_>, errors: &mut FieldErrors) {
+/// Rules in CEL about what the schema `at` describes; their expressions are checked if they are to be compiled.
+fn rules(at: &At<'_>, compile: bool, errors: &mut FieldErrors) {
     const RULE: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.ValidationRule";
     const REASONS: &[&str] = &[
         "FieldValueInvalid",
@@ -257,10 +262,20 @@ fn rules(at: &At<'_>, errors: &mut FieldErrors) {
         "FieldValueRequired",
         "FieldValueDuplicate",
     ];
-    for rule in at.items() {
+    let rules = at.key("x-kubernetes-validations");
+    if rules.is_empty() {
+        return;
+    }
+    let found = match compile {
+        true => declared::declared(at, at.path().ends_with("openAPIV3Schema")),
+        false => None,
+    };
+    for rule in rules.items() {
         let (text, message) = (rule.key("rule"), rule.key("message"));
         if text.str().trim().is_empty() {
             errors.required(&text, "rule is not specified");
+        } else if let Some(why) = found.as_ref().and_then(|of| declared::rule(text.str(), of)) {
+            errors.invalid_as(&text, internal_form(RULE, rule.value()), why);
         }
         let trimmed = message.str().trim();
         if !message.is_empty() && trimmed.is_empty() {
@@ -278,6 +293,12 @@ fn rules(at: &At<'_>, errors: &mut FieldErrors) {
             let shown = internal_form(RULE, rule.value());
             let detail = "messageExpression must be non-empty if specified";
             errors.push(ErrorType::Required, computed.path(), Some(shown), detail);
+        } else if !computed.is_empty()
+            && let Some(why) = found
+                .as_ref()
+                .and_then(|of| declared::message(computed.str(), of))
+        {
+            errors.invalid_as(&computed, internal_form(RULE, rule.value()), why);
         }
         if rule.key("reason").exists() {
             errors.one_of(&rule.key("reason"), REASONS);

@@ -1,6 +1,6 @@
 //! The kinds of `resource.k8s.io/v1`.
 //!
-//! CEL expressions are stored as they come: they are neither parsed nor checked for types yet.
+//! Selectors in CEL are checked when they are written; nothing evaluates them.
 
 mod allocation;
 mod claim;

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::cel::{self, Environment, Type};
 use crate::field_errors::ErrorType;
 use crate::validation::names;
 use crate::validation::selectors::label_key;
@@ -15,10 +16,7 @@ pub(super) const MOST_PARAMETERS: usize = 10 * 1024;
 pub(super) const MOST_ITEMS: usize = 32;
 /// Most characters of the part of a qualified name after its domain.
 const MOST_ID: usize = 32;
-/// What CEL says of an expression that is not there.
-const NO_EXPRESSION: &str = "compilation failed: ERROR: <input>:1:0: Syntax error: mismatched input '<EOF>' expecting \
-                             {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, \
-                             STRING, BYTES, IDENTIFIER}";
+
 /// What a taint may do; `None` has no effect.
 pub(super) const EFFECTS: &[&str] = &["NoExecute", "NoSchedule", "None"];
 
@@ -162,9 +160,19 @@ pub(super) fn selectors(at: &At<'_>, errors: &mut FieldErrors) {
             errors.required(&cel, "");
         } else if expression.str().len() > MOST_EXPRESSION {
             errors.too_long(&expression, MOST_EXPRESSION);
-        } else if expression.is_empty() {
-            let shown = Some(Value::from(""));
-            errors.push(ErrorType::Invalid, expression.path(), shown, NO_EXPRESSION);
+        } else if let Err(error) = cel::check_result(
+            expression.str(),
+            &Environment::device(),
+            &[Type::Bool],
+            "bool",
+        ) {
+            let shown = Some(Value::from(expression.str()));
+            errors.push(
+                ErrorType::Invalid,
+                expression.path(),
+                shown,
+                error.to_string(),
+            );
         }
     });
 }

@@ -1,0 +1,182 @@
+//! The functions that expressions may call, and what they result in.
+//!
+//! Upstream: the standard library of `cel-go` with its extensions for strings, lists, sets, optional values and
+//! comprehensions of two variables, and the libraries in `k8s.io/apiserver/pkg/cel/library`.
+
+use super::Type;
+
+/// Names before a dot that are no variables but parts of functions' names.
+pub(super) const NAMESPACES: &[&str] = &[
+    "base64",
+    "cel",
+    "format",
+    "ip",
+    "jsonpatch",
+    "lists",
+    "math",
+    "optional",
+    "sets",
+    "strings",
+];
+
+const BOOL: &[&str] = &[
+    "allowed",
+    "bool",
+    "contains",
+    "containsCIDR",
+    "containsIP",
+    "endsWith",
+    "equivalent",
+    "errored",
+    "hasValue",
+    "intersects",
+    "ip.isCanonical",
+    "isCIDR",
+    "isGlobalUnicast",
+    "isGreaterThan",
+    "isIP",
+    "isInteger",
+    "isLessThan",
+    "isLinkLocalMulticast",
+    "isLinkLocalUnicast",
+    "isLoopback",
+    "isQuantity",
+    "isSemver",
+    "isSorted",
+    "isURL",
+    "isUnspecified",
+    "matches",
+    "sets.contains",
+    "sets.equivalent",
+    "sets.intersects",
+    "startsWith",
+    "@in",
+    "@not_strictly_false",
+];
+const INT: &[&str] = &[
+    "asInteger",
+    "compareTo",
+    "family",
+    "getDate",
+    "getDayOfMonth",
+    "getDayOfWeek",
+    "getDayOfYear",
+    "getFullYear",
+    "getHours",
+    "getMilliseconds",
+    "getMinutes",
+    "getMonth",
+    "getSeconds",
+    "indexOf",
+    "int",
+    "lastIndexOf",
+    "major",
+    "minor",
+    "patch",
+    "prefixLength",
+    "sign",
+    "size",
+];
+const STRING: &[&str] = &[
+    "charAt",
+    "error",
+    "find",
+    "getEscapedPath",
+    "getHost",
+    "getHostname",
+    "getPort",
+    "getScheme",
+    "join",
+    "jsonpatch.escapeKey",
+    "lowerAscii",
+    "reason",
+    "replace",
+    "string",
+    "strings.quote",
+    "substring",
+    "trim",
+    "upperAscii",
+];
+const OTHERS: &[&str] = &[
+    "add",
+    "base64.decode",
+    "base64.encode",
+    "check",
+    "cidr",
+    "distinct",
+    "dyn",
+    "fieldSelector",
+    "first",
+    "flatten",
+    "group",
+    "ip",
+    "labelSelector",
+    "last",
+    "lists.range",
+    "masked",
+    "max",
+    "min",
+    "name",
+    "namespace",
+    "optFlatMap",
+    "optMap",
+    "optional.none",
+    "optional.of",
+    "optional.ofNonZeroValue",
+    "or",
+    "orValue",
+    "path",
+    "quantity",
+    "resource",
+    "reverse",
+    "semver",
+    "serviceAccount",
+    "slice",
+    "sort",
+    "sortBy",
+    "sub",
+    "subresource",
+    "sum",
+    "transformList",
+    "transformMap",
+    "transformMapEntry",
+    "type",
+    "unwrap",
+    "unwrapOpt",
+    "url",
+    "validate",
+    "value",
+    "cel.bind",
+    "cel.block",
+    "all",
+    "exists",
+    "existsOne",
+    "exists_one",
+];
+
+/// What a call of the function results in; `None` if there is no such function.
+pub(super) fn result(name: &str) -> Option<Type> {
+    if BOOL.contains(&name) {
+        return Some(Type::Bool);
+    }
+    if INT.contains(&name) {
+        return Some(Type::Int);
+    }
+    if STRING.contains(&name) {
+        return Some(Type::String);
+    }
+    Some(match name {
+        "uint" => Type::Uint,
+        "double" | "asApproximateFloat" => Type::Double,
+        "bytes" => Type::Bytes,
+        "timestamp" => Type::Timestamp,
+        "duration" => Type::Duration,
+        "findAll" | "split" => Type::list(Type::String),
+        "getQuery" => Type::map(Type::list(Type::String)),
+        // `'%s'.format([x])` is text, `format.named('x')` a format.
+        "format" => Type::String,
+        name if OTHERS.contains(&name) => Type::Unknown,
+        name if name.starts_with("format.") || name.starts_with("math.") => Type::Unknown,
+        _ => return None,
+    })
+}
