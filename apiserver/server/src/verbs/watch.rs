@@ -5,7 +5,7 @@
 //!                              │                                       │
 //!                  present objects as ADDED              changes after N from the history
 //!                              │                         (forgotten: an ERROR event, 410, and the end)
-//!                  bookmark "initial-events-end"                       │
+//!                  bookmark "initial-events-end"          (not reached yet: silence until it is)
 //!                              └──────────────▶ live ◀─────────────────┘
 //!                                                │  bookmarks, until timeout, shutdown or a full queue
 //! ```
@@ -51,10 +51,6 @@ pub(crate) async fn watch(server: &Arc<Server>, call: Call) -> Result<Answer> {
         selection = selection.and_name(call.name());
     }
     let asked = parse_revision(&options.resource_version)?;
-    if let Some(revision) = asked {
-        super::list::reach(server, revision).await?;
-    }
-    let progress = server.storage.catch_up().await;
     let interest = Interest {
         scope: call.scope(),
         selection: Arc::new(selection),
@@ -64,6 +60,12 @@ pub(crate) async fn watch(server: &Arc<Server>, call: Call) -> Result<Answer> {
         Some(wanted) => wanted,
         None => asked.is_none(),
     };
+    if let Some(revision) = asked.filter(|_| initial)
+        && let Err(error) = super::list::reach(server, revision).await
+    {
+        return Ok(failed(call.output.format, &error));
+    }
+    let progress = server.storage.catch_up().await;
     let (first, watcher, revision) = if initial {
         let (snapshot, watcher) = cache.list_and_watch(&interest.scope, progress, interest.clone());
         let first = snapshot
@@ -97,6 +99,7 @@ pub(crate) async fn watch(server: &Arc<Server>, call: Call) -> Result<Answer> {
         first,
         initial_end: (options.send_initial_events == Some(true) && options.bookmarks)
             .then_some(revision),
+        after: revision,
         watcher,
         timeline,
         headings: true,
@@ -155,6 +158,8 @@ struct Feed {
     first: VecDeque<Arc<Entry>>,
     /// The revision of the bookmark that is owed after the initial events.
     initial_end: Option<u64>,
+    /// What is told comes after this revision, which may be yet to come.
+    after: u64,
     watcher: Watcher,
     timeline: Timeline,
     headings: bool,
@@ -220,11 +225,16 @@ impl Feed {
         while let Some(change) = self.watcher.try_next() {
             self.write_change(chunk, &change);
         }
-        self.write_bookmark(chunk, revision, false);
+        if revision >= self.after {
+            self.write_bookmark(chunk, revision, false);
+        }
     }
 
     /// Selectors turn changes into arrivals and departures.
     fn write_change(&mut self, chunk: &mut BytesMut, change: &Change) {
+        if change.revision <= self.after {
+            return;
+        }
         let interest = &self.watcher.interest;
         let new = change.new.clone().filter(|entry| interest.wants(entry));
         let old = change.old.clone().filter(|entry| interest.wants(entry));

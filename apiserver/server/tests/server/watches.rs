@@ -125,6 +125,37 @@ async fn a_stale_watch_ends_with_an_error_event() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_watch_from_a_revision_to_come_is_silent_until_then() {
+    let server = TestServer::start().await;
+    let made = server.config_map("a", json!({})).await;
+    let now: u64 = version(&made).parse().expect("a number");
+    let path = format!(
+        "{CONFIG_MAPS}?watch=1&allowWatchBookmarks=true&resourceVersion={}",
+        now + 2
+    );
+    let mut watch = server.watch(&path).await;
+    for name in ["b", "c", "d"] {
+        server.config_map(name, json!({})).await;
+    }
+    let event = watch.next().await.expect("an event");
+    assert_eq!(event["object"]["metadata"]["name"], "d");
+    let path = format!("{path}&sendInitialEvents=true&resourceVersionMatch=NotOlderThan");
+    let far = path.replace(
+        &format!("resourceVersion={}", now + 2),
+        &format!("resourceVersion={}", now + 99),
+    );
+    let mut watch = server.watch(&far).await;
+    let event = watch.next().await.expect("an event");
+    let status = &event["object"];
+    assert_eq!(
+        (&event["type"], &status["code"]),
+        (&json!("ERROR"), &json!(504))
+    );
+    let message = status["message"].as_str().unwrap_or_default();
+    assert!(message.contains("Too large resource version"), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn streaming_lists_end_with_a_bookmark() {
     let server = TestServer::start().await;
     server.config_map("a", json!({})).await;
