@@ -1,7 +1,7 @@
 //! Addresses and node ports of Services, handed out between validation and the store.
 //!
 //! Addresses are claimed as objects (`addresses`). Which node ports are taken lives in memory, rebuilt from the stored
-//! Services at the start and [compared](repair) with them now and then. A `Reservation` is kept or undone, so a failed
+//! Services at the start and compared with them now and then. A `Reservation` is kept or undone, so a failed
 //! write leaks nothing.
 
 mod addresses;
