@@ -184,6 +184,9 @@ mod tests {
                 certificate: "crt".into(),
                 key: "key".into(),
             },
+            tokens: coracle_server::authn::TokenKeys::generate()
+                .expect("keys")
+                .into(),
         };
         new("https://127.0.0.1:6443", &pki)
     }

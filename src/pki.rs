@@ -3,19 +3,25 @@
 //! ```text
 //! pki/ca.{crt,key} ──signs──▶ pki/apiserver.{crt,key}   the server, for every name that reaches it
 //!                        └──▶ pki/admin.{crt,key}       CN kubernetes-admin, O system:masters
+//! pki/sa.key ──signs──▶ tokens of service accounts ◀──verifies── pki/sa.pub
 //! ```
 //!
 //! Everything is kept between runs; a certificate is made anew when it is missing, names other
 //! addresses than are asked for, or has less than [`RENEW_BEFORE`] of its life left.
+//!
+//! `sa.pub` holds every key that tokens are believed by, the current one first. Whoever removes `sa.key`, or puts another
+//! key there, rotates it: the next start signs with the new key and believes the earlier ones until they are taken out.
 
 use std::cell::Cell;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use coracle_clock::{Clock, Timestamp};
+use coracle_server::authn::{PublicKey, SigningKey, TokenKeys};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SerialNumber,
@@ -51,6 +57,8 @@ pub struct Pki {
     pub server: Credential,
     /// The first user's certificate and key.
     pub admin: Credential,
+    /// What tokens of service accounts are signed and verified with.
+    pub tokens: Arc<TokenKeys>,
 }
 
 impl Pki {
@@ -70,6 +78,7 @@ impl Pki {
             "admin",
             Leaf::client("kubernetes-admin", "system:masters"),
         )?;
+        let tokens = folder.token_keys()?;
         if folder.changed.get() {
             files::sync_folder(&folder.path)?;
         }
@@ -77,6 +86,7 @@ impl Pki {
             ca: authority.certificate,
             server,
             admin,
+            tokens: Arc::new(tokens),
         })
     }
 
@@ -237,21 +247,52 @@ impl Folder {
             && named == wanted
     }
 
-    fn load(&self, name: &str) -> Result<Option<Credential>> {
-        let read = |extension: &str| -> Result<Option<String>> {
-            let path = self.path.join(format!("{name}.{extension}"));
-            match fs::read_to_string(&path) {
-                Ok(text) => Ok(Some(text)),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-                Err(error) => {
-                    Err(error).with_context(|| format!("failed to read {}", path.display()))
-                }
+    fn token_keys(&self) -> Result<TokenKeys> {
+        let path = |name: &str| self.path.join(name).display().to_string();
+        let private = match self.read("sa.key")? {
+            Some(pem) => pem,
+            None => {
+                let key = KeyPair::generate().context("failed to generate the key of tokens")?;
+                let pem = key.serialize_pem();
+                files::write_secret(&self.path.join("sa.key"), pem.as_bytes())?;
+                self.changed.set(true);
+                pem
             }
         };
-        Ok(match (read("crt")?, read("key")?) {
+        let signer = SigningKey::from_pem(&private)
+            .with_context(|| format!("failed to read {}", path("sa.key")))?;
+        let known = self.read("sa.pub")?;
+        let mut previous = match &known {
+            Some(pem) => PublicKey::all_from_pem(pem)
+                .with_context(|| format!("failed to read {}", path("sa.pub")))?,
+            None => Vec::new(),
+        };
+        previous.retain(|key| key != signer.public());
+        let all = [signer.public()].into_iter().chain(&previous);
+        let pem: String = all.map(PublicKey::to_pem).collect();
+        if known.as_deref() != Some(pem.as_str()) {
+            files::write_public(&self.path.join("sa.pub"), pem.as_bytes())?;
+            self.changed.set(true);
+        }
+        Ok(TokenKeys::new(signer, previous))
+    }
+
+    fn load(&self, name: &str) -> Result<Option<Credential>> {
+        let (certificate, key) = (format!("{name}.crt"), format!("{name}.key"));
+        Ok(match (self.read(&certificate)?, self.read(&key)?) {
             (Some(certificate), Some(key)) => Some(Credential { certificate, key }),
             _ => None,
         })
+    }
+
+    /// A file's text; `None` when it is not there.
+    fn read(&self, name: &str) -> Result<Option<String>> {
+        let path = self.path.join(name);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("failed to read {}", path.display())),
+        }
     }
 
     /// The key goes first: a certificate without its key is made anew, never the other way round.
@@ -264,6 +305,7 @@ impl Folder {
             &self.path.join(format!("{name}.crt")),
             credential.certificate.as_bytes(),
         )?;
+        self.changed.set(true);
         Ok(credential)
     }
 }
@@ -318,6 +360,26 @@ mod tests {
         assert_eq!(
             (first.ca, first.admin.certificate),
             (moved.ca, moved.admin.certificate)
+        );
+    }
+
+    #[tokio::test]
+    async fn the_key_of_tokens_is_kept_and_rotates() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let clock = Clock::fake(1);
+        let ensure = || Pki::ensure(folder.path(), &names(&[]), &clock).expect("keys");
+        let read = |name: &str| fs::read_to_string(folder.path().join(name)).expect("there");
+        ensure();
+        let (key, public) = (read("sa.key"), read("sa.pub"));
+        ensure();
+        assert_eq!((&read("sa.key"), &read("sa.pub")), (&key, &public));
+        fs::remove_file(folder.path().join("sa.key")).expect("removed");
+        ensure();
+        assert_ne!(read("sa.key"), key);
+        let both = read("sa.pub");
+        assert!(
+            both.ends_with(&public) && both.len() > public.len(),
+            "{both}"
         );
     }
 

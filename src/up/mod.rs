@@ -22,7 +22,7 @@ use coracle_clock::Clock;
 use coracle_server::Config;
 use coracle_server::allocate::ServiceRanges;
 use coracle_server::audit::{Audit, Policy};
-use coracle_server::authn::StaticTokens;
+use coracle_server::authn::{ServiceAccountTokens, StaticTokens};
 use coracle_store::{MemoryStore, RedbStore, Store};
 use serde_json::json;
 use tokio::runtime::Handle;
@@ -108,12 +108,15 @@ async fn up(args: UpArgs) -> Result<()> {
         server.audit = Some(Arc::new(Audit::new(policy.clone(), log.clone())));
     }
     if let Some(tokens) = tokens {
-        server.authenticators.push(Box::new(tokens));
+        server.authentication.static_tokens = tokens;
     }
     if let Some(node) = &node {
         server.cluster_dialer = node.dialer();
     }
     let in_pod_network = SocketAddr::new(network.node_address.into(), address.port());
+    let accounts = ServiceAccountTokens::new(Arc::clone(&access.pki.tokens));
+    server.public_address = Some(in_pod_network.to_string());
+    server.authentication.service_accounts = Some(Arc::new(accounts));
     let config = ClusterConfig {
         server,
         kubernetes: KubernetesService {

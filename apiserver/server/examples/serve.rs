@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use coracle_clock::Clock;
 use coracle_server::allocate::ServiceRanges;
-use coracle_server::authn::StaticTokens;
+use coracle_server::authn::{ServiceAccountTokens, StaticTokens, TokenKeys};
 use coracle_server::{ApiServer, Config};
 use coracle_store::{CompactionPolicy, MemoryStore, RedbStore, Store, run_compactor};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -48,7 +48,10 @@ async fn main() -> Result<(), Failure> {
     };
     tokio::spawn(run_compactor(store.clone(), clock.clone(), compaction));
     let mut config = Config::new(Arc::clone(&store), clock);
-    config.authenticators.push(Box::new(tokens));
+    config.authentication.static_tokens = tokens;
+    let keys = TokenKeys::generate()?;
+    let accounts = ServiceAccountTokens::new(keys);
+    config.authentication.service_accounts = Some(Arc::new(accounts));
     let server = ApiServer::start(config).await?;
     server.bootstrap_namespaces().await?;
     server.bootstrap_priority_classes().await?;

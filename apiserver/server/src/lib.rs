@@ -31,6 +31,7 @@ mod metadata;
 mod metrics;
 mod negotiate;
 mod openapi;
+mod openid;
 mod options;
 mod request_info;
 mod reviews;

@@ -35,7 +35,7 @@ use crate::admission::{
 use crate::allocate::{Allocators, ServiceRanges};
 use crate::answer::{Answer, settle};
 use crate::audit::{Audit, AuditId, Trail};
-use crate::authn::{Authentication, Authenticator, impersonate};
+use crate::authn::{Authentication, AuthenticationOptions, impersonate};
 use crate::authz::rbac::Rbac;
 use crate::authz::{self, Attributes as Access, Authorization, Mode};
 use crate::body::{self, Body, BoxError};
@@ -52,7 +52,7 @@ use crate::status::{ApiError, Result};
 use crate::storage::Storage;
 use crate::subresources::{binding, connect, eviction, log, scale, token};
 use crate::verbs::{create, delete, get, list, patch, update, watch};
-use crate::{allocate, discovery, limits, openapi, reviews, table};
+use crate::{allocate, discovery, limits, openapi, openid, reviews, table};
 
 /// Requests handled at once, long-running ones not counted; more are 429.
 const DEFAULT_MAX_IN_FLIGHT: usize = 600;
@@ -68,8 +68,8 @@ pub struct Config {
     pub registry: Registry,
     /// Time and randomness.
     pub clock: Clock,
-    /// Further ways to authenticate, such as static tokens; asked after in-process identities and client certificates.
-    pub authenticators: Vec<Box<dyn Authenticator>>,
+    /// Whom to believe besides in-process callers and client certificates.
+    pub authentication: AuthenticationOptions,
     /// Who may do what: asked in order, after `system:masters`, who may do everything.
     pub authorizers: Vec<Mode>,
     /// Steps of admission, in order.
@@ -91,14 +91,14 @@ pub struct Config {
 }
 
 impl Config {
-    /// The usual parts over `store`: no further authenticators, roles, the admission steps of
+    /// The usual parts over `store`: in-process callers and client certificates, roles, the admission steps of
     /// this crate, the default ranges, no nodes.
     pub fn new(store: Arc<dyn Store>, clock: Clock) -> Self {
         Self {
             store,
             registry: Registry::builtin(),
             clock,
-            authenticators: Vec::new(),
+            authentication: AuthenticationOptions::default(),
             authorizers: vec![Mode::Components, Mode::Rbac],
             admission: vec![
                 Box::new(NamespaceLifecycle),
@@ -138,7 +138,7 @@ impl ApiServer {
             storage: Storage::new(config.store, caches),
             registry: config.registry,
             clock: config.clock,
-            authentication: Authentication::new(config.authenticators),
+            authentication: Authentication::new(config.authentication),
             authorization: Authorization::new(config.authorizers, &rbac),
             rbac,
             admission: AdmissionChain::new(config.admission),
@@ -300,7 +300,10 @@ impl ApiServer {
         B::Error: Into<BoxError>,
     {
         let server = &self.server;
-        let asking = server.authentication.authenticate(&parts).await?;
+        let asking = server
+            .authentication
+            .authenticate(server, &mut parts)
+            .await?;
         let trail: Option<Arc<Trail>> = parts.extensions.remove();
         let acting =
             impersonate(&parts.headers, asking.clone(), &info, &server.authorization).await;
@@ -439,6 +442,7 @@ impl ApiServer {
             _ => None,
         };
         let answer = answer
+            .or_else(|| openid::answer(server, parts, info))
             .or_else(|| discovery::answer(server, parts, info))
             .or_else(|| openapi::answer(server, parts, info));
         let Some(answer) = answer else {

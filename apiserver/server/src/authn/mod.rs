@@ -6,18 +6,28 @@
 
 mod certificate;
 mod impersonation;
-mod tokens;
+mod jws;
+mod service_account;
+mod static_tokens;
+mod token;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use http::header::AUTHORIZATION;
 use http::request::Parts;
 
 pub use certificate::identity_from_certificate;
 pub use impersonation::impersonate;
-pub use tokens::{StaticTokens, TokenFileError};
+pub use jws::{KeyError, PublicKey, SigningKey};
+pub(crate) use service_account::{Bound, Grant, WARN_AFTER_SECONDS, discovery_document, key_set};
+pub use service_account::{ServiceAccountTokens, TokenKeys, TokenLife};
+pub use static_tokens::{StaticTokens, TokenFileError};
+pub use token::{Authenticated, Rejection, TokenAuthenticator};
 
+use crate::server::Server;
 use crate::status::{ApiError, Result};
+use token::Tokens;
 
 /// The group of cluster administrators.
 pub const MASTERS: &str = "system:masters";
@@ -81,65 +91,155 @@ impl Identity {
     }
 }
 
-/// Finds out who asks.
-#[async_trait]
-pub trait Authenticator: Send + Sync {
-    /// `None`: these credentials are not this authenticator's. An error: they are, and they are wrong.
-    async fn authenticate(&self, request: &Parts) -> Result<Option<Identity>>;
-}
-
 /// The identity of a connection's client certificate, put there by [`crate::ApiServer::serve`].
 #[derive(Clone, Debug)]
 pub struct PeerIdentity(pub Arc<Identity>);
 
-/// The authenticators in order, then anonymous.
+/// Whom to believe besides in-process callers and client certificates.
+#[derive(Default)]
+pub struct AuthenticationOptions {
+    /// Tokens read from a file.
+    pub static_tokens: StaticTokens,
+    /// The cluster's own tokens; without them none can be asked for.
+    pub service_accounts: Option<Arc<ServiceAccountTokens>>,
+}
+
+/// All who know callers, in upstream's order; then anonymous.
 pub struct Authentication {
-    authenticators: Vec<Box<dyn Authenticator>>,
+    tokens: Tokens,
+    /// Whom tokens have to be for when they are shown to this server.
+    pub(crate) api_audiences: Vec<String>,
+    pub(crate) service_accounts: Option<Arc<ServiceAccountTokens>>,
 }
 
 impl Authentication {
-    /// The in-process identity, the client certificate, and `further` ones, in that order.
-    pub fn new(further: Vec<Box<dyn Authenticator>>) -> Self {
+    /// With what is configured.
+    pub fn new(options: AuthenticationOptions) -> Self {
+        let AuthenticationOptions {
+            static_tokens,
+            service_accounts,
+        } = options;
+        let mut authenticators: Vec<Box<dyn TokenAuthenticator>> = vec![Box::new(static_tokens)];
+        if let Some(tokens) = &service_accounts {
+            authenticators.push(Box::new(Arc::clone(tokens)));
+        }
+        let issuer = service_accounts.as_ref().map(|tokens| tokens.issuer());
         Self {
-            authenticators: further,
+            tokens: Tokens::new(authenticators),
+            api_audiences: vec![issuer.unwrap_or(PRIVATE_AUDIENCE).to_owned()],
+            service_accounts,
         }
     }
 
     /// Who asks. A bearer token that nobody knows is 401, not anonymous.
-    pub async fn authenticate(&self, request: &Parts) -> Result<Identity> {
+    pub(crate) async fn authenticate(
+        &self,
+        server: &Server,
+        request: &mut Parts,
+    ) -> Result<Identity> {
         if let Some(identity) = request.extensions.get::<Identity>() {
             return Ok(identity.clone());
         }
         if let Some(PeerIdentity(identity)) = request.extensions.get() {
             return Ok(Identity::clone(identity));
         }
-        self.token(request).await
-    }
-
-    /// Who asks, by the request's bearer token alone.
-    pub async fn token(&self, request: &Parts) -> Result<Identity> {
-        for authenticator in &self.authenticators {
-            if let Some(identity) = authenticator.authenticate(request).await? {
-                return Ok(identity);
+        let header = request.headers.get(AUTHORIZATION);
+        let Some(token) = header.and_then(|header| bearer_token(header.as_bytes())) else {
+            return Ok(Identity::anonymous());
+        };
+        let audiences = &self.api_audiences;
+        match self.tokens.authenticate(server, &token, audiences).await {
+            Ok(Some(authenticated)) => {
+                // Nobody further down is tempted to use it, or to hand it on.
+                request.headers.remove(AUTHORIZATION);
+                Ok(authenticated.identity)
+            }
+            Ok(None) => Err(ApiError::unauthorized()),
+            Err(rejections) => {
+                tracing::debug!(target: "coracle::access", ?rejections, "a token was refused");
+                Err(ApiError::unauthorized())
             }
         }
-        match bearer_token(request) {
-            Some(_) => Err(ApiError::unauthorized()),
-            None => Ok(Identity::anonymous()),
+    }
+
+    /// Whose the token is if it is for one of `audiences`, for a TokenReview; the error is upstream's text.
+    pub(crate) async fn review(
+        &self,
+        server: &Server,
+        token: &str,
+        audiences: &[String],
+    ) -> std::result::Result<Authenticated, String> {
+        // Upstream asks with a header; so spaces end a token, and one that begins with a space is none.
+        let Some(token) = bearer_token(format!("Bearer {token}").as_bytes()) else {
+            return Ok(Authenticated {
+                identity: Identity::anonymous(),
+                audiences: audiences.to_vec(),
+            });
+        };
+        let rejections = match self.tokens.authenticate(server, &token, audiences).await {
+            Ok(Some(authenticated)) => return Ok(authenticated),
+            Ok(None) => Vec::new(),
+            Err(rejections) => rejections,
+        };
+        // Upstream's loopback authenticator speaks first, and knows no token but its own.
+        let mut texts = vec!["invalid bearer token".to_owned()];
+        for rejection in rejections {
+            let text = rejection.to_string();
+            if !texts.contains(&text) {
+                texts.push(text);
+            }
         }
+        Err(match texts.as_slice() {
+            [one] => one.clone(),
+            several => format!("[{}]", several.join(", ")),
+        })
     }
 }
 
-/// The bearer token of a request: the word after `Bearer`.
-pub fn bearer_token(request: &Parts) -> Option<&str> {
-    let header = request
-        .headers
-        .get(http::header::AUTHORIZATION)?
-        .to_str()
-        .ok()?;
+#[async_trait]
+impl<T: TokenAuthenticator> TokenAuthenticator for Arc<T> {
+    async fn authenticate(
+        &self,
+        server: &Server,
+        token: &str,
+        audiences: &[String],
+    ) -> std::result::Result<Option<Authenticated>, Rejection> {
+        T::authenticate(self, server, token, audiences).await
+    }
+}
+
+/// The bearer token of an `Authorization` header: the word after `Bearer`.
+fn bearer_token(header: &[u8]) -> Option<String> {
+    let header = std::str::from_utf8(header).ok()?;
     // Two spaces leave an empty word between them, which is no token: so upstream splits.
     let mut words = header.trim().split(' ');
     let scheme = words.next()?;
     let token = words.next().unwrap_or_default();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bearer_token_is_the_second_word() {
+        for (header, token) in [
+            ("Bearer abc", Some("abc")),
+            ("bearer abc", Some("abc")),
+            (" BEARER abc def", Some("abc")),
+            ("Bearer  abc", None),
+            ("Bearer ", None),
+            ("Bearer", None),
+            ("Basic abc", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                bearer_token(header.as_bytes()).as_deref(),
+                token,
+                "{header:?}"
+            );
+        }
+        assert_eq!(bearer_token(b"Bearer \xff"), None);
+    }
 }

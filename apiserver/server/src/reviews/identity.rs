@@ -2,12 +2,10 @@
 
 use async_trait::async_trait;
 use coracle_api::Object;
-use http::Request;
-use http::header::AUTHORIZATION;
 use serde_json::{Map, Value, json};
 
 use super::Review;
-use crate::authn::{Identity, PRIVATE_AUDIENCE};
+use crate::authn::Identity;
 use crate::call::Call;
 use crate::metadata;
 use crate::server::Server;
@@ -38,28 +36,19 @@ impl Review for OfToken {
                 "token is required for TokenReview in authentication",
             ));
         }
-        let known = match Request::builder()
-            .header(AUTHORIZATION, format!("Bearer {token}"))
-            .body(())
-        {
-            Ok(request) => server
-                .authentication
-                .token(&request.into_parts().0)
-                .await
-                .ok(),
-            // A token that is no header value is nobody's.
-            Err(_) => None,
+        let asked = question.at("spec.audiences");
+        let audiences: Vec<String> = match asked.is_empty() {
+            true => server.authentication.api_audiences.clone(),
+            false => asked.items().map(|one| one.str().to_owned()).collect(),
         };
-        let status = match known {
-            None => json!({"user": {}, "error": "invalid bearer token"}),
-            Some(identity) => {
-                let asked = question.at("spec.audiences");
-                let audiences = match asked.value().filter(|_| !asked.is_empty()) {
-                    Some(asked) => asked.clone(),
-                    None => json!([PRIVATE_AUDIENCE]),
-                };
-                json!({"authenticated": true, "user": user_info(&identity), "audiences": audiences})
-            }
+        let reviewed = server.authentication.review(server, &token, &audiences);
+        let status = match reviewed.await {
+            Err(error) => json!({"user": {}, "error": error}),
+            Ok(known) => json!({
+                "authenticated": true,
+                "user": user_info(&known.identity),
+                "audiences": known.audiences,
+            }),
         };
         question.set("status", status);
         Ok(())

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use coracle_clock::Clock;
-use coracle_server::authn::StaticTokens;
+use coracle_server::authn::{ServiceAccountTokens, StaticTokens, TokenKeys};
 use coracle_server::{ApiServer, Config};
 use coracle_store::{MemoryStore, Store};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -99,9 +99,10 @@ async fn serve(tls: Arc<ServerConfig>) -> Result<(ApiServer, SocketAddr), Failur
 
 async fn start(store: Arc<dyn Store>, clock: Clock) -> Result<ApiServer, Failure> {
     let mut config = Config::new(store, clock);
-    config
-        .authenticators
-        .push(Box::new(StaticTokens::parse(TOKENS)?));
+    config.authentication.static_tokens = StaticTokens::parse(TOKENS)?;
+    let keys = TokenKeys::generate()?;
+    let accounts = ServiceAccountTokens::new(keys);
+    config.authentication.service_accounts = Some(Arc::new(accounts));
     Ok(ApiServer::start(config).await?)
 }
 

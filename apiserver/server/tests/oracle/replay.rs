@@ -12,7 +12,7 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use coracle_clock::Clock;
 use coracle_server::allocate::ServiceRanges;
-use coracle_server::authn::StaticTokens;
+use coracle_server::authn::{ServiceAccountTokens, StaticTokens, TokenKeys};
 use coracle_server::{ApiServer, Config};
 use coracle_store::MemoryStore;
 use futures::FutureExt;
@@ -63,8 +63,11 @@ impl TestServer {
         let clock = Clock::fake(1);
         let mut config = Config::new(Arc::new(MemoryStore::new(clock.clone())), clock.clone());
         let tokens = StaticTokens::parse(TOKENS).expect("well-formed");
-        config.authenticators.push(Box::new(tokens));
         config.public_address = Some(format!("{RECORDED_HOST}:{RECORDED_PORT}"));
+        config.authentication.static_tokens = tokens;
+        let keys = TokenKeys::generate().expect("a key");
+        let accounts = ServiceAccountTokens::new(keys);
+        config.authentication.service_accounts = Some(Arc::new(accounts));
         let api = ApiServer::start(config).await.expect("an empty store");
         api.bootstrap_namespaces()
             .await

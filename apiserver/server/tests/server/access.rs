@@ -11,7 +11,7 @@ use crate::support::{CONFIG_MAPS, TestServer, request};
 async fn with_tokens() -> TestServer {
     let tokens =
         StaticTokens::parse("secret,jane,u1\nroot,admin,u2,system:masters").expect("legal");
-    TestServer::start_with(|config| config.authenticators.push(Box::new(tokens))).await
+    TestServer::start_with(|config| config.authentication.static_tokens = tokens).await
 }
 
 fn bearing(token: &str, path: &str) -> http::Request<http_body_util::Full<bytes::Bytes>> {

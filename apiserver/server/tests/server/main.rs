@@ -14,6 +14,7 @@ mod reads;
 mod roles;
 mod serving;
 mod support;
+mod tokens;
 mod versions;
 mod watches;
 mod writes;

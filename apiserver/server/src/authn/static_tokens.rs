@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use async_trait::async_trait;
-use http::request::Parts;
 use sha2::{Digest, Sha256};
 
-use super::{Authenticator, Identity, bearer_token};
-use crate::status::Result;
+use super::Identity;
+use super::token::{Authenticated, Rejection, TokenAuthenticator, intersection};
+use crate::server::Server;
 
 /// Tokens read from a file. Only their digests are kept, so that a lookup takes the same time whatever the token.
 #[derive(Default)]
@@ -60,16 +60,28 @@ impl StaticTokens {
         }
         Ok(tokens)
     }
+
+    /// Whose the token is.
+    fn identity(&self, token: &str) -> Option<Identity> {
+        let digest: [u8; 32] = Sha256::digest(token).into();
+        self.identities.get(&digest).cloned()
+    }
 }
 
 #[async_trait]
-impl Authenticator for StaticTokens {
-    async fn authenticate(&self, request: &Parts) -> Result<Option<Identity>> {
-        let Some(token) = bearer_token(request) else {
-            return Ok(None);
-        };
-        let digest: [u8; 32] = Sha256::digest(token).into();
-        Ok(self.identities.get(&digest).cloned())
+impl TokenAuthenticator for StaticTokens {
+    async fn authenticate(
+        &self,
+        server: &Server,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<Option<Authenticated>, Rejection> {
+        let trusted = intersection(&server.authentication.api_audiences, audiences);
+        let known = trusted.zip(self.identity(token));
+        Ok(known.map(|(audiences, identity)| Authenticated {
+            identity,
+            audiences,
+        }))
     }
 }
 
@@ -97,31 +109,17 @@ fn fields(line: &str) -> Option<Vec<String>> {
 mod tests {
     use super::*;
 
-    async fn identity(tokens: &StaticTokens, header: &str) -> Option<Identity> {
-        let request = http::Request::builder()
-            .header("authorization", header)
-            .body(())
-            .expect("a request");
-        tokens
-            .authenticate(&request.into_parts().0)
-            .await
-            .expect("no failure")
-    }
-
-    #[tokio::test]
-    async fn tokens_name_user_uid_and_groups() {
+    #[test]
+    fn tokens_name_user_uid_and_groups() {
         let tokens =
             StaticTokens::parse("# admins\nsecret,jane,u1,\"a,system:masters\"\n\nother,joe,u2\n")
                 .expect("legal");
-        let jane = identity(&tokens, "Bearer secret").await.expect("known");
+        let jane = tokens.identity("secret").expect("known");
         assert_eq!((jane.user.as_str(), jane.uid.as_str()), ("jane", "u1"));
         assert_eq!(jane.groups, ["a", "system:masters", "system:authenticated"]);
-        assert_eq!(
-            identity(&tokens, "bearer other").await.map(|joe| joe.user),
-            Some("joe".to_owned())
-        );
-        assert_eq!(identity(&tokens, "Bearer wrong").await, None);
-        assert_eq!(identity(&tokens, "Basic secret").await, None);
+        let joe = tokens.identity("other").map(|joe| joe.user);
+        assert_eq!(joe, Some("joe".to_owned()));
+        assert_eq!(tokens.identity("wrong"), None);
     }
 
     #[test]
