@@ -306,3 +306,18 @@ async fn the_mounted_token_is_reported_before_it_fails() {
     issuer.clock.sleep(Duration::from_secs(4000)).await;
     issuer.believed(&token).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_account_of_the_system_may_what_its_roles_say_and_no_more() {
+    let issuer = Issuer::start().await;
+    let accounts = "/api/v1/namespaces/kube-system/serviceaccounts";
+    let account = json!({"metadata": {"name": "deployment-controller"}});
+    issuer.server.post(accounts, account).await.ok();
+    let path = format!("{accounts}/deployment-controller/token");
+    let answer = issuer.server.post(&path, json!({})).await.ok();
+    let mut request = request("GET", "/api/v1/namespaces/kube-system/secrets", "", None);
+    let header = format!("Bearer {}", text(&answer["status"]["token"]));
+    let header = header.parse().expect("a header");
+    request.headers_mut().insert("authorization", header);
+    assert_eq!(issuer.server.send_as_is(request).await.failure().0, 403);
+}
