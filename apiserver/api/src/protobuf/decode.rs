@@ -10,13 +10,14 @@ use super::{
 };
 use crate::schema::{FieldSchema, SchemaKind, SchemaRef, parse_json};
 
-/// Adds a message's fields to an object.
+/// Adds the fields of a message at that depth to an object.
 pub(super) fn message(
     bytes: &[u8],
     schema: &SchemaRef,
     into: &mut Map<String, Value>,
+    depth: usize,
 ) -> Result<(), ProtobufError> {
-    structure(bytes, schema, &[], into, 1)
+    structure(bytes, schema, &[], into, depth)
 }
 
 /// Adds the fields below `prefix`: the numbers of the messages on the way that JSON doesn't show.
@@ -88,7 +89,7 @@ fn add(
                         SchemaKind::Double => Field::Fixed64(u64::from_le_bytes(reader.array()?)),
                         _ => Field::Varint(reader.varint()?),
                     };
-                    items.push(scalar(item, &elem, known)?);
+                    items.push(scalar(item, &elem, known, depth)?);
                 }
                 return Ok(());
             }
@@ -136,7 +137,7 @@ fn add(
                 .ok_or(ProtobufError::Malformed("a message is no message"))?;
             structure(payload(field, known)?, schema, &[], map, depth + 1)?;
         }
-        _ => *slot = scalar(field, schema, known)?,
+        _ => *slot = scalar(field, schema, known, depth)?,
     }
     Ok(())
 }
@@ -166,6 +167,7 @@ fn scalar(
     field: Field<'_>,
     schema: &SchemaRef,
     known: &FieldSchema,
+    depth: usize,
 ) -> Result<Value, ProtobufError> {
     Ok(match (schema.kind(), field) {
         (SchemaKind::String, Field::Bytes(bytes)) => Value::from(text(bytes)),
@@ -216,7 +218,7 @@ fn scalar(
                     _ => {}
                 }
             }
-            embedded(raw)?
+            embedded(raw, depth + 1)?
         }
         (_, other) => return Err(wrong(other, known)),
     })
@@ -275,8 +277,8 @@ fn duration(nanoseconds: i64) -> String {
     }
 }
 
-/// An embedded object: JSON, or an envelope of its own.
-fn embedded(raw: &[u8]) -> Result<Value, ProtobufError> {
+/// An embedded object: JSON, or an envelope of its own, which nests as deep as what is around it allows.
+fn embedded(raw: &[u8], depth: usize) -> Result<Value, ProtobufError> {
     if raw.is_empty() {
         return Ok(Value::Null);
     }
@@ -287,9 +289,8 @@ fn embedded(raw: &[u8]) -> Result<Value, ProtobufError> {
             .rsplit_once('/')
             .unwrap_or(("", &envelope.api_version));
         let schema = SchemaRef::for_kind(group, version, &envelope.kind);
-        return envelope.decode(&schema.ok_or(ProtobufError::Malformed(
-            "an embedded object of unknown kind",
-        ))?);
+        let unknown = ProtobufError::Malformed("an embedded object of unknown kind");
+        return envelope.decode_at(&schema.ok_or(unknown)?, depth);
     }
     parse_json(raw).map_err(|error| ProtobufError::Value(error.to_string()))
 }

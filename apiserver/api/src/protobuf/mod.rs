@@ -23,7 +23,7 @@ use crate::schema::{SchemaRef, decode_value};
 /// What every protobuf body of Kubernetes begins with.
 pub const MAGIC: [u8; 4] = *b"k8s\0";
 
-/// How deep messages may nest.
+/// How deep messages may nest, those of embedded objects included.
 const MAX_DEPTH: usize = 100;
 
 /// Why bytes are no object; displayed in upstream's words where it has any.
@@ -108,6 +108,10 @@ impl<'a> Envelope<'a> {
 
     /// Decodes the message to the object's JSON form, which is as [`crate::schema::decode_json`] would have it.
     pub fn decode(&self, schema: &SchemaRef) -> Result<Value, ProtobufError> {
+        self.decode_at(schema, 1)
+    }
+
+    fn decode_at(&self, schema: &SchemaRef, depth: usize) -> Result<Value, ProtobufError> {
         let mut map = serde_json::Map::new();
         if !self.kind.is_empty() && schema.field("kind").is_some() {
             map.insert("kind".into(), self.kind.as_str().into());
@@ -115,7 +119,7 @@ impl<'a> Envelope<'a> {
         if !self.api_version.is_empty() && schema.field("apiVersion").is_some() {
             map.insert("apiVersion".into(), self.api_version.as_str().into());
         }
-        decode::message(self.raw, schema, &mut map)?;
+        decode::message(self.raw, schema, &mut map, depth)?;
         let decoded = decode_value(Value::Object(map), schema)
             .map_err(|error| ProtobufError::Value(error.to_string()))?;
         Ok(decoded.value)

@@ -204,6 +204,25 @@ fn bottomless_messages_are_refused() {
     );
 }
 
+#[test]
+fn bottomless_embedded_objects_are_refused() {
+    let schema = SchemaRef::for_kind("apps", "v1", "ControllerRevision").expect("a built-in kind");
+    let data = schema.field("data").expect("a field").numbers()[0];
+    let mut body = envelope("apps/v1", "ControllerRevision", &[]);
+    let levels = 4_000;
+    for _ in 0..levels {
+        let (mut extension, mut raw) = (Vec::new(), Vec::new());
+        wire::write_bytes(&mut extension, 1, &body);
+        wire::write_bytes(&mut raw, data, &extension);
+        body = envelope("apps/v1", "ControllerRevision", &raw);
+    }
+    let envelope = Envelope::open(&body).expect("an envelope");
+    assert_eq!(
+        envelope.decode(&schema),
+        Err(ProtobufError::Malformed("messages nest too deeply"))
+    );
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_decoded_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..256)) {
