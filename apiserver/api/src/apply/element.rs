@@ -3,9 +3,9 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
-use crate::schema::{ListType, SchemaRef};
+use crate::schema::{ListType, SchemaRef, parse_json};
 
 /// One step on the way to a field; sorted as upstream sorts them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,9 +20,15 @@ pub enum Element {
     Index(i64),
 }
 
-/// A value that serves as a key, with a total order.
-#[derive(Clone, Debug, PartialEq)]
+/// A value that serves as a key, with a total order: numbers by their amount, integers before floats of the same.
+#[derive(Clone, Debug)]
 pub struct Scalar(Value);
+
+impl PartialEq for Scalar {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
 
 impl Eq for Scalar {}
 
@@ -43,21 +49,28 @@ impl Ord for Scalar {
             Value::Null => 5,
         };
         match (&self.0, &other.0) {
-            (a, b) if a == b => Ordering::Equal,
             (Value::String(a), Value::String(b)) => a.cmp(b),
-            (Value::Number(a), Value::Number(b)) => match (a.as_i64(), b.as_i64()) {
-                (Some(a), Some(b)) => a.cmp(&b),
-                _ => a
-                    .as_f64()
-                    .unwrap_or_default()
-                    .total_cmp(&b.as_f64().unwrap_or_default())
-                    .then_with(|| a.to_string().cmp(&b.to_string())),
-            },
+            (Value::Number(a), Value::Number(b)) => amount(a, b),
             (a, b) => rank(a)
                 .cmp(&rank(b))
                 .then_with(|| a.to_string().cmp(&b.to_string())),
         }
     }
+}
+
+/// Compares numbers. Rounding an integer to a float keeps the order, so that the exact value only decides ties.
+fn amount(a: &Number, b: &Number) -> Ordering {
+    let float = |number: &Number| number.as_f64().unwrap_or_default() + 0.0;
+    let exact = |number: &Number| match (number.as_i64(), number.as_u64()) {
+        (Some(signed), _) => Some(i128::from(signed)),
+        (None, unsigned) => unsigned.map(i128::from),
+    };
+    float(a)
+        .total_cmp(&float(b))
+        .then_with(|| match (exact(a), exact(b)) {
+            (Some(a), Some(b)) => a.cmp(&b),
+            (a, b) => a.is_none().cmp(&b.is_none()),
+        })
 }
 
 impl Element {
@@ -113,7 +126,9 @@ impl Element {
         match kind {
             "f" => Some(Self::field(rest)),
             "k" => {
-                let map: Map<String, Value> = serde_json::from_str(rest).ok()?;
+                let Ok(Value::Object(map)) = parse_json(rest.as_bytes()) else {
+                    return None;
+                };
                 let mut key: Vec<_> = map
                     .into_iter()
                     .map(|(name, value)| (name, Scalar(value)))
@@ -121,7 +136,7 @@ impl Element {
                 key.sort_unstable();
                 Some(Self::Key(key))
             }
-            "v" => serde_json::from_str(rest)
+            "v" => parse_json(rest.as_bytes())
                 .ok()
                 .map(|value| Self::Value(Scalar(value))),
             "i" => rest.parse().ok().map(Self::Index),

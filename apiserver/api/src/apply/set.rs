@@ -40,6 +40,14 @@ impl Node {
     pub(super) fn is_empty(&self) -> bool {
         !self.member && self.below.is_empty()
     }
+
+    /// Adds what another node says of the same place.
+    fn join(&mut self, other: &Node) {
+        self.member |= other.member;
+        if !other.below.is_empty() {
+            self.below = std::mem::take(&mut self.below).union(&other.below);
+        }
+    }
 }
 
 impl FieldSet {
@@ -99,22 +107,38 @@ impl FieldSet {
         &mut self.steps[at].1
     }
 
-    /// Takes steps in any order, each at most once, and drops the empty ones.
+    /// Takes steps in any order, joins those that are there twice, and drops the empty ones.
     pub(super) fn from_steps(mut steps: Vec<(Element, Node)>) -> Self {
         steps.retain(|(_, node)| !node.is_empty());
-        steps.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        steps.sort_by(|a, b| a.0.cmp(&b.0));
+        steps.dedup_by(|later, first| {
+            let same = later.0 == first.0;
+            if same {
+                first.1.join(&later.1);
+            }
+            same
+        });
         Self { steps }
     }
 
     /// All paths of both.
-    pub fn union(mut self, other: &Self) -> Self {
-        for (step, theirs) in &other.steps {
-            let node = self.entry(step);
-            node.member |= theirs.member;
-            let below = std::mem::take(&mut node.below);
-            node.below = below.union(&theirs.below);
+    pub fn union(self, other: &Self) -> Self {
+        if self.is_empty() {
+            return other.clone();
         }
-        self
+        let mut steps = Vec::with_capacity(self.steps.len().max(other.steps.len()));
+        let mut theirs = other.steps.iter().peekable();
+        for (step, mut node) in self.steps {
+            while let Some(before) = theirs.next_if(|(other, _)| *other < step) {
+                steps.push(before.clone());
+            }
+            if let Some((_, same)) = theirs.next_if(|(other, _)| *other == step) {
+                node.join(same);
+            }
+            steps.push((step, node));
+        }
+        steps.extend(theirs.cloned());
+        Self { steps }
     }
 
     /// The paths that are in both.
@@ -233,10 +257,8 @@ impl FieldSet {
             let step = Element::parse(text).ok_or_else(|| error(text))?;
             steps.push((step, Self::parse_node(value, depth + 1)?));
         }
-        steps.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         // The same key may be spelled in two ways.
-        steps.dedup_by(|later, first| later.0 == first.0);
-        node.below = Self { steps };
+        node.below = Self::from_steps(steps);
         Ok(node)
     }
 

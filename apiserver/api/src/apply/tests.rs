@@ -74,6 +74,39 @@ fn field_sets_read_as_they_are_written() {
 }
 
 #[test]
+fn numbers_as_keys_have_one_order_and_one_form() {
+    let step = |text: &str| Element::parse(text).expect(text);
+    let sorted = [
+        "v:-9007199254740993",
+        "v:-9007199254740992",
+        "v:-9007199254740992.0",
+        "v:0",
+        "v:0.0",
+        "v:0.12345678901234567",
+        "v:9223372036854775807",
+        "v:1e300",
+        "v:\"0\"",
+    ];
+    for (at, a) in sorted.iter().enumerate() {
+        for (other, b) in sorted.iter().enumerate() {
+            assert_eq!(step(a).cmp(&step(b)), at.cmp(&other), "{a} and {b}");
+        }
+        assert_eq!(step(&step(a).to_key()), step(a), "{a}");
+    }
+    assert_eq!(step("v:-0.0"), step("v:0.0"));
+}
+
+#[test]
+fn what_two_spellings_of_a_key_own_is_joined() {
+    let set = FieldSet::parse(&json!({
+        "k:{\"a\":1}": {"f:x": {}},
+        "k:{ \"a\":1}": {".": {}, "f:y": {}},
+    }));
+    let joined = json!({"k:{\"a\":1}": {".": {}, "f:x": {}, "f:y": {}}});
+    assert_eq!(set.expect("well-formed").to_value(), joined);
+}
+
+#[test]
 fn sets_of_any_depth_are_refused_in_bounded_stack() {
     let mut deep = json!({});
     for _ in 0..600 {

@@ -83,18 +83,13 @@ fn fields_of(value: &Value, schema: &SchemaRef) -> Result<Node, String> {
         Shape::Leaf => return Ok(Node::leaf()),
         Shape::List => {
             let elem = elem(schema);
-            let mut below = FieldSet::default();
             for item in items(Some(value)) {
                 let step = Element::of_item(item, schema)?;
                 let mut node = fields_of(item, &elem)?;
                 node.member = true;
-                // An item may be there twice.
-                below = below.union(&FieldSet::from_steps(vec![(step, node)]));
+                // An item may be there twice; its steps are joined.
+                steps.push((step, node));
             }
-            return Ok(Node {
-                member: false,
-                below,
-            });
         }
         Shape::Map => {
             for (key, value) in value.as_object().into_iter().flatten() {
