@@ -366,6 +366,22 @@ fn configurations_that_do_not_fit_are_refused_in_upstreams_words() {
 }
 
 #[test]
+fn items_with_the_same_key_are_owned_and_kept_as_a_whole() {
+    let pods = manager("", "pods", "");
+    let pod = |env: Value| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": {"containers": [{"name": "c", "env": env}]}});
+    let mut live = object(pod(json!([{"name": "A"}, {"name": "A", "value": "2"}])));
+    pods.update(None, &mut live, "one", NOW);
+    let wanted = pod(json!([{"name": "B"}]));
+    let env = json!([{"name": "A"}, {"name": "A", "value": "2"}, {"name": "B"}]);
+    for _ in 0..2 {
+        let applied = pods.apply(Some(&live), &wanted, "two", false, NOW);
+        live = object(applied.expect("no conflict").object);
+        let containers = live.at("spec.containers");
+        assert_eq!(containers.index(0).key("env").value(), Some(&env));
+    }
+}
+
+#[test]
 fn an_unchanged_object_keeps_its_times() {
     let made = apply(None, &config_map(json!({"a": "1"})), "one", false).expect("created");
     let again = config_maps().apply(

@@ -83,13 +83,17 @@ fn fields_of(value: &Value, schema: &SchemaRef) -> Result<Node, String> {
         Shape::Leaf => return Ok(Node::leaf()),
         Shape::List => {
             let elem = elem(schema);
+            let mut nodes = BTreeMap::new();
             for item in items(Some(value)) {
-                let step = Element::of_item(item, schema)?;
                 let mut node = fields_of(item, &elem)?;
                 node.member = true;
-                // An item may be there twice; its steps are joined.
-                steps.push((step, node));
+                // Items of which there are two are owned as a whole.
+                nodes
+                    .entry(Element::of_item(item, schema)?)
+                    .and_modify(|first| *first = Node::leaf())
+                    .or_insert(node);
             }
+            steps.extend(nodes);
         }
         Shape::Map => {
             for (key, value) in value.as_object().into_iter().flatten() {
