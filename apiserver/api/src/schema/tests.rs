@@ -477,6 +477,22 @@ fn a_table_for_a_custom_resource_is_read_like_the_builtin_one() {
     );
 }
 
+#[test]
+fn json_as_yaml_may_have_long_keys_and_escaped_backslashes() {
+    let body = json!({"k".repeat(2000): r"\ud", "b": r"\\ud"}).to_string();
+    let read = decode_yaml(body.as_bytes(), &SchemaRef::any()).map(|decoded| decoded.value);
+    assert_eq!(read, parse_json(body.as_bytes()));
+    decode_yaml(br#"{"a":"\ud800"}"#, &SchemaRef::any()).expect_err("half of a character");
+}
+
+#[test]
+fn what_go_holds_by_value_is_there_whatever_was_read() {
+    let schema = schema("", "v1", "Service");
+    let decoded = decode_json(br#"{"spec":{"ports":[{"port":80}]}}"#, &schema).expect("fits");
+    let ports = json!([{"port": 80, "targetPort": 0}]);
+    assert_eq!(decoded.value.pointer("/spec/ports"), Some(&ports));
+}
+
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),

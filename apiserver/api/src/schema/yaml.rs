@@ -13,10 +13,8 @@ const MAX_YAML_DEPTH: usize = 64;
 /// Reads one YAML document; an empty one is null. Most of what comes as YAML is JSON, which is read as such.
 pub(super) fn read(bytes: &[u8]) -> Result<Tree, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "yaml: invalid UTF-8".to_owned())?;
-    // Halves of characters mean something in JSON only.
-    let halves = text.contains("\\ud") || text.contains("\\uD");
     if text.trim_start().starts_with('{')
-        && !halves
+        && !has_halves(text)
         && let Ok(tree) = scan::scan(bytes)
     {
         return Ok(tree);
@@ -40,6 +38,23 @@ pub(super) fn read(bytes: &[u8]) -> Result<Tree, String> {
         ));
     }
     Ok(tree)
+}
+
+/// Whether an escape stands for half of a character, which means something in JSON only.
+fn has_halves(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        let escape = byte == b'\\' && bytes.next() == Some(b'u');
+        if escape
+            && bytes
+                .clone()
+                .next()
+                .is_some_and(|digit| digit | 0x20 == b'd')
+        {
+            return true;
+        }
+    }
+    false
 }
 
 fn options(duplicate_keys: DuplicateKeyPolicy) -> Options {
