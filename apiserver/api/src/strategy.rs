@@ -9,7 +9,7 @@
 //! The order and the meaning of the steps follow `k8s.io/apiserver/pkg/registry/rest`.
 
 use coracle_clock::Timestamp;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{FieldErrors, Object};
 
@@ -143,6 +143,9 @@ pub trait Strategy: Send + Sync + 'static {
     fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
         vec![Value::from(object.name()), crate::kinds::age(object, now)]
     }
+
+    /// Takes out of the metadata what is shown with the whole object only.
+    fn metadata_form(&self, _metadata: &mut Map<String, Value>) {}
 
     /// Conditions of the table row, such as `Completed` for what has ended.
     fn row_conditions(&self, _object: &Object) -> Vec<Value> {

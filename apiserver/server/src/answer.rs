@@ -1,9 +1,8 @@
 //! Answers: status, representation, warnings; and how they become an HTTP response.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use coracle_api::apps::v1::daemon_set::TEMPLATE_GENERATION;
 use coracle_api::schema::SchemaRef;
-use coracle_api::{Object, protobuf};
+use coracle_api::{Object, Resource, protobuf};
 use coracle_clock::Timestamp;
 use http::header::{
     CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, VARY,
@@ -130,7 +129,9 @@ impl Answer {
                 return Self::bytes(status, negotiate::PROTOBUF, bytes);
             }
             (Shape::Object, _) => shown.object().into_value(),
-            (Shape::PartialMetadata(version), _) => partial(&shown.object(), version),
+            (Shape::PartialMetadata(version), _) => {
+                partial(call.resource, &shown.object(), version)
+            }
             (Shape::PartialMetadataList(_), _) => return Self::from(no_list(&shown.object())),
             (Shape::Table(version), _) => {
                 let object = shown.object();
@@ -177,7 +178,9 @@ impl Answer {
             }
             Shape::PartialMetadata(_) => return Self::from(a_list(resource.group, &kind)),
             Shape::PartialMetadataList(version) => {
-                let items: Vec<Value> = objects().map(|object| partial(&object, version)).collect();
+                let items: Vec<Value> = objects()
+                    .map(|object| partial(resource, &object, version))
+                    .collect();
                 // As Go writes a list that nothing was appended to.
                 let items = if items.is_empty() {
                     Value::Null
@@ -391,20 +394,10 @@ fn without_type(mut object: Object) -> Value {
 }
 
 /// `PartialObjectMetadata`.
-pub(crate) fn partial(object: &Object, version: &str) -> Value {
-    let mut metadata = object
-        .root()
-        .get("metadata")
-        .cloned()
-        .unwrap_or_else(|| json!({}));
-    // Upstream adds this annotation when it writes a DaemonSet, and here it does not write one.
-    if let Some(Value::Object(annotations)) = metadata.get_mut("annotations")
-        && annotations.shift_remove(TEMPLATE_GENERATION).is_some()
-        && annotations.is_empty()
-        && let Some(metadata) = metadata.as_object_mut()
-    {
-        metadata.shift_remove("annotations");
-    }
+pub(crate) fn partial(resource: &Resource, object: &Object, version: &str) -> Value {
+    let metadata = object.at("metadata").value().and_then(Value::as_object);
+    let mut metadata = metadata.cloned().unwrap_or_default();
+    resource.strategy.metadata_form(&mut metadata);
     json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata})
 }
 
@@ -444,7 +437,7 @@ impl Call {
                 match include {
                     "None" => row["object"] = Value::Null,
                     "Object" => row["object"] = object.clone().into_value(),
-                    _ => row["object"] = partial(object, version),
+                    _ => row["object"] = partial(self.resource, object, version),
                 }
                 row
             })

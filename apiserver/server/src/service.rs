@@ -29,8 +29,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::{
     Admission, AdmissionChain, DefaultClass, DefaultTolerationSeconds, NamespaceLifecycle,
-    Priority, RuntimeClassAdmission, ServiceAccountAdmission, StorageObjectInUseProtection,
-    TaintNodesByCondition,
+    PodTopologyLabels, Priority, RuntimeClassAdmission, ServiceAccountAdmission,
+    StorageObjectInUseProtection, TaintNodesByCondition,
 };
 use crate::allocate::{Allocators, ServiceRanges};
 use crate::answer::{Answer, settle};
@@ -110,6 +110,7 @@ impl Config {
                 Box::new(StorageObjectInUseProtection),
                 Box::new(RuntimeClassAdmission),
                 Box::new(DefaultClass::INGRESS),
+                Box::new(PodTopologyLabels),
             ],
             audit: None,
             service_ranges: ServiceRanges::default(),

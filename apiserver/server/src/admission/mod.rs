@@ -8,6 +8,7 @@
 
 mod default_class;
 mod lifecycle;
+mod pod_topology_labels;
 mod priority;
 mod runtime_class;
 mod service_account;
@@ -20,6 +21,7 @@ use coracle_api::{Object, Resource};
 
 pub use default_class::DefaultClass;
 pub use lifecycle::{NamespaceLifecycle, PROTECTED_NAMESPACES};
+pub use pod_topology_labels::PodTopologyLabels;
 pub use priority::Priority;
 pub use runtime_class::RuntimeClassAdmission;
 pub use service_account::ServiceAccountAdmission;

@@ -6,6 +6,7 @@ use coracle_api::{FieldErrors, Object};
 use http::StatusCode;
 use serde_json::{Value, json};
 
+use crate::admission::{Attributes, Operation};
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::decode::{self, Expected};
@@ -30,7 +31,7 @@ pub(crate) async fn create(server: &Server, call: &Call, body: Bytes) -> Result<
     let options = WriteOptions::parse(&call.info.query, "CreateOptions")?;
     let input = negotiate::input(&call.headers)?;
     let decode::Body {
-        object: binding,
+        object: mut binding,
         warnings,
     } = decode::body(&body, input, BINDING, options.field_validation)?;
     crate::verbs::create::check_namespace(call, &binding)?;
@@ -45,7 +46,21 @@ pub(crate) async fn create(server: &Server, call: &Call, body: Bytes) -> Result<
             "name in URL does not match name in Binding object",
         ));
     }
+    let attributes = Attributes {
+        operation: Operation::Create,
+        resource: call.resource,
+        subresource: "binding",
+        namespace: call.namespace(),
+        name: &name,
+        identity: &call.identity,
+        dry_run: options.dry_run,
+        old: None,
+        server,
+    };
+    let admission = &server.admission;
+    admission.admit(&attributes, Some(&mut binding)).await?;
     validate(&binding)?;
+    admission.verify(&attributes, Some(&binding)).await?;
     for _ in 0..=MAX_RETRIES {
         match bind(server, call, &options, &name, &binding).await {
             Err(WriteError::Conflict) => continue,

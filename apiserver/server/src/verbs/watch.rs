@@ -271,7 +271,7 @@ impl Feed {
             Shape::Object => object.into_value(),
             // The events of a watch are single objects, whichever of the two was asked for.
             Shape::PartialMetadata(version) | Shape::PartialMetadataList(version) => {
-                partial(&object, version)
+                partial(self.call.resource, &object, version)
             }
             Shape::Table(version) => {
                 let headings = std::mem::replace(&mut self.headings, false);

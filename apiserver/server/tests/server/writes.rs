@@ -343,3 +343,26 @@ async fn yaml_bodies_are_read() {
     *request.body_mut() = http_body_util::Full::new(bytes::Bytes::from(yaml));
     assert_eq!(server.send(request).await.ok()["data"], json!({"a": "1"}));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_bound_pod_gets_the_zone_of_its_node() {
+    let server = TestServer::start().await;
+    let (zone, region) = (
+        "topology.kubernetes.io/zone",
+        "topology.kubernetes.io/region",
+    );
+    let labels = json!({zone: "z", region: "r", "a": "b"});
+    let node = json!({"metadata": {"name": "n", "labels": labels}});
+    server.post("/api/v1/nodes", node).await.ok();
+    server.pod("x", None).await;
+    let bind =
+        |node: &str| json!({"metadata": {"name": "x"}, "target": {"kind": "Node", "name": node}});
+    let path = format!("{PODS}/x/binding");
+    server.post(&path, bind("n")).await.ok();
+    let bound = server.get(&format!("{PODS}/x")).await.ok();
+    assert_eq!(bound["metadata"]["labels"], json!({zone: "z", region: "r"}));
+    let made = server.pod("y", Some("n")).await;
+    assert_eq!(made["metadata"]["labels"][zone], "z");
+    let elsewhere = server.pod("z", Some("unknown")).await;
+    assert!(elsewhere["metadata"]["labels"].get(zone).is_none());
+}

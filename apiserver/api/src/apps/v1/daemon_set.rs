@@ -1,7 +1,7 @@
 //! DaemonSet: one Pod on every node that it selects.
 
 use coracle_clock::Timestamp;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{amount, amount_invalid, at_most_all, number_or_percentage, template_defaults};
 use crate::core::v1::pod_spec::{template, validation, warnings};
@@ -37,7 +37,7 @@ pub static RESOURCE: Resource = Resource {
 };
 
 /// Where clients of old versions find how often the template has changed; the server alone writes it.
-pub const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 /// DaemonSet: one Pod on every node that it selects.
 pub struct DaemonSet;
@@ -130,6 +130,16 @@ impl Strategy for DaemonSet {
             warnings::pod_spec(&new.at("spec.template.spec"))
         } else {
             Vec::new()
+        }
+    }
+
+    fn metadata_form(&self, metadata: &mut Map<String, Value>) {
+        // Upstream adds this annotation as it writes a DaemonSet, and here it does not write one.
+        if let Some(Value::Object(annotations)) = metadata.get_mut("annotations")
+            && annotations.shift_remove(TEMPLATE_GENERATION).is_some()
+            && annotations.is_empty()
+        {
+            metadata.shift_remove("annotations");
         }
     }
 

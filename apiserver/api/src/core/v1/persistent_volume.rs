@@ -89,38 +89,7 @@ impl Strategy for PersistentVolume {
     }
 
     fn validate(&self, new: &Object, errors: &mut FieldErrors) {
-        let spec = new.at("spec");
-        let modes = spec.key("accessModes");
-        if modes.is_empty() {
-            errors.required(&modes, "");
-        }
-        access_modes(&modes, errors);
-        capacity(&spec.key("capacity"), errors);
-        let policy = spec.key("persistentVolumeReclaimPolicy");
-        if !policy.str().is_empty() {
-            errors.one_of(&policy, &["Delete", "Recycle", "Retain"]);
-        }
-        let affinity = spec.key("nodeAffinity");
-        if affinity.exists() {
-            let required = affinity.key("required");
-            if required.exists() {
-                scheduling::node_selector(&required, errors);
-            } else {
-                errors.required(&required, "must specify required node constraints");
-            }
-        }
-        sources(&spec, errors);
-        let path = spec.at("hostPath.path");
-        if policy.str() == "Recycle" && !path.is_empty() && path.str().trim_matches('/').is_empty()
-        {
-            errors.forbidden(&policy, "may not be 'recycle' for a hostPath mount of '/'");
-        }
-        let class = spec.key("storageClassName");
-        if !class.str().is_empty() {
-            errors.text(&class, names::dns1123_subdomain);
-        }
-        volume_mode(&spec.key("volumeMode"), errors);
-        attributes(&spec, errors);
+        validate_spec(&new.at("spec"), false, errors);
     }
 
     fn validate_replacement(&self, new: &Object, old: &Object, errors: &mut FieldErrors) {
@@ -251,6 +220,73 @@ impl Strategy for PersistentVolume {
             age(object, now),
             spec.key("volumeMode").as_str().unwrap_or("<unset>").into(),
         ]
+    }
+}
+
+/// Reports what is wrong with the spec of a volume, or of one that a VolumeAttachment has inside.
+pub fn validate_spec(spec: &At<'_>, inline: bool, errors: &mut FieldErrors) {
+    let (modes, affinity) = (spec.key("accessModes"), spec.key("nodeAffinity"));
+    if inline {
+        for field in ["claimRef", "capacity"] {
+            forbidden_inline(&spec.key(field), errors);
+        }
+        if !spec.key("csi").exists() {
+            let detail = "has to be specified in the context of inline volumes";
+            errors.required(&spec.key("csi"), detail);
+        }
+    }
+    if modes.is_empty() {
+        errors.required(&modes, "");
+    }
+    access_modes(&modes, errors);
+    if !inline {
+        capacity(&spec.key("capacity"), errors);
+    }
+    let policy = spec.key("persistentVolumeReclaimPolicy");
+    match policy.str() {
+        "" => {}
+        "Retain" if inline => {}
+        _ if inline => {
+            let detail = "may only be Retain in the context of inline volumes";
+            errors.forbidden(&policy, detail);
+        }
+        _ => errors.one_of(&policy, &["Delete", "Recycle", "Retain"]),
+    }
+    if inline {
+        forbidden_inline(&affinity, errors);
+    } else if affinity.exists() {
+        let required = affinity.key("required");
+        if required.exists() {
+            scheduling::node_selector(&required, errors);
+        } else {
+            errors.required(&required, "must specify required node constraints");
+        }
+    }
+    sources(spec, errors);
+    let path = spec.at("hostPath.path");
+    if policy.str() == "Recycle" && !path.is_empty() && path.str().trim_matches('/').is_empty() {
+        errors.forbidden(&policy, "may not be 'recycle' for a hostPath mount of '/'");
+    }
+    let class = spec.key("storageClassName");
+    if inline {
+        forbidden_inline(&class, errors);
+    } else if !class.str().is_empty() {
+        errors.text(&class, names::dns1123_subdomain);
+    }
+    let mode = spec.key("volumeMode");
+    if !inline {
+        volume_mode(&mode, errors);
+    } else if mode.exists() && mode.str() != "Filesystem" {
+        let detail =
+            "may not specify volumeMode other than Filesystem in the context of inline volumes";
+        errors.forbidden(&mode, detail);
+    }
+    attributes(spec, errors);
+}
+
+fn forbidden_inline(at: &At<'_>, errors: &mut FieldErrors) {
+    if !at.is_empty() {
+        errors.forbidden(at, "may not be specified in the context of inline volumes");
     }
 }
 

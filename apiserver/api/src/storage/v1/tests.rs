@@ -134,3 +134,47 @@ fn attachments_and_attributes() {
         ["parameters: Required value: must contain at least one key/value pair"]
     );
 }
+
+#[test]
+fn volumes_inside_attachments_are_csi_volumes_and_nothing_else() {
+    let csi = json!({"driver": "d.example.com", "volumeHandle": "h"});
+    let found = |inline: serde_json::Value| {
+        let object = json!({
+            "metadata": {"name": "x"},
+            "spec": {"attacher": "d.example.com", "nodeName": "n", "source": {"inlineVolumeSpec": inline}},
+        });
+        let mut errors = crate::FieldErrors::default();
+        let object = crate::Object::from_value(object).expect("an object");
+        super::volume_attachment::RESOURCE
+            .strategy
+            .validate(&object, &mut errors);
+        let place = "spec.source.inlineVolumeSpec.";
+        errors
+            .iter()
+            .map(|error| error.to_string().replace(place, ""))
+            .collect::<Vec<_>>()
+    };
+    let modes = json!(["ReadWriteOnce"]);
+    assert!(found(json!({"accessModes": modes, "csi": csi})).is_empty());
+    let context = "in the context of inline volumes";
+    let all = found(json!({
+        "accessModes": modes, "csi": csi, "claimRef": {"name": "c"}, "capacity": {"storage": "1Gi"},
+        "persistentVolumeReclaimPolicy": "Delete", "storageClassName": "s", "volumeMode": "Block",
+    }));
+    let forbidden = |field: &str| format!("{field}: Forbidden: may not be specified {context}");
+    let expected = [
+        forbidden("claimRef"),
+        forbidden("capacity"),
+        format!("persistentVolumeReclaimPolicy: Forbidden: may only be Retain {context}"),
+        forbidden("storageClassName"),
+        format!(
+            "volumeMode: Forbidden: may not specify volumeMode other than Filesystem {context}"
+        ),
+    ];
+    assert_eq!(all, expected);
+    let without = found(json!({"accessModes": modes}));
+    assert_eq!(
+        without[0],
+        format!("csi: Required value: has to be specified {context}")
+    );
+}

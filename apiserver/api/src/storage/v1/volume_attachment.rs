@@ -4,6 +4,7 @@ use coracle_clock::Timestamp;
 use serde_json::{Value, json};
 
 use super::csi_driver_name;
+use crate::core::v1::persistent_volume;
 use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, STATUS, Storage, age};
 use crate::schema::{SchemaRef, go_form};
 use crate::validation::names;
@@ -114,6 +115,7 @@ fn source(at: &At<'_>, errors: &mut FieldErrors) {
         (false, true) if name.is_empty() => {
             errors.required(&name, "must specify non empty persistentVolumeName");
         }
+        (true, false) => persistent_volume::validate_spec(&inline, true, errors),
         _ => {}
     }
 }
