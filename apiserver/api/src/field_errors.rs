@@ -106,10 +106,42 @@ impl std::fmt::Display for FieldError {
 /// A value as Go's `%#v`-like formatting in `field.Error` prints it.
 fn go_value(value: &Value) -> String {
     match value {
-        Value::String(text) => format!("{text:?}"),
+        Value::String(text) => go_quote(text),
         Value::Null => "null".to_owned(),
         other => other.to_string(),
     }
+}
+
+/// A text as Go's `%q` prints it.
+pub fn go_quote(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for character in text.chars() {
+        match character {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            '\x07' => quoted.push_str("\\a"),
+            '\x08' => quoted.push_str("\\b"),
+            '\x0b' => quoted.push_str("\\v"),
+            '\x0c' => quoted.push_str("\\f"),
+            '\0'..='\x1f' | '\x7f' => quoted += &format!("\\x{:02x}", u32::from(character)),
+            ' '..='~' => quoted.push(character),
+            other => {
+                // What follows another character is escaped only if it cannot be printed.
+                let is_printable = format!("a{other}").escape_debug().nth(2).is_none();
+                match u32::from(other) {
+                    _ if is_printable => quoted.push(other),
+                    code @ 0..=0xffff => quoted += &format!("\\u{code:04x}"),
+                    code => quoted += &format!("\\U{code:08x}"),
+                }
+            }
+        }
+    }
+    quoted.push('"');
+    quoted
 }
 
 /// The findings of one validation, in the order in which they were made.
@@ -280,6 +312,25 @@ impl FieldErrors {
             if new.at(field).value() != old.at(field).value() {
                 self.invalid(&new.at(field), "field is immutable");
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_quoted_as_go_quotes_them() {
+        let cases = [
+            ("a'\"\\", r#""a'\"\\""#),
+            ("\u{1}\n\u{7f}", r#""\x01\n\x7f""#),
+            ("\u{e9}\u{301}", "\"\u{e9}\u{301}\""),
+            ("\u{200b}", r#""\u200b""#),
+            ("\u{e0001}", r#""\U000e0001""#),
+        ];
+        for (text, quoted) in cases {
+            assert_eq!(go_quote(text), quoted);
         }
     }
 }

@@ -246,16 +246,10 @@ fn check_type(kind: &str, api_version: &str, expected: Expected) -> Result<()> {
         )));
     }
     if !kind_fits {
-        let internal = expected
-            .group
-            .split('.')
-            .next()
-            .filter(|group| !group.is_empty())
-            .unwrap_or("core");
         return Err(ApiError::bad_request(format!(
-            "{kind} in version {version:?} cannot be handled as a {}: converting ({version}.{kind}) to ({internal}.{}): \
-             unknown conversion",
-            expected.kind, expected.kind
+            "{kind} in version {version:?} cannot be handled as a {}: {}",
+            expected.kind,
+            unknown_conversion(version, kind, expected)
         )));
     }
     Err(ApiError::bad_request(format!(
@@ -276,13 +270,27 @@ fn unregistered(kind: &str, api_version: &str, asked: &str) -> String {
     format!("no kind {kind:?} is registered for version {api_version:?} in scheme {scheme:?}")
 }
 
-/// What is wrong with the type of an object that a patch has changed to one that nobody knows.
-pub(crate) fn unknown_type(value: &Value) -> Option<String> {
+/// What is wrong with the type of an object that a patch has changed to another one.
+pub(crate) fn patched_type(value: &Value, expected: Expected) -> Option<String> {
     let (kind, api_version) = type_of(value).ok()?;
+    if kind.is_empty() || api_version.is_empty() {
+        return None;
+    }
     let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
-    let known = SchemaRef::for_kind(group, version, &kind).is_some();
-    (!known && !kind.is_empty() && !api_version.is_empty())
-        .then(|| unregistered(&kind, &api_version, group))
+    if SchemaRef::for_kind(group, version, &kind).is_none() {
+        return Some(unregistered(&kind, &api_version, group));
+    }
+    (kind != expected.kind).then(|| unknown_conversion(version, &kind, expected))
+}
+
+/// Upstream's words for a kind that is another one than what is expected.
+fn unknown_conversion(version: &str, kind: &str, expected: Expected) -> String {
+    let internal = expected.group.split('.').next();
+    let internal = internal.filter(|group| !group.is_empty()).unwrap_or("core");
+    format!(
+        "converting ({version}.{kind}) to ({internal}.{}): unknown conversion",
+        expected.kind
+    )
 }
 
 /// Decodes a protobuf body of the given kind into its JSON form.

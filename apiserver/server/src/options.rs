@@ -2,6 +2,7 @@
 //! deletion's body) asks besides the object.
 
 use std::borrow::Cow;
+use std::num::{IntErrorKind, ParseIntError};
 
 use coracle_api::field_errors::ErrorType;
 use coracle_api::{FieldErrors, Object};
@@ -173,10 +174,7 @@ impl DeleteOptions {
                     .get("gracePeriodSeconds")
                     .filter(|text| !text.is_empty())
                 {
-                    Some(text) => Some(text.parse().map_err(|_| {
-                        let why = format!("strconv.ParseInt: parsing {text:?}: invalid syntax");
-                        ApiError::bad_request(why)
-                    })?),
+                    Some(text) => Some(parse_int(text).map_err(ApiError::bad_request)?),
                     None => None,
                 };
                 let orphan = query
@@ -315,12 +313,7 @@ impl ListOptions {
             if text.is_empty() {
                 return Ok(None);
             }
-            let parsed = text.parse::<i64>();
-            parsed.map(Some).map_err(|_| {
-                ApiError::bad_request(format!(
-                    "strconv.ParseInt: parsing {text:?}: invalid syntax"
-                ))
-            })
+            parse_int(text).map(Some).map_err(ApiError::bad_request)
         };
         let mut errors = FieldErrors::default();
         let matched = get("resourceVersionMatch");
@@ -434,18 +427,64 @@ pub(crate) fn parse_revision(text: &str) -> Result<Option<u64>> {
     if text.is_empty() {
         return Ok(None);
     }
-    match text.parse::<u64>() {
+    match parse_uint(text) {
         Ok(0) => Ok(None),
         Ok(revision) => Ok(Some(revision)),
-        Err(_) => Err(ApiError::unclassified(format!(
-            "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+        Err(why) => Err(ApiError::unclassified(format!(
+            "resourceVersion: Invalid value: {text:?}: {why}"
         ))),
     }
+}
+
+/// A number as Go's `strconv.ParseInt` reads it.
+pub(crate) fn parse_int(text: &str) -> std::result::Result<i64, String> {
+    let parsed = text.parse::<i64>();
+    parsed.map_err(|error| not_a_number("ParseInt", text, error))
+}
+
+/// A number as Go's `strconv.ParseUint` reads it: without a sign.
+pub(crate) fn parse_uint(text: &str) -> std::result::Result<u64, String> {
+    let unsigned = text.strip_prefix('+').map_or(text, |_| "");
+    let parsed = unsigned.parse::<u64>();
+    parsed.map_err(|error| not_a_number("ParseUint", text, error))
+}
+
+fn not_a_number(function: &str, text: &str, error: ParseIntError) -> String {
+    let why = match error.kind() {
+        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+        _ => "invalid syntax",
+    };
+    format!("strconv.{function}: parsing {text:?}: {why}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_read_as_go_reads_them() {
+        assert_eq!((parse_int("+5"), parse_int("-5")), (Ok(5), Ok(-5)));
+        let why = |function: &str, text: &str, why: &str| {
+            Err(format!("strconv.{function}: parsing {text:?}: {why}"))
+        };
+        let big = "99999999999999999999";
+        assert_eq!(
+            parse_int(big),
+            why("ParseInt", big, "value out of range").map(|()| 0)
+        );
+        assert_eq!(
+            parse_uint(big),
+            why("ParseUint", big, "value out of range").map(|()| 0)
+        );
+        assert_eq!(
+            parse_uint("+5"),
+            why("ParseUint", "+5", "invalid syntax").map(|()| 0)
+        );
+        assert_eq!(
+            parse_int(""),
+            why("ParseInt", "", "invalid syntax").map(|()| 0)
+        );
+    }
 
     #[test]
     fn bad_options_are_worded_as_upstream_words_them() {

@@ -136,6 +136,18 @@ impl ApiError {
         .about(resource, name)
     }
 
+    /// 409: every name that was generated is taken; the client may try again.
+    pub fn generated_name_taken(resource: &Resource, name: &str) -> Self {
+        let message = format!(
+            "{} {name:?} already exists, the server was not able to generate a unique name for the object",
+            resource.qualified()
+        );
+        let mut error = Self::new(409, "AlreadyExists", message).about(resource, name);
+        error.detail("retryAfterSeconds", 1);
+        error.0.retry_after = Some(1);
+        error
+    }
+
     /// 409: the object is not as the client thought.
     pub fn conflict(resource: &Resource, name: &str, why: impl std::fmt::Display) -> Self {
         let message = format!(

@@ -124,11 +124,7 @@ fn check_options(query: &Query) -> Result<()> {
         let Some(text) = query.get(key).filter(|text| !text.is_empty()) else {
             continue;
         };
-        let number: i64 = text.parse().map_err(|_| {
-            ApiError::bad_request(format!(
-                "strconv.ParseInt: parsing {text:?}: invalid syntax"
-            ))
-        })?;
+        let number = crate::options::parse_int(text).map_err(ApiError::bad_request)?;
         let least = i64::from(key != "tailLines");
         if number < least {
             let detail = if least == 0 {

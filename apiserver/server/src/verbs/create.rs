@@ -4,7 +4,7 @@ use bytes::Bytes;
 use coracle_api::{FieldErrors, Object};
 use http::StatusCode;
 
-use super::{MAX_RETRIES, apply, expected, requester, set_defaults, time_to_live, warnings};
+use super::{NAME_ATTEMPTS, apply, expected, requester, set_defaults, time_to_live, warnings};
 use crate::admission::{Attributes, Operation};
 use crate::answer::{Answer, Shown, settle};
 use crate::authz::rbac::escalation;
@@ -85,7 +85,7 @@ pub(crate) async fn store(
     escalation::check(server, call, &object, None).await?;
     notes.extend(metadata::dedup_owners(&mut object, true));
     let generated = name.is_empty() && !object.at("metadata.generateName").is_empty();
-    let attempts = if generated { MAX_RETRIES } else { 0 };
+    let attempts = if generated { NAME_ATTEMPTS - 1 } else { 0 };
     let mut template = Some(object);
     for attempt in 0..=attempts {
         let copy = match attempt == attempts {
@@ -163,6 +163,10 @@ pub(crate) async fn store(
                 allocation.undo(server).await;
                 let existing = server.storage.get(resource, &key).await?;
                 let existing = existing.map(|entry| entry.object()).unwrap_or(object);
+                if generated {
+                    let name = existing.name();
+                    return Err(ApiError::generated_name_taken(call.resource, name));
+                }
                 return Err(taken(call, &existing));
             }
             Err(WriteError::Other(error)) => {

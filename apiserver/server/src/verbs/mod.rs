@@ -22,6 +22,9 @@ use crate::defaults;
 /// revision it meant.
 const MAX_RETRIES: usize = 5;
 
+/// How many generated names are tried before a new object is refused.
+const NAME_ATTEMPTS: usize = 8;
+
 /// How long Events live.
 const EVENT_LIFETIME: Duration = Duration::from_secs(3600);
 

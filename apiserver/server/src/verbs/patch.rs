@@ -120,7 +120,7 @@ pub(crate) fn decode_patched(
         None => shown::patched(&kept, &expected(call).schema(), &parsed.body),
     };
     if parsed.shown.is_none()
-        && let Some(why) = decode::unknown_type(&kept)
+        && let Some(why) = decode::patched_type(&kept, expected(call))
     {
         return Err(about_patch(shown(), why));
     }

@@ -19,7 +19,7 @@ use crate::call::Call;
 use crate::decode;
 use crate::metadata;
 use crate::negotiate;
-use crate::options::WriteOptions;
+use crate::options::{WriteOptions, parse_uint};
 use crate::server::Server;
 use crate::status::{ApiError, Result, qualified_kind};
 use crate::storage::{self, WriteError};
@@ -326,10 +326,9 @@ fn check_version(call: &Call, new: &Object, old: &Object, change: &Change<'_>) -
         }
         return Ok(false);
     }
-    if version.parse::<u64>().is_err() {
+    if let Err(detail) = parse_uint(version) {
         let mut errors = FieldErrors::default();
         let kind = coracle_api::field_errors::ErrorType::Invalid;
-        let detail = format!("strconv.ParseUint: parsing {version:?}: invalid syntax");
         errors.push(
             kind,
             "metadata.resourceVersion",

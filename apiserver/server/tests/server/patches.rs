@@ -54,3 +54,17 @@ async fn bytes_that_are_no_base64_are_refused_at_the_byte() {
             .ends_with("error decoding from json: illegal base64 data at input byte 4")
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_patch_cannot_make_another_kind() {
+    let server = TestServer::start().await;
+    server.config_map("x", json!({})).await;
+    let path = format!("{CONFIG_MAPS}/x");
+    let (code, _, message) = server
+        .merge(&path, json!({"kind": "Secret"}))
+        .await
+        .failure();
+    assert_eq!(code, 422);
+    let why = "converting (v1.Secret) to (core.ConfigMap): unknown conversion";
+    assert!(message.ends_with(why), "{message}");
+}
