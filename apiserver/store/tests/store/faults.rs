@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use coracle_clock::Clock;
+use coracle_faults::Disk;
 use coracle_store::{Error, Op, Precondition, RedbStore, Revision, Store};
 
-use crate::disk::Disk;
 use crate::{all_events, new_value};
 
 fn open(disk: &Disk, clock: &Clock) -> RedbStore {

@@ -1,6 +1,6 @@
 //! SIGKILL: a process that writes is killed again and again, and another looks whether an answered write is lost.
 //!
-//! `CORACLE_KILLS` sets how many kills there are (20). A kill leaves the page cache, so this proves what power cuts
+//! `CORACLE_KILLS` sets how many kills there are (20; 200 in the long form). A kill leaves the page cache, so this proves what power cuts
 //! don't: that nothing depends on the end of the process, and that the files' locks go with it.
 
 use std::collections::BTreeMap;
@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use coracle_clock::Clock;
+use coracle_faults::{extent, seed};
 use coracle_store::{Op, Precondition, RedbStore, Revision, Store};
 
-use crate::power_cut::setting;
 use crate::{all_events, new_value};
 
 /// Where the child's store is.
@@ -21,10 +21,10 @@ const PATH: &str = "CORACLE_KILLED_STORE";
 
 #[test]
 fn kills_lose_no_answered_write() {
-    let kills = setting("CORACLE_KILLS", 20);
+    let kills = extent("CORACLE_KILLS", 20, 200);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.redb");
-    let clock = Clock::fake(setting("CORACLE_SEED", 1));
+    let clock = Clock::fake(seed());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

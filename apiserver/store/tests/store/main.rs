@@ -1,7 +1,6 @@
 //! The tests of the store: one contract for all backends, and what only the one on disk promises.
 
 mod contract;
-mod disk;
 mod faults;
 mod kills;
 mod lone;

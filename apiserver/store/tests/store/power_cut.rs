@@ -1,6 +1,7 @@
 //! Power cuts: a disk that forgets what wasn't synced, cut at random points under concurrent writes.
 //!
-//! `CORACLE_POWER_CUTS` sets how many cuts there are (300), `CORACLE_SEED` where randomness starts.
+//! `CORACLE_POWER_CUTS` sets how many cuts there are (300; 10,000 in the long form), `CORACLE_SEED` where randomness
+//! starts.
 //! A failure names the seed of its disk.
 
 use std::collections::{BTreeMap, HashSet};
@@ -9,30 +10,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coracle_clock::Clock;
+use coracle_faults::{Disk, extent, seed};
 use coracle_store::{
     Error, Event, EventKind, Op, OpenError, Precondition, RedbStore, Revision, Store, WatchItem,
 };
 
-use crate::disk::Disk;
 use crate::{all_events, new_value};
 
 const CUTS_PER_DISK: u64 = 25;
 const WRITERS: u64 = 6;
 const KEYS: u64 = 14;
 
-pub(crate) fn setting(name: &str, default: u64) -> u64 {
-    match std::env::var(name) {
-        Ok(text) => text
-            .parse()
-            .unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")),
-        Err(_) => default,
-    }
-}
-
 #[test]
 fn power_cuts_lose_no_answered_write() {
-    let cuts = setting("CORACLE_POWER_CUTS", 300);
-    let seed = setting("CORACLE_SEED", 1);
+    let cuts = extent("CORACLE_POWER_CUTS", 300, 10_000);
+    let first = seed();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -40,7 +32,7 @@ fn power_cuts_lose_no_answered_write() {
         .unwrap();
     let mut answered = 0;
     for number in 0..cuts.div_ceil(CUTS_PER_DISK) {
-        let seed = seed.wrapping_mul(1_000_003).wrapping_add(number);
+        let seed = first.wrapping_mul(1_000_003).wrapping_add(number);
         let outcome = std::panic::catch_unwind(|| runtime.block_on(one_disk(seed)));
         answered += outcome.unwrap_or_else(|_| panic!("failed with the disk of seed {seed}"));
     }

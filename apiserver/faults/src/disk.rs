@@ -9,17 +9,19 @@ use redb::StorageBackend;
 /// The unit in which an unsynced write survives or doesn't.
 const SECTOR: usize = 512;
 
-/// A handle on a disk; clones are handles on the same one.
+/// A handle on a disk; clones are handles on the same one. Its randomness is that of the clock.
 #[derive(Clone)]
-pub(super) struct Disk {
+pub struct Disk {
     state: Arc<Mutex<State>>,
     clock: Clock,
 }
 
-/// One of the files of a disk.
-pub(super) struct DiskFile {
+/// One of the files of a disk, opened. Once the power goes it is of no use any more, as the process that had it isn't.
+pub struct DiskFile {
     disk: Disk,
     number: usize,
+    /// How many cuts there had been when it was opened.
+    cuts: u64,
 }
 
 struct State {
@@ -27,6 +29,8 @@ struct State {
     /// How many more changes there will be power for.
     power: u64,
     off: bool,
+    /// How many cuts there have been.
+    cuts: u64,
     /// How many bytes both files may have together.
     room: usize,
     /// How many more writes succeed before one fails, if any shall.
@@ -50,11 +54,12 @@ enum Change {
 
 impl Disk {
     /// An empty disk with power.
-    pub(super) fn new(clock: Clock) -> Self {
+    pub fn new(clock: Clock) -> Self {
         let state = State {
             files: Default::default(),
             power: u64::MAX,
             off: false,
+            cuts: 0,
             room: usize::MAX,
             failing: None,
         };
@@ -64,52 +69,54 @@ impl Disk {
         }
     }
 
-    /// The file of that number, 0 or 1; empty at first.
-    pub(super) fn file(&self, number: usize) -> DiskFile {
+    /// Opens the file of that number, 0 or 1; it is empty at first.
+    pub fn file(&self, number: usize) -> DiskFile {
         DiskFile {
             disk: self.clone(),
             number,
+            cuts: self.lock().cuts,
         }
     }
 
     /// Gives power for that many further changes.
-    pub(super) fn power_on(&self, changes: u64) {
+    pub fn power_on(&self, changes: u64) {
         let mut state = self.lock();
         state.power = changes;
         state.off = false;
     }
 
     /// Lets the disk be full once both files have `bytes` bytes together.
-    pub(super) fn set_room(&self, bytes: usize) {
+    pub fn set_room(&self, bytes: usize) {
         self.lock().room = bytes;
     }
 
     /// How many bytes both files have together.
-    pub(super) fn used(&self) -> usize {
+    pub fn used(&self) -> usize {
         self.lock().used()
     }
 
     /// How many bytes more there is room for.
-    pub(super) fn room(&self) -> u64 {
+    pub fn room(&self) -> u64 {
         let state = self.lock();
-        (state.room - state.used()) as u64
+        state.room.saturating_sub(state.used()) as u64
     }
 
     /// Lets one write or sync fail, after `count` that succeed, with half of it done.
-    pub(super) fn fail_after(&self, count: u64) {
+    pub fn fail_after(&self, count: u64) {
         self.lock().failing = Some(count);
     }
 
     /// Whether the power has gone.
-    pub(super) fn is_off(&self) -> bool {
+    pub fn is_off(&self) -> bool {
         self.lock().off
     }
 
     /// Cuts the power, if it isn't gone already: what wasn't synced survives in part. The disk stays
     /// off until [`Disk::power_on`].
-    pub(super) fn cut(&self) {
+    pub fn cut(&self) {
         let mut state = self.lock();
         state.off = true;
+        state.cuts += 1;
         let kept_of_ten = [0, 3, 5, 8, 10][self.clock.random_below(5) as usize];
         for content in &mut state.files {
             content.forget(&self.clock, kept_of_ten);
@@ -150,7 +157,6 @@ impl State {
     }
 
     fn change(&mut self, number: usize, mut change: Change) -> io::Result<()> {
-        self.check()?;
         let end = match &change {
             Change::Write { offset, data } => offset + data.len(),
             Change::SetLen(len) => *len,
@@ -164,10 +170,7 @@ impl State {
             data.truncate(data.len() / 2);
         }
         let content = &mut self.files[number];
-        match &change {
-            Change::Write { offset, data } => write(&mut content.seen, *offset, data),
-            Change::SetLen(len) => content.seen.resize(*len, 0),
-        }
+        change.apply(&mut content.seen);
         // The change that the cut falls into may survive in part like those before it.
         content.unsynced.push(change);
         self.use_power()?;
@@ -200,6 +203,15 @@ impl Content {
     }
 }
 
+impl Change {
+    fn apply(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Write { offset, data } => write(bytes, *offset, data),
+            Self::SetLen(len) => bytes.resize(*len, 0),
+        }
+    }
+}
+
 fn write(bytes: &mut Vec<u8>, offset: usize, data: &[u8]) {
     let end = offset + data.len();
     if bytes.len() < end {
@@ -208,16 +220,26 @@ fn write(bytes: &mut Vec<u8>, offset: usize, data: &[u8]) {
     bytes[offset..end].copy_from_slice(data);
 }
 
-impl StorageBackend for DiskFile {
-    fn len(&self) -> io::Result<u64> {
+impl DiskFile {
+    /// The disk, if it still has power and this file is of that time.
+    fn open(&self) -> io::Result<MutexGuard<'_, State>> {
         let state = self.disk.lock();
         state.check()?;
+        match state.cuts == self.cuts {
+            true => Ok(state),
+            false => Err(io::Error::other("the power was off in between")),
+        }
+    }
+}
+
+impl StorageBackend for DiskFile {
+    fn len(&self) -> io::Result<u64> {
+        let state = self.open()?;
         Ok(state.files[self.number].seen.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let state = self.disk.lock();
-        state.check()?;
+        let state = self.open()?;
         let start = offset as usize;
         let bytes = state.files[self.number]
             .seen
@@ -228,20 +250,20 @@ impl StorageBackend for DiskFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.disk
-            .lock()
+        self.open()?
             .change(self.number, Change::SetLen(len as usize))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut state = self.disk.lock();
+        let mut state = self.open()?;
         state.use_power()?;
         if state.fails() {
             return Err(io::Error::other("the sync failed"));
         }
         let content = &mut state.files[self.number];
-        content.unsynced.clear();
-        content.synced = content.seen.clone();
+        for change in std::mem::take(&mut content.unsynced) {
+            change.apply(&mut content.synced);
+        }
         Ok(())
     }
 
@@ -250,7 +272,7 @@ impl StorageBackend for DiskFile {
             offset: offset as usize,
             data: data.to_vec(),
         };
-        self.disk.lock().change(self.number, change)
+        self.open()?.change(self.number, change)
     }
 }
 
