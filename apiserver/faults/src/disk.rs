@@ -106,6 +106,11 @@ impl Disk {
         self.lock().failing = Some(count);
     }
 
+    /// Whether a write or sync has still to fail.
+    pub fn will_fail(&self) -> bool {
+        self.lock().failing.is_some()
+    }
+
     /// Whether the power has gone.
     pub fn is_off(&self) -> bool {
         self.lock().off

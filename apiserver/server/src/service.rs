@@ -48,7 +48,7 @@ use crate::metrics::Metrics;
 use crate::negotiate::{self, Output, Shape};
 use crate::request_info::RequestInfo;
 use crate::server::Server;
-use crate::status::{ApiError, Result};
+use crate::status::{ApiError, Result, refusal};
 use crate::storage::Storage;
 use crate::subresources::{binding, connect, eviction, log, scale, token};
 use crate::verbs::{create, delete, get, list, patch, update, watch};
@@ -135,6 +135,10 @@ impl ApiServer {
         let caches = Caches::start(Arc::clone(&config.store), &config.registry).await?;
         let allocators = Allocators::new(&config.service_ranges, config.clock.clone());
         let rbac = Rbac::follow(&caches, &config.registry);
+        let health = Health::default();
+        let store = Arc::clone(&config.store);
+        let writable = move || store.writable().map_err(|error| refusal(&error));
+        health.add_ready_check("store", Box::new(writable));
         let server = Server {
             storage: Storage::new(config.store, caches),
             registry: config.registry,
@@ -148,7 +152,7 @@ impl ApiServer {
             dialer: config.dialer,
             cluster_dialer: config.cluster_dialer,
             public_address: config.public_address,
-            health: Health::default(),
+            health,
             documents: openapi::Documents::default(),
             encoded: Arc::default(),
             metrics: Metrics::default(),

@@ -445,15 +445,29 @@ impl From<coracle_store::Error> for ApiError {
             Error::FutureRevision { requested, current } => {
                 Self::revision_too_large(requested.0, current.0)
             }
-            _ if error.is_full_disk() => Self::internal(
-                "the disk that holds the cluster's state is full: make room on it, and try again",
-            ),
+            _ if error.is_full_disk() => Self::internal(refusal(&error)),
             _ => {
-                tracing::error!(%error, "the store failed");
-                Self::internal(error)
+                let why = refusal(&error);
+                tracing::error!(error = why, "the store failed");
+                Self::internal(why)
             }
         }
     }
+}
+
+/// Why the store takes no writes, for whoever operates it.
+pub(crate) fn refusal(error: &coracle_store::Error) -> String {
+    if error.is_full_disk() {
+        return "the disk that holds the cluster's state is full: make room on it, and try again"
+            .to_owned();
+    }
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
 }
 
 #[cfg(test)]

@@ -100,6 +100,12 @@ pub trait Store: Send + Sync + 'static {
     /// many there were. Each is an ordinary deletion with a revision and an event of its own.
     async fn expire(&self, now: Timestamp) -> Result<usize, Error>;
 
+    /// Whether writes are taken at the moment; the error is what they would be refused with. Reads and watches go on
+    /// meanwhile as far as they can.
+    fn writable(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Refuses further writes, waits for the accepted ones, and ends all watches.
     async fn close(&self);
 }

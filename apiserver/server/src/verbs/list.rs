@@ -198,6 +198,7 @@ async fn past(
     selection: &Selection,
 ) -> Result<Page> {
     let mut chosen: Vec<Arc<Entry>> = Vec::new();
+    let continues = after.is_some();
     let mut after = after.map(|after| format!("{scope}{after}"));
     loop {
         let read = server
@@ -206,6 +207,10 @@ async fn past(
             .await;
         let (entries, more) = match read {
             Ok(page) => page,
+            Err(coracle_store::Error::Compacted { .. }) if !continues => {
+                let message = "The resourceVersion for the provided list is too old.";
+                return Err(ApiError::expired(message));
+            }
             Err(coracle_store::Error::Compacted { .. }) => {
                 let after = after.unwrap_or_default();
                 return Err(expired(after.strip_prefix(scope).unwrap_or_default()));

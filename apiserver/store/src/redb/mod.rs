@@ -10,6 +10,7 @@ mod journal;
 mod layout;
 mod writer;
 
+use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use coracle_clock::{Clock, Timestamp};
 use futures::future::BoxFuture;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use redb::backends::FileBackend;
 use redb::{
     Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend,
@@ -34,7 +35,7 @@ use self::layout::{
     CLUSTER_ID, COMPACTED, EPOCH, LOG, META, MIGRATIONS, NEEDED, Schema, meta_number, migrate,
     set_meta_number,
 };
-use self::writer::{Turn, Work, Writer};
+use self::writer::{RESERVE, Turn, Work, Writer};
 use crate::Store;
 use crate::error::{Error, OpenError};
 use crate::types::{Event, KeyValue, Op, Page, Precondition, Revision};
@@ -63,6 +64,9 @@ struct Shared {
     database: RwLock<Opened>,
     hub: Arc<Hub>,
     compacted: AtomicU64,
+    room: Room,
+    /// Why the writer refuses writes.
+    trouble: Mutex<Option<Error>>,
 }
 
 /// The database, or why there is none: after a failure it could not be opened again yet.
@@ -72,7 +76,7 @@ type Opened = Result<Database, Error>;
 type Opener = Box<dyn Fn() -> Result<(Database, Header), OpenError> + Send>;
 
 /// How many bytes the disk still has room for.
-type Room = Box<dyn Fn() -> u64 + Send>;
+type Room = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 impl RedbStore {
     /// Opens the store in the file at `path` and the journal beside it; makes them, and their folder, if there
@@ -92,7 +96,7 @@ impl RedbStore {
             Ok(opened)
         };
         let folder = folder(path.as_ref()).to_owned();
-        Self::start(Box::new(opener), Box::new(move || room(&folder)), clock)
+        Self::start(Box::new(opener), Arc::new(move || room(&folder)), clock)
     }
 
     /// Opens a store on storage of the caller's making, one for the database and one for its journal: tests of
@@ -102,7 +106,7 @@ impl RedbStore {
         database: impl Fn() -> D + Send + 'static,
         journal: impl Fn() -> J + Send + 'static,
         journal_bytes: u64,
-        room: impl Fn() -> u64 + Send + 'static,
+        room: impl Fn() -> u64 + Send + Sync + 'static,
         clock: Clock,
     ) -> Result<Self, OpenError> {
         let opening_clock = clock.clone();
@@ -114,7 +118,7 @@ impl RedbStore {
                 |_| Ok((Box::new(journal()), journal_bytes)),
             )
         };
-        Self::start(Box::new(opener), Box::new(room), clock)
+        Self::start(Box::new(opener), Arc::new(room), clock)
     }
 
     fn start(opener: Opener, room: Room, clock: Clock) -> Result<Self, OpenError> {
@@ -123,8 +127,10 @@ impl RedbStore {
             database: RwLock::new(Ok(database)),
             hub: Arc::new(Hub::new(header.current)),
             compacted: AtomicU64::new(header.compacted.0),
+            room,
+            trouble: Mutex::default(),
         });
-        let writer = Writer::new(shared.clone(), header.journal, opener, room, clock.clone());
+        let writer = Writer::new(shared.clone(), header.journal, opener, clock.clone());
         Ok(Self {
             shared,
             clock,
@@ -239,6 +245,11 @@ impl Store for RedbStore {
             .map(|count| count as usize)
     }
 
+    fn writable(&self) -> Result<(), Error> {
+        self.shared.check_room()?;
+        self.shared.trouble.lock().clone().map_or(Ok(()), Err)
+    }
+
     async fn close(&self) {
         if let Some(thread) = self.desk.close() {
             // A panic of the writer has been reported by its thread; its queue is gone either way.
@@ -273,6 +284,14 @@ impl Shared {
         let database = self.database.read();
         let database = database.as_ref().map_err(Clone::clone)?;
         Ok(database.begin_write()?)
+    }
+
+    /// Fails when the disk is nearly full: see [`RESERVE`].
+    fn check_room(&self) -> Result<(), Error> {
+        match (self.room)() < RESERVE {
+            true => Err(io::Error::from(io::ErrorKind::StorageFull).into()),
+            false => Ok(()),
+        }
     }
 
     fn compacted(&self) -> Revision {

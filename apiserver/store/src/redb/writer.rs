@@ -30,7 +30,6 @@
 //! of room, and then reads would fail too. After a failure all the same, the storage is opened again at once, which
 //! takes it back to what is durable for certain, and writes are tried again a second later.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,7 +44,7 @@ use super::journal::{Frame, Journal, Row};
 use super::layout::{
     COMPACTED, EPOCH, EXPIRIES, LOG, META, NEEDED, Record, VERSIONS, meta_number, set_meta_number,
 };
-use super::{Opener, Room, Shared, guarded};
+use super::{Opener, Shared, guarded};
 use crate::error::{Error, OpenError};
 use crate::types::{EXPIRE_BATCH, Event, EventKind, KeyValue, Op, Precondition, Revision};
 
@@ -54,7 +53,7 @@ const COMPACTION_SLICE: usize = 1024;
 
 /// Room that is left on the disk: enough to carry out a whole journal again, and for what others write between two
 /// looks.
-const RESERVE: u64 = 16 * 1024 * 1024;
+pub(super) const RESERVE: u64 = 16 * 1024 * 1024;
 
 /// How many turns, bytes of writes and how much time may pass between two looks at the room on the disk, which cost as
 /// much as a whole read. Of the reserve, these bytes take little.
@@ -94,8 +93,7 @@ pub(super) struct Writer {
     /// `None` while the storage can't be opened.
     journal: Option<Journal>,
     opener: Opener,
-    room: Room,
-    /// What has happened since the last look at `room`: turns and bytes; and when that was.
+    /// What has happened since the last look at the room on the disk: turns and bytes; and when that was.
     looked: (u32, usize, Duration),
     clock: Clock,
     /// How long the journal takes.
@@ -109,18 +107,11 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        journal: Journal,
-        opener: Opener,
-        room: Room,
-        clock: Clock,
-    ) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, journal: Journal, opener: Opener, clock: Clock) -> Self {
         Self {
             shared,
             journal: Some(journal),
             opener,
-            room,
             looked: LOOK_AFTER,
             clock,
             pace: Pace::default(),
@@ -175,35 +166,34 @@ impl Writer {
         self.shared.hub.close(Error::Closed);
     }
 
-    /// Whether the disk has room for a group of `bytes` bytes.
-    fn has_room(&mut self, bytes: usize) -> bool {
+    /// Fails when the disk has no room for a group of `bytes` bytes.
+    fn check_room(&mut self, bytes: usize) -> Result<(), Error> {
         let (turns, written, time) = self.looked;
         let now = self.clock.monotonic();
         self.looked = (turns + 1, written.saturating_add(bytes), time);
         let due = turns >= LOOK_AFTER.0
             || self.looked.1 >= LOOK_AFTER.1
             || now.saturating_sub(time) >= LOOK_AFTER.2;
-        if due && (self.room)() < RESERVE {
-            // Looked at again the next time: it may have been freed.
-            self.looked.0 = LOOK_AFTER.0;
-            return false;
-        }
         if due {
+            // Looked at again the next time if it fails: room may have been made.
+            self.looked.0 = LOOK_AFTER.0;
+            self.shared.check_room()?;
             self.looked = (0, 0, now);
         }
-        true
+        Ok(())
     }
 
     fn turn(&mut self, group: Vec<Command>) {
         let bytes = group.iter().map(|command| command.room.num_permits()).sum();
-        if !self.has_room(bytes) {
-            let full = io::Error::from(io::ErrorKind::StorageFull);
-            return answer_all(group, &full.into());
+        if let Err(full) = self.check_room(bytes) {
+            return answer_all(group, &full);
         }
         let goal = self.compaction_goal(&group);
         match guarded(|| self.commit(&group, goal)).flatten() {
             Ok(done) => {
-                self.failed = None;
+                if self.failed.take().is_some() {
+                    self.shared.trouble.lock().take();
+                }
                 self.shared.hub.publish(&done.events);
                 self.shared.set_compacted(done.compacted);
                 for (command, outcome) in group.into_iter().zip(done.outcomes) {
@@ -248,6 +238,7 @@ impl Writer {
         for (_, reply) in self.compactions.drain(..) {
             drop(reply.send(Err(error.clone())));
         }
+        *self.shared.trouble.lock() = Some(error.clone());
         self.failed = Some((error, self.clock.monotonic()));
     }
 

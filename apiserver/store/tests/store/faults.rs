@@ -61,8 +61,11 @@ async fn a_full_disk_refuses_writes_until_there_is_room_and_reads_go_on() {
     }
     let again = put(&store, written).await.expect_err("it is still full");
     assert!(again.is_full_disk(), "{again:?}");
+    let refusal = store.writable().expect_err("it is still full");
+    assert!(refusal.is_full_disk(), "{refusal:?}");
 
     disk.set_room(usize::MAX);
+    assert!(store.writable().is_ok(), "there is room");
     let revision = put_patiently(&store, written).await;
     let events = all_events(&store).await;
     assert_eq!(events.last().unwrap().revision, revision);
@@ -73,6 +76,20 @@ async fn a_full_disk_refuses_writes_until_there_is_room_and_reads_go_on() {
     drop(store);
     let store = open(&disk, &clock);
     assert_eq!(store.current_revision(), revision);
+}
+
+#[tokio::test]
+async fn a_store_says_why_it_takes_no_writes_until_one_succeeds_again() {
+    let (disk, clock) = (Disk::new(Clock::fake(1)), Clock::fake(2));
+    let store = open(&disk, &clock);
+    assert!(store.writable().is_ok());
+    disk.fail_after(0);
+    put(&store, 1).await.expect_err("the write fails");
+    let Err(Error::Storage { .. }) = store.writable() else {
+        panic!("it says nothing of the failure");
+    };
+    put_patiently(&store, 2).await;
+    assert!(store.writable().is_ok());
 }
 
 #[tokio::test]
