@@ -12,8 +12,11 @@ use tokio::sync::Semaphore;
 
 use crate::cluster::Cluster;
 
-/// Connections of the host at once; more wait to be accepted.
+/// Connections of the host at once; more wait to be accepted, and those that are open go on. None stays open without
+/// requests for long, so whoever waits gets in.
 const CONNECTIONS: usize = 10_000;
+/// Connections of guests at once; more are closed.
+const GUEST_CONNECTIONS: usize = 2_000;
 
 /// Serves the host's listener until the API server stops, which is after the cluster's parts.
 pub(super) fn host(cluster: &Cluster, listener: TcpListener, tls: Arc<ServerConfig>) {
@@ -62,11 +65,17 @@ pub(super) fn fabric(
 ) {
     let api = cluster.api().clone();
     let runtime = tokio::runtime::Handle::current();
+    let permits = Arc::new(Semaphore::new(GUEST_CONNECTIONS));
     fabric.set_handler(
         address,
         Arc::new(move |stream| {
+            let Ok(permit) = permits.clone().try_acquire_owned() else {
+                tracing::debug!("too many connections of guests to the API");
+                return;
+            };
             let (api, tls) = (api.clone(), tls.clone());
             runtime.spawn(async move {
+                let _permit = permit;
                 if let Err(error) = api.serve(stream, Some(tls)).await {
                     tracing::debug!(target: "coracle::access", %error, "guest connection ended");
                 }

@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::body::{self, Body};
 use crate::cache::Entry;
 use crate::call::Call;
+use crate::held::{self, Cut, Place};
 use crate::negotiate::{self, Format, Output, Shape};
 use crate::status::{ApiError, Result};
 use crate::table;
@@ -32,7 +33,15 @@ pub(crate) struct Answer {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// What went wrong, while it is still to be written in the format that the client accepts.
     pub failure: Option<ApiError>,
+    /// The place among the requests at work, until the answer is sent.
+    pub place: Option<Place>,
+    /// Whether the client may take as long as it likes to read: a log, a tunnel.
+    pub unhurried: bool,
 }
+
+/// In the extensions of an answer that its client may read as slowly as it likes.
+#[derive(Clone, Copy)]
+pub(crate) struct Unhurried;
 
 /// The body of an [`Answer`].
 pub(crate) enum Payload {
@@ -87,6 +96,8 @@ impl Answer {
             warnings: Vec::new(),
             headers: Vec::new(),
             failure: None,
+            place: None,
+            unhurried: false,
         }
     }
 
@@ -240,8 +251,15 @@ impl Answer {
     }
 
     /// The response; large blocks are compressed for clients that accept it.
-    pub(crate) async fn into_response(self, accept_encoding: Option<&str>) -> Response<Body> {
+    pub(crate) async fn into_response(
+        self,
+        accept_encoding: Option<&str>,
+        cut: Option<Cut>,
+    ) -> Response<Body> {
         let mut response = Response::new(body::empty());
+        if self.unhurried {
+            response.extensions_mut().insert(Unhurried);
+        }
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
@@ -276,7 +294,7 @@ impl Answer {
                         .headers_mut()
                         .insert(VARY, HeaderValue::from_static("Accept-Encoding"));
                 }
-                *response.body_mut() = body::full(bytes);
+                *response.body_mut() = held::held(bytes, self.place, cut);
             }
         }
         response
@@ -478,9 +496,9 @@ mod tests {
     #[tokio::test]
     async fn large_answers_are_compressed_when_accepted() {
         let large = || Answer::bytes(StatusCode::OK, negotiate::JSON, vec![b'x'; 300_000]);
-        let response = large().into_response(Some("gzip")).await;
+        let response = large().into_response(Some("gzip"), None).await;
         assert_eq!(response.headers()[CONTENT_ENCODING], "gzip");
-        let response = large().into_response(None).await;
+        let response = large().into_response(None, None).await;
         assert!(!response.headers().contains_key(CONTENT_ENCODING));
     }
 }

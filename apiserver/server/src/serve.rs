@@ -1,25 +1,38 @@
 //! TLS and HTTP on any byte stream: a host socket, or a guest's connection through the Fabric.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 
+use crate::answer::Unhurried;
 use crate::audit::{AUDIT_ID, AuditId};
 use crate::authn::{Identity, PeerIdentity, identity_from_certificate};
+use crate::connection::{ActiveBody, Activity, HEAD_TIMEOUT, Transport};
+use crate::held::Cut;
 use crate::service::ApiServer;
 
-/// How long a TLS handshake or the head of a request may take.
+/// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often an HTTP/2 client is asked whether it is there.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// Most HTTP/2 streams of one connection at once.
 const MAX_STREAMS: u32 = 250;
-/// Most bytes of the head of a request.
-const MAX_HEADER_BYTES: u32 = 256 * 1024;
+/// Most bytes of the head of a request; in HTTP/1.1 also of what is buffered of its body.
+const MAX_HEADER_BYTES: usize = 256 * 1024;
+/// Most fields of the head of an HTTP/1.1 request.
+const MAX_HEADERS: usize = 100;
+/// Most bytes that one HTTP/2 stream has waiting for its client.
+const MAX_SEND_BUFFER: usize = 64 * 1024;
+/// Most HTTP/2 streams that a client took back and that are still to be looked at: past it, it is sent away.
+const MAX_RESET_STREAMS: usize = 20;
 
 /// Why a connection ended early.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +43,12 @@ pub enum ServeError {
     /// The handshake failed.
     #[error("the TLS handshake failed")]
     Handshake(#[source] std::io::Error),
+    /// No request came in time.
+    #[error("the client said nothing that is HTTP in time")]
+    Silent,
+    /// The client left unread what it had asked for.
+    #[error("the client does not read what it asked for")]
+    Unread,
     /// HTTP failed: mostly that the client went away.
     #[error("the connection failed: {0}")]
     Connection(String),
@@ -65,9 +84,16 @@ impl ApiServer {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let server = self.clone();
+        let Some((stream, is_http2)) = Transport::detect(stream).await else {
+            return Err(ServeError::Silent);
+        };
+        let (server, patience) = (self.clone(), stream.patience());
+        let (activity, cut) = (Arc::<Activity>::default(), CancellationToken::new());
+        let (own_activity, own_cut) = (Arc::clone(&activity), cut.clone());
         let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
-            let server = server.clone();
+            let (server, patience) = (server.clone(), Arc::clone(&patience));
+            let active = own_activity.begin();
+            request.extensions_mut().insert(Cut(own_cut.clone()));
             // An identity in the extensions is for callers in this process; the network brings none.
             request.extensions_mut().remove::<Identity>();
             if let Some(peer) = &peer {
@@ -83,29 +109,59 @@ impl ApiServer {
                 }
                 let mut response = server.handle(request).await;
                 response.headers_mut().insert(AUDIT_ID, header);
+                if response.extensions_mut().remove::<Unhurried>().is_some() {
+                    patience.store(true, Ordering::Relaxed);
+                }
+                let response = response.map(|body| ActiveBody::new(body, active));
                 Ok::<_, std::convert::Infallible>(response)
             }
         });
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HANDSHAKE_TIMEOUT);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(MAX_STREAMS)
-            .max_header_list_size(MAX_HEADER_BYTES)
-            .keep_alive_interval(Some(Duration::from_secs(30)));
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-        let mut connection = std::pin::pin!(connection);
-        let stopped = self.stopped();
-        let result = tokio::select! {
-            result = connection.as_mut() => result,
-            () = stopped.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+        let (io, stopped) = (TokioIo::new(stream), self.stopped());
+        let ends = async {
+            tokio::select! {
+                () = stopped.cancelled() => {}
+                () = activity.idle() => {}
             }
+        };
+        let served = async {
+            if is_http2 {
+                let mut builder = http2::Builder::new(TokioExecutor::new());
+                builder
+                    .timer(TokioTimer::new())
+                    .max_concurrent_streams(MAX_STREAMS)
+                    .max_header_list_size(MAX_HEADER_BYTES as u32)
+                    .max_send_buf_size(MAX_SEND_BUFFER)
+                    .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
+                    .keep_alive_interval(Some(KEEP_ALIVE));
+                let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+                tokio::select! {
+                    result = connection.as_mut() => result,
+                    () = ends => {
+                        connection.as_mut().graceful_shutdown();
+                        connection.await
+                    }
+                }
+            } else {
+                let mut builder = http1::Builder::new();
+                builder
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEAD_TIMEOUT)
+                    .max_headers(MAX_HEADERS)
+                    .max_buf_size(MAX_HEADER_BYTES);
+                let connection = builder.serve_connection(io, service).with_upgrades();
+                let mut connection = std::pin::pin!(connection);
+                tokio::select! {
+                    result = connection.as_mut() => result,
+                    () = ends => {
+                        connection.as_mut().graceful_shutdown();
+                        connection.await
+                    }
+                }
+            }
+        };
+        let result = tokio::select! {
+            result = served => result,
+            () = cut.cancelled() => return Err(ServeError::Unread),
         };
         result.map_err(|error| ServeError::Connection(error.to_string()))
     }

@@ -24,7 +24,7 @@ use http::header::ACCEPT_ENCODING;
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{
@@ -44,6 +44,7 @@ use crate::call::Call;
 use crate::detached::Detached;
 use crate::dialer::{ClusterDialer, NoCluster, NoNodes, NodeDialer};
 use crate::health::{Check, Health};
+use crate::held::{Cut, Place};
 use crate::metrics::Metrics;
 use crate::negotiate::{self, Output, Shape};
 use crate::request_info::RequestInfo;
@@ -200,6 +201,7 @@ impl ApiServer {
         B::Error: Into<BoxError>,
     {
         let (mut parts, body) = request.into_parts();
+        let cut = parts.extensions.remove::<Cut>();
         let started = self.server.clock.monotonic();
         let info = RequestInfo::parse(&parts.method, &parts.uri);
         let (verb, resource) = (
@@ -247,7 +249,7 @@ impl ApiServer {
             .metrics
             .request(verb, label, answer.status.as_u16(), took);
         tracing::debug!(target: "coracle::access", verb, resource, status = answer.status.as_u16(), ?took);
-        answer.into_response(accept.as_deref()).await
+        answer.into_response(accept.as_deref(), cut).await
     }
 
     /// Begins to record the request, if there is an audit.
@@ -283,14 +285,19 @@ impl ApiServer {
         let place = Arc::clone(places).try_acquire_owned();
         let place = place.map_err(|_| ApiError::too_many_requests(1))?;
         if long {
+            let unhurried = info.verb != "watch";
             let mut answer = self.answer(parts, info, body, None).await?;
             answer.hold(place);
+            answer.unhurried = unhurried;
             return Ok(answer);
         }
         let limit = limits::deadline(&info)?;
-        let answer = self.answer(parts, info, body, Some(place));
+        let place = Arc::new(place);
+        let answer = self.answer(parts, info, body, Some(Arc::clone(&place)));
         let answer = tokio::time::timeout(limit, answer).await;
-        answer.unwrap_or_else(|_| Err(ApiError::timed_out()))
+        let mut answer = answer.unwrap_or_else(|_| Err(ApiError::timed_out()))?;
+        answer.place = Some(place);
+        Ok(answer)
     }
 
     async fn answer<B>(
@@ -298,7 +305,7 @@ impl ApiServer {
         mut parts: Parts,
         info: RequestInfo,
         body: &mut Option<Pin<Box<B>>>,
-        place: Option<OwnedSemaphorePermit>,
+        place: Option<Place>,
     ) -> Result<Answer>
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
@@ -387,7 +394,7 @@ impl ApiServer {
         &self,
         call: Call,
         body: &mut Option<Pin<Box<B>>>,
-        place: Option<OwnedSemaphorePermit>,
+        place: Option<Place>,
     ) -> Result<Answer>
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
