@@ -144,9 +144,15 @@ pub struct UpArgs {
     #[arg(long, value_name = "BITS", default_value_t = 18)]
     pub node_cidr_mask_size: u8,
 
-    /// Addresses of Services
-    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16")]
-    pub service_cidr: ipnet::Ipv4Net,
+    /// Addresses of Services: an IPv4 range, and for Services with both families an IPv6 one after a comma
+    #[arg(
+        long,
+        alias = "service-cluster-ip-range",
+        value_name = "CIDR,…",
+        value_delimiter = ',',
+        default_value = "10.96.0.0/16"
+    )]
+    pub service_cidr: Vec<ipnet::IpNet>,
 
     /// Ports of the host that NodePort Services use
     #[arg(long, value_name = "FIRST-LAST", default_value = "30000-32767", value_parser = port_range)]

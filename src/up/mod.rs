@@ -96,10 +96,15 @@ async fn up(args: UpArgs) -> Result<()> {
 
     let mut server = Config::new(store.clone(), clock.clone());
     server.service_ranges = ServiceRanges {
-        addresses: args
-            .service_cidr
+        addresses: network
+            .service_range
             .to_string()
             .parse()
+            .context("--service-cidr")?,
+        secondary: network
+            .service_range_v6
+            .map(|range| range.to_string().parse())
+            .transpose()
             .context("--service-cidr")?,
         node_ports: args.service_node_port_range.0..=args.service_node_port_range.1,
     };

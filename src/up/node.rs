@@ -13,7 +13,7 @@ use coracle_network::{Fabric, FabricConfig, NetError};
 use coracle_sandbox::{SandboxConfig, WasmRuntime};
 use coracle_server::{ClusterDialer, Connection, DialError};
 use coracle_services::{Services, ServicesConfig};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tokio::sync::broadcast;
 
 use super::image_folders;
@@ -38,6 +38,8 @@ pub(super) struct Network {
     pub(super) pod_range: Ipv4Net,
     /// Services.
     pub(super) service_range: Ipv4Net,
+    /// Addresses of Services with both families; the API hands them out, and no guest reaches them.
+    pub(super) service_range_v6: Option<Ipv6Net>,
     /// This node inside the pod network.
     pub(super) node_address: Ipv4Addr,
     /// The Service `kubernetes`: the first of the Services' addresses.
@@ -49,7 +51,17 @@ pub(super) struct Network {
 impl Network {
     /// Checks the flags against each other.
     pub(super) fn of(args: &UpArgs) -> Result<Self> {
-        let (cluster, services) = (args.cluster_cidr.trunc(), args.service_cidr.trunc());
+        let (services, services_v6) = match *args.service_cidr.as_slice() {
+            [IpNet::V4(services)] => (services, None),
+            [IpNet::V4(services), IpNet::V6(v6)] => (services, Some(v6.trunc())),
+            _ => {
+                bail!("--service-cidr takes an IPv4 range, or one and an IPv6 range after a comma")
+            }
+        };
+        if services_v6.is_some_and(|range| !(64..=124).contains(&range.prefix_len())) {
+            bail!("the IPv6 range of --service-cidr needs a prefix of 64 to 124 bits");
+        }
+        let (cluster, services) = (args.cluster_cidr.trunc(), services.trunc());
         let Some(pod_range) = cluster
             .subnets(args.node_cidr_mask_size)
             .ok()
@@ -77,6 +89,7 @@ impl Network {
             cluster_range: cluster,
             pod_range,
             service_range: services,
+            service_range_v6: services_v6,
             node_address: Ipam::node_address(pod_range),
             kubernetes: service(1),
             dns: service(10),
@@ -282,5 +295,7 @@ mod tests {
         assert!(error(&["--node-cidr-mask-size", "8"]).contains("between 12 and 32"));
         assert!(error(&["--service-cidr", "10.240.0.0/16"]).contains("overlap"));
         assert!(error(&["--service-cidr", "10.96.0.0/30"]).contains("at least 16"));
+        assert!(error(&["--service-cidr", "fd00::/112"]).contains("an IPv4 range"));
+        assert!(error(&["--service-cidr", "10.96.0.0/16,fd00::/32"]).contains("64 to 124"));
     }
 }

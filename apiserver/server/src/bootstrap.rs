@@ -106,13 +106,15 @@ impl ApiServer {
     /// Makes the ServiceCIDR `kubernetes`, which shows the cluster's own range.
     pub async fn bootstrap_service_range(&self) -> Result<(), BootstrapError> {
         let path = "/apis/networking.k8s.io/v1/servicecidrs";
-        let range = self.server.allocators.own_range().to_string();
+        let ranges = self.server.allocators.own_ranges().iter();
+        let ranges: Vec<String> = ranges.map(ToString::to_string).collect();
         let object = json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
-            "spec": {"cidrs": [range]},
+            "spec": {"cidrs": ranges},
         });
         self.ensure(path, "kubernetes", object.clone(), false)
             .await?;
+        self.widen_service_range(&object).await?;
         let condition = json!({
             "type": "Ready", "status": "True", "reason": "", "message": "Kubernetes default Service CIDR is ready",
             "lastTransitionTime": crate::metadata::time_stamp(self.server.clock()),
@@ -129,6 +131,29 @@ impl ApiServer {
             Ok(())
         } else {
             Err(BootstrapError { what: own, message })
+        }
+    }
+
+    /// A cluster that has got a second family has it in the object too; other differences are the user's to solve, as
+    /// upstream has it.
+    async fn widen_service_range(&self, wanted: &Value) -> Result<(), BootstrapError> {
+        let what = "/apis/networking.k8s.io/v1/servicecidrs/kubernetes".to_owned();
+        let (_, text) = self.send(Method::GET, &what, &Value::Null).await;
+        let mut range: Value = serde_json::from_str(&text).unwrap_or_default();
+        let (had, wants) = (&range["spec"]["cidrs"], &wanted["spec"]["cidrs"]);
+        let count = |cidrs: &Value| cidrs.as_array().map_or(0, Vec::len);
+        if (count(had), count(wants)) != (1, 2) || had[0] != wants[0] {
+            if had != wants {
+                tracing::warn!(%had, %wants, "the ServiceCIDR kubernetes is not what the server was started with");
+            }
+            return Ok(());
+        }
+        range["spec"]["cidrs"] = wants.clone();
+        let (status, message) = self.send(Method::PUT, &what, &range).await;
+        if status.is_success() {
+            Ok(())
+        } else {
+            Err(BootstrapError { what, message })
         }
     }
 

@@ -10,7 +10,7 @@
 //! controller `ipallocator` while the server runs on.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use coracle_api::apply::FieldManager;
@@ -18,6 +18,7 @@ use coracle_api::validation::address::parse_cidr;
 use coracle_api::{FieldErrors, Object, Resource};
 use serde_json::json;
 
+use super::families::Family;
 use super::range::AddressRange;
 use crate::metadata;
 use crate::server::Server;
@@ -27,7 +28,7 @@ use crate::storage::WriteError;
 /// Who made a claim, in its labels.
 const MANAGED_BY: (&str, &str) = ("ipaddress.kubernetes.io/managed-by", "ipallocator.k8s.io");
 /// The family of the address, in its labels.
-const FAMILY: (&str, &str) = ("ipaddress.kubernetes.io/ip-family", "IPv4");
+const FAMILY: &str = "ipaddress.kubernetes.io/ip-family";
 
 /// The ServiceCIDR of the cluster's own range.
 const DEFAULT_RANGE: &str = "kubernetes";
@@ -47,10 +48,10 @@ pub(super) enum Refusal {
 pub(super) async fn claim(
     server: &Server,
     own: &AddressRange,
-    asked: Option<Ipv4Addr>,
+    asked: Option<IpAddr>,
     service: &Object,
     dry_run: bool,
-) -> Result<Result<Ipv4Addr, Refusal>> {
+) -> Result<Result<IpAddr, Refusal>> {
     let ranges = ranges(server, own);
     if let Some(address) = asked {
         if !ranges.iter().any(|range| range.contains(address)) {
@@ -81,7 +82,7 @@ pub(super) async fn claim(
 }
 
 /// Gives back the address that a Service held.
-pub(super) async fn release(server: &Server, address: Ipv4Addr, service: &Object) {
+pub(super) async fn release(server: &Server, address: IpAddr, service: &Object) {
     let (name, Ok(resource)) = (address.to_string(), resource(server)) else {
         return;
     };
@@ -110,10 +111,10 @@ pub(super) async fn repair(server: &Server, services: &[Object]) {
         return;
     };
     let mut holders: HashMap<String, &Object> = HashMap::new();
-    for service in services {
-        let Some(address) = address_of(service) else {
-            continue;
-        };
+    let held = services
+        .iter()
+        .flat_map(|service| addresses_of(service).map(move |address| (service, address)));
+    for (service, address) in held {
         let held = cache.get(&address.to_string());
         let disputed = match held {
             Some(claim) => !is_claim_of(&claim.object(), service),
@@ -146,12 +147,20 @@ pub(super) async fn repair(server: &Server, services: &[Object]) {
     }
 }
 
-/// The ClusterIP of a Service that has one.
-pub(super) fn address_of(service: &Object) -> Option<Ipv4Addr> {
-    service.at("spec.clusterIP").str().parse().ok()
+/// The addresses that a Service has of its own: none, one, or one of each family.
+pub(super) fn addresses_of(service: &Object) -> impl Iterator<Item = IpAddr> {
+    let listed = service.at("spec.clusterIPs");
+    let mut found: Vec<IpAddr> = listed
+        .items()
+        .filter_map(|ip| ip.str().parse().ok())
+        .collect();
+    if found.is_empty() {
+        found.extend(service.at("spec.clusterIP").str().parse::<IpAddr>());
+    }
+    found.into_iter()
 }
 
-/// The ranges that offer addresses: those of ServiceCIDR objects that are ready and stay. Until the object `kubernetes`
+/// The ranges that offer addresses of the family of `own`: those of ServiceCIDR objects that are ready and stay. Until the object `kubernetes`
 /// is made, the cluster's own range counts without.
 fn ranges(server: &Server, own: &AddressRange) -> Vec<AddressRange> {
     let objects = server
@@ -166,8 +175,9 @@ fn ranges(server: &Server, own: &AddressRange) -> Vec<AddressRange> {
     }
     for range in objects.iter().map(|entry| entry.object()).filter(is_ready) {
         for cidr in range.at("spec.cidrs").items() {
-            if let Some((IpAddr::V4(base), bits)) = parse_cidr(cidr.str())
+            if let Some((base, bits)) = parse_cidr(cidr.str())
                 && let Some(range) = AddressRange::of(base, bits)
+                && range.family() == own.family()
                 && !ranges.contains(&range)
             {
                 ranges.push(range);
@@ -198,7 +208,7 @@ fn resource(server: &Server) -> Result<&'static Resource> {
 /// What is wrong with a claim of any address by this Service, in upstream's words: it would not say whose it is.
 pub(super) fn objection(server: &Server, own: &AddressRange, service: &Object) -> Option<ApiError> {
     let resource = resource(server).ok()?;
-    let asked = address_of(service);
+    let asked = addresses_of(service).next();
     let address = asked.or_else(|| own.candidates(server.clock()).next())?;
     let mut errors = FieldErrors::default();
     let claim = claim_of(resource, address, service);
@@ -206,10 +216,10 @@ pub(super) fn objection(server: &Server, own: &AddressRange, service: &Object) -
     (!errors.is_empty()).then(|| ApiError::invalid(resource, claim.name(), &errors))
 }
 
-fn claim_of(resource: &Resource, address: Ipv4Addr, service: &Object) -> Object {
+fn claim_of(resource: &Resource, address: IpAddr, service: &Object) -> Object {
     let claim = json!({
         "kind": resource.kind, "apiVersion": resource.api_version(),
-        "metadata": {"name": address.to_string(), "labels": {FAMILY.0: FAMILY.1, MANAGED_BY.0: MANAGED_BY.1}},
+        "metadata": {"name": address.to_string(), "labels": {FAMILY: Family::of(address).name(), MANAGED_BY.0: MANAGED_BY.1}},
         "spec": {"parentRef": {
             "resource": "services", "namespace": service.namespace(), "name": service.name(),
         }},
@@ -218,7 +228,7 @@ fn claim_of(resource: &Resource, address: Ipv4Addr, service: &Object) -> Object 
 }
 
 /// Creates the claim; `false` when there is one already.
-async fn create(server: &Server, address: Ipv4Addr, service: &Object) -> Result<bool> {
+async fn create(server: &Server, address: IpAddr, service: &Object) -> Result<bool> {
     let resource = resource(server)?;
     let mut claim = claim_of(resource, address, service);
     let now = metadata::seconds(server.clock().now());

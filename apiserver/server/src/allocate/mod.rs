@@ -5,11 +5,12 @@
 //! write leaks nothing.
 
 mod addresses;
+mod families;
 mod node_ports;
 mod range;
 pub(crate) mod repair;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use coracle_clock::Clock;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use families::Family;
 use node_ports::{NodePorts, PortRefusal};
 pub use range::{AddressRange, RangeError};
 
@@ -28,8 +30,10 @@ use crate::status::{ApiError, Result};
 /// The ranges that Services draw from.
 #[derive(Clone, Debug)]
 pub struct ServiceRanges {
-    /// ClusterIPs.
+    /// ClusterIPs of the default family.
     pub addresses: AddressRange,
+    /// ClusterIPs of the other family, on a cluster with both.
+    pub secondary: Option<AddressRange>,
     /// Node ports.
     pub node_ports: RangeInclusive<u16>,
 }
@@ -39,6 +43,7 @@ impl Default for ServiceRanges {
         let addresses = "10.96.0.0/16".parse().expect("a legal range");
         Self {
             addresses,
+            secondary: None,
             node_ports: 30_000..=32_767,
         }
     }
@@ -46,12 +51,12 @@ impl Default for ServiceRanges {
 
 impl ServiceRanges {
     /// The address of the API server: the first of the range.
-    pub fn api_server(&self) -> Ipv4Addr {
+    pub fn api_server(&self) -> IpAddr {
         self.addresses.at(1)
     }
 
     /// The address of DNS: the tenth of the range.
-    pub fn dns(&self) -> Ipv4Addr {
+    pub fn dns(&self) -> IpAddr {
         self.addresses.at(10)
     }
 }
@@ -59,7 +64,8 @@ impl ServiceRanges {
 /// Everything that is handed out.
 pub struct Allocators {
     clock: Clock,
-    addresses: AddressRange,
+    /// One, or one of each family; the default one first.
+    addresses: Vec<AddressRange>,
     ports: Arc<Mutex<NodePorts>>,
 }
 
@@ -79,7 +85,7 @@ pub(crate) struct Reservation {
 /// What one Service holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Holdings {
-    address: Option<Ipv4Addr>,
+    addresses: Vec<IpAddr>,
     ports: Vec<u16>,
 }
 
@@ -90,7 +96,7 @@ impl Reservation {
         let Some(ports) = &self.ports else { return };
         let freed = self.old.without(&self.new);
         ports.lock().release_all(&freed.ports);
-        if let Some(address) = freed.address {
+        for address in freed.addresses {
             addresses::release(server, address, &self.service).await;
         }
     }
@@ -101,7 +107,7 @@ impl Reservation {
         let Some(ports) = &self.ports else { return };
         let freed = self.new.without(&self.old);
         ports.lock().release_all(&freed.ports);
-        if let Some(address) = freed.address {
+        for address in freed.addresses {
             addresses::release(server, address, &self.service).await;
         }
     }
@@ -119,12 +125,12 @@ impl Drop for Reservation {
 
 impl Holdings {
     fn of(service: &Object) -> Self {
-        let address = addresses::address_of(service);
+        let addresses = addresses::addresses_of(service).collect();
         let mut ports: Vec<u16> = node_ports(service).collect();
         ports.extend(health_check_port(service));
         ports.sort_unstable();
         ports.dedup();
-        Self { address, ports }
+        Self { addresses, ports }
     }
 
     fn without(&self, other: &Self) -> Self {
@@ -135,9 +141,12 @@ impl Holdings {
             .filter(|port| !other.ports.contains(port))
             .collect();
         Self {
-            address: self
-                .address
-                .filter(|address| other.address != Some(*address)),
+            addresses: self
+                .addresses
+                .iter()
+                .copied()
+                .filter(|address| !other.addresses.contains(address))
+                .collect(),
             ports,
         }
     }
@@ -148,14 +157,22 @@ impl Allocators {
     pub fn new(ranges: &ServiceRanges, clock: Clock) -> Self {
         Self {
             clock,
-            addresses: ranges.addresses.clone(),
+            addresses: [Some(&ranges.addresses), ranges.secondary.as_ref()]
+                .into_iter()
+                .flatten()
+                .cloned()
+                .collect(),
             ports: Arc::new(Mutex::new(NodePorts::new(ranges.node_ports.clone()))),
         }
     }
 
-    /// The range that the cluster was configured with.
-    pub(crate) fn own_range(&self) -> &AddressRange {
+    /// The ranges that the cluster was configured with, the default family's first.
+    pub(crate) fn own_ranges(&self) -> &[AddressRange] {
         &self.addresses
+    }
+
+    fn families(&self) -> Vec<Family> {
+        self.addresses.iter().map(AddressRange::family).collect()
     }
 
     /// Takes over what the stored Services hold.
@@ -216,26 +233,42 @@ impl Allocators {
         }
     }
 
-    /// Refuses a new Service for which no address could be claimed; upstream claims before all else.
-    pub(crate) fn check_create(
+    /// Settles the families of a Service, and refuses one for which no address could be claimed; upstream looks at
+    /// that before all else.
+    pub(crate) fn settle_families(
         &self,
         server: &Server,
         resource: &Resource,
-        new: &Object,
+        new: &mut Object,
+        old: Option<&Object>,
         dry_run: bool,
     ) -> Result<()> {
-        let asked = new.at("spec.clusterIP").str();
-        let claims = is_service(resource) && needs_address(new) && !dry_run;
-        let legible = asked.is_empty() || asked.parse::<Ipv4Addr>().is_ok();
+        if !is_service(resource) || !needs_address(new) {
+            return Ok(());
+        }
+        if old.is_some_and(needs_health_check) && !needs_health_check(new) {
+            new.remove("spec.healthCheckNodePort");
+        }
         let mut errors = FieldErrors::default();
-        if claims && legible {
-            check_families(new, &mut errors);
+        families::settle(new, old, &self.families(), &mut errors);
+        if errors.is_empty() && old.is_none() && !dry_run {
+            self.check_name(server, new, &mut errors);
         }
-        if !(claims && legible && errors.is_empty()) {
-            return Ok(());
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(ApiError::invalid(resource, new.name(), &errors))
         }
-        let Some(objection) = addresses::objection(server, &self.addresses, new) else {
-            return Ok(());
+    }
+
+    /// A claim names its Service: one with an illegal name gets none.
+    fn check_name(&self, server: &Server, new: &Object, errors: &mut FieldErrors) {
+        let asked = new.at("spec.clusterIP").str();
+        if asked == "None" {
+            return;
+        }
+        let Some(objection) = addresses::objection(server, &self.addresses[0], new) else {
+            return;
         };
         let why = match asked {
             "" => format!("failed to allocate IP: {objection}"),
@@ -243,27 +276,6 @@ impl Allocators {
         };
         let shown = Some(json!([asked]));
         errors.push(ErrorType::Invalid, "spec.clusterIPs", shown, why);
-        Err(ApiError::invalid(resource, new.name(), &errors))
-    }
-
-    /// Refuses an address for a Service whose families the cluster does not have: one without a selector could name
-    /// any while it was headless. Upstream looks at that before all else.
-    pub(crate) fn check_update(
-        &self,
-        resource: &Resource,
-        new: &Object,
-        old: &Object,
-    ) -> Result<()> {
-        let mut errors = FieldErrors::default();
-        let was_free = is_service(resource) && is_headless_without_selector(old);
-        if was_free && needs_address(new) && !is_headless_without_selector(new) {
-            check_families(new, &mut errors);
-        }
-        if errors.is_empty() {
-            Ok(())
-        } else {
-            Err(ApiError::invalid(resource, new.name(), &errors))
-        }
     }
 
     /// Fills in what `new` needs and takes what it asks for.
@@ -303,14 +315,28 @@ impl Allocators {
         };
         let mut errors = FieldErrors::default();
         if needs_address(new) {
-            let address = self.allocate_address(server, new, &before, dry_run, &mut errors);
-            if let Some(address) = address.await? {
-                reservation.new.address = Some(address);
+            let claimed = self.allocate_addresses(
+                server,
+                new,
+                old,
+                dry_run,
+                &mut errors,
+                &mut reservation.new,
+            );
+            if let Err(error) = claimed.await {
+                reservation.undo(server).await;
+                return Err(error);
             }
         }
-        if errors.is_empty() && needs_node_ports(new) {
-            let mut ports = self.ports.lock();
-            self.allocate_ports(&mut ports, new, &before, &mut reservation, &mut errors);
+        if errors.is_empty() {
+            let taken = {
+                let mut ports = self.ports.lock();
+                self.allocate_ports(&mut ports, new, &before, &mut reservation.new, &mut errors)
+            };
+            if let Err(error) = taken {
+                reservation.undo(server).await;
+                return Err(error);
+            }
         }
         if !errors.is_empty() {
             reservation.undo(server).await;
@@ -330,106 +356,100 @@ impl Allocators {
         if is_service(resource) {
             let held = Holdings::of(object);
             self.ports.lock().release_all(&held.ports);
-            if let Some(address) = held.address {
+            for address in held.addresses {
                 addresses::release(server, address, object).await;
             }
         }
     }
 
-    /// Fills in address, families and policy; the answer is the address, if there is one.
-    async fn allocate_address(
+    /// Claims an address of each family that the Service has none of, and fills them in.
+    async fn allocate_addresses(
         &self,
         server: &Server,
         new: &mut Object,
-        before: &Holdings,
+        old: Option<&Object>,
         dry_run: bool,
         errors: &mut FieldErrors,
-    ) -> Result<Option<Ipv4Addr>> {
-        let headless = new.at("spec.clusterIP").str() == "None";
-        let without_selector = is_headless_without_selector(new);
-        let (families, policy) = if without_selector {
-            (json!(["IPv4", "IPv6"]), "RequireDualStack")
-        } else {
-            (json!(["IPv4"]), "SingleStack")
-        };
-        new.set_default("spec.ipFamilies", families);
-        new.set_default("spec.ipFamilyPolicy", policy);
-        // Whoever names the endpoints of a headless Service himself may name addresses of any family.
-        if !without_selector {
-            check_families(new, errors);
-        }
-        if headless {
+        taken: &mut Holdings,
+    ) -> Result<()> {
+        if new.at("spec.clusterIP").str() == "None" {
             new.set_default("spec.clusterIPs", json!(["None"]));
-            return Ok(None);
+            return Ok(());
         }
-        if !errors.is_empty() {
-            return Ok(None);
+        if old.is_some_and(|old| families::keeps_preference(new, old)) {
+            return Ok(());
         }
-        let text = new.at("spec.clusterIP").str().to_owned();
-        let asked = match text.as_str() {
-            "" => None,
-            text => match text.parse::<Ipv4Addr>() {
-                Ok(address) => Some(address),
-                Err(_) => return Ok(None),
-            },
+        let list = |path: &str| -> Vec<String> {
+            new.at(path)
+                .items()
+                .map(|item| item.str().to_owned())
+                .collect()
         };
-        let claimed = match asked {
-            Some(address) if before.address == Some(address) => Ok(address),
-            asked => addresses::claim(server, &self.addresses, asked, new, dry_run).await?,
-        };
-        let address = match claimed {
-            Ok(address) => address,
-            Err(refusal) => {
-                let why = match (asked, refusal) {
-                    (Some(address), refusal) => {
-                        format!("failed to allocate IP {address}: {refusal}")
-                    }
-                    (None, refusal) => format!("failed to allocate a serviceIP: {refusal}"),
-                };
-                let shown = Some(json!([text]));
-                errors.push(ErrorType::Invalid, "spec.clusterIPs", shown, why);
-                return Ok(None);
+        let families = list("spec.ipFamilies");
+        let mut addresses = list("spec.clusterIPs");
+        addresses.resize(families.len(), String::new());
+        for (index, family) in families.iter().enumerate() {
+            let range = self
+                .addresses
+                .iter()
+                .find(|range| range.family().name() == family);
+            let Some(own) = range else {
+                continue;
+            };
+            let asked: Option<IpAddr> = addresses[index].parse().ok();
+            if asked.is_some_and(|address| taken.addresses.contains(&address)) {
+                continue;
             }
-        };
-        new.set("spec.clusterIP", address.to_string());
-        new.set("spec.clusterIPs", json!([address.to_string()]));
-        Ok(Some(address))
+            let claimed = addresses::claim(server, own, asked, new, dry_run).await?;
+            match (asked, claimed) {
+                (_, Ok(address)) => {
+                    addresses[index] = address.to_string();
+                    taken.addresses.push(address);
+                }
+                (Some(asked), Err(refusal)) => {
+                    let why = format!("failed to allocate IP {asked}: {refusal}");
+                    let shown = Some(json!(addresses));
+                    errors.push(ErrorType::Invalid, "spec.clusterIPs", shown, why);
+                    return Ok(());
+                }
+                (None, Err(refusal)) => {
+                    let why = format!("failed to allocate a serviceIP: {refusal}");
+                    return Err(ApiError::internal(why));
+                }
+            }
+        }
+        new.set(
+            "spec.clusterIP",
+            addresses.first().cloned().unwrap_or_default(),
+        );
+        new.set("spec.clusterIPs", json!(addresses));
+        Ok(())
     }
 
+    /// Takes the ports of the host that the Service asks for, or any.
     fn allocate_ports(
         &self,
         taken: &mut NodePorts,
         new: &mut Object,
         before: &Holdings,
-        reservation: &mut Reservation,
+        holdings: &mut Holdings,
         errors: &mut FieldErrors,
-    ) {
-        let Some(ports) = new.get_mut("spec.ports").and_then(Value::as_array_mut) else {
-            return;
+    ) -> Result<()> {
+        let ports = match needs_node_ports(new) {
+            true => new.get_mut("spec.ports").and_then(Value::as_array_mut),
+            false => None,
         };
         // One number may serve several protocols of one Service.
         let mut mine: Vec<(u16, String)> = Vec::new();
-        for (index, port) in ports.iter_mut().enumerate() {
-            let protocol = port
-                .get("protocol")
-                .and_then(Value::as_str)
-                .unwrap_or("TCP")
-                .to_owned();
+        for (index, port) in ports.into_iter().flatten().enumerate() {
+            let protocol = port.get("protocol").and_then(Value::as_str);
+            let protocol = protocol.unwrap_or("TCP").to_owned();
             let asked = port.get("nodePort").and_then(Value::as_i64).unwrap_or(0);
             let number = if asked == 0 {
-                match taken.take_any(&self.clock) {
-                    Some(number) => number,
-                    None => {
-                        let why = "failed to allocate a nodePort: range is full";
-                        errors.push(
-                            ErrorType::Invalid,
-                            &format!("spec.ports[{index}].nodePort"),
-                            Some(json!(0)),
-                            why,
-                        );
-                        return;
-                    }
-                }
+                let any = taken.take_any(&self.clock);
+                any.ok_or_else(|| {
+                    ApiError::internal("failed to allocate a nodePort: range is full")
+                })?
             } else {
                 let number = u16::try_from(asked).unwrap_or(0);
                 let same = |(n, p): &(u16, String)| *n == number && *p == protocol;
@@ -443,21 +463,47 @@ impl Allocators {
                 };
                 if let Err(refusal) = result {
                     let field = format!("spec.ports[{index}].nodePort");
-                    errors.push(
-                        ErrorType::Invalid,
-                        &field,
-                        Some(json!(asked)),
-                        refusal.to_string(),
-                    );
-                    return;
+                    let shown = Some(json!(asked));
+                    errors.push(ErrorType::Invalid, &field, shown, refusal.to_string());
+                    return Ok(());
                 }
                 number
             };
             port["nodePort"] = json!(number);
             mine.push((number, protocol));
-            if !reservation.new.ports.contains(&number) {
-                reservation.new.ports.push(number);
+            if !holdings.ports.contains(&number) {
+                holdings.ports.push(number);
             }
+        }
+        if needs_health_check(new) {
+            let number = self.health_check_port(taken, new, before)?;
+            new.set("spec.healthCheckNodePort", i64::from(number));
+            if !holdings.ports.contains(&number) {
+                holdings.ports.push(number);
+            }
+        }
+        Ok(())
+    }
+
+    /// The port at which a load balancer asks whether a node has endpoints.
+    fn health_check_port(
+        &self,
+        taken: &mut NodePorts,
+        new: &Object,
+        before: &Holdings,
+    ) -> Result<u16> {
+        let internal = |why: String| ApiError::internal(why);
+        match health_check_port(new) {
+            Some(port) if before.ports.contains(&port) => Ok(port),
+            Some(port) => match taken.take(port) {
+                Ok(()) => Ok(port),
+                Err(refusal) => Err(internal(format!(
+                    "failed to allocate requested HealthCheck NodePort {port}: {refusal}"
+                ))),
+            },
+            None => taken.take_any(&self.clock).ok_or_else(|| {
+                internal("failed to allocate a HealthCheck NodePort 0: range is full".to_owned())
+            }),
         }
     }
 
@@ -483,33 +529,8 @@ impl Allocators {
     }
 }
 
-/// The cluster has IPv4 addresses only.
-fn check_families(service: &Object, errors: &mut FieldErrors) {
-    let (policy, families) = (
-        service.at("spec.ipFamilyPolicy"),
-        service.at("spec.ipFamilies"),
-    );
-    if policy.str() == "SingleStack" && families.len() > 1 {
-        let detail = "must be 'RequireDualStack' or 'PreferDualStack' when multiple IP families are specified";
-        return errors.invalid(&policy, detail);
-    }
-    if policy.str() == "RequireDualStack" {
-        errors.invalid(
-            &policy,
-            "this cluster is not configured for dual-stack services",
-        );
-    }
-    for family in families.items().filter(|family| family.str() == "IPv6") {
-        errors.invalid(&family, "not configured on this cluster");
-    }
-}
-
 fn is_service(resource: &Resource) -> bool {
     resource.group.is_empty() && resource.plural == "services"
-}
-
-fn is_headless_without_selector(service: &Object) -> bool {
-    service.at("spec.clusterIP").str() == "None" && service.at("spec.selector").is_empty()
 }
 
 fn needs_address(service: &Object) -> bool {
@@ -539,6 +560,12 @@ fn node_ports(service: &Object) -> impl Iterator<Item = u16> {
         .filter(|number| *number != 0)
         .collect();
     ports.into_iter()
+}
+
+/// Whether a load balancer asks nodes before it sends them anything.
+fn needs_health_check(service: &Object) -> bool {
+    service.at("spec.type").str() == "LoadBalancer"
+        && service.at("spec.externalTrafficPolicy").str() == "Local"
 }
 
 fn health_check_port(service: &Object) -> Option<u16> {

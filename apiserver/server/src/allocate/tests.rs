@@ -7,7 +7,11 @@ fn services() -> &'static Resource {
         .expect("services are served")
 }
 
-fn service(spec: Value) -> Object {
+/// As the kind's strategy prepares it.
+fn service(mut spec: Value) -> Object {
+    if let Some(address) = spec.get("clusterIP").cloned() {
+        spec["clusterIPs"] = json!([address]);
+    }
     Object::from_value(json!({"metadata": {"name": "x"}, "spec": spec})).expect("an object")
 }
 
@@ -27,8 +31,9 @@ impl Cluster {
     }
 
     async fn reserve(&self, object: &mut Object, old: Option<&Object>) -> Result<Reservation> {
-        let server = self.0.server();
-        self.allocators()
+        let (server, allocators) = (self.0.server(), self.allocators());
+        allocators.settle_families(server, services(), object, old, false)?;
+        allocators
             .allocate(server, services(), object, old, false)
             .await
     }
@@ -125,6 +130,8 @@ async fn a_write_that_fails_gives_back_what_it_took() {
     reserved.expect("allocated").undo(server).await;
     let allocators = cluster.allocators();
     let mut tried = wanted();
+    let settled = allocators.settle_families(server, services(), &mut tried, None, true);
+    settled.expect("legal");
     let reserved = allocators.allocate(server, services(), &mut tried, None, true);
     drop(reserved.await.expect("a dry run"));
     assert!(cluster.claims().await.is_empty());

@@ -101,7 +101,7 @@ pub(crate) async fn store(
             .strategy
             .record_request(&mut object, None, &request);
         let allocators = &server.allocators;
-        allocators.check_create(server, resource, &object, options.dry_run)?;
+        allocators.settle_families(server, resource, &mut object, None, options.dry_run)?;
         let mut errors = FieldErrors::default();
         let of_kind = resource.strategy.validates_metadata();
         if of_kind {

@@ -213,7 +213,8 @@ pub(crate) async fn apply(
             .strategy
             .record_request(&mut new, Some(&old), &request);
         if change.part == Part::Main {
-            server.allocators.check_update(resource, &new, &old)?;
+            let allocators = &server.allocators;
+            allocators.settle_families(server, resource, &mut new, Some(&old), options.dry_run)?;
         }
         check(versions, call, change.part, &new, &old)?;
         let allocation = match change.part {

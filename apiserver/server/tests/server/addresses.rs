@@ -155,3 +155,112 @@ async fn the_kubernetes_service_follows_the_servers_port() {
     let endpoints = server.get(endpoints).await.ok();
     assert_eq!(endpoints["subsets"][0]["ports"][0]["port"], 7443);
 }
+
+/// Policy, families and addresses of a Service, which is there.
+fn stack(service: &serde_json::Value) -> (String, usize, Vec<String>) {
+    let spec = &service["spec"];
+    let list = |field: &str| -> Vec<String> {
+        let items = spec[field].as_array().into_iter().flatten();
+        items
+            .filter_map(|item| item.as_str().map(str::to_owned))
+            .collect()
+    };
+    let policy = spec["ipFamilyPolicy"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    (policy, list("ipFamilies").len(), list("clusterIPs"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_gets_a_second_family_and_gives_it_back() {
+    let server = TestServer::start_with(|config| {
+        config.service_ranges.secondary = Some("fd00:96::/112".parse().expect("a range"));
+    })
+    .await;
+    server.api.bootstrap_service_range().await.expect("made");
+    let range = server.get(&format!("{RANGES}/kubernetes")).await.ok();
+    assert_eq!(
+        range["spec"]["cidrs"],
+        json!(["10.96.0.0/16", "fd00:96::/112"])
+    );
+
+    let own = format!("{SERVICES}/s");
+    let made = server.post(SERVICES, service("s", "")).await.ok();
+    let (policy, families, addresses) = stack(&made);
+    assert_eq!(
+        (policy.as_str(), families, addresses.len()),
+        ("SingleStack", 1, 1)
+    );
+    let patch = json!({"spec": {"ipFamilyPolicy": "RequireDualStack"}});
+    let (_, families, both) = stack(&server.merge(&own, patch).await.ok());
+    assert_eq!((families, both.len()), (2, 2));
+    assert_eq!(both[0], addresses[0], "the first stays");
+    assert!(both[1].starts_with("fd00:96::"), "{both:?}");
+    let claim = format!("{ADDRESSES}/{}", both[1]);
+    let held = server.get(&claim).await.ok();
+    let label = &held["metadata"]["labels"]["ipaddress.kubernetes.io/ip-family"];
+    assert_eq!(label, "IPv6");
+
+    let fewer = json!({"spec": {"ipFamilyPolicy": "PreferDualStack", "clusterIPs": addresses}});
+    let (code, _, message) = server.merge(&own, fewer).await.failure();
+    let expected = "must be 'SingleStack' to release the secondary cluster IP";
+    assert!(code == 422 && message.contains(expected), "{message}");
+    let patch = json!({"spec": {"ipFamilyPolicy": "SingleStack"}});
+    let (_, families, left) = stack(&server.merge(&own, patch).await.ok());
+    assert_eq!((families, left), (1, addresses));
+    assert_eq!(server.get(&claim).await.status, 404, "free again");
+
+    let asked = json!({"metadata": {"name": "t"}, "spec": {
+        "ipFamilyPolicy": "PreferDualStack", "clusterIPs": ["fd00:96::7", "10.96.0.7"],
+        "clusterIP": "fd00:96::7", "ports": [{"port": 80}],
+    }});
+    let made = server.post(SERVICES, asked.clone()).await.ok();
+    assert_eq!(made["spec"]["ipFamilies"], json!(["IPv6", "IPv4"]));
+    let mut again = asked;
+    again["metadata"]["name"] = "u".into();
+    again["spec"]["clusterIPs"][0] = "fd00:96::8".into();
+    again["spec"]["clusterIP"] = "fd00:96::8".into();
+    let (code, _, message) = server.post(SERVICES, again).await.failure();
+    let expected = "failed to allocate IP 10.96.0.7: provided IP is already allocated";
+    assert!(code == 422 && message.contains(expected), "{message}");
+    let other = format!("{ADDRESSES}/fd00:96::8");
+    assert_eq!(server.get(&other).await.status, 404, "given back");
+    server.delete(&format!("{SERVICES}/t")).await.ok();
+    for address in ["fd00:96::7", "10.96.0.7"] {
+        let path = format!("{ADDRESSES}/{address}");
+        assert_eq!(server.get(&path).await.status, 404, "{address}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_load_balancer_of_local_traffic_has_a_port_for_its_checks() {
+    let server =
+        TestServer::start_with(|config| config.service_ranges.node_ports = 30_000..=30_003).await;
+    let spec =
+        json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "ports": [{"port": 80}]});
+    let made = server
+        .post(SERVICES, json!({"metadata": {"name": "s"}, "spec": spec}))
+        .await
+        .ok();
+    let check = made["spec"]["healthCheckNodePort"].as_i64().expect("one");
+    let node = made["spec"]["ports"][0]["nodePort"].as_i64().expect("one");
+    assert!((30_000..=30_003).contains(&check) && check != node);
+    let patch = json!({"spec": {"externalTrafficPolicy": "Cluster"}});
+    let changed = server.merge(&format!("{SERVICES}/s"), patch).await.ok();
+    assert!(changed["spec"].get("healthCheckNodePort").is_none());
+    // It is free again: three more fit, and a fifth does not.
+    for name in ["a", "b", "c", "d"] {
+        let spec = json!({"type": "NodePort", "ports": [{"port": 80}]});
+        let made = server
+            .post(SERVICES, json!({"metadata": {"name": name}, "spec": spec}))
+            .await;
+        if name == "d" {
+            let expected = "Internal error occurred: failed to allocate a nodePort: range is full";
+            let failure = (500, "InternalError".to_owned(), expected.to_owned());
+            assert_eq!(made.failure(), failure);
+        } else {
+            made.ok();
+        }
+    }
+}

@@ -168,6 +168,11 @@ impl Strategy for Service {
     }
 }
 
+/// Reports where `clusterIP`, `clusterIPs`, `ipFamilies` and `ipFamilyPolicy` do not agree.
+pub fn validate_cluster_ips(service: &Object, errors: &mut FieldErrors) {
+    validation::cluster_ips(&service.at("spec"), errors);
+}
+
 /// How clients outside reach the Service, by its type.
 fn external_ip(service: &Object) -> String {
     let spec = service.at("spec");

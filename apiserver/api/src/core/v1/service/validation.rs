@@ -179,7 +179,7 @@ fn session_affinity(spec: &At<'_>, errors: &mut FieldErrors) {
 }
 
 /// `clusterIP`, `clusterIPs`, `ipFamilies` and `ipFamilyPolicy` must agree.
-fn cluster_ips(spec: &At<'_>, errors: &mut FieldErrors) {
+pub(super) fn cluster_ips(spec: &At<'_>, errors: &mut FieldErrors) {
     if spec.key("type").str() == "ExternalName" {
         for field in ["ipFamilies", "ipFamilyPolicy"] {
             if !spec.key(field).is_empty() {
