@@ -17,7 +17,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 use bytes::Bytes;
-use coracle_client::{Client, ClientFactory, Context, ObjectKey, component_user};
+use coracle_client::{
+    Client, ClientFactory, Context, ObjectClient, ObjectKey, Precondition, component_user,
+};
 use coracle_clock::Clock;
 use coracle_cri::PodRuntime;
 use coracle_kubelet::{Kubelet, KubeletConfig};
@@ -27,10 +29,11 @@ use futures::StreamExt;
 use http::{Request, Response};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
-use k8s_openapi::api::core::v1::{Endpoints, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Endpoints, Node, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -132,6 +135,10 @@ impl Cluster {
         if let Some(kubelet) = kubelet.clone() {
             parts.spawn(async move { kubelet.run().await });
         }
+        if let Some(kubelet) = &kubelet {
+            let marked = mark_control_plane(&api, context.clone(), kubelet.node().to_owned());
+            parts.spawn(marked);
+        }
         let kept = keep_kubernetes_service(api.clone(), context.clone(), config.kubernetes);
         parts.spawn(kept);
         Ok(Self {
@@ -155,10 +162,7 @@ impl Cluster {
 
     /// A client with the rights of a cluster administrator.
     pub fn admin(&self) -> Client {
-        client(
-            &self.api,
-            Identity::new("kubernetes-admin", [coracle_server::authn::MASTERS]),
-        )
+        administrator(&self.api)
     }
 
     /// Runs a further part of the cluster until it ends by itself at the stop signal.
@@ -198,6 +202,35 @@ async fn start_node(
     let kubelet = Kubelet::start(kubelet, context, runtime).await;
     local.set(kubelet.clone());
     Some(kubelet)
+}
+
+/// Says once that the node of this process is where the control plane runs; a kubelet may not say so of itself.
+fn mark_control_plane(
+    api: &ApiServer,
+    context: Context,
+    node: String,
+) -> impl Future<Output = ()> + use<> {
+    let objects = ObjectClient::new(administrator(api));
+    let (nodes, key) = (context.lister::<Node>(), ObjectKey::cluster(&node));
+    async move {
+        let mark = async {
+            nodes.wait_until(|nodes| nodes.get(&key).is_some()).await;
+            let labels =
+                json!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}});
+            let when = Precondition::default();
+            if let Err(error) = objects.patch::<Node>(&key, &when, labels).await {
+                tracing::warn!(
+                    node,
+                    error = error.message(),
+                    "the node's role was not written"
+                );
+            }
+        };
+        tokio::select! {
+            () = context.stop().cancelled() => {}
+            () = mark => {}
+        }
+    }
 }
 
 async fn make_kubernetes_service(api: &ApiServer, service: KubernetesService) -> Result<()> {
@@ -297,6 +330,11 @@ async fn wait_for_default_account(context: &Context) -> Result<()> {
     tokio::time::timeout(ACCOUNT_LIMIT, there)
         .await
         .context("the ServiceAccount default/default did not appear: the controllers do not work")
+}
+
+fn administrator(api: &ApiServer) -> Client {
+    let masters = [coracle_server::authn::MASTERS];
+    client(api, Identity::new("kubernetes-admin", masters))
 }
 
 /// A client whose requests carry `identity`.

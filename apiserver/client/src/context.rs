@@ -21,7 +21,8 @@ pub type ClientFactory = Arc<dyn Fn(&str) -> Client + Send + Sync>;
 ///
 /// `kube-scheduler` is `system:kube-scheduler`; `kubelet:NODE` is `system:node:NODE` in
 /// `system:nodes`; `services:NODE` is `system:kube-proxy`; `reflector` (all shared reads) is
-/// `system:coracle:reflector`; everything else is a service account of `kube-system`.
+/// `system:kube-controller-manager`, as upstream's shared informers are; `ipallocator-repair-controller`
+/// is `system:apiserver`; everything else is a service account of `kube-system`.
 pub fn component_user(component: &str) -> (String, Vec<String>) {
     let authenticated = "system:authenticated".to_owned();
     match component.split_once(':') {
@@ -33,9 +34,15 @@ pub fn component_user(component: &str) -> (String, Vec<String>) {
         _ if component == "kube-scheduler" => {
             ("system:kube-scheduler".to_owned(), vec![authenticated])
         }
-        _ if component == "reflector" => {
-            ("system:coracle:reflector".to_owned(), vec![authenticated])
-        }
+        // A part of the API server in upstream, which speaks to itself as an administrator.
+        _ if component == "ipallocator-repair-controller" => (
+            "system:apiserver".to_owned(),
+            vec!["system:masters".to_owned(), authenticated],
+        ),
+        _ if component == "reflector" => (
+            "system:kube-controller-manager".to_owned(),
+            vec![authenticated],
+        ),
         _ => (
             format!("system:serviceaccount:kube-system:{component}"),
             vec![

@@ -23,6 +23,8 @@ pub struct ServedResource {
     pub namespaced: bool,
     /// What can be done with it: `list`, `delete`, ….
     pub verbs: Vec<String>,
+    /// Its subresources: `status`, `scale`, ….
+    pub subresources: Vec<String>,
 }
 
 impl ServedResource {
@@ -50,6 +52,9 @@ impl ObjectClient {
                 resource,
                 namespaced: capabilities.scope == Scope::Namespaced,
                 verbs: capabilities.operations,
+                subresources: (capabilities.subresources.into_iter())
+                    .map(|(subresource, _)| subresource.plural)
+                    .collect(),
             })
             .collect();
         served.sort_by(|one, two| {

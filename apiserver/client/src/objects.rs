@@ -131,6 +131,48 @@ impl ObjectClient {
         .await
     }
 
+    /// Replaces the object by what a JSON merge patch makes of it as the caller knows it. Whoever wrote it since makes
+    /// this a conflict. For components that may `update` a kind and not `patch` it.
+    pub async fn update<K: Kind>(&self, known: &K, patch: &Value) -> Result<K, Error> {
+        let key = ObjectKey::of(known);
+        let call = Call::new::<K>("update", &key);
+        let body = call.encode(&merged(known, patch))?;
+        let params = PostParams::default();
+        call.send(&self.client, call.request.replace(&key.name, &params, body))
+            .await
+    }
+
+    /// [`update`](Self::update) of the `status` subresource; `patch` holds `{"status": {…}}`.
+    pub async fn update_status<K: Kind>(&self, known: &K, patch: &Value) -> Result<K, Error> {
+        let key = ObjectKey::of(known);
+        let call = Call::new::<K>("update", &key);
+        let body = call.encode(&merged(known, patch))?;
+        let params = PostParams::default();
+        call.send(
+            &self.client,
+            call.request
+                .replace_subresource("status", &key.name, &params, body),
+        )
+        .await
+    }
+
+    /// Applies a server-side apply patch as `manager`, taking over what others own.
+    pub async fn apply<K: Kind>(
+        &self,
+        key: &ObjectKey,
+        manager: &str,
+        object: &Value,
+    ) -> Result<K, Error> {
+        let call = Call::new::<K>("patch", key);
+        let params = PatchParams::apply(manager).force();
+        call.send(
+            &self.client,
+            call.request
+                .patch(&key.name, &params, &Patch::Apply(object)),
+        )
+        .await
+    }
+
     /// Applies a JSON merge patch.
     pub async fn patch<K: Kind>(
         &self,
@@ -267,6 +309,34 @@ impl ObjectClient {
     }
 }
 
+/// `known` with a JSON merge patch applied.
+fn merged<K: Kind>(known: &K, patch: &Value) -> Value {
+    // Kubernetes' types are plain data: serialising them cannot fail.
+    let mut object = serde_json::to_value(known).unwrap_or_default();
+    merge(&mut object, patch);
+    object
+}
+
+/// RFC 7386.
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    let Some(target) = target.as_object_mut() else {
+        return;
+    };
+    for (field, change) in patch {
+        match change {
+            Value::Null => drop(target.remove(field)),
+            change => merge(target.entry(field.clone()).or_insert(Value::Null), change),
+        }
+    }
+}
+
 /// The parameters of a deletion.
 pub(crate) fn delete_params(
     when: &Precondition,
@@ -348,5 +418,23 @@ pub(crate) fn optional<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> 
         Ok(object) => Ok(Some(object)),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_merge_patch_changes_what_it_names() {
+        let mut object = json!({"a": 1, "b": {"c": 1, "d": [1]}, "e": 5});
+        merge(
+            &mut object,
+            &json!({"b": {"c": null, "d": [2], "x": {"y": 1, "z": null}}, "e": {"f": 1}}),
+        );
+        assert_eq!(
+            object,
+            json!({"a": 1, "b": {"d": [2], "x": {"y": 1}}, "e": {"f": 1}})
+        );
     }
 }

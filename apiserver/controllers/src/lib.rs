@@ -17,6 +17,7 @@
 //! # }
 //! ```
 
+mod clusterroleaggregation;
 mod deployment;
 mod disruption;
 mod endpoints;
@@ -48,7 +49,10 @@ const EXPECTATION_DEADLINE: Duration = Duration::from_secs(5);
 type Run = fn(Context) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Every controller by the name under which it writes.
-const CONTROLLERS: [(&str, Run); 12] = [
+const CONTROLLERS: [(&str, Run); 13] = [
+    (clusterroleaggregation::NAME, |ctx| {
+        Box::pin(clusterroleaggregation::run(ctx))
+    }),
     (deployment::NAME, |ctx| Box::pin(deployment::run(ctx))),
     (disruption::NAME, |ctx| Box::pin(disruption::run(ctx))),
     (endpoints::NAME, |ctx| Box::pin(endpoints::run(ctx))),

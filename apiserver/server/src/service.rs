@@ -29,13 +29,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::{
     Admission, AdmissionChain, DefaultClass, DefaultTolerationSeconds, NamespaceLifecycle,
-    PodTopologyLabels, Priority, RuntimeClassAdmission, ServiceAccountAdmission,
+    NodeRestriction, PodTopologyLabels, Priority, RuntimeClassAdmission, ServiceAccountAdmission,
     StorageObjectInUseProtection, TaintNodesByCondition,
 };
 use crate::allocate::{Allocators, ServiceRanges};
 use crate::answer::{Answer, settle};
 use crate::audit::{Audit, AuditId, Trail};
 use crate::authn::{Authentication, AuthenticationOptions, impersonate};
+use crate::authz::node::NodeAuthorizer;
 use crate::authz::rbac::Rbac;
 use crate::authz::{self, Attributes as Access, Authorization, Mode};
 use crate::body::{self, Body, BoxError};
@@ -92,7 +93,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// The usual parts over `store`: in-process callers and client certificates, roles, the admission steps of
+    /// The usual parts over `store`: in-process callers and client certificates, nodes and roles, the admission steps of
     /// this crate, the default ranges, no nodes.
     pub fn new(store: Arc<dyn Store>, clock: Clock) -> Self {
         Self {
@@ -100,10 +101,11 @@ impl Config {
             registry: Registry::builtin(),
             clock,
             authentication: AuthenticationOptions::default(),
-            authorizers: vec![Mode::Components, Mode::Rbac],
+            authorizers: vec![Mode::Node, Mode::Rbac],
             admission: vec![
                 Box::new(NamespaceLifecycle),
                 Box::new(ServiceAccountAdmission),
+                Box::new(NodeRestriction),
                 Box::new(TaintNodesByCondition),
                 Box::new(Priority),
                 Box::new(DefaultTolerationSeconds),
@@ -136,6 +138,9 @@ impl ApiServer {
         let caches = Caches::start(Arc::clone(&config.store), &config.registry).await?;
         let allocators = Allocators::new(&config.service_ranges, config.clock.clone());
         let rbac = Rbac::follow(&caches, &config.registry);
+        let authorization = Authorization::new(config.authorizers, &rbac, || {
+            NodeAuthorizer::follow(&caches, &config.registry)
+        });
         let health = Health::default();
         let store = Arc::clone(&config.store);
         let writable = move || store.writable().map_err(|error| refusal(&error));
@@ -145,7 +150,7 @@ impl ApiServer {
             registry: config.registry,
             clock: config.clock,
             authentication: Authentication::new(config.authentication),
-            authorization: Authorization::new(config.authorizers, &rbac),
+            authorization,
             rbac,
             admission: AdmissionChain::new(config.admission),
             audit: config.audit,

@@ -124,8 +124,10 @@ impl Controller {
     }
 
     async fn apply(&self, key: &ObjectKey, world: &World) -> Result<Outcome, Error> {
-        let deployment = world.deployment.as_ref();
+        // Each write of a round goes by what the one before it made.
+        let mut known = Arc::clone(&world.deployment);
         for change in reconcile(world) {
+            let deployment = known.as_ref();
             match change {
                 Change::Adopt(set, owners) | Change::Release(set, owners) => {
                     let owners = json!({"metadata": {"ownerReferences": owners}});
@@ -145,13 +147,9 @@ impl Controller {
                 }
                 Change::SetRevision(revision) => {
                     let revision = json!({"metadata": {"annotations": {revision::REVISION: revision.to_string()}}});
-                    let when = Precondition::uid_of(deployment);
-                    let written = self
-                        .ctx
-                        .objects()
-                        .patch::<Deployment>(key, &when, revision)
-                        .await?;
+                    let written = self.ctx.objects().update(deployment, &revision).await?;
                     self.pending.wrote(key, &self.deployments, &written);
+                    known = Arc::new(written);
                 }
                 Change::SetStatus(status) => self.set_status(key, deployment, &status).await?,
             }
@@ -226,12 +224,7 @@ impl Controller {
                     .and_then(|status| status.collision_count)
                     .unwrap_or(0);
                 let patch = json!({"status": {"collisionCount": known.saturating_add(1)}});
-                let when = Precondition::unchanged(deployment);
-                let written = self
-                    .ctx
-                    .objects()
-                    .patch_status::<Deployment>(key, &when, patch)
-                    .await?;
+                let written = self.ctx.objects().update_status(deployment, &patch).await?;
                 self.pending.wrote(key, &self.deployments, &written);
                 Err(error)
             }
@@ -299,12 +292,7 @@ impl Controller {
             return Ok(());
         };
         let patch = json!({"status": difference});
-        let when = Precondition::uid_of(deployment);
-        let written = self
-            .ctx
-            .objects()
-            .patch_status::<Deployment>(key, &when, patch)
-            .await?;
+        let written = self.ctx.objects().update_status(deployment, &patch).await?;
         self.pending.wrote(key, &self.deployments, &written);
         Ok(())
     }

@@ -92,13 +92,9 @@ impl Controller {
         if let Some(status) = decision.status {
             let before = budget.status.clone().unwrap_or_default();
             // An eviction that came in between took from a number that is not this one: look again.
-            let when = Precondition::unchanged(budget);
             let status = patch::difference(&before, status.as_ref()).unwrap_or_default();
-            let written = self
-                .ctx
-                .objects()
-                .patch_status::<PodDisruptionBudget>(key, &when, json!({"status": status}))
-                .await?;
+            let patch = json!({"status": status});
+            let written = self.ctx.objects().update_status(budget, &patch).await?;
             self.pending.wrote(key, &self.budgets, &written);
         }
         let recorder = self.ctx.recorder();

@@ -93,21 +93,19 @@ impl Owners {
             let problem = format!("no matches for kind {kind:?} in version {version:?}");
             return Ok(Err(problem));
         };
+        if !served.subresources.iter().any(|name| name == "scale") {
+            return Ok(Err(format!(
+                "{} does not implement the scale subresource",
+                qualified(&served.resource)
+            )));
+        }
         let key = ObjectKey::new(namespace, owner.name.as_str());
         if let Some(found) = objects.scale_of(&served.resource, &key).await? {
             let same = found.metadata.uid.as_deref() == Some(owner.uid.as_str());
             let replicas = found.spec.and_then(|spec| spec.replicas).or(Some(0));
             return Ok(Ok(same.then(|| scale(&owner.uid, replicas))));
         }
-        // Nobody of that name, or a kind without a scale.
-        let there = objects.metadata_of(&served.resource, &key).await?;
-        Ok(match there {
-            Some(_) => Err(format!(
-                "{} does not implement the scale subresource",
-                qualified(&served.resource)
-            )),
-            None => Ok(None),
-        })
+        Ok(Ok(None))
     }
 }
 

@@ -116,13 +116,7 @@ impl Controller {
                 let Some(difference) = patch::difference(old.as_ref(), new.as_ref()) else {
                     return Ok(());
                 };
-                let when = Precondition::unchanged(old.as_ref());
-                let slice = ObjectKey::of(old.as_ref());
-                let written = self
-                    .ctx
-                    .objects()
-                    .patch::<EndpointSlice>(&slice, &when, difference)
-                    .await?;
+                let written = self.ctx.objects().update(old.as_ref(), &difference).await?;
                 self.pending.wrote(key, &self.slices, &written);
             }
             Change::Delete(slice) => {

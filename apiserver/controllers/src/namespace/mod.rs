@@ -60,7 +60,7 @@ pub(crate) async fn run(ctx: Context) {
             namespace,
             now: ctx.clock().now(),
         };
-        outcome(NAME, &key, apply(&ctx, &key, &world).await)
+        outcome(NAME, &key, apply(&ctx, &world).await)
     };
     work(queue, WORKERS, sync).await;
 }
@@ -144,15 +144,14 @@ async fn empty_of(
     (name, answer)
 }
 
-async fn apply(ctx: &Context, key: &ObjectKey, world: &World) -> Result<Outcome, Error> {
+async fn apply(ctx: &Context, world: &World) -> Result<Outcome, Error> {
     let mut finalized = false;
     for change in reconcile(world) {
         match change {
             Change::SetConditions(conditions) => {
                 let patch = json!({"status": {"conditions": conditions}});
-                let when = Precondition::uid_of(world.namespace.as_ref());
                 ctx.objects()
-                    .patch_status::<Namespace>(key, &when, patch)
+                    .update_status(world.namespace.as_ref(), &patch)
                     .await?;
             }
             Change::Finalize(namespace) => {

@@ -274,18 +274,11 @@ impl Controller {
         status: k8s_openapi::api::apps::v1::ReplicaSetStatus,
     ) -> Result<(), Error> {
         let old = set.status.clone().unwrap_or_default();
-        let Some(mut difference) = patch::difference(&old, &status) else {
+        let Some(difference) = patch::difference(&old, &status) else {
             return Ok(());
         };
-        // Required, so it must be said even if it did not change.
-        difference["replicas"] = json!(status.replicas);
         let patch = json!({"status": difference});
-        let when = Precondition::uid_of(set);
-        let written = self
-            .ctx
-            .objects()
-            .patch_status::<ReplicaSet>(key, &when, patch)
-            .await?;
+        let written = self.ctx.objects().update_status(set, &patch).await?;
         self.pending.wrote(key, &self.sets, &written);
         Ok(())
     }

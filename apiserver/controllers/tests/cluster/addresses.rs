@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use serde_json::{Value, json};
 
-use crate::support::{TestCluster, client, key, serve};
+use crate::support::{ADMIN, Refused, TestCluster, client, key, serve};
 
 const FIRST_PORT: u16 = 30_000;
 const LAST_PORT: u16 = 30_003;
@@ -276,14 +276,14 @@ async fn a_crash_anywhere_is_repaired_by_the_next_start() {
     for (change, writes, answers_lost) in cases() {
         let store = Arc::new(Failing::new(answers_lost));
         let before = serve(config(store.clone())).await;
-        let objects = ObjectClient::new(client(&before, "kube-scheduler"));
+        let objects = ObjectClient::new(client(&before, ADMIN, &Refused::default()));
         prepare(&objects).await;
         store.fail_after(writes);
         make(&objects, change).await;
         before.stop();
         store.heal();
         let after = serve(config(store)).await;
-        let objects = ObjectClient::new(client(&after, "kube-scheduler"));
+        let objects = ObjectClient::new(client(&after, ADMIN, &Refused::default()));
         let case = format!("{change:?} after {writes} writes, answers lost: {answers_lost}");
         assert_agreement(&objects, &case).await;
     }

@@ -11,7 +11,8 @@ use coracle_client::{
 use coracle_clock::Clock;
 use coracle_server::{ApiServer, Config, Identity};
 use coracle_store::MemoryStore;
-use http::Request;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
@@ -22,9 +23,13 @@ use tokio::task::JoinSet;
 /// Longer than anything in these tests takes, in virtual time.
 const DEADLINE: Duration = Duration::from_secs(7200);
 
+/// The component that tests write as.
+pub(crate) const ADMIN: &str = "admin";
+
 pub(crate) struct TestCluster {
     pub(crate) ctx: Context,
     clients: ClientFactory,
+    refused: Refused,
     heartbeats: CancellationToken,
     components: tokio::sync::Mutex<JoinSet<()>>,
 }
@@ -39,15 +44,18 @@ impl TestCluster {
     pub(crate) async fn start_with(config: Config) -> Self {
         let clock = config.clock.clone();
         let server = serve(config).await;
-        let clients: ClientFactory = Arc::new(move |component| client(&server, component));
-        let cluster = Self::components(clients, clock);
+        let refused = Refused::default();
+        let noted = Arc::clone(&refused);
+        let clients: ClientFactory = Arc::new(move |component| client(&server, component, &noted));
+        let cluster = Self::components(clients, refused, clock);
         cluster.add_node("node-a", "16").await;
         cluster
     }
 
-    fn components(clients: ClientFactory, clock: Clock) -> Self {
-        let ctx = Context::new(clients.clone(), clock, CancellationToken::new())
-            .for_component("kubelet:node-a");
+    fn components(clients: ClientFactory, refused: Refused, clock: Clock) -> Self {
+        // What the tests and their nodes write, an administrator writes; controllers have their own names.
+        let ctx =
+            Context::new(clients.clone(), clock, CancellationToken::new()).for_component(ADMIN);
         let heartbeats = ctx.stop().child_token();
         let mut components = JoinSet::new();
         components.spawn(coracle_controllers::run_all(ctx.clone()));
@@ -57,6 +65,7 @@ impl TestCluster {
         Self {
             ctx,
             clients,
+            refused,
             heartbeats,
             components: components.into(),
         }
@@ -72,7 +81,8 @@ impl TestCluster {
     }
 
     pub(crate) fn restart_components(self) -> Self {
-        Self::components(self.clients.clone(), self.ctx.clock().clone())
+        let (clients, refused) = (self.clients.clone(), Arc::clone(&self.refused));
+        Self::components(clients, refused, self.ctx.clock().clone())
     }
 
     /// The nodes stop to renew their Leases and to look after their Pods.
@@ -224,19 +234,52 @@ pub(crate) async fn serve(config: Config) -> ApiServer {
     namespaces.expect("the system namespaces are made");
     let range = server.bootstrap_service_range().await;
     range.expect("the ServiceCIDR is made");
+    let roles = server.bootstrap_roles().await;
+    roles.expect("the default roles are made");
     server
 }
 
+/// What controllers were refused for lack of a right.
+pub(crate) type Refused = Arc<std::sync::Mutex<Vec<String>>>;
+
+impl Drop for TestCluster {
+    fn drop(&mut self) {
+        let refused = self.refused.lock().expect("nobody panics while noting");
+        // A failing test has said what it has to say.
+        if !std::thread::panicking() {
+            assert!(refused.is_empty(), "controllers lack rights: {refused:#?}");
+        }
+    }
+}
+
 /// A client that speaks under the component's name, as the wiring makes them.
-pub(crate) fn client(server: &ApiServer, component: &str) -> Client {
-    let (user, groups) = component_user(component);
+pub(crate) fn client(server: &ApiServer, component: &str, refused: &Refused) -> Client {
+    let (user, groups) = match component {
+        ADMIN => (ADMIN.to_owned(), vec!["system:masters".to_owned()]),
+        component => component_user(component),
+    };
     let identity = Identity::new(user, groups);
-    let server = server.clone();
+    let (server, refused) = (server.clone(), Arc::clone(refused));
     let service = tower::service_fn(
         move |mut request: Request<coracle_client::kube::client::Body>| {
             request.extensions_mut().insert(identity.clone());
-            let server = server.clone();
-            async move { Ok::<_, std::convert::Infallible>(server.handle(request).await) }
+            let (server, refused) = (server.clone(), Arc::clone(&refused));
+            async move {
+                let (parts, body) = server.handle(request).await.into_parts();
+                if parts.status != http::StatusCode::FORBIDDEN {
+                    return Ok::<_, std::convert::Infallible>(Response::from_parts(parts, body));
+                }
+                let body = body.collect().await.map(|body| body.to_bytes());
+                let text = body.unwrap_or_default();
+                let said = String::from_utf8_lossy(&text);
+                // Namespaces that end refuse with the same status.
+                if said.contains("cannot ") {
+                    let mut refused = refused.lock().expect("nobody panics while noting");
+                    refused.push(said.into_owned());
+                }
+                let body = Full::new(text).map_err(|never| match never {});
+                Ok(Response::from_parts(parts, body.boxed_unsync()))
+            }
         },
     );
     Client::new(service, "default")

@@ -8,6 +8,7 @@
 
 mod default_class;
 mod lifecycle;
+mod node_restriction;
 mod pod_topology_labels;
 mod priority;
 mod runtime_class;
@@ -21,6 +22,7 @@ use coracle_api::{Object, Resource};
 
 pub use default_class::DefaultClass;
 pub use lifecycle::{NamespaceLifecycle, PROTECTED_NAMESPACES};
+pub use node_restriction::NodeRestriction;
 pub use pod_topology_labels::PodTopologyLabels;
 pub use priority::Priority;
 pub use runtime_class::RuntimeClassAdmission;

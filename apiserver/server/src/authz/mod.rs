@@ -7,14 +7,16 @@
 //! One authorizer is one file or folder. Refusals are worded as upstream words them.
 
 mod attributes;
+pub mod node;
 pub mod rbac;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 pub use attributes::Attributes;
+use node::NodeAuthorizer;
 use rbac::Rbac;
 
 use crate::authn::{Identity, MASTERS};
@@ -58,55 +60,12 @@ pub struct Rules {
 
 /// One of the authorizers, as the configuration names them.
 pub enum Mode {
-    /// Our own components may do everything.
-    Components,
+    /// Kubelets may do what their pods need.
+    Node,
     /// Roles and bindings.
     Rbac,
     /// Another one.
     Other(Box<dyn Authorizer>),
-}
-
-/// Our own components may do everything, until each has a role.
-struct Components;
-
-/// Users that are parts of the control plane.
-const COMPONENTS: &[&str] = &[
-    "system:apiserver",
-    "system:kube-controller-manager",
-    "system:kube-scheduler",
-    "system:kube-proxy",
-];
-
-#[async_trait]
-impl Authorizer for Components {
-    async fn rules(&self, identity: &Identity, _namespace: &str) -> Rules {
-        let all = json!(["*"]);
-        let mut rules = Rules::default();
-        if is_component(identity) {
-            rules.resources = vec![json!({"verbs": all, "apiGroups": all, "resources": all})];
-            rules.others = vec![json!({"verbs": all, "nonResourceURLs": all})];
-        }
-        rules
-    }
-
-    async fn authorize(&self, asked: &Attributes<'_>) -> Decision {
-        if is_component(asked.identity) {
-            Decision::Allow(String::new())
-        } else {
-            Decision::NoOpinion(String::new())
-        }
-    }
-}
-
-fn is_component(identity: &Identity) -> bool {
-    let user = identity.user.as_str();
-    COMPONENTS.contains(&user)
-        || user.starts_with("system:coracle:")
-        || user.starts_with("system:node:") && identity.is_in("system:nodes")
-        // Callers in this process have no UID; whoever shows a token of such an account has, and needs a role.
-        || identity.uid.is_empty()
-            && user.starts_with("system:serviceaccount:kube-system:")
-            && identity.is_in("system:serviceaccounts:kube-system")
 }
 
 /// The authorizers in order.
@@ -124,15 +83,23 @@ pub(crate) fn settle(asked: &Attributes<'_>, decision: Decision) -> Result<(), A
 
 impl Authorization {
     /// Asks `modes` in order; the first that has an opinion decides.
-    pub fn new(modes: Vec<Mode>, rbac: &Arc<Rbac>) -> Self {
+    pub fn new(modes: Vec<Mode>, rbac: &Arc<Rbac>, node: impl Fn() -> NodeAuthorizer) -> Self {
         let authorizers = modes.into_iter().map(|mode| match mode {
-            Mode::Components => Box::new(Components) as Box<dyn Authorizer>,
+            Mode::Node => Box::new(node()) as Box<dyn Authorizer>,
             Mode::Rbac => Box::new(Arc::clone(rbac)),
             Mode::Other(other) => other,
         });
         Self {
             authorizers: authorizers.collect(),
         }
+    }
+
+    /// Does that where there are no roles and no pods.
+    #[cfg(test)]
+    pub(crate) fn of(modes: Vec<Mode>) -> Self {
+        Self::new(modes, &Arc::default(), || {
+            unreachable!("there are no nodes")
+        })
     }
 
     /// Passes, or the 403 in upstream's words.
@@ -251,7 +218,7 @@ mod tests {
     }
 
     async fn refused(identity: Identity, method: &str, uri: &str) -> String {
-        let authorization = Authorization::new(vec![Mode::Rbac], &Arc::default());
+        let authorization = Authorization::of(vec![Mode::Rbac]);
         let request = request(method, uri);
         let asked = Attributes::of(&identity, &request);
         let refusal = authorization.authorize(&asked).await;
@@ -321,13 +288,12 @@ mod tests {
             (vec![], no("")),
         ] {
             let modes = chain.into_iter().map(|d| Mode::Other(Box::new(Always(d))));
-            let authorization = Authorization::new(modes.collect(), &Arc::default());
+            let authorization = Authorization::of(modes.collect());
             let jane = Identity::new("jane", ["devs"]);
             let asked = Attributes::path(&jane, "get", "/x");
             assert_eq!(authorization.decide(&asked).await, decision);
         }
-        let refusing =
-            Authorization::new(vec![Mode::Other(Box::new(Always(never)))], &Arc::default());
+        let refusing = Authorization::of(vec![Mode::Other(Box::new(Always(never)))]);
         let admin = Identity::new("anyone", [MASTERS]);
         assert!(
             refusing

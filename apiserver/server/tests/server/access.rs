@@ -85,13 +85,14 @@ async fn components_in_the_process_are_known_by_their_identity() {
     let server = TestServer::start().await;
     let mut ours = request("GET", CONFIG_MAPS, "", None);
     ours.extensions_mut()
-        .insert(Identity::component("system:kube-scheduler"));
+        .insert(Identity::component("system:kube-controller-manager"));
     assert_eq!(server.send_as_is(ours).await.status, 200);
-    let mut other = request("GET", CONFIG_MAPS, "", None);
-    other
-        .extensions_mut()
-        .insert(Identity::component("someone"));
-    assert_eq!(server.send_as_is(other).await.failure().0, 403);
+    // Each has the rights of its role, and no others.
+    for name in ["system:kube-scheduler", "system:kube-proxy", "someone"] {
+        let mut other = request("GET", CONFIG_MAPS, "", None);
+        other.extensions_mut().insert(Identity::component(name));
+        assert_eq!(server.send_as_is(other).await.failure().0, 403, "{name}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

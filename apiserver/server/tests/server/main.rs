@@ -10,6 +10,7 @@ mod connects;
 mod deletes;
 mod history;
 mod load;
+mod nodes;
 mod patches;
 mod reads;
 mod roles;

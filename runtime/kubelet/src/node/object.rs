@@ -113,7 +113,6 @@ fn labels(config: &KubeletConfig) -> BTreeMap<String, String> {
         label("kubernetes.io/hostname", &config.node),
         label("kubernetes.io/os", "linux"),
         label("kubernetes.io/arch", architecture()),
-        label("node-role.kubernetes.io/control-plane", ""),
     ])
 }
 

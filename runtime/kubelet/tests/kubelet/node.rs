@@ -32,6 +32,9 @@ pub(crate) struct TestNode {
     running: JoinHandle<()>,
 }
 
+/// The component that tests write as.
+const ADMIN: &str = "admin";
+
 impl TestNode {
     pub(crate) async fn start() -> Self {
         Self::with_range("10.240.0.0/24").await
@@ -46,6 +49,7 @@ impl TestNode {
         api.bootstrap_namespaces()
             .await
             .expect("the namespaces are made");
+        api.bootstrap_roles().await.expect("the roles are made");
         let folder = tempfile::tempdir().expect("a folder");
         let node = Self::boot(api, clock, folder, range).await;
         // Its controller does not run here.
@@ -90,7 +94,8 @@ impl TestNode {
         Self {
             api,
             clock,
-            ctx,
+            // What the test writes, an administrator writes; the kubelet has its own name.
+            ctx: ctx.for_component(ADMIN),
             runtime,
             kubelet,
             folder,
@@ -262,14 +267,14 @@ pub(crate) fn waiting(pod: &Pod) -> &str {
 /// A client that is the component of that name.
 pub(crate) fn client(server: &ApiServer, component: &str) -> Client {
     let server = server.clone();
-    let (user, groups) = component_user(component);
-    // These tests write what a user would, under the kubelet's name.
-    let identity = Identity::new(
-        user,
-        groups
-            .into_iter()
-            .chain([coracle_server::authn::MASTERS.to_owned()]),
-    );
+    let (user, groups) = match component {
+        ADMIN => (
+            ADMIN.to_owned(),
+            vec![coracle_server::authn::MASTERS.to_owned()],
+        ),
+        component => component_user(component),
+    };
+    let identity = Identity::new(user, groups);
     let service = tower::service_fn(
         move |mut request: Request<coracle_client::kube::client::Body>| {
             request.extensions_mut().insert(identity.clone());

@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use async_trait::async_trait;
 
 use super::*;
@@ -46,7 +44,7 @@ async fn act(
     let path = "/api/v1/namespaces/a/pods".parse().expect("a path");
     let info = RequestInfo::parse(&get, &path);
     let modes = vec![Mode::Other(Box::new(Only(may)) as Box<dyn Authorizer>)];
-    let authorization = Authorization::new(modes, &Arc::default());
+    let authorization = Authorization::of(modes);
     impersonate(&headers, asking, &info, &authorization).await
 }
 
