@@ -17,12 +17,15 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 use bytes::Bytes;
+use coracle_api::Object;
 use coracle_client::{
     Client, ClientFactory, Context, ObjectClient, ObjectKey, Precondition, component_user,
 };
 use coracle_clock::Clock;
+use coracle_controllers::ClusterTrust;
 use coracle_cri::PodRuntime;
 use coracle_kubelet::{Kubelet, KubeletConfig};
+use coracle_server::authn::ServiceAccountTokens;
 use coracle_server::{ApiServer, Body, BoxError, Config, DialError, Identity, NodeDialer};
 use coracle_store::{CompactionPolicy, Store, run_compactor, run_expirer};
 use futures::StreamExt;
@@ -48,6 +51,9 @@ const REMAKE_EVERY: Duration = Duration::from_secs(1);
 pub struct ClusterConfig {
     /// The API server's parts; its `dialer` is set here.
     pub server: Config,
+    /// The certificate of the authority that signs the API server's, in PEM form, for pods to verify it by. Without it
+    /// nobody publishes it, and pods that mount it wait.
+    pub authority: Option<String>,
     /// Where the Service `kubernetes` leads.
     pub kubernetes: KubernetesService,
     /// Run the controllers.
@@ -90,6 +96,7 @@ impl Cluster {
     pub async fn start(config: ClusterConfig) -> Result<Self> {
         let clock = config.server.clock.clone();
         let store = config.server.store.clone();
+        let tokens = config.server.authentication.service_accounts.clone();
         let node = Arc::new(LocalNode::default());
         let api = ApiServer::start(Config {
             dialer: node.clone(),
@@ -115,7 +122,9 @@ impl Cluster {
         let mut parts = JoinSet::new();
         keep_store(&mut parts, store, clock, &stop);
         if config.controllers {
-            parts.spawn(coracle_controllers::run_all(context.clone()));
+            let trust = config.authority.zip(tokens);
+            let trust = trust.map(|(authority, tokens)| cluster_trust(authority, tokens));
+            parts.spawn(coracle_controllers::run_all(context.clone(), trust));
         }
         if config.scheduler {
             parts.spawn(coracle_scheduler::run_supervised(
@@ -188,6 +197,20 @@ impl Cluster {
         self.stop.cancel();
         while self.parts.join_next().await.is_some() {}
         self.api.stop();
+    }
+}
+
+/// What the controllers hand on to pods and Secrets.
+fn cluster_trust(authority: String, tokens: Arc<ServiceAccountTokens>) -> ClusterTrust {
+    let sign = move |account: &ServiceAccount, secret: &str| {
+        let account = serde_json::to_value(account).map_err(|error| error.to_string())?;
+        let account = Object::from_value(account).ok_or("the account is no object")?;
+        let token = tokens.issue_legacy(&account, secret);
+        token.map_err(|error| error.to_string())
+    };
+    ClusterTrust {
+        authority: authority.into(),
+        sign: Arc::new(sign),
     }
 }
 

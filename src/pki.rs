@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use coracle_clock::{Clock, Timestamp};
-use coracle_server::authn::{PublicKey, SigningKey, TokenKeys};
+use coracle_server::authn::{AnyClient, ClientAuthorities, PublicKey, SigningKey, TokenKeys};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SerialNumber,
@@ -90,15 +90,18 @@ impl Pki {
         })
     }
 
-    /// The TLS configuration of the API server: its certificate, and client certificates of this
-    /// authority welcome but not required (tokens are another way in).
-    pub fn server_config(&self) -> Result<rustls::ServerConfig> {
+    /// Whose client certificates name a user: this authority's.
+    pub fn client_authorities(&self) -> Result<ClientAuthorities> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(parse_certificate(&self.ca)?)?;
-        let verifier = rustls::server::WebPkiClientVerifier::builder(roots.into())
-            .allow_unauthenticated()
-            .build()
-            .context("failed to build the verifier of client certificates")?;
+        let verifier = rustls::server::WebPkiClientVerifier::builder(roots.into()).build();
+        Ok(verifier.context("failed to build the verifier of client certificates")?)
+    }
+
+    /// The TLS configuration of the API server: its certificate, and client certificates welcome but
+    /// not required (tokens are another way in). The API server judges them.
+    pub fn server_config(&self) -> Result<rustls::ServerConfig> {
+        let verifier = Arc::new(AnyClient::new(self.client_authorities()?));
         let key = PrivateKeyDer::from_pem_slice(self.server.key.as_bytes())
             .map_err(|error| anyhow!("failed to read the API server's key: {error}"))?;
         let mut config = rustls::ServerConfig::builder()

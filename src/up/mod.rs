@@ -122,8 +122,10 @@ async fn up(args: UpArgs) -> Result<()> {
     let accounts = ServiceAccountTokens::new(Arc::clone(&access.pki.tokens));
     server.public_address = Some(in_pod_network.to_string());
     server.authentication.service_accounts = Some(Arc::new(accounts));
+    server.authentication.client_authorities = Some(access.pki.client_authorities()?);
     let config = ClusterConfig {
         server,
+        authority: Some(access.pki.ca.clone()),
         kubernetes: KubernetesService {
             cluster_ip: network.kubernetes,
             endpoint: in_pod_network,

@@ -9,6 +9,7 @@ use coracle_clock::Clock;
 use coracle_cri::fake::{FakeRuntime, Script};
 use coracle_kubelet::{Capacity, KubeletConfig, PodDefaults};
 use coracle_server::Config;
+use coracle_server::authn::{ServiceAccountTokens, TokenKeys};
 use coracle_store::{MemoryStore, Store};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
@@ -57,8 +58,12 @@ impl TestCluster {
             },
             runtime: Arc::new(runtime.clone()),
         };
+        let mut server = Config::new(store.clone(), clock.clone());
+        let keys = TokenKeys::generate().expect("a key");
+        server.authentication.service_accounts = Some(Arc::new(ServiceAccountTokens::new(keys)));
         let config = ClusterConfig {
-            server: Config::new(store.clone(), clock.clone()),
+            server,
+            authority: Some("the authority".to_owned()),
             kubernetes: KubernetesService {
                 cluster_ip: [10, 96, 0, 1].into(),
                 endpoint: ([10, 240, 0, 1], 6443).into(),

@@ -269,20 +269,21 @@ impl ObjectClient {
         .await
     }
 
-    /// Posts `body` to a subresource of the `K` named by `key`, such as a Pod's `binding`.
+    /// Posts `body` to a subresource of the `K` named by `key`, such as a Pod's `binding`, and answers what the server
+    /// says.
     pub async fn create_subresource<K: Kind>(
         &self,
         key: &ObjectKey,
         subresource: &str,
         body: &impl Serialize,
-    ) -> Result<(), Error> {
+    ) -> Result<Value, Error> {
         let call = Call::new::<K>("create", key);
         let body = call.encode(body)?;
         let params = PostParams::default();
         let request = call
             .request
             .create_subresource(subresource, &key.name, &params, body);
-        call.send::<Value>(&self.client, request).await.map(|_| ())
+        call.send::<Value>(&self.client, request).await
     }
 
     /// Deletes the object, if it is the one that `when` means. An object that is gone already is

@@ -13,7 +13,7 @@
 //! ```no_run
 //! # async fn example(ctx: coracle_client::Context) {
 //! // Runs until the context's stop token is cancelled; a controller that panics is started again.
-//! coracle_controllers::run_all(ctx).await;
+//! coracle_controllers::run_all(ctx, None).await;
 //! # }
 //! ```
 
@@ -32,23 +32,38 @@ mod patch;
 mod podgc;
 mod pods;
 mod replicaset;
+mod rootca;
 mod serviceaccount;
+mod serviceaccounttoken;
 mod servicecidrs;
 mod worker;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_client::{Context, supervise};
-use futures::future::join_all;
+use futures::future::{join, join_all};
+use k8s_openapi::api::core::v1::ServiceAccount;
 
 /// How long a controller waits for its caches to show its own writes before it looks again anyway.
 const EXPECTATION_DEADLINE: Duration = Duration::from_secs(5);
 
 type Run = fn(Context) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Every controller by the name under which it writes.
+/// What controllers hand on of the cluster's identity.
+pub struct ClusterTrust {
+    /// The certificate of the authority that signs the API server's, in PEM form.
+    pub authority: Arc<str>,
+    /// Signs the token of an account for the Secret of that name; the error says why it cannot.
+    pub sign: TokenSigner,
+}
+
+/// See [`ClusterTrust::sign`].
+pub type TokenSigner = Arc<dyn Fn(&ServiceAccount, &str) -> Result<String, String> + Send + Sync>;
+
+/// Every controller that needs nothing but its context, by the name under which it writes.
 const CONTROLLERS: [(&str, Run); 13] = [
     (clusterroleaggregation::NAME, |ctx| {
         Box::pin(clusterroleaggregation::run(ctx))
@@ -74,18 +89,47 @@ const CONTROLLERS: [(&str, Run); 13] = [
 
 /// Runs every controller until the context is stopped. Each has a task and an identity of its own
 /// (see [`coracle_client::component_user`]); one that panics is started again after a delay, and
-/// takes nobody along.
-pub async fn run_all(ctx: Context) {
+/// takes nobody along. Without `trust`, nobody publishes the authority or fills Secrets with tokens.
+pub async fn run_all(ctx: Context, trust: Option<ClusterTrust>) {
     let running = CONTROLLERS.map(|(name, run)| {
         let own = ctx.for_component(name);
         supervise(name, ctx.clock().clone(), ctx.stop().clone(), move || {
             run(own.clone())
         })
     });
-    join_all(running).await;
+    join(join_all(running), run_trusted(&ctx, trust)).await;
+}
+
+/// The controllers that hand on what `trust` has.
+async fn run_trusted(ctx: &Context, trust: Option<ClusterTrust>) {
+    let Some(trust) = trust.map(Arc::new) else {
+        return;
+    };
+    let supervised = |name: &str| {
+        (
+            ctx.for_component(name),
+            ctx.clock().clone(),
+            ctx.stop().clone(),
+        )
+    };
+    let publisher = {
+        let (own, clock, stop) = supervised(rootca::NAME);
+        let authority = Arc::clone(&trust.authority);
+        supervise(rootca::NAME, clock, stop, move || {
+            rootca::run(own.clone(), Arc::clone(&authority))
+        })
+    };
+    let tokens = {
+        let (own, clock, stop) = supervised(serviceaccounttoken::NAME);
+        supervise(serviceaccounttoken::NAME, clock, stop, move || {
+            serviceaccounttoken::run(own.clone(), Arc::clone(&trust))
+        })
+    };
+    join(publisher, tokens).await;
 }
 
 /// The names of all controllers, which are also those of their service accounts.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    CONTROLLERS.iter().map(|(name, _)| *name)
+    let trusted = [rootca::NAME, serviceaccounttoken::NAME];
+    CONTROLLERS.iter().map(|(name, _)| *name).chain(trusted)
 }

@@ -221,7 +221,7 @@ impl Scheduler {
             .create_subresource::<Pod>(key, "binding", &binding)
             .await
         {
-            Ok(()) => {
+            Ok(_) => {
                 self.shared
                     .lock()
                     .cluster

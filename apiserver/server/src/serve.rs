@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::answer::Unhurried;
 use crate::audit::{AUDIT_ID, AuditId};
-use crate::authn::{Identity, PeerIdentity, identity_from_certificate};
+use crate::authn::{Connected, Identity};
 use crate::connection::{ActiveBody, Activity, HEAD_TIMEOUT, Transport};
 use crate::held::Cut;
 use crate::service::ApiServer;
@@ -56,7 +56,7 @@ pub enum ServeError {
 
 impl ApiServer {
     /// Serves one connection until it ends, or until the requests under way when [`stop`](Self::stop) was called are
-    /// answered. With `tls`, a client certificate that its verifier accepted names the user.
+    /// answered. With `tls`, a client certificate may name the user.
     pub async fn serve<S>(
         &self,
         stream: S,
@@ -74,13 +74,15 @@ impl ApiServer {
             .map_err(|_| ServeError::Slow)?
             .map_err(ServeError::Handshake)?;
         let certificates = stream.get_ref().1.peer_certificates();
+        let server = &self.server;
+        let now = server.clock().now();
         let peer = certificates
-            .and_then(|chain| identity_from_certificate(chain.first()?))
-            .map(Arc::new);
+            .filter(|chain| !chain.is_empty())
+            .map(|chain| server.authentication.connected(chain, now));
         self.serve_http(stream, peer).await
     }
 
-    async fn serve_http<S>(&self, stream: S, peer: Option<Arc<Identity>>) -> Result<(), ServeError>
+    async fn serve_http<S>(&self, stream: S, peer: Option<Connected>) -> Result<(), ServeError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -96,10 +98,9 @@ impl ApiServer {
             request.extensions_mut().insert(Cut(own_cut.clone()));
             // An identity in the extensions is for callers in this process; the network brings none.
             request.extensions_mut().remove::<Identity>();
+            request.extensions_mut().remove::<Connected>();
             if let Some(peer) = &peer {
-                request
-                    .extensions_mut()
-                    .insert(PeerIdentity(Arc::clone(peer)));
+                request.extensions_mut().insert(peer.clone());
             }
             async move {
                 let id = AuditId::of(request.headers(), server.server.clock());

@@ -7,13 +7,17 @@ use std::time::Duration;
 use coracle_client::{DeletePropagation, EventKind, InvolvedObject, ObjectKey, Precondition};
 use coracle_cri::{ContainerConfig, ContainerId, ContainerState, ImageError, SandboxId};
 use futures::FutureExt;
-use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Container, Pod, Secret, Service, ServiceAccountTokenProjection,
+};
 
 use crate::environment::Sources;
 use crate::ipam::Ipam;
 use crate::kubelet::{Kubelet, remove_folder};
 use crate::state::Entry;
 use crate::step::{self, Action, Exit, ImageState, Observed, Run, SandboxState};
+use crate::tokens::PodTokens;
+use crate::volumes::VolumeError;
 use crate::{translate, volumes};
 
 /// How long a sandbox that could not be made waits before the next attempt.
@@ -143,24 +147,25 @@ impl Kubelet {
         });
     }
 
-    async fn prepare_volumes(
+    /// Makes the pod's volumes, or brings those that stand up to date.
+    pub(crate) async fn prepare_volumes(
         &self,
         pod: &Arc<Pod>,
         address: &str,
-    ) -> Result<(), volumes::VolumeError> {
+    ) -> Result<(), VolumeError> {
+        let tokens = self.tokens_of(pod).await.map_err(VolumeError::token)?;
         let (kubelet, pod, address) = (self.clone(), pod.clone(), address.to_owned());
         let write = move || {
-            volumes::prepare(
-                &pod,
-                &address,
-                &kubelet.0.config,
-                &PodSources::of(&kubelet, &pod),
-            )
+            let sources = PodSources {
+                tokens,
+                ..PodSources::of(&kubelet, &pod)
+            };
+            volumes::prepare(&pod, &address, &kubelet.0.config, &sources)
         };
         // Files are written off the async threads.
         tokio::task::spawn_blocking(write)
             .await
-            .unwrap_or_else(|error| Err(volumes::VolumeError::Failed(error.to_string())))
+            .unwrap_or_else(|error| Err(VolumeError::Failed(error.to_string())))
     }
 
     async fn ensure_image(&self, uid: &str, entry: &Entry, name: &str) {
@@ -338,6 +343,7 @@ impl Kubelet {
 
     /// False when the API did not take the deletion, and it has to be tried again.
     async fn forget(&self, uid: &str, entry: &Entry) -> bool {
+        self.0.tokens.forget(uid);
         let folder = self.0.config.defaults.pod_directory(uid);
         // A panic in there is a folder that stays until the next start.
         let _ = tokio::task::spawn_blocking(move || remove_folder(&folder)).await;
@@ -413,6 +419,8 @@ pub(crate) fn field_path(pod: &Pod, name: &str) -> String {
 pub(crate) struct PodSources {
     kubelet: Kubelet,
     namespace: String,
+    /// Empty but for volumes.
+    tokens: PodTokens,
 }
 
 impl PodSources {
@@ -420,6 +428,7 @@ impl PodSources {
         Self {
             kubelet: kubelet.clone(),
             namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+            tokens: PodTokens::default(),
         }
     }
 
@@ -455,5 +464,9 @@ impl Sources for PodSources {
 
     fn host_ip(&self) -> String {
         Ipam::node_address(self.kubelet.0.config.pod_range).to_string()
+    }
+
+    fn token(&self, source: &ServiceAccountTokenProjection) -> Option<String> {
+        self.tokens.of(source).map(str::to_owned)
     }
 }

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
-use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Container, EnvVarSource, Pod, Secret, Service, ServiceAccountTokenProjection,
+};
 
 use crate::expand::{MOST_BYTES, expand};
 use crate::resources;
@@ -26,6 +28,10 @@ pub(crate) trait Sources {
     fn allocatable(&self) -> (u64, u64);
     /// The address of the node inside the pod network.
     fn host_ip(&self) -> String;
+    /// The token that a volume's source asks for, if it was fetched.
+    fn token(&self, _source: &ServiceAccountTokenProjection) -> Option<String> {
+        None
+    }
 }
 
 /// Why a container cannot be configured; the reason shown is `CreateContainerConfigError`.

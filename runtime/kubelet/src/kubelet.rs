@@ -11,8 +11,10 @@
 //! [`Observed`], and the key comes round again.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use coracle_client::{Context, EventKind, InvolvedObject, Lister, ObjectKey, WorkQueue, supervise};
 use coracle_cri::{ContainerStatus, PodRuntime, RuntimeEvent};
@@ -25,10 +27,15 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::actions::field_path;
 use crate::ipam::Ipam;
 use crate::state::{News, State};
+use crate::step::SandboxState;
+use crate::tokens::Tokens;
 use crate::translate::PodDefaults;
 
 /// Workers that sync pods at the same time.
 const WORKERS: usize = 8;
+
+/// How often the files of volumes are compared with what they are made of.
+const REFRESH_VOLUMES: Duration = Duration::from_secs(60);
 
 /// What is fixed when a node starts.
 #[derive(Clone, Debug)]
@@ -74,6 +81,7 @@ pub(crate) struct Inner {
     pub(crate) services: Lister<Service>,
     pub(crate) queue: WorkQueue<ObjectKey>,
     pub(crate) state: Mutex<State>,
+    pub(crate) tokens: Tokens,
     /// Told whenever something was written into `state`'s pods.
     pub(crate) changed: Notify,
 }
@@ -94,6 +102,7 @@ impl Kubelet {
             services,
             queue,
             state: Mutex::new(state),
+            tokens: Tokens::default(),
             changed: Notify::new(),
             config,
             ctx,
@@ -130,7 +139,13 @@ impl Kubelet {
                 crate::node::run(kubelet.clone())
             })
         };
-        futures::future::join3(futures::future::join_all(loops), events, node).await;
+        let volumes = {
+            let kubelet = self.clone();
+            supervise("kubelet volumes", clock.clone(), stop.clone(), move || {
+                kubelet.clone().keep_volumes()
+            })
+        };
+        futures::future::join4(futures::future::join_all(loops), events, node, volumes).await;
     }
 
     /// The name of the node.
@@ -198,6 +213,40 @@ impl Kubelet {
                 Ok(RuntimeEvent::ImageProgress { .. }) => {}
                 Err(RecvError::Lagged(_)) => self.refresh().await,
                 Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    /// Brings the files of running pods up to date: tokens before they end, and what else has changed.
+    async fn keep_volumes(self) {
+        loop {
+            tokio::select! {
+                () = self.0.ctx.clock().sleep(REFRESH_VOLUMES) => {}
+                () = self.0.ctx.stop().cancelled() => return,
+            }
+            let running: Vec<(String, Arc<Pod>, IpAddr)> = {
+                let state = self.0.state.lock();
+                let running = state.entries.iter().filter_map(|(uid, entry)| {
+                    let runs = entry.observed.sandbox == SandboxState::Ready && !entry.orphaned;
+                    Some((uid.clone(), entry.pod.clone(), entry.observed.address?)).filter(|_| runs)
+                });
+                running.collect()
+            };
+            for (uid, pod, address) in running {
+                if let Err(error) = self.prepare_volumes(&pod, &address.to_string()).await {
+                    tracing::warn!(pod = uid, %error, "the files of a volume are not up to date");
+                }
+                let is_kept = {
+                    let state = self.0.state.lock();
+                    let entry = state.entries.get(&uid);
+                    entry.is_some_and(|entry| !entry.forgetting && !entry.gone)
+                };
+                if !is_kept {
+                    // It went away meanwhile, and its files were made again behind its back.
+                    self.0.tokens.forget(&uid);
+                    let folder = self.0.config.defaults.pod_directory(&uid);
+                    let _ = tokio::task::spawn_blocking(move || remove_folder(&folder)).await;
+                }
             }
         }
     }

@@ -18,6 +18,7 @@ mod probe;
 mod resources;
 mod state;
 pub mod step;
+mod tokens;
 mod translate;
 mod volumes;
 mod worker;

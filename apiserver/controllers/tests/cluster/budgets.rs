@@ -23,6 +23,7 @@ async fn evict(cluster: &TestCluster, pod: &str) -> Result<(), coracle_client::E
     objects
         .create_subresource::<Pod>(&key("default", pod), "eviction", &eviction)
         .await
+        .map(drop)
 }
 
 async fn until_allowed(cluster: &TestCluster, allowed: i32) {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use coracle_client::{DeletePropagation, ObjectKey, Precondition, is_terminating};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Event, Namespace, Node, Pod, Service, ServiceAccount,
+    ConfigMap, Endpoints, Event, Namespace, Node, Pod, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
@@ -434,5 +434,56 @@ async fn controllers_that_start_again_find_their_work() {
                     .iter()
                     .all(|pod| support::is_ready(pod) && support::image(pod) == "two")
         })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_namespace_has_the_authority_and_secrets_get_their_tokens() {
+    let cluster = TestCluster::start().await;
+    let published = |maps: &[std::sync::Arc<ConfigMap>]| {
+        let ours = maps.iter().filter(|map| {
+            let data = map.data.as_ref().and_then(|data| data.get("ca.crt"));
+            data.is_some_and(|pem| pem == support::AUTHORITY)
+        });
+        ours.count()
+    };
+    // default and the three namespaces of the system.
+    cluster
+        .until::<ConfigMap>("one in each namespace", |maps| published(maps) == 4)
+        .await;
+    let first: ConfigMap = cluster.get("kube-root-ca.crt").await;
+    cluster
+        .delete::<ConfigMap>("kube-root-ca.crt", DeletePropagation::Background)
+        .await;
+    cluster
+        .until::<ConfigMap>("it is there again", |maps| {
+            let is_gone = maps
+                .iter()
+                .all(|map| map.metadata.uid != first.metadata.uid);
+            is_gone && published(maps) == 4
+        })
+        .await;
+
+    let annotations = json!({"kubernetes.io/service-account.name": "robot"});
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot", "namespace": "default"}});
+    cluster.create::<ServiceAccount>(account).await;
+    cluster
+        .create::<Secret>(json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token",
+            "metadata": {"name": "robot", "namespace": "default", "annotations": annotations},
+        }))
+        .await;
+    cluster
+        .until::<Secret>("it holds the token", |secrets| {
+            let data = secrets.iter().find_map(|secret| secret.data.as_ref());
+            let token = data.and_then(|data| data.get("token"));
+            token.is_some_and(|token| token.0 == b"token in robot")
+        })
+        .await;
+    cluster
+        .delete::<ServiceAccount>("robot", DeletePropagation::Background)
+        .await;
+    cluster
+        .until::<Secret>("it went with its account", |secrets| secrets.is_empty())
         .await;
 }

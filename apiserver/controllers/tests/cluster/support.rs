@@ -9,6 +9,7 @@ use coracle_client::{
     ObjectClient, ObjectKey, Outcome, Precondition, component_user, is_terminating,
 };
 use coracle_clock::Clock;
+use coracle_controllers::ClusterTrust;
 use coracle_server::{ApiServer, Config, Identity};
 use coracle_store::MemoryStore;
 use http::{Request, Response};
@@ -19,6 +20,9 @@ use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+
+/// The certificate that the cluster publishes.
+pub(crate) const AUTHORITY: &str = "the authority";
 
 /// Longer than anything in these tests takes, in virtual time.
 const DEADLINE: Duration = Duration::from_secs(7200);
@@ -32,6 +36,14 @@ pub(crate) struct TestCluster {
     refused: Refused,
     heartbeats: CancellationToken,
     components: tokio::sync::Mutex<JoinSet<()>>,
+}
+
+/// An authority and tokens that nobody verifies.
+fn trust() -> ClusterTrust {
+    ClusterTrust {
+        authority: AUTHORITY.into(),
+        sign: Arc::new(|_, secret| Ok(format!("token in {secret}"))),
+    }
 }
 
 impl TestCluster {
@@ -58,7 +70,7 @@ impl TestCluster {
             Context::new(clients.clone(), clock, CancellationToken::new()).for_component(ADMIN);
         let heartbeats = ctx.stop().child_token();
         let mut components = JoinSet::new();
-        components.spawn(coracle_controllers::run_all(ctx.clone()));
+        components.spawn(coracle_controllers::run_all(ctx.clone(), Some(trust())));
         components.spawn(coracle_scheduler::run_supervised(ctx.clone()));
         components.spawn(kubelet(ctx.clone(), heartbeats.clone()));
         components.spawn(heartbeat(ctx.clone(), heartbeats.clone()));

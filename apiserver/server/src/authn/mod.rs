@@ -1,12 +1,14 @@
 //! Authentication: who asks.
 //!
-//! A request that came over a network is identified by its connection's client certificate, else by its bearer token,
-//! else it is anonymous. A caller in the same process carries an [`Identity`] as a request extension that only the
+//! A request that came over a network is identified by the proxy in front of it, its connection's client certificate, its
+//! bearer token, in this order; without any of them it is anonymous, and with wrong ones it is refused. A caller in the same process carries an [`Identity`] as a request extension that only the
 //! wiring can set; [`crate::ApiServer::serve`] takes such extensions off whatever came over a network.
 
+mod bootstrap_token;
 mod certificate;
 mod impersonation;
 mod jws;
+mod request_header;
 mod service_account;
 mod static_tokens;
 mod token;
@@ -14,12 +16,17 @@ mod token;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use coracle_clock::Timestamp;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
+use rustls::pki_types::CertificateDer;
 
-pub use certificate::identity_from_certificate;
+use bootstrap_token::BootstrapTokens;
+pub(crate) use certificate::Peer;
+pub use certificate::{AnyClient, ClientAuthorities, identity_from_certificate};
 pub use impersonation::impersonate;
 pub use jws::{KeyError, PublicKey, SigningKey};
+pub use request_header::RequestHeader;
 pub(crate) use service_account::{Bound, Grant, WARN_AFTER_SECONDS, discovery_document, key_set};
 pub use service_account::{ServiceAccountTokens, TokenKeys, TokenLife};
 pub use static_tokens::{StaticTokens, TokenFileError};
@@ -91,13 +98,22 @@ impl Identity {
     }
 }
 
-/// The identity of a connection's client certificate, put there by [`crate::ApiServer::serve`].
+/// A connection's client certificate as it was judged, put into requests by [`crate::ApiServer::serve`].
 #[derive(Clone, Debug)]
-pub struct PeerIdentity(pub Arc<Identity>);
+pub(crate) struct Connected {
+    /// As a user's.
+    user: Peer,
+    /// As a proxy's.
+    is_proxy: bool,
+}
 
 /// Whom to believe besides in-process callers and client certificates.
 #[derive(Default)]
 pub struct AuthenticationOptions {
+    /// Who signs users' certificates. Without them, certificates that the TLS configuration let through are believed.
+    pub client_authorities: Option<ClientAuthorities>,
+    /// The proxies that may say who asks.
+    pub request_header: Option<RequestHeader>,
     /// Tokens read from a file.
     pub static_tokens: StaticTokens,
     /// The cluster's own tokens; without them none can be asked for.
@@ -106,6 +122,8 @@ pub struct AuthenticationOptions {
 
 /// All who know callers, in upstream's order; then anonymous.
 pub struct Authentication {
+    client_authorities: Option<ClientAuthorities>,
+    request_header: Option<RequestHeader>,
     tokens: Tokens,
     /// Whom tokens have to be for when they are shown to this server.
     pub(crate) api_audiences: Vec<String>,
@@ -116,6 +134,8 @@ impl Authentication {
     /// With what is configured.
     pub fn new(options: AuthenticationOptions) -> Self {
         let AuthenticationOptions {
+            client_authorities,
+            request_header,
             static_tokens,
             service_accounts,
         } = options;
@@ -123,15 +143,32 @@ impl Authentication {
         if let Some(tokens) = &service_accounts {
             authenticators.push(Box::new(Arc::clone(tokens)));
         }
+        authenticators.push(Box::new(BootstrapTokens));
         let issuer = service_accounts.as_ref().map(|tokens| tokens.issuer());
         Self {
+            client_authorities,
+            request_header,
             tokens: Tokens::new(authenticators),
             api_audiences: vec![issuer.unwrap_or(PRIVATE_AUDIENCE).to_owned()],
             service_accounts,
         }
     }
 
-    /// Who asks. A bearer token that nobody knows is 401, not anonymous.
+    /// Judges the certificates of a connection, the client's own first.
+    pub(crate) fn connected(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> Connected {
+        let user = match (&self.client_authorities, chain.first()) {
+            (Some(authorities), _) => Peer::judge(chain, authorities, now),
+            (None, Some(own)) => Peer::of(own),
+            (None, None) => Peer::Rejected,
+        };
+        let is_proxy = self.request_header.as_ref().is_some_and(|proxies| {
+            let peer = Peer::judge(chain, &proxies.authorities, now);
+            proxies.is_proxy(&peer, now.as_second())
+        });
+        Connected { user, is_proxy }
+    }
+
+    /// Who asks. Credentials that nobody knows are 401, not anonymous.
     pub(crate) async fn authenticate(
         &self,
         server: &Server,
@@ -140,12 +177,28 @@ impl Authentication {
         if let Some(identity) = request.extensions.get::<Identity>() {
             return Ok(identity.clone());
         }
-        if let Some(PeerIdentity(identity)) = request.extensions.get() {
-            return Ok(Identity::clone(identity));
+        let now = server.clock().now().as_second();
+        let mut refused = false;
+        if let Some(Connected { user, is_proxy }) = request.extensions.get() {
+            if *is_proxy && let Some(identity) = request_header::take(&mut request.headers) {
+                return Ok(identity);
+            }
+            match user {
+                Peer::Verified { until, .. } if *until < now => refused = true,
+                Peer::Verified { identity, .. } => {
+                    if let Some(identity) = identity {
+                        return Ok(Identity::clone(identity));
+                    }
+                }
+                Peer::Rejected => refused = true,
+            }
         }
         let header = request.headers.get(AUTHORIZATION);
         let Some(token) = header.and_then(|header| bearer_token(header.as_bytes())) else {
-            return Ok(Identity::anonymous());
+            return match refused {
+                true => Err(ApiError::unauthorized()),
+                false => Ok(Identity::anonymous()),
+            };
         };
         let audiences = &self.api_audiences;
         match self.tokens.authenticate(server, &token, audiences).await {

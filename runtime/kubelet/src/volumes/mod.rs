@@ -82,6 +82,9 @@ pub(crate) enum Problem {
     /// A path of an item or a mount leaves its volume.
     #[error("path {0:?} must be relative and must not contain '..'")]
     Escapes(String),
+    /// A token could not be had; upstream's words.
+    #[error("{0}")]
+    Token(String),
     /// More than a volume of files may hold.
     #[error(
         "its files have {size} bytes, and {limit} are the most that a volume made of objects may have"
@@ -132,6 +135,16 @@ pub(crate) enum Problem {
         /// The cause.
         source: io::Error,
     },
+}
+
+impl VolumeError {
+    /// The volume whose token could not be had, and why.
+    pub(crate) fn token((volume, why): (String, String)) -> Self {
+        Self::SetUp {
+            volume,
+            problem: Box::new(Problem::Token(why)),
+        }
+    }
 }
 
 impl Problem {

@@ -16,10 +16,6 @@ const LIMIT: usize = 16 << 20;
 /// The mode of files when neither the volume nor the item says one (the API's default).
 const DEFAULT_MODE: i32 = 0o644;
 
-/// The ConfigMap with the cluster's certificate authority, which every pod's service account volume
-/// names.
-const ROOT_CA: &str = "kube-root-ca.crt";
-
 /// One file of a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct File {
@@ -70,13 +66,8 @@ pub(super) fn of(
         let mode = source.default_mode;
         for part in source.sources.iter().flatten() {
             if let Some(part) = &part.config_map {
-                // Nobody may have published it yet, and a pod that never calls the API does not
-                // miss it.
-                let optional = part.optional.or((part.name == ROOT_CA).then_some(true));
-                payload.config_map(
-                    &part.name,
-                    &Selection::new(part.items.as_deref(), optional, mode),
-                )?;
+                let selection = Selection::new(part.items.as_deref(), part.optional, mode);
+                payload.config_map(&part.name, &selection)?;
             }
             if let Some(part) = &part.secret {
                 let selection = Selection::new(part.items.as_deref(), part.optional, mode);
@@ -88,7 +79,13 @@ pub(super) fn of(
             if part.cluster_trust_bundle.is_some() {
                 return Err(Problem::Unsupported("projected clusterTrustBundle".into()));
             }
-            // A serviceAccountToken has no file until the API server issues tokens.
+            if let Some(part) = &part.service_account_token {
+                let token = payload.sources.token(part);
+                let token = token.ok_or_else(|| Problem::Token("there is no token".into()))?;
+                // Other users of the host have no business with tokens; guests never see modes.
+                let mode = mode.unwrap_or(DEFAULT_MODE) & 0o700;
+                payload.add(&part.path, token.into_bytes(), mode)?;
+            }
         }
     } else {
         return Err(Problem::Unsupported(kind(volume)));

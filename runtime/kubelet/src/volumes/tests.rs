@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccountTokenProjection};
 use serde_json::{Value, json};
 
 use super::*;
@@ -32,6 +32,10 @@ impl Sources for Cluster {
     }
     fn host_ip(&self) -> String {
         "10.240.0.1".into()
+    }
+    fn token(&self, source: &ServiceAccountTokenProjection) -> Option<String> {
+        let audience = source.audience.as_deref().unwrap_or("api");
+        (audience != "nobody").then(|| format!("token for {audience}"))
     }
 }
 
@@ -241,8 +245,9 @@ fn paths_that_leave_the_volume_are_refused() {
 fn a_projected_volume_has_the_files_of_all_its_sources() {
     let host = Host::new();
     let sources = json!([
-        {"serviceAccountToken": {"path": "token"}},
-        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"serviceAccountToken": {"path": "api-token"}},
+        {"serviceAccountToken": {"path": "vault/token", "audience": "vault"}},
+        {"configMap": {"name": "settings", "items": [{"key": "a", "path": "ca.crt"}]}},
         {"downwardAPI": {"items": [
             {"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}},
             {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
@@ -261,7 +266,14 @@ fn a_projected_volume_has_the_files_of_all_its_sources() {
         (read(&folder, "labels"), read(&folder, "token")),
         ("app=\"x\"".into(), "secret".into())
     );
-    assert!(!folder.join("ca.crt").exists());
+    assert_eq!(
+        (read(&folder, "api-token"), read(&folder, "vault/token")),
+        ("token for api".into(), "token for vault".into())
+    );
+    assert_eq!(read(&folder, "ca.crt"), "1");
+    let missing = json!([{"serviceAccountToken": {"path": "t", "audience": "nobody"}}]);
+    let refused = host.volume(json!({"projected": {"sources": missing}}));
+    assert!(refused.expect_err("refused").contains("there is no token"));
 }
 
 #[test]

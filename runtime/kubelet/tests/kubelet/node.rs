@@ -11,10 +11,11 @@ use coracle_clock::Clock;
 use coracle_cri::fake::{FakeRuntime, Script};
 use coracle_cri::{ContainerId, SandboxId};
 use coracle_kubelet::{Capacity, Kubelet, KubeletConfig, PodDefaults};
+use coracle_server::authn::{ServiceAccountTokens, TokenKeys};
 use coracle_server::{ApiServer, Config, Identity};
 use coracle_store::MemoryStore;
 use http::Request;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Pod, ServiceAccount};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -43,18 +44,22 @@ impl TestNode {
     pub(crate) async fn with_range(range: &'static str) -> Self {
         let clock = Clock::fake(1);
         let store = Arc::new(MemoryStore::new(clock.clone()));
-        let api = ApiServer::start(Config::new(store, clock.clone()))
-            .await
-            .expect("the server starts");
+        let mut config = Config::new(store, clock.clone());
+        let keys = TokenKeys::generate().expect("a key");
+        config.authentication.service_accounts = Some(Arc::new(ServiceAccountTokens::new(keys)));
+        let api = ApiServer::start(config).await.expect("the server starts");
         api.bootstrap_namespaces()
             .await
             .expect("the namespaces are made");
         api.bootstrap_roles().await.expect("the roles are made");
         let folder = tempfile::tempdir().expect("a folder");
         let node = Self::boot(api, clock, folder, range).await;
-        // Its controller does not run here.
+        // Their controllers do not run here.
         let account = json!({"metadata": {"name": "default", "namespace": "default"}});
         node.create::<ServiceAccount>(account).await;
+        let metadata = json!({"name": "kube-root-ca.crt", "namespace": "default"});
+        let authority = json!({"metadata": metadata, "data": {"ca.crt": "the authority"}});
+        node.create::<ConfigMap>(authority).await;
         node
     }
 

@@ -1,0 +1,52 @@
+//! Puts the cluster's certificate authority into every namespace, where pods' volumes find it.
+
+mod reconcile;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use coracle_client::{Context, Lister, ObjectKey, Outcome};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+
+use crate::worker::{outcome, work};
+use reconcile::{Change, MAP, World, reconcile};
+
+/// The user's name, as upstream's.
+pub(crate) const NAME: &str = "root-ca-cert-publisher";
+
+const WORKERS: usize = 4;
+
+/// Runs until the context is stopped; `authority` is the certificate in PEM form.
+pub(crate) async fn run(ctx: Context, authority: Arc<str>) {
+    let namespaces: Lister<Namespace> = ctx.lister();
+    let maps: Lister<ConfigMap> = ctx.lister();
+    let queue = ctx
+        .watch::<Namespace>()
+        .and::<ConfigMap>(|change| {
+            let meta = &change.object().metadata;
+            let ours = meta.name.as_deref() == Some(MAP);
+            let namespace = meta.namespace.clone().filter(|_| ours);
+            namespace.map(ObjectKey::cluster).into_iter().collect()
+        })
+        .into_queue()
+        .await;
+    let sync = async |key: ObjectKey| {
+        let world = World {
+            namespace: namespaces.get(&key),
+            map: maps.get(&ObjectKey::new(key.name.clone(), MAP)),
+            authority: Arc::clone(&authority),
+        };
+        let result = match reconcile(&world) {
+            None => Ok(()),
+            // The cache may not show yet what is there.
+            Some(Change::Create(map)) => match ctx.objects().create(&map).await {
+                Err(error) if !error.is_already_exists() => Err(error),
+                _ => Ok(()),
+            },
+            Some(Change::Replace(map)) => ctx.objects().replace(&map).await.map(drop),
+        };
+        outcome(NAME, &key, result.map(|()| Outcome::Done))
+    };
+    work(queue, WORKERS, sync).await;
+}
