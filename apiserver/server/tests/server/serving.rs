@@ -4,14 +4,20 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use coracle_server::Identity;
+use coracle_server::authn::{AnyClient, RequestHeader};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::TlsConnector;
 
 use crate::support::{CONFIG_MAPS, TestServer};
+
+/// A chain of certificates and the key of the first.
+type Credential = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 /// An authority, and what it signed.
 struct Authority {
@@ -31,12 +37,7 @@ impl Authority {
         }
     }
 
-    fn issue(
-        &self,
-        names: &[&str],
-        user: &str,
-        group: &str,
-    ) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    fn issue(&self, names: &[&str], user: &str, group: &str) -> Credential {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut parameters = rcgen::CertificateParams::new(names).expect("legal names");
         parameters
@@ -61,15 +62,21 @@ impl Authority {
         Arc::new(roots)
     }
 
-    fn server(&self) -> Arc<ServerConfig> {
+    /// Verifies the certificates that this one signed for clients.
+    fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
-            self.roots(),
-            Arc::clone(&provider),
-        )
-        .allow_unauthenticated()
-        .build()
-        .expect("a verifier");
+        WebPkiClientVerifier::builder_with_provider(self.roots(), provider)
+            .allow_unauthenticated()
+            .build()
+            .expect("a verifier")
+    }
+
+    fn server(&self) -> Arc<ServerConfig> {
+        self.server_with(self.verifier())
+    }
+
+    fn server_with(&self, verifier: Arc<dyn ClientCertVerifier>) -> Arc<ServerConfig> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
         let (chain, key) = self.issue(&["localhost"], "server", "servers");
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -81,18 +88,19 @@ impl Authority {
     }
 
     fn client(&self, identity: Option<(&str, &str)>) -> Arc<ClientConfig> {
+        self.client_with(identity.map(|(user, group)| self.issue(&[], user, group)))
+    }
+
+    fn client_with(&self, identity: Option<Credential>) -> Arc<ClientConfig> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("versions")
             .with_root_certificates(self.roots());
         Arc::new(match identity {
-            Some((user, group)) => {
-                let (chain, key) = self.issue(&[], user, group);
-                builder
-                    .with_client_auth_cert(chain, key)
-                    .expect("a configuration")
-            }
+            Some((chain, key)) => builder
+                .with_client_auth_cert(chain, key)
+                .expect("a configuration"),
             None => builder.with_no_client_auth(),
         })
     }
@@ -116,11 +124,22 @@ async fn ask(
     identity: Option<(&str, &str)>,
     http2: bool,
 ) -> (StatusCode, String) {
+    let (tls, client) = (authority.server(), authority.client(identity));
+    ask_over(server, tls, client, request(), http2).await
+}
+
+async fn ask_over(
+    server: &TestServer,
+    tls: Arc<ServerConfig>,
+    client: Arc<ClientConfig>,
+    request: Request<Empty<Bytes>>,
+    http2: bool,
+) -> (StatusCode, String) {
     let (near, far) = tokio::io::duplex(64 * 1024);
-    let (api, tls) = (server.api.clone(), authority.server());
+    let api = server.api.clone();
     let serving = tokio::spawn(async move { api.serve(far, Some(tls)).await });
     let name = ServerName::try_from("localhost").expect("a name");
-    let stream = TlsConnector::from(authority.client(identity))
+    let stream = TlsConnector::from(client)
         .connect(name, near)
         .await
         .expect("a handshake");
@@ -130,13 +149,13 @@ async fn ask(
                 .await
                 .expect("HTTP/2");
         tokio::spawn(connection);
-        sender.send_request(request()).await.expect("an answer")
+        sender.send_request(request).await.expect("an answer")
     } else {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .expect("HTTP/1.1");
         tokio::spawn(connection);
-        sender.send_request(request()).await.expect("an answer")
+        sender.send_request(request).await.expect("an answer")
     };
     assert!(response.headers().contains_key("audit-id"));
     let status = response.status();
@@ -158,6 +177,49 @@ async fn a_client_certificate_names_user_and_groups() {
     let (status, body) = ask(&server, &authority, Some(("jane", "devs")), false).await;
     assert_eq!(status, 403);
     assert!(body.contains(r#"User \"jane\""#), "{body}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_server_judges_certificates_and_believes_proxies() {
+    let (ours, proxies, theirs) = (Authority::new(), Authority::new(), Authority::new());
+    let server = TestServer::start_with(|config| {
+        config.authentication.client_authorities = Some(ours.verifier());
+        config.authentication.request_header = Some(RequestHeader {
+            authorities: proxies.verifier(),
+            allowed_names: vec!["front-proxy".to_owned()],
+        });
+    })
+    .await;
+    let tls = ours.server_with(Arc::new(AnyClient::new(ours.verifier())));
+    let forwarded = || {
+        let mut request = request();
+        for (name, value) in [
+            ("x-remote-user", "jane"),
+            ("x-remote-group", "system:masters"),
+        ] {
+            let value = value.parse().expect("a header");
+            request.headers_mut().insert(name, value);
+        }
+        request
+    };
+    for (signer, user, expected, forwards) in [
+        (&ours, "jane", 403, 403),
+        // Without a common name the certificate is nobody's.
+        (&ours, "", 403, 403),
+        (&theirs, "jane", 401, 401),
+        (&theirs, "front-proxy", 401, 401),
+        (&ours, "front-proxy", 403, 403),
+        (&proxies, "front-proxy", 401, 200),
+        (&proxies, "another", 401, 401),
+    ] {
+        let credential = signer.issue(&[], user, "devs");
+        let (chain, key) = credential;
+        for (request, expected) in [(request(), expected), (forwarded(), forwards)] {
+            let client = ours.client_with(Some((chain.clone(), key.clone_key())));
+            let answer = ask_over(&server, tls.clone(), client, request, false).await;
+            assert_eq!(answer.0, expected, "{user}: {}", answer.1);
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
