@@ -115,7 +115,11 @@ impl Cluster {
             let made = api.bootstrap_roles().await;
             made.context("failed to make the default roles")
         };
-        tokio::try_join!(classes, roles)?;
+        let flow_control = async {
+            let made = api.bootstrap_flow_control().await;
+            made.context("failed to make the default flow schemas and priority levels")
+        };
+        tokio::try_join!(classes, roles, flow_control)?;
 
         let stop = CancellationToken::new();
         let context = Context::new(client_factory(&api), clock.clone(), stop.clone());

@@ -56,6 +56,7 @@ async fn main() -> Result<(), Failure> {
     server.bootstrap_namespaces().await?;
     server.bootstrap_priority_classes().await?;
     server.bootstrap_roles().await?;
+    server.bootstrap_flow_control().await?;
     let address = ServiceRanges::default().api_server();
     // Endpoints cannot be loopback addresses; nobody connects to this one.
     server

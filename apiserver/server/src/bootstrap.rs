@@ -28,6 +28,15 @@ pub struct BootstrapError {
     message: String,
 }
 
+impl BootstrapError {
+    pub(crate) fn new(what: &str, message: impl std::fmt::Display) -> Self {
+        Self {
+            what: what.to_owned(),
+            message: message.to_string(),
+        }
+    }
+}
+
 impl ApiServer {
     /// Makes the system namespaces that are missing. Call it before anyone else writes.
     pub async fn bootstrap_namespaces(&self) -> Result<(), BootstrapError> {
@@ -239,7 +248,10 @@ impl ApiServer {
     }
 
     /// Writes that need nothing of each other share commits, as many at once as the server takes.
-    async fn together<F>(&self, writes: impl IntoIterator<Item = F>) -> Result<(), BootstrapError>
+    pub(crate) async fn together<F>(
+        &self,
+        writes: impl IntoIterator<Item = F>,
+    ) -> Result<(), BootstrapError>
     where
         F: Future<Output = Result<(), BootstrapError>>,
     {

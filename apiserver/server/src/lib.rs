@@ -26,6 +26,7 @@ mod detached;
 mod dialer;
 mod discovery;
 mod encoded;
+mod flowcontrol;
 mod health;
 mod held;
 mod limits;

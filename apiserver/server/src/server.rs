@@ -17,6 +17,7 @@ use crate::authz::rbac::Rbac;
 use crate::cache::Entry;
 use crate::dialer::{ClusterDialer, NodeDialer};
 use crate::encoded::Encoded;
+use crate::flowcontrol::FlowControl;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::openapi::Documents;
@@ -31,6 +32,7 @@ pub struct Server {
     pub(crate) authentication: Authentication,
     pub(crate) authorization: Authorization,
     pub(crate) rbac: Arc<Rbac>,
+    pub(crate) flow: Arc<FlowControl>,
     pub(crate) audit: Option<Arc<Audit>>,
     pub(crate) admission: AdmissionChain,
     pub(crate) allocators: Allocators,

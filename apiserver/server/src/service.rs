@@ -44,6 +44,7 @@ use crate::cache::{Caches, StartError};
 use crate::call::Call;
 use crate::detached::Detached;
 use crate::dialer::{ClusterDialer, NoCluster, NoNodes, NodeDialer};
+use crate::flowcontrol::FlowControl;
 use crate::health::{Check, Health};
 use crate::held::{Cut, Place};
 use crate::metrics::Metrics;
@@ -138,6 +139,7 @@ impl ApiServer {
         let caches = Caches::start(Arc::clone(&config.store), &config.registry).await?;
         let allocators = Allocators::new(&config.service_ranges, config.clock.clone());
         let rbac = Rbac::follow(&caches, &config.registry);
+        let flow = FlowControl::follow(&caches, &config.registry);
         let authorization = Authorization::new(config.authorizers, &rbac, || {
             NodeAuthorizer::follow(&caches, &config.registry)
         });
@@ -152,6 +154,7 @@ impl ApiServer {
             authentication: Authentication::new(config.authentication),
             authorization,
             rbac,
+            flow,
             admission: AdmissionChain::new(config.admission),
             audit: config.audit,
             allocators,

@@ -76,6 +76,8 @@ impl TestServer {
             .await
             .expect("priority classes are made");
         api.bootstrap_roles().await.expect("roles are made");
+        let made = api.bootstrap_flow_control().await;
+        made.expect("schemas and levels are made");
         let address = ServiceRanges::default().api_server();
         let endpoint = RECORDED_HOST.into();
         api.bootstrap_kubernetes_service(address.into(), endpoint, RECORDED_PORT)

@@ -8,6 +8,7 @@ mod bad_input;
 mod connections;
 mod connects;
 mod deletes;
+mod fairness;
 mod history;
 mod load;
 mod nodes;
