@@ -17,6 +17,7 @@
 //! # }
 //! ```
 
+mod certificates;
 mod clusterroleaggregation;
 mod deployment;
 mod disruption;
@@ -43,6 +44,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use certificates::{CertificateAuthority, CertificateRequest, Terms, run_certificates};
 use coracle_client::{Context, supervise};
 use futures::future::{join, join_all};
 use k8s_openapi::api::core::v1::ServiceAccount;
