@@ -10,22 +10,22 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use crate::files;
-use crate::pki::Pki;
+use crate::pki::Credential;
 
 /// The name of our context, cluster and user.
 pub const CONTEXT: &str = "coracle";
 
-/// A kubeconfig with the context `coracle` alone, for the server at `url`.
-pub fn new(url: &str, pki: &Pki) -> Value {
+/// A kubeconfig with the context `coracle` alone, for the server at `url`, whose certificate is of `ca` (PEM).
+pub fn new(url: &str, ca: &str, user: &Credential) -> Value {
     let encode = |pem: &str| STANDARD.encode(pem);
     json!({
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": CONTEXT, "cluster": {
-            "server": url, "certificate-authority-data": encode(&pki.ca)}}],
+            "server": url, "certificate-authority-data": encode(ca)}}],
         "users": [{"name": CONTEXT, "user": {
-            "client-certificate-data": encode(&pki.admin.certificate),
-            "client-key-data": encode(&pki.admin.key)}}],
+            "client-certificate-data": encode(&user.certificate),
+            "client-key-data": encode(&user.key)}}],
         "contexts": [{"name": CONTEXT, "context": {"cluster": CONTEXT, "user": CONTEXT}}],
         "current-context": CONTEXT,
     })
@@ -174,21 +174,11 @@ mod tests {
     use super::*;
 
     fn ours() -> Value {
-        let pki = Pki {
-            ca: "ca".into(),
-            server: crate::pki::Credential {
-                certificate: String::new(),
-                key: String::new(),
-            },
-            admin: crate::pki::Credential {
-                certificate: "crt".into(),
-                key: "key".into(),
-            },
-            tokens: coracle_server::authn::TokenKeys::generate()
-                .expect("keys")
-                .into(),
+        let admin = Credential {
+            certificate: "crt".into(),
+            key: "key".into(),
         };
-        new("https://127.0.0.1:6443", &pki)
+        new("https://127.0.0.1:6443", "ca", &admin)
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! ```text
 //! pki/ca.{crt,key} ──signs──▶ pki/apiserver.{crt,key}   the server, for every name that reaches it
 //!                        └──▶ pki/admin.{crt,key}       CN kubernetes-admin, O system:masters
+//!                        └──▶ requests that the API approved ([`Authority`])
 //! pki/sa.key ──signs──▶ tokens of service accounts ◀──verifies── pki/sa.pub
 //! ```
 //!
@@ -11,6 +12,12 @@
 //!
 //! `sa.pub` holds every key that tokens are believed by, the current one first. Whoever removes `sa.key`, or puts another
 //! key there, rotates it: the next start signs with the new key and believes the earlier ones until they are taken out.
+
+mod authority;
+#[cfg(test)]
+mod certificates_tests;
+mod der;
+mod usages;
 
 use std::cell::Cell;
 use std::fs;
@@ -32,6 +39,8 @@ use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::files;
+
+pub use authority::Authority;
 
 /// Life of the authority.
 const CA_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -59,6 +68,8 @@ pub struct Pki {
     pub admin: Credential,
     /// What tokens of service accounts are signed and verified with.
     pub tokens: Arc<TokenKeys>,
+    /// The authority's key, which signs what the API approves.
+    pub authority: Arc<Authority>,
 }
 
 impl Pki {
@@ -79,6 +90,7 @@ impl Pki {
             Leaf::client("kubernetes-admin", "system:masters"),
         )?;
         let tokens = folder.token_keys()?;
+        let signer = Authority::new(&authority, clock.clone())?;
         if folder.changed.get() {
             files::sync_folder(&folder.path)?;
         }
@@ -87,6 +99,7 @@ impl Pki {
             server,
             admin,
             tokens: Arc::new(tokens),
+            authority: Arc::new(signer),
         })
     }
 

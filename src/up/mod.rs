@@ -135,6 +135,11 @@ async fn up(args: UpArgs) -> Result<()> {
         node: node.as_ref().map(|node| node.config(&data, &network)),
     };
     let mut cluster = Cluster::start(config).await?;
+    if has(Part::Controllers) {
+        let authority = access.pki.authority.clone();
+        let context = cluster.context().clone();
+        cluster.spawn(coracle_controllers::run_certificates(context, authority));
+    }
     // From here on /readyz says ok; the kubeconfig is there already.
     let tls = Arc::new(access.pki.server_config()?);
     serve::host(&cluster, listener, tls.clone());
@@ -243,7 +248,7 @@ impl Access {
         let url = format!("https://{}", reachable(address));
         let names = server_names(address, network);
         let pki = Pki::ensure(&data.join("pki"), &names, clock)?;
-        let kubeconfig = kubeconfig::new(&url, &pki);
+        let kubeconfig = kubeconfig::new(&url, &pki.ca, &pki.admin);
         kubeconfig::write(&data.join("kubeconfig"), &kubeconfig)?;
         write_addresses(data, address)?;
         Ok(Self {
