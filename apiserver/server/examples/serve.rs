@@ -60,7 +60,7 @@ async fn main() -> Result<(), Failure> {
     let address = ServiceRanges::default().api_server();
     // Endpoints cannot be loopback addresses; nobody connects to this one.
     server
-        .bootstrap_kubernetes_service(address.into(), [10, 240, 0, 1].into(), listen.port())
+        .bootstrap_kubernetes_service(address, [10, 240, 0, 1].into(), listen.port())
         .await?;
     let listener = TcpListener::bind(listen).await?;
     let (tls, certificate) = self_signed()?;

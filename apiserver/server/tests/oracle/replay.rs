@@ -80,7 +80,7 @@ impl TestServer {
         made.expect("schemas and levels are made");
         let address = ServiceRanges::default().api_server();
         let endpoint = RECORDED_HOST.into();
-        api.bootstrap_kubernetes_service(address.into(), endpoint, RECORDED_PORT)
+        api.bootstrap_kubernetes_service(address, endpoint, RECORDED_PORT)
             .await
             .expect("the Service is made");
         Self { api, clock }

@@ -134,6 +134,11 @@ impl TestServer {
         self.send(request("DELETE", path, "", None)).await
     }
 
+    pub(crate) async fn delete_with(&self, path: &str, options: Value) -> Answer {
+        self.send(request("DELETE", path, "application/json", Some(options)))
+            .await
+    }
+
     pub(crate) async fn merge(&self, path: &str, body: Value) -> Answer {
         self.send(request(
             "PATCH",

@@ -107,8 +107,7 @@ async fn child() {
     let store = RedbStore::open(path, Clock::system()).expect("the store opens");
     let mut config = Config::new(Arc::new(store), Clock::system());
     let tokens = StaticTokens::parse(&format!("{TOKEN},admin,1,\"system:masters\"\n"));
-    let tokens = Box::new(tokens.expect("a token"));
-    config.authenticators.push(tokens);
+    config.authentication.static_tokens = tokens.expect("a token");
     let api = ApiServer::start(config).await.expect("a sound store");
     let made = api.bootstrap_namespaces().await;
     made.expect("namespaces are made");
