@@ -48,6 +48,12 @@ async fn evictions_stop_where_the_budget_ends_and_go_on_when_pods_are_replaced()
     cluster.create::<PodDisruptionBudget>(budget(spec)).await;
     until_allowed(&cluster, 1).await;
     evict(&cluster, &pods[0]).await.expect("one may go");
+    cluster
+        .until::<Pod>("it is gone", |left| {
+            left.iter()
+                .all(|pod| pod.metadata.name.as_ref() != Some(&pods[0]))
+        })
+        .await;
     // Another Pod takes its place, and the next one may go.
     until_allowed(&cluster, 1).await;
     assert_eq!(cluster.ready_pods("web", 3).await.len(), 3);
