@@ -108,7 +108,7 @@ impl Pki {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(parse_certificate(&self.ca)?)?;
         let verifier = rustls::server::WebPkiClientVerifier::builder(roots.into()).build();
-        Ok(verifier.context("failed to build the verifier of client certificates")?)
+        verifier.context("failed to build the verifier of client certificates")
     }
 
     /// The TLS configuration of the API server: its certificate, and client certificates welcome but
