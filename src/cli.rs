@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -34,6 +35,63 @@ pub enum Command {
     /// Look after the images on this node
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Look after the cluster's certificates
+    #[command(subcommand)]
+    Pki(PkiCommand),
+}
+
+/// What can be done with certificates.
+#[derive(Debug, Subcommand)]
+pub enum PkiCommand {
+    /// Show the certificates: files, subjects, names, ends; keys are never shown
+    Show {
+        /// Print JSON instead
+        #[arg(short, long, value_name = "FORMAT")]
+        output: Option<PkiFormat>,
+        /// Where the cluster is
+        #[command(flatten)]
+        data: DataDir,
+    },
+    /// Make the server's and the administrator's certificates anew; the authority stays
+    #[command(after_help = "\
+A running `coracle up` shows the new certificate within a minute, without a restart. Certificates
+that it made itself are renewed by it before they end.")]
+    Renew {
+        /// Where the cluster is
+        #[command(flatten)]
+        data: DataDir,
+    },
+    /// Write a kubeconfig for a user, with a new key and certificate in it
+    #[command(after_help = "\
+Example:
+  coracle pki kubeconfig --user jane --group dev --expires 30d -o jane.kubeconfig
+
+What the user may do is up to RoleBindings for the user or the groups. A certificate cannot be
+taken back before it ends.")]
+    Kubeconfig {
+        /// The user's name
+        #[arg(long, value_name = "NAME", value_parser = identity_name)]
+        user: String,
+        /// A group of the user; repeatable
+        #[arg(long = "group", value_name = "NAME", value_parser = identity_name)]
+        groups: Vec<String>,
+        /// How long the certificate is good for: 30d, 12h, 45m; at least 10m
+        #[arg(long, value_name = "TIME", default_value = "365d", value_parser = lifetime)]
+        expires: Duration,
+        /// The file, readable by its owner alone; without it the kubeconfig is printed
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Where the cluster is
+        #[command(flatten)]
+        data: DataDir,
+    },
+}
+
+/// How certificates are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PkiFormat {
+    /// One object with a list of certificates
+    Json,
 }
 
 /// What can be done with images.
@@ -172,6 +230,29 @@ pub enum Part {
     Services,
 }
 
+/// A user or group as a certificate can name it.
+fn identity_name(text: &str) -> Result<String, String> {
+    let is_name = !text.trim().is_empty() && !text.chars().any(char::is_control);
+    match is_name {
+        true => Ok(text.to_owned()),
+        false => Err("expected a name without control characters, such as jane".to_owned()),
+    }
+}
+
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let wanted = || "expected a time of at least ten minutes, such as 30d, 12h or 45m".to_owned();
+    let unit = text.chars().next_back().ok_or_else(wanted)?;
+    let seconds = match unit {
+        'd' => 86_400,
+        'h' => 3600,
+        'm' => 60,
+        _ => return Err(wanted()),
+    };
+    let count: u64 = text[..text.len() - 1].parse().map_err(|_| wanted())?;
+    let seconds = count.checked_mul(seconds).filter(|all| *all >= 600);
+    seconds.map(Duration::from_secs).ok_or_else(wanted)
+}
+
 fn port_range(text: &str) -> Result<(u16, u16), String> {
     let parsed = text.split_once('-').and_then(|(first, last)| {
         Some((
@@ -193,6 +274,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn lifetimes_and_names_are_checked() {
+        assert_eq!(lifetime("30d"), Ok(Duration::from_secs(30 * 86_400)));
+        assert_eq!(lifetime("10m"), Ok(Duration::from_secs(600)));
+        for wrong in ["", "d", "9m", "1s", "-1d", "99999999999999999999d", "1é"] {
+            assert!(lifetime(wrong).is_err(), "{wrong}");
+        }
+        assert!(identity_name("jane").is_ok());
+        assert!(identity_name(" ").is_err() && identity_name("a\nb").is_err());
     }
 
     #[test]

@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         Command::Image(ImageCommand::Load { file, tag, data }) => {
             coracle::image::load(&file, &tag, &data)
         }
+        Command::Pki(command) => coracle::pki::command::run(command),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

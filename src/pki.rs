@@ -16,7 +16,9 @@
 mod authority;
 #[cfg(test)]
 mod certificates_tests;
+pub mod command;
 mod der;
+mod reload;
 mod usages;
 
 use std::cell::Cell;
@@ -31,16 +33,17 @@ use coracle_clock::{Clock, Timestamp};
 use coracle_server::authn::{AnyClient, ClientAuthorities, PublicKey, SigningKey, TokenKeys};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SerialNumber,
+    KeyUsagePurpose, PublicKeyData, SerialNumber,
 };
+use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::files;
 
 pub use authority::Authority;
+pub use reload::ServerCertificate;
 
 /// Life of the authority.
 const CA_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -111,15 +114,36 @@ impl Pki {
         verifier.context("failed to build the verifier of client certificates")
     }
 
+    /// Makes the certificates of the server and its first user anew, for the names they have; everything else in `folder`
+    /// stays. What is missing there, the authority above all, is an error.
+    pub fn renew(folder: &Path, clock: &Clock) -> Result<Self> {
+        let read = |name: &str| {
+            let path = folder.join(name);
+            fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))
+        };
+        let der = parse_certificate(&read("apiserver.crt")?)?;
+        let (_, server) = X509Certificate::from_der(&der)
+            .map_err(|error| anyhow!("failed to read apiserver.crt: {error}"))?;
+        let names = subject_names(&server);
+        read("ca.crt")?;
+        read("ca.key")?;
+        for name in ["apiserver", "admin"] {
+            let path = folder.join(format!("{name}.crt"));
+            crate::data_dir::remove_if_there(&path)?;
+        }
+        Self::ensure(folder, &names, clock)
+    }
+
     /// The TLS configuration of the API server: its certificate, and client certificates welcome but
     /// not required (tokens are another way in). The API server judges them.
-    pub fn server_config(&self) -> Result<rustls::ServerConfig> {
+    pub fn server_config(
+        &self,
+        certificate: Arc<ServerCertificate>,
+    ) -> Result<rustls::ServerConfig> {
         let verifier = Arc::new(AnyClient::new(self.client_authorities()?));
-        let key = PrivateKeyDer::from_pem_slice(self.server.key.as_bytes())
-            .map_err(|error| anyhow!("failed to read the API server's key: {error}"))?;
         let mut config = rustls::ServerConfig::builder()
             .with_client_cert_verifier(verifier)
-            .with_single_cert(vec![parse_certificate(&self.server.certificate)?], key)?;
+            .with_cert_resolver(certificate);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(config)
     }
@@ -191,7 +215,7 @@ impl Folder {
 
     fn leaf(&self, authority: &Credential, name: &str, leaf: Leaf) -> Result<Credential> {
         if let Some(found) = self.load(name)?
-            && self.is_good(&found.certificate, &authority.certificate, &leaf)
+            && self.is_good(&found, &authority.certificate, &leaf)
         {
             return Ok(found);
         }
@@ -243,8 +267,11 @@ impl Folder {
     }
 
     /// Whether a certificate is of this authority, lives long enough and names exactly what is asked.
-    fn is_good(&self, pem: &str, ca_pem: &str, leaf: &Leaf) -> bool {
-        let (Ok(der), Ok(ca)) = (parse_certificate(pem), parse_certificate(ca_pem)) else {
+    fn is_good(&self, found: &Credential, ca_pem: &str, leaf: &Leaf) -> bool {
+        let (Ok(der), Ok(ca)) = (
+            parse_certificate(&found.certificate),
+            parse_certificate(ca_pem),
+        ) else {
             return false;
         };
         let (Ok((_, certificate)), Ok((_, ca))) = (
@@ -258,7 +285,10 @@ impl Folder {
         let mut wanted = leaf.names.clone();
         named.sort();
         wanted.sort();
-        certificate.validity().not_after.timestamp() > due
+        // Two processes that make it anew at once may leave one's key beside the other's certificate.
+        let fits = KeyPair::from_pem(&found.key)
+            .is_ok_and(|key| key.subject_public_key_info() == certificate.public_key().raw);
+        fits && certificate.validity().not_after.timestamp() > due
             && certificate.verify_signature(Some(ca.public_key())).is_ok()
             && named == wanted
     }

@@ -26,6 +26,7 @@ use coracle_server::authn::{ServiceAccountTokens, StaticTokens};
 use coracle_store::{MemoryStore, RedbStore, Store};
 use serde_json::json;
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 use crate::audit::{AuditLog, LogConfig};
 use crate::cli::{Part, UpArgs};
@@ -34,11 +35,13 @@ use crate::data_dir::DataDir;
 use crate::kubeconfig::{self, Merged};
 use crate::listeners::Choice;
 use crate::manifests::{self, Manifest};
-use crate::pki::Pki;
+use crate::pki::{Pki, ServerCertificate};
 use crate::{apply, files};
 
 /// The port of the API server when `--listen` does not say.
 const API_PORT: u16 = 6443;
+/// How often the certificates are looked at.
+const LOOK_AT_CERTIFICATES: Duration = Duration::from_secs(30);
 /// The longest that guests may take at the end, whatever their grace periods say.
 const LONGEST_STOP: Duration = Duration::from_secs(30);
 
@@ -141,7 +144,17 @@ async fn up(args: UpArgs) -> Result<()> {
         cluster.spawn(coracle_controllers::run_certificates(context, authority));
     }
     // From here on /readyz says ok; the kubeconfig is there already.
-    let tls = Arc::new(access.pki.server_config()?);
+    let shown = ServerCertificate::new(&access.pki.server)?;
+    let tls = Arc::new(access.pki.server_config(shown.clone())?);
+    cluster.spawn(keep_certificates(Renewal {
+        folder: data.join("pki"),
+        kubeconfig: data.join("kubeconfig"),
+        names: server_names(address, &network),
+        url: access.url.clone(),
+        shown,
+        clock: clock.clone(),
+        stop: cluster.context().stop().clone(),
+    }));
     serve::host(&cluster, listener, tls.clone());
     if let Some(node) = &node {
         serve::fabric(&cluster, node.fabric(), in_pod_network, tls);
@@ -257,6 +270,47 @@ impl Access {
             kubeconfig,
         })
     }
+}
+
+/// What keeping the certificates takes.
+struct Renewal {
+    folder: PathBuf,
+    kubeconfig: PathBuf,
+    names: Vec<String>,
+    url: String,
+    shown: Arc<ServerCertificate>,
+    clock: Clock,
+    stop: CancellationToken,
+}
+
+/// Looks at the certificates every half minute until the stop: makes those anew that are due, and shows what is there, made
+/// here or by `coracle pki renew`.
+async fn keep_certificates(renewal: Renewal) {
+    let mut last = String::new();
+    while renewal
+        .stop
+        .run_until_cancelled(renewal.clock.sleep(LOOK_AT_CERTIFICATES))
+        .await
+        .is_some()
+    {
+        let kept = tokio::task::block_in_place(|| keep_once(&renewal, &mut last));
+        if let Err(error) = kept {
+            tracing::warn!("failed to renew the certificates; the old ones are kept: {error:#}");
+        }
+    }
+}
+
+fn keep_once(renewal: &Renewal, last: &mut String) -> Result<()> {
+    let pki = Pki::ensure(&renewal.folder, &renewal.names, &renewal.clock)?;
+    let now = format!("{}{}", pki.server.certificate, pki.admin.certificate);
+    if now == *last {
+        return Ok(());
+    }
+    renewal.shown.replace(&pki.server)?;
+    let config = kubeconfig::new(&renewal.url, &pki.ca, &pki.admin);
+    kubeconfig::write(&renewal.kubeconfig, &config)?;
+    *last = now;
+    Ok(())
 }
 
 /// Applies the manifests and follows them until all are ready.

@@ -19,7 +19,7 @@ pub(super) fn check(
     usages: &[String],
 ) -> Option<Result<(), String>> {
     match signer {
-        CLIENT => Some(client_usages(usages)),
+        CLIENT => Some(no_masters(request).and_then(|()| client_usages(usages))),
         KUBELET_CLIENT => Some(kubelet_client(request, usages)),
         KUBELET_SERVING => Some(kubelet_serving(request, usages)),
         LEGACY => Some(Ok(())),
@@ -30,6 +30,21 @@ pub(super) fn check(
 /// Whether this signer is one of ours.
 pub(super) fn is_known(signer: &str) -> bool {
     [CLIENT, KUBELET_CLIENT, KUBELET_SERVING, LEGACY].contains(&signer)
+}
+
+/// Whoever may approve requests must not make administrators whom no role binds. Upstream refuses such a request when
+/// it is created (the admission step CertificateSubjectRestriction).
+fn no_masters(request: &CertificateRequest) -> Result<(), String> {
+    match request
+        .organizations
+        .iter()
+        .any(|group| group == "system:masters")
+    {
+        true => Err(format!(
+            "use of {CLIENT} signer with system:masters group is not allowed"
+        )),
+        false => Ok(()),
+    }
 }
 
 fn client_usages(usages: &[String]) -> Result<(), String> {

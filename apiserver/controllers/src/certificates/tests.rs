@@ -73,11 +73,23 @@ fn every_signer_has_its_rules() {
         request
     };
     let client = CertificateRequest::default();
+    let masters = CertificateRequest {
+        organizations: owned(&["dev", "system:masters"]),
+        ..CertificateRequest::default()
+    };
     let kubelet = node("system:node:a");
     let usages = "usages did not match [client auth digital signature key encipherment]";
     for (signer, request, usages, wanted) in [
         (rules::CLIENT, &client, &["client auth"][..], Ok(())),
         (rules::CLIENT, &client, &KUBELET, Ok(())),
+        (
+            rules::CLIENT,
+            &masters,
+            &KUBELET,
+            Err(
+                "use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed",
+            ),
+        ),
         (
             rules::CLIENT,
             &client,
