@@ -39,7 +39,8 @@ pub fn component_user(component: &str) -> (String, Vec<String>) {
             "system:apiserver".to_owned(),
             vec!["system:masters".to_owned(), authenticated],
         ),
-        _ if component == "reflector" => (
+        // Upstream's shared informers, and the one controller that it runs without an account of its own.
+        _ if matches!(component, "reflector" | "serviceaccount-token-controller") => (
             "system:kube-controller-manager".to_owned(),
             vec![authenticated],
         ),

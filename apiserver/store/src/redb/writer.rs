@@ -234,11 +234,12 @@ impl Writer {
 
     /// Answers what waits with `error`, and everyone else for a while.
     fn fail(&mut self, group: Vec<Command>, error: Error) {
+        // First: whoever gets an answer may ask at once whether writes are taken.
+        *self.shared.trouble.lock() = Some(error.clone());
         answer_all(group, &error);
         for (_, reply) in self.compactions.drain(..) {
             drop(reply.send(Err(error.clone())));
         }
-        *self.shared.trouble.lock() = Some(error.clone());
         self.failed = Some((error, self.clock.monotonic()));
     }
 
