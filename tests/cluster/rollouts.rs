@@ -15,6 +15,15 @@ async fn set_image(cluster: &TestCluster, name: &str, image: &str) {
         .strategic_patch::<Deployment>(&key, &Precondition::default(), patch)
         .await
         .expect("patched");
+    // What follows looks at the informers' copies, which come after the answer.
+    let is_seen = |deployment: &Deployment| {
+        let pods = deployment
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.template.spec.as_ref());
+        pods.and_then(|pods| pods.containers[0].image.as_deref()) == Some(image)
+    };
+    cluster.until::<Deployment>(name, is_seen).await;
 }
 
 fn image(pod: &Pod) -> &str {
