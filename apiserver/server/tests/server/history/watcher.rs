@@ -44,7 +44,11 @@ impl Watcher {
         let from = match self.position {
             Some(position) => position,
             None if self.clock.random_below(2) == 0 => return self.stream_a_list(api, stop).await,
-            None => self.list(api).await?,
+            None => match self.list(api).await? {
+                (from, false) => from,
+                // No watch from here on shows the end: it lies before.
+                (_, true) => return Some(true),
+            },
         };
         self.position = Some(from);
         let path = format!("{CONFIG_MAPS}?watch=true&resourceVersion={from}");
@@ -99,14 +103,17 @@ impl Watcher {
         self.position = None;
     }
 
-    async fn list(&mut self, api: &Api) -> Option<u64> {
+    /// The revision of a list, and whether the end of the history is in it.
+    async fn list(&mut self, api: &Api) -> Option<(u64, bool)> {
         let floor = self.floor.get();
         let answer = api.call("GET", CONFIG_MAPS, None).await?;
         if answer.code >= 500 {
             return None;
         }
         let list = succeeded(answer);
-        Some(self.note_list(revision(&list), items(&list), floor))
+        let shown = items(&list);
+        let is_end = shown.contains_key(THE_END);
+        Some((self.note_list(revision(&list), shown, floor), is_end))
     }
 
     /// Takes a list as the first events of a watch.
@@ -125,8 +132,9 @@ impl Watcher {
             };
             if line["type"] == "BOOKMARK" {
                 let at = revision(&line["object"]);
+                let is_end = shown.contains_key(THE_END);
                 self.position = Some(self.note_list(at, shown, floor));
-                return Some(false);
+                return Some(is_end);
             }
             let event = event(&line);
             assert_eq!(event.kind, "ADDED");
