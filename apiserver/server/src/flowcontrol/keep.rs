@@ -4,7 +4,7 @@
 //! (`pkg/registry/flowcontrol/rest/storage_flowcontrol.go`); so does this, after a change. An idle cluster is not looked
 //! at.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -94,10 +94,10 @@ impl ApiServer {
         };
         let mut settled = true;
         let now = metadata::time_stamp(self.server.clock());
-        let exists: HashMap<&str, ()> = levels.iter().map(|level| (level.name(), ())).collect();
+        let exists: HashSet<&str> = levels.iter().map(|level| level.name()).collect();
         for schema in schemas {
             let level = schema.at("spec.priorityLevelConfiguration.name");
-            let exists = exists.contains_key(level.str());
+            let exists = exists.contains(level.str());
             let Some(wanted) = with_status(&schema, exists, &now) else {
                 continue;
             };

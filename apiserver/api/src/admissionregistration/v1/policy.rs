@@ -10,31 +10,6 @@ use crate::object::default_value;
 use crate::validation::names;
 use crate::{At, FieldErrors, Object};
 
-/// Words that CEL keeps for itself.
-const RESERVED: &[&str] = &[
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
-
 /// Fills in what a policy leaves out.
 pub(super) fn default_policy(object: &mut Object) {
     let spec = object.map_mut("spec");
@@ -163,7 +138,7 @@ pub(super) fn seen(spec: &At<'_>, authorizer: bool, variables: Option<ObjectType
 fn is_identifier(name: &str) -> bool {
     name.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic())
         && name.chars().all(|c| c == '_' || c.is_ascii_alphanumeric())
-        && !RESERVED.contains(&name)
+        && !crate::cel::RESERVED.contains(&name)
 }
 
 /// The column that says of which kind the parameters are.
