@@ -28,7 +28,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{
-    Admission, AdmissionChain, DefaultClass, DefaultTolerationSeconds, NamespaceLifecycle,
+    Admission, AdmissionChain, CertificateApproval, CertificateSigning,
+    CertificateSubjectRestriction, DefaultClass, DefaultTolerationSeconds, NamespaceLifecycle,
     NodeRestriction, PodTopologyLabels, Priority, RuntimeClassAdmission, ServiceAccountAdmission,
     StorageObjectInUseProtection, TaintNodesByCondition,
 };
@@ -113,6 +114,9 @@ impl Config {
                 Box::new(DefaultClass::STORAGE),
                 Box::new(StorageObjectInUseProtection),
                 Box::new(RuntimeClassAdmission),
+                Box::new(CertificateApproval),
+                Box::new(CertificateSigning),
+                Box::new(CertificateSubjectRestriction),
                 Box::new(DefaultClass::INGRESS),
                 Box::new(PodTopologyLabels),
             ],

@@ -6,6 +6,7 @@
 //!
 //! One step is one file. Steps run in the order in which the pipeline was given them.
 
+mod certificates;
 mod default_class;
 mod lifecycle;
 mod node_restriction;
@@ -20,6 +21,7 @@ mod toleration_seconds;
 use async_trait::async_trait;
 use coracle_api::{Object, Resource};
 
+pub use certificates::{CertificateApproval, CertificateSigning, CertificateSubjectRestriction};
 pub use default_class::DefaultClass;
 pub use lifecycle::{NamespaceLifecycle, PROTECTED_NAMESPACES};
 pub use node_restriction::NodeRestriction;

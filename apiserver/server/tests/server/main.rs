@@ -5,6 +5,7 @@ mod addresses;
 mod applies;
 mod audit;
 mod bad_input;
+mod certificates;
 mod connections;
 mod connects;
 mod deletes;

@@ -3,7 +3,7 @@
 use coracle_server::Identity;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, PODS, TestServer, request};
+use crate::support::{Answer, PODS, TestServer, send_as};
 
 const NODES: &str = "/api/v1/nodes";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
@@ -15,14 +15,8 @@ async fn as_node(
     path: &str,
     body: Option<Value>,
 ) -> Answer {
-    let media_type = match method {
-        "PATCH" => "application/merge-patch+json",
-        _ => "application/json",
-    };
-    let mut request = request(method, path, media_type, body);
     let identity = Identity::new(format!("system:node:{node}"), ["system:nodes"]);
-    request.extensions_mut().insert(identity);
-    server.send_as_is(request).await
+    send_as(server, &identity, method, path, body).await
 }
 
 /// Two registered nodes, each with a pod that names a Secret of its own.

@@ -4,25 +4,9 @@ use coracle_server::authz::rbac;
 use coracle_server::{ApiServer, Identity};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, TestServer, request};
+use crate::support::{TestServer, send_as};
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
-
-async fn send_as(
-    server: &TestServer,
-    identity: &Identity,
-    method: &str,
-    path: &str,
-    body: Option<Value>,
-) -> Answer {
-    let media_type = match method {
-        "PATCH" => "application/merge-patch+json",
-        _ => "application/json",
-    };
-    let mut request = request(method, path, media_type, body);
-    request.extensions_mut().insert(identity.clone());
-    server.send_as_is(request).await
-}
 
 #[tokio::test(start_paused = true)]
 async fn everybody_reads_what_is_public_and_users_may_discover() {

@@ -240,3 +240,20 @@ impl Watch {
 pub(crate) fn event(kind: &str, name: &str) -> (String, String) {
     (kind.to_owned(), name.to_owned())
 }
+
+/// Sends a request as `identity`; a PATCH is a merge patch.
+pub(crate) async fn send_as(
+    server: &TestServer,
+    identity: &Identity,
+    method: &str,
+    path: &str,
+    body: Option<Value>,
+) -> Answer {
+    let media_type = match method {
+        "PATCH" => "application/merge-patch+json",
+        _ => "application/json",
+    };
+    let mut request = request(method, path, media_type, body);
+    request.extensions_mut().insert(identity.clone());
+    server.send_as_is(request).await
+}
