@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coracle_network::Fabric;
+use coracle_network::{Fabric, TcpStream};
 use coracle_server::ApiServer;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
@@ -37,11 +37,11 @@ async fn accept(api: ApiServer, listener: TcpListener, tls: Arc<ServerConfig>) {
             () = stopped.cancelled() => return,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 let _ = stream.set_nodelay(true);
                 let (api, tls) = (api.clone(), tls.clone());
                 tokio::spawn(async move {
-                    if let Err(error) = api.serve(stream, Some(tls)).await {
+                    if let Err(error) = api.serve(stream, Some(tls), Some(peer.ip())).await {
                         tracing::debug!(target: "coracle::access", %error, "connection ended");
                     }
                     drop(permit);
@@ -68,7 +68,7 @@ pub(super) fn fabric(
     let permits = Arc::new(Semaphore::new(GUEST_CONNECTIONS));
     fabric.set_handler(
         address,
-        Arc::new(move |stream| {
+        Arc::new(move |stream: TcpStream| {
             let Ok(permit) = permits.clone().try_acquire_owned() else {
                 tracing::debug!("too many connections of guests to the API");
                 return;
@@ -76,7 +76,8 @@ pub(super) fn fabric(
             let (api, tls) = (api.clone(), tls.clone());
             runtime.spawn(async move {
                 let _permit = permit;
-                if let Err(error) = api.serve(stream, Some(tls)).await {
+                let from = stream.peer_addr().ip();
+                if let Err(error) = api.serve(stream, Some(tls), Some(from)).await {
                     tracing::debug!(target: "coracle::access", %error, "guest connection ended");
                 }
             });

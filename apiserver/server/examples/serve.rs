@@ -78,7 +78,7 @@ async fn main() -> Result<(), Failure> {
         let (server, tls) = (server.clone(), Arc::clone(&tls));
         tokio::spawn(async move {
             // Clients come and go; what went wrong with one is of no interest here.
-            let _ = server.serve(stream, Some(tls)).await;
+            let _ = server.serve(stream, Some(tls), None).await;
         });
     }
     server.stop();

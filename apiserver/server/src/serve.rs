@@ -1,5 +1,6 @@
 //! TLS and HTTP on any byte stream: a host socket, or a guest's connection through the Fabric.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::answer::Unhurried;
-use crate::audit::{AUDIT_ID, AuditId};
+use crate::audit::{AUDIT_ID, AuditId, Source};
 use crate::authn::{Connected, Identity};
 use crate::connection::{ActiveBody, Activity, HEAD_TIMEOUT, Transport};
 use crate::held::Cut;
@@ -56,17 +57,18 @@ pub enum ServeError {
 
 impl ApiServer {
     /// Serves one connection until it ends, or until the requests under way when [`stop`](Self::stop) was called are
-    /// answered. With `tls`, a client certificate may name the user.
+    /// answered. With `tls`, a client certificate may name the user. `from` is where the client is, for the audit.
     pub async fn serve<S>(
         &self,
         stream: S,
         tls: Option<Arc<ServerConfig>>,
+        from: Option<IpAddr>,
     ) -> Result<(), ServeError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Some(tls) = tls else {
-            return self.serve_http(stream, None).await;
+            return self.serve_http(stream, None, from).await;
         };
         let handshake = TlsAcceptor::from(tls).accept(stream);
         let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await;
@@ -79,10 +81,15 @@ impl ApiServer {
         let peer = certificates
             .filter(|chain| !chain.is_empty())
             .map(|chain| server.authentication.connected(chain, now));
-        self.serve_http(stream, peer).await
+        self.serve_http(stream, peer, from).await
     }
 
-    async fn serve_http<S>(&self, stream: S, peer: Option<Connected>) -> Result<(), ServeError>
+    async fn serve_http<S>(
+        &self,
+        stream: S,
+        peer: Option<Connected>,
+        from: Option<IpAddr>,
+    ) -> Result<(), ServeError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -107,6 +114,9 @@ impl ApiServer {
                 let header = id.header();
                 if server.server.audit.is_some() {
                     request.extensions_mut().insert(id);
+                    if let Some(from) = from {
+                        request.extensions_mut().insert(Source(from));
+                    }
                 }
                 let mut response = server.handle(request).await;
                 response.headers_mut().insert(AUDIT_ID, header);

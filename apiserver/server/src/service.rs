@@ -35,7 +35,7 @@ use crate::admission::{
 };
 use crate::allocate::{Allocators, ServiceRanges};
 use crate::answer::{Answer, settle};
-use crate::audit::{Audit, AuditId, Trail};
+use crate::audit::{Audit, AuditId, Source, Trail};
 use crate::authn::{Authentication, AuthenticationOptions, impersonate};
 use crate::authz::node::NodeAuthorizer;
 use crate::authz::rbac::Rbac;
@@ -270,7 +270,8 @@ impl ApiServer {
         let clock = self.server.clock();
         let id: Option<AuditId> = parts.extensions.remove();
         let id = id.unwrap_or_else(|| AuditId::of(&parts.headers, clock));
-        let trail = audit.begin(clock, info, &parts.headers, &id);
+        let from: Option<Source> = parts.extensions.remove();
+        let trail = audit.begin(clock, info, &parts.headers, &id, from);
         parts.extensions.insert(Arc::clone(&trail));
         Some(trail)
     }
@@ -329,9 +330,9 @@ impl ApiServer {
             .authenticate(server, &mut parts)
             .await?;
         let trail: Option<Arc<Trail>> = parts.extensions.remove();
-        let acting =
-            impersonate(&parts.headers, asking.clone(), &info, &server.authorization).await;
-        if let Some(trail) = &trail {
+        let recorded = trail.as_ref().map(|trail| (trail, asking.clone()));
+        let acting = impersonate(&parts.headers, asking, &info, &server.authorization).await;
+        if let Some((trail, asking)) = recorded {
             trail.identified(&asking, acting.as_ref().ok());
         }
         let identity = acting?;

@@ -9,6 +9,7 @@
 mod policy;
 mod trail;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use coracle_clock::Clock;
@@ -51,6 +52,25 @@ pub trait Sink: Send + Sync {
     fn lost(&self) -> u64;
 }
 
+/// The address that a connection comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Source(pub(crate) IpAddr);
+
+/// Where a request comes from, the first sender first: what proxies say, then the connection itself. As upstream's
+/// `SourceIPs`, of which only the last is to be trusted.
+fn sources(headers: &HeaderMap, from: Option<Source>) -> Vec<IpAddr> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let told = text("x-forwarded-for")
+        .into_iter()
+        .flat_map(|list| list.split(','));
+    let mut sources: Vec<IpAddr> = told.filter_map(|word| word.trim().parse().ok()).collect();
+    let real = text("x-real-ip").and_then(|word| word.trim().parse().ok());
+    sources.extend(real.filter(|real| !sources.contains(real)));
+    let from = from.map(|Source(address)| address.to_canonical());
+    sources.extend(from.filter(|from| sources.last() != Some(from)));
+    sources
+}
+
 /// A policy, and where its events go.
 pub struct Audit {
     policy: Policy,
@@ -70,8 +90,17 @@ impl Audit {
         info: &RequestInfo,
         headers: &HeaderMap,
         id: &AuditId,
+        from: Option<Source>,
     ) -> Arc<Trail> {
-        Trail::new(Arc::clone(self), clock.clone(), info.clone(), headers, id)
+        let sources = sources(headers, from);
+        Trail::new(
+            Arc::clone(self),
+            clock.clone(),
+            info.clone(),
+            headers,
+            id,
+            &sources,
+        )
     }
 
     /// What `/metrics` says of it.
@@ -80,5 +109,38 @@ impl Audit {
         let help = "Audit events that were not written.";
         let lost = self.sink.lost();
         format!("# HELP {name} {help}\n# TYPE {name} counter\n{name}{{plugin=\"log\"}} {lost}\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_connections_own_address_comes_after_what_proxies_tell() {
+        let of = |pairs: &[(&'static str, &str)], from: &str| -> Vec<String> {
+            let mut headers = HeaderMap::new();
+            for (name, value) in pairs {
+                headers.insert(*name, value.parse().expect("a header"));
+            }
+            let from = from.parse().ok().map(Source);
+            let found = sources(&headers, from);
+            found.iter().map(ToString::to_string).collect()
+        };
+        assert!(of(&[], "").is_empty());
+        assert_eq!(of(&[], "::ffff:10.0.0.9"), ["10.0.0.9"]);
+        let proxied = [
+            ("x-forwarded-for", "10.0.0.1, nonsense,10.0.0.2"),
+            ("x-real-ip", "10.0.0.1"),
+        ];
+        assert_eq!(
+            of(&proxied, "10.0.0.9"),
+            ["10.0.0.1", "10.0.0.2", "10.0.0.9"]
+        );
+        assert_eq!(of(&proxied, "10.0.0.2"), ["10.0.0.1", "10.0.0.2"]);
+        assert_eq!(
+            of(&[("x-real-ip", "10.0.0.3")], "10.0.0.9"),
+            ["10.0.0.3", "10.0.0.9"]
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! One request's way through the audit: what is known of it grows, and each stage writes an event.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -59,6 +60,7 @@ impl Trail {
         info: RequestInfo,
         headers: &HeaderMap,
         id: &AuditId,
+        sources: &[IpAddr],
     ) -> Arc<Self> {
         let mut event = Map::new();
         event.insert("kind".to_owned(), "Event".into());
@@ -77,11 +79,6 @@ impl Trail {
         event.insert("verb".to_owned(), Value::from(info.verb.to_string()));
         event.insert("user".to_owned(), json!({}));
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let sources = text("x-forwarded-for").into_iter().chain(text("x-real-ip"));
-        let sources: Vec<&str> = sources
-            .flat_map(|list| list.split(',').map(str::trim))
-            .filter(|address| address.parse::<std::net::IpAddr>().is_ok())
-            .collect();
         if !sources.is_empty() {
             event.insert("sourceIPs".to_owned(), json!(sources));
         }
@@ -196,11 +193,9 @@ impl Trail {
         content_type: &str,
     ) {
         let mut facts = self.facts.lock();
-        let verdict = facts.verdict.clone().unwrap_or(Verdict {
-            // Nobody knows who it was: that much is recorded of every attempt.
-            level: Level::Metadata,
-            ..Verdict::default()
-        });
+        // Without a user, a rule about users or groups does not fit.
+        let nobody = || self.audit.policy.verdict(&Identity::default(), &self.info);
+        let verdict = facts.verdict.clone().unwrap_or_else(nobody);
         let mut status = json!({"metadata": {}, "code": code.as_u16()});
         if let Some(failure) = failure {
             let told = failure.to_value();

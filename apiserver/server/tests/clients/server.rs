@@ -90,7 +90,7 @@ async fn serve(tls: Arc<ServerConfig>) -> Result<(ApiServer, SocketAddr), Failur
             let (api, tls) = (accepting.clone(), Arc::clone(&tls));
             tokio::spawn(async move {
                 // Clients come and go; what went wrong with a connection, its client says.
-                let _ = api.serve(stream, Some(tls)).await;
+                let _ = api.serve(stream, Some(tls), None).await;
             });
         }
     });

@@ -188,6 +188,16 @@ async fn watches_start_and_end_and_the_unknown_are_recorded() {
         "forbid"
     );
     assert_eq!(events[1]["user"]["username"], "system:anonymous");
+    let quiet = "rules: [{level: None, resources: [{group: \"\"}]}, {level: Metadata}]";
+    let (silent, lines_of_silent) = audited(quiet).await;
+    let mut stranger = request("GET", PODS, "", None);
+    let token = "Bearer wrong".parse().expect("a header");
+    stranger.headers_mut().insert("authorization", token);
+    assert_eq!(silent.send_as_is(stranger).await.status, 401);
+    assert!(
+        lines_of_silent.take().is_empty(),
+        "the policy is for strangers too"
+    );
     let metrics = server.get("/metrics").await.body;
     let lost = "apiserver_audit_error_total{plugin=\"log\"} 7\n";
     assert!(String::from_utf8_lossy(&metrics).contains(lost));

@@ -298,7 +298,7 @@ async fn a_selector_of_a_mebibyte_ends_at_the_connection() {
     let server = TestServer::start().await;
     let (mut near, far) = tokio::io::duplex(64 * 1024);
     let api = server.api.clone();
-    let serving = tokio::spawn(async move { api.serve(far, None).await });
+    let serving = tokio::spawn(async move { api.serve(far, None, None).await });
     let long = "a".repeat(1 << 20);
     let head = format!("GET {CONFIG_MAPS}?labelSelector={long} HTTP/1.1\r\nhost: x\r\n\r\n");
     let (mut reading, mut writing) = tokio::io::split(&mut near);

@@ -32,7 +32,7 @@ impl Open {
         let api = self.0.api.clone();
         (
             near,
-            tokio::spawn(async move { api.serve(far, None).await }),
+            tokio::spawn(async move { api.serve(far, None, None).await }),
         )
     }
 

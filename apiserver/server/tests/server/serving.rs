@@ -137,7 +137,7 @@ async fn ask_over(
 ) -> (StatusCode, String) {
     let (near, far) = tokio::io::duplex(64 * 1024);
     let api = server.api.clone();
-    let serving = tokio::spawn(async move { api.serve(far, Some(tls)).await });
+    let serving = tokio::spawn(async move { api.serve(far, Some(tls), None).await });
     let name = ServerName::try_from("localhost").expect("a name");
     let stream = TlsConnector::from(client)
         .connect(name, near)
@@ -237,7 +237,7 @@ async fn no_header_makes_somebody_of_a_caller_from_the_network() {
     let server = TestServer::start().await;
     let (near, far) = tokio::io::duplex(64 * 1024);
     let api = server.api.clone();
-    let serving = tokio::spawn(async move { api.serve(far, None).await });
+    let serving = tokio::spawn(async move { api.serve(far, None, None).await });
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near))
         .await
         .expect("HTTP/1.1");
@@ -304,7 +304,7 @@ async fn a_connection_that_says_nothing_is_closed() {
     let (_near, far) = tokio::io::duplex(1024);
     let error = server
         .api
-        .serve(far, Some(authority.server()))
+        .serve(far, Some(authority.server()), None)
         .await
         .expect_err("too slow");
     assert_eq!(error.to_string(), "the TLS handshake took too long");
@@ -315,7 +315,7 @@ async fn stopping_ends_idle_connections() {
     let server = TestServer::start().await;
     let (near, far) = tokio::io::duplex(64 * 1024);
     let api = server.api.clone();
-    let serving = tokio::spawn(async move { api.serve(far, None).await });
+    let serving = tokio::spawn(async move { api.serve(far, None, None).await });
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near))
         .await
         .expect("HTTP/1.1");

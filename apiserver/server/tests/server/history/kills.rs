@@ -117,6 +117,6 @@ async fn child() {
         let (stream, _) = listener.accept().await.expect("a connection");
         let api = api.clone();
         // Clients come and go; what went wrong with one is of no interest here.
-        tokio::spawn(async move { drop(api.serve(stream, None).await) });
+        tokio::spawn(async move { drop(api.serve(stream, None, None).await) });
     }
 }
