@@ -9,6 +9,7 @@
 //! It is a library so that the tests of a whole cluster in memory assemble it with the same code,
 //! over a fake clock and a fake pod runtime.
 
+pub mod allocator;
 pub mod apply;
 pub mod audit;
 pub mod cli;

@@ -6,6 +6,7 @@ use clap::Parser;
 use coracle::cli::{Cli, Command, ImageCommand};
 
 fn main() -> ExitCode {
+    coracle::allocator::give_back_freed_memory();
     let cli = Cli::parse();
     // One crypto provider for every crate of the process; nothing else may install one before.
     let _ = rustls::crypto::ring::default_provider().install_default();

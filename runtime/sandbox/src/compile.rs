@@ -156,7 +156,7 @@ impl Compiler {
             let (engine, cache) = (self.engine.clone(), self.cache.clone());
             self.pool.spawn(move || {
                 // Nobody waits any more after PATIENCE; the code is in the cache for the next try.
-                let _ = sender.send(Code::compile(&engine.engine, world, &bytes, entry, &cache));
+                let _ = sender.send(Code::compile(&engine, world, &bytes, entry, &cache));
             });
             match receiver.await {
                 Ok(Ok(code)) => Ok(code),
@@ -184,16 +184,20 @@ pub(crate) enum Code {
 
 impl Code {
     fn compile(
-        engine: &Engine,
+        guests: &GuestEngine,
         world: World,
         bytes: &[u8],
         entry: CacheEntry,
         cache: &CompiledCache,
     ) -> wasmtime::Result<Self> {
-        let machine_code = match world {
-            World::Preview1 { .. } => engine.precompile_module(bytes)?,
-            World::Command | World::Http => engine.precompile_component(bytes)?,
+        let machine_code = {
+            let compiler = guests.for_compiling();
+            match world {
+                World::Preview1 { .. } => compiler.precompile_module(bytes)?,
+                World::Command | World::Http => compiler.precompile_component(bytes)?,
+            }
         };
+        let engine = &guests.engine;
         if let Err(error) = cache.put(&entry, &machine_code) {
             tracing::warn!(%error, "compiled code cannot be kept and will be compiled again");
             return Self::of_bytes(engine, world, &machine_code);

@@ -43,14 +43,30 @@ impl GuestEngine {
                 Engine::new(&config(None))?
             }
         };
-        let mut hasher = DefaultHasher::new();
-        engine.precompile_compatibility_hash().hash(&mut hasher);
         Ok(Self {
-            hash: hasher.finish(),
+            hash: hash_of(&engine),
             ticker: Ticker::start(&engine),
             engine,
         })
     }
+
+    /// An engine to compile one module with, and to drop afterwards.
+    ///
+    /// Its code is what `self` loads. A compiler keeps its working memory, many megabytes, for the next module; on a
+    /// node that seldom compiles it is better given back.
+    pub(crate) fn for_compiling(&self) -> Engine {
+        match Engine::new(&config(Some(1))) {
+            Ok(engine) if hash_of(&engine) == self.hash => engine,
+            // The node's own has no pool either, and code for pools is not code for it.
+            _ => self.engine.clone(),
+        }
+    }
+}
+
+fn hash_of(engine: &Engine) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    hasher.finish()
 }
 
 fn config(pool: Option<u32>) -> Config {
@@ -202,6 +218,14 @@ mod tests {
         while !guests.ticker.is_asleep() {
             thread::yield_now();
         }
+    }
+
+    #[test]
+    fn an_engine_for_compiling_makes_code_for_the_node() {
+        let guests = GuestEngine::new(16).unwrap();
+        let compiling = guests.for_compiling();
+        assert!(!Engine::same(&compiling, &guests.engine));
+        assert_eq!(hash_of(&compiling), guests.hash);
     }
 
     #[test]
