@@ -15,6 +15,10 @@
 //! runtime.script("slow", Script::serves_after(Duration::from_secs(20)));
 //! ```
 
+mod process;
+
+pub use process::{Process, Running};
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::io;
@@ -27,9 +31,9 @@ use coracle_clock::Clock;
 use tokio::sync::{broadcast, watch};
 
 use crate::{
-    BoxedStream, ContainerConfig, ContainerId, ContainerState, ContainerStatus, ImageError,
-    ImageRef, ImageRequest, ImageStep, PodRuntime, PodSandboxConfig, RuntimeError, RuntimeEvent,
-    SandboxId, SandboxStatus,
+    AttachRequest, BoxedStream, ContainerConfig, ContainerId, ContainerState, ContainerStatus,
+    ExecError, ExecRequest, ImageError, ImageRef, ImageRequest, ImageStep, PodRuntime,
+    PodSandboxConfig, RuntimeError, RuntimeEvent, SandboxId, SandboxStatus, Session,
 };
 
 /// What containers of an image do.
@@ -169,6 +173,10 @@ pub enum Call {
     StartContainer(Box<ContainerConfig>),
     /// `stop_container` and its grace.
     StopContainer(ContainerId, Duration),
+    /// `exec`.
+    Exec(ContainerId, ExecRequest),
+    /// `attach`.
+    Attach(ContainerId, AttachRequest),
 }
 
 /// The runtime; cheap to clone.
@@ -186,6 +194,8 @@ struct State {
     scripts: HashMap<String, Script>,
     sandboxes: BTreeMap<SandboxId, Sandbox>,
     calls: Vec<Call>,
+    exec: Option<process::Handler>,
+    attach: Option<process::Handler>,
 }
 
 struct Sandbox {
@@ -221,6 +231,24 @@ impl FakeRuntime {
     pub fn exit(&self, id: &ContainerId, code: i32) -> bool {
         let reason = if code == 0 { "Completed" } else { "Error" };
         self.0.end(id, None, code, reason, "")
+    }
+
+    /// Lets `exec` run this in every container from now on; an error is one of starting. Before, no
+    /// command is found. The process ends with its session and with its container.
+    pub fn on_exec(
+        &self,
+        handler: impl Fn(Process) -> Result<Running, ExecError> + Send + Sync + 'static,
+    ) {
+        self.0.state().exec = Some(Arc::new(handler));
+    }
+
+    /// Lets `attach` find this in every container from now on. Before, a container reads nothing and
+    /// says nothing.
+    pub fn on_attach(
+        &self,
+        handler: impl Fn(Process) -> Result<Running, ExecError> + Send + Sync + 'static,
+    ) {
+        self.0.state().attach = Some(Arc::new(handler));
     }
 
     /// Everything asked for so far.
@@ -397,6 +425,38 @@ impl PodRuntime for FakeRuntime {
         self.0.events.subscribe()
     }
 
+    async fn exec(&self, id: &ContainerId, request: ExecRequest) -> Result<Session, ExecError> {
+        let (handler, ended) = {
+            let mut state = self.0.state();
+            state.calls.push(Call::Exec(id.clone(), request.clone()));
+            let handler = state.exec.clone();
+            (handler, state.running(id)?)
+        };
+        let ExecRequest { command, streams } = request;
+        let handler = handler.ok_or_else(|| {
+            let name = command.first().map_or("", String::as_str);
+            ExecError::CommandNotFound(format!("{name}: not found"))
+        })?;
+        process::start(&handler, id.clone(), command, streams, ended)
+    }
+
+    async fn attach(&self, id: &ContainerId, request: AttachRequest) -> Result<Session, ExecError> {
+        let (handler, ended) = {
+            let mut state = self.0.state();
+            state.calls.push(Call::Attach(id.clone(), request));
+            let handler = state.attach.clone();
+            (handler, state.running(id)?)
+        };
+        let silent: process::Handler = Arc::new(|process| {
+            Ok(Box::pin(async move {
+                let _open = process;
+                std::future::pending().await
+            }))
+        });
+        let handler = handler.unwrap_or(silent);
+        process::start(&handler, id.clone(), Vec::new(), request.streams, ended)
+    }
+
     /// Declared TCP ports of running containers are open, and echo what they are sent.
     async fn connect(&self, id: &SandboxId, port: u16) -> Result<BoxedStream, RuntimeError> {
         let open = {
@@ -506,6 +566,15 @@ impl Inner {
 }
 
 impl State {
+    /// Becomes true as the container's run ends.
+    fn running(&self, id: &ContainerId) -> Result<watch::Receiver<bool>, ExecError> {
+        match self.container(id) {
+            Some(container) if container.is_running() => Ok(container.ended.subscribe()),
+            Some(_) => Err(ExecError::NotRunning(id.clone())),
+            None => Err(ExecError::NotFound(id.clone())),
+        }
+    }
+
     fn container(&self, id: &ContainerId) -> Option<&Container> {
         self.sandboxes
             .get(&id.sandbox)?
@@ -572,7 +641,7 @@ fn write_log(path: &PathBuf, lines: &[String], clock: &Clock) -> io::Result<()> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ContainerPort, DnsConfig, PullPolicy};
+    use crate::{ContainerPort, DnsConfig, PullPolicy, Streams, TerminalSize};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     struct Node {
@@ -633,6 +702,8 @@ mod tests {
                 cpu_weight_millis: 1,
                 restart_count,
                 stdin: false,
+                stdin_once: false,
+                tty: false,
                 annotations: BTreeMap::new(),
             };
             self.runtime.start_container(config).await
@@ -720,5 +791,88 @@ mod tests {
             (error.reason(), error.to_string().as_str()),
             ("ErrImagePull", "not found")
         );
+    }
+
+    fn command(command: &[&str], tty: bool) -> ExecRequest {
+        ExecRequest {
+            command: command.iter().map(|word| (*word).to_owned()).collect(),
+            streams: Streams {
+                stdin: true,
+                stdout: true,
+                stderr: true,
+                tty,
+            },
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_executed_reads_writes_and_ends_as_scripted() {
+        let node = node(Script::runs()).await;
+        let runtime = &node.runtime;
+        let not_found = runtime.exec(&id(), command(&["cat"], false)).await;
+        assert_eq!(not_found.unwrap_err(), ExecError::NotFound(id()));
+        node.start(0).await.unwrap();
+        let unknown = runtime.exec(&id(), command(&["cat"], false)).await;
+        assert_eq!(unknown.unwrap_err().exit_code(), Some(127));
+
+        runtime.on_exec(|mut process| {
+            Ok(Box::pin(async move {
+                let (mut stdin, mut stdout) = (process.stdin.take(), process.stdout.take());
+                let (stdin, stdout) = (stdin.as_mut().unwrap(), stdout.as_mut().unwrap());
+                tokio::io::copy(stdin, stdout).await.unwrap();
+                let mut stderr = process.stderr.take().unwrap();
+                stderr.write_all(b"done").await.unwrap();
+                Ok(3)
+            }))
+        });
+        let mut session = runtime.exec(&id(), command(&["cat"], false)).await.unwrap();
+        let mut stdin = session.stdin.take().unwrap();
+        stdin.write_all(b"hello ").await.unwrap();
+        drop(stdin);
+        assert_eq!(
+            session.output(8).await.unwrap(),
+            (3, b"hello done"[..8].to_vec())
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_ends_with_its_container_and_what_runs_with_its_session() {
+        let node = node(Script::runs()).await;
+        node.start(0).await.unwrap();
+        let (alive, mut ended) = tokio::sync::mpsc::channel::<()>(1);
+        node.runtime.on_exec(move |process| {
+            let alive = alive.clone();
+            Ok(Box::pin(async move {
+                let mut sizes = process.sizes.unwrap();
+                sizes.changed().await.unwrap();
+                let size = sizes.borrow_and_update().unwrap();
+                alive.send(()).await.unwrap();
+                let _held = (alive, size);
+                std::future::pending().await
+            }))
+        });
+        let mut sessions = Vec::new();
+        for _ in 0..2 {
+            let session = node.runtime.exec(&id(), command(&["top"], true)).await;
+            let session = session.unwrap();
+            assert!(session.stderr.is_none(), "a terminal has one output");
+            let (width, height) = (80, 24);
+            let resize = session.resize.as_ref().unwrap();
+            resize.send_replace(Some(TerminalSize { width, height }));
+            ended.recv().await.unwrap();
+            sessions.push(session);
+        }
+        drop(sessions.pop());
+        let attach = AttachRequest {
+            streams: Streams::default(),
+        };
+        let attached = node.runtime.attach(&id(), attach).await.unwrap();
+        node.runtime.exit(&id(), 0);
+        assert_eq!(sessions.pop().unwrap().exited.await, Ok(137));
+        assert_eq!(attached.exited.await, Ok(137));
+        node.runtime.on_exec(|_| unreachable!("nothing runs here"));
+        assert!(ended.recv().await.is_none(), "something still runs");
+        let late = node.runtime.attach(&id(), attach).await;
+        assert_eq!(late.unwrap_err(), ExecError::NotRunning(id()));
     }
 }

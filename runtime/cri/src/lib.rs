@@ -13,8 +13,10 @@
 //! ```
 
 pub mod fake;
+mod session;
 mod types;
 
+pub use session::*;
 pub use types::*;
 
 use std::time::Duration;
@@ -52,7 +54,16 @@ pub trait PodRuntime: Send + Sync + 'static {
     /// Changes of state from now on. A receiver that lags must call [`list`](Self::list).
     fn subscribe(&self) -> broadcast::Receiver<RuntimeEvent>;
 
+    /// Runs a command beside a running container, with its files, environment and network. It ends
+    /// with its container, and when nobody waits for its end any more.
+    async fn exec(&self, id: &ContainerId, request: ExecRequest) -> Result<Session, ExecError>;
+
+    /// Joins the streams of a container's run, from here on. Standard output and error go to the log as
+    /// well; several may be attached at once, and one that does not read falls behind, loses nothing,
+    /// and holds the container up as a full pipe would. The exit code is that of the run.
+    async fn attach(&self, id: &ContainerId, request: AttachRequest) -> Result<Session, ExecError>;
+
     /// Opens a TCP connection into the sandbox's namespace, as `localhost` of the pod
-    /// (port-forward, probes).
+    /// (port-forward, probes). Shutting its writing half down leaves the reading one open.
     async fn connect(&self, id: &SandboxId, port: u16) -> Result<BoxedStream, RuntimeError>;
 }

@@ -180,6 +180,10 @@ pub struct ContainerConfig {
     pub restart_count: u32,
     /// Whether stdin stays open (it never carries data before `attach`).
     pub stdin: bool,
+    /// Whether stdin ends with the first that was attached to it.
+    pub stdin_once: bool,
+    /// Whether the guest's streams are a terminal.
+    pub tty: bool,
     /// Free annotations for runtime switches, such as `coracle.dev/nonblocking-listeners`.
     pub annotations: BTreeMap<String, String>,
 }

@@ -122,6 +122,8 @@ pub(crate) fn container(
         cpu_weight_millis: resources.cpu_request_millis,
         restart_count,
         stdin: container.stdin.unwrap_or(false),
+        stdin_once: container.stdin_once.unwrap_or(false),
+        tty: container.tty.unwrap_or(false),
         annotations: pod.metadata.annotations.clone().unwrap_or_default(),
         env,
     })

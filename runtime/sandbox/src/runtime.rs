@@ -8,9 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use coracle_clock::Clock;
 use coracle_cri::{
-    BoxedStream, ContainerConfig, ContainerId, ContainerState, ContainerStatus, ImageError,
-    ImageRef, ImageRequest, ImageStep, PodRuntime, PodSandboxConfig, RuntimeError, RuntimeEvent,
-    SandboxId, SandboxStatus,
+    AttachRequest, BoxedStream, ContainerConfig, ContainerId, ContainerState, ContainerStatus,
+    ExecError, ExecRequest, ImageError, ImageRef, ImageRequest, ImageStep, PodRuntime,
+    PodSandboxConfig, RuntimeError, RuntimeEvent, SandboxId, SandboxStatus, Session,
 };
 use coracle_image::{CompiledCache, Images, StoreError};
 use coracle_network::{DnsConfig, Fabric, NamespaceConfig};
@@ -313,6 +313,24 @@ impl PodRuntime for WasmRuntime {
         self.0.events.subscribe()
     }
 
+    async fn exec(&self, id: &ContainerId, _request: ExecRequest) -> Result<Session, ExecError> {
+        self.0.running(id)?;
+        Err(ExecError::CannotExecute(
+            "commands cannot be run in containers yet".to_owned(),
+        ))
+    }
+
+    async fn attach(
+        &self,
+        id: &ContainerId,
+        _request: AttachRequest,
+    ) -> Result<Session, ExecError> {
+        self.0.running(id)?;
+        Err(ExecError::Failed(
+            "containers cannot be attached to yet".to_owned(),
+        ))
+    }
+
     async fn connect(&self, id: &SandboxId, port: u16) -> Result<BoxedStream, RuntimeError> {
         let pod = self.0.pod(id)?;
         let stream = pod.namespace.dial_loopback(port).await.map_err(|error| {
@@ -347,6 +365,20 @@ impl Inner {
     fn pod(&self, id: &SandboxId) -> Result<Arc<Pod>, RuntimeError> {
         let pod = self.pods.read().get(id).cloned();
         pod.ok_or_else(|| RuntimeError::NotFound(format!("sandbox {id}")))
+    }
+
+    /// A container that runs now, for whoever wants to join it.
+    fn running(&self, id: &ContainerId) -> Result<(Arc<Pod>, Arc<Run>), ExecError> {
+        let pod = self.pods.read().get(&id.sandbox).cloned();
+        let run = pod.as_ref().and_then(|pod| pod.run(&id.name));
+        let Some((pod, run)) = pod.zip(run) else {
+            return Err(ExecError::NotFound(id.clone()));
+        };
+        if matches!(run.status().state, ContainerState::Running { .. }) {
+            Ok((pod, run))
+        } else {
+            Err(ExecError::NotRunning(id.clone()))
+        }
     }
 
     async fn launch(

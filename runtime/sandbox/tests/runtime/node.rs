@@ -207,6 +207,8 @@ pub(crate) fn container(pod: &SandboxId, name: &str, image: &ImageRef) -> Contai
         cpu_weight_millis: 1,
         restart_count: 0,
         stdin: false,
+        stdin_once: false,
+        tty: false,
         annotations: BTreeMap::new(),
     }
 }
