@@ -96,6 +96,7 @@ build samples hello-http library hello_http samples/hello-http/wasm/hello-http.w
 
 guests=tests/guests/wasm
 if [ -f "$root/tests/guests/Cargo.toml" ]; then
+build tests/guests account library account $guests/account.wasm
 build tests/guests diagnose module diagnose $guests/diagnose.wasm
 build tests/guests diagnose command diagnose $guests/diagnose-component.wasm
 build tests/guests echo-inherited module echo-inherited $guests/echo-inherited.wasm

@@ -120,6 +120,9 @@ async fn up(args: UpArgs) -> Result<()> {
     }
     if let Some(node) = &node {
         server.cluster_dialer = node.dialer();
+        node.trust()
+            .set_cluster(network.names_in_cluster(), &access.pki.ca)
+            .context("failed to let pods trust the cluster's authority")?;
     }
     let in_pod_network = SocketAddr::new(network.node_address.into(), address.port());
     let accounts = ServiceAccountTokens::new(Arc::clone(&access.pki.tokens));
@@ -380,12 +383,7 @@ fn server_names(listen: SocketAddr, network: &node::Network) -> Vec<String> {
     let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"]
         .map(str::to_owned)
         .to_vec();
-    for service in ["kubernetes", "kubernetes.default", "kubernetes.default.svc"] {
-        names.push(service.to_owned());
-    }
-    names.push(format!("kubernetes.default.svc.{}", node::CLUSTER_DOMAIN));
-    names.push(network.kubernetes.to_string());
-    names.push(network.node_address.to_string());
+    names.extend(network.names_in_cluster());
     let listen = listen.ip().to_string();
     if !listen.is_empty() && !names.contains(&listen) {
         names.push(listen);

@@ -10,7 +10,7 @@ use coracle_cri::{PodRuntime, RuntimeEvent};
 use coracle_image::{ImageStore, Images, ImagesConfig, NoRegistry};
 use coracle_kubelet::{Capacity, Ipam, KubeletConfig, PodDefaults};
 use coracle_network::{Fabric, FabricConfig, NetError};
-use coracle_sandbox::{SandboxConfig, WasmRuntime};
+use coracle_sandbox::{SandboxConfig, TlsTrust, WasmRuntime};
 use coracle_server::{ClusterDialer, Connection, DialError};
 use coracle_services::{Services, ServicesConfig};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -95,12 +95,24 @@ impl Network {
             dns: service(10),
         })
     }
+
+    /// The names and addresses by which pods know the API server.
+    pub(super) fn names_in_cluster(&self) -> Vec<String> {
+        let service = ["kubernetes", "kubernetes.default", "kubernetes.default.svc"];
+        let mut names = service.map(str::to_owned).to_vec();
+        names.push(format!("kubernetes.default.svc.{CLUSTER_DOMAIN}"));
+        names.push(self.kubernetes.to_string());
+        names.push(self.node_address.to_string());
+        names
+    }
 }
 
 /// The node's runtime parts.
 pub(super) struct Node {
     fabric: Arc<Fabric>,
     runtime: Arc<WasmRuntime>,
+    /// Whom guests' `https` believes.
+    trust: Arc<TlsTrust>,
     /// NodePorts, later DNS and Ingress: away from the control plane's threads.
     data_plane: DataPlane,
 }
@@ -156,10 +168,12 @@ impl Node {
         let (pods, compiled) = (data.join("pods"), images_folder.join("compiled"));
         let mut sandbox = SandboxConfig::new(clock.clone(), fabric.clone(), images, pods, compiled);
         sandbox.memory_bytes = capacity(network.pod_range).memory;
+        let trust = sandbox.trust.clone();
         let runtime = WasmRuntime::new(sandbox).context("failed to start the wasm runtime")?;
         Ok(Self {
             fabric,
             runtime: Arc::new(runtime),
+            trust,
             data_plane: DataPlane::start()?,
         })
     }
@@ -184,6 +198,10 @@ impl Node {
 
     pub(super) fn fabric(&self) -> &Arc<Fabric> {
         &self.fabric
+    }
+
+    pub(super) fn trust(&self) -> &Arc<TlsTrust> {
+        &self.trust
     }
 
     /// The API server's way to pods, for `proxy`.
@@ -287,6 +305,15 @@ mod tests {
         assert_eq!(network.node_address.to_string(), "10.240.0.1");
         assert_eq!(network.kubernetes.to_string(), "10.96.0.1");
         assert_eq!(network.dns.to_string(), "10.96.0.10");
+        let names = [
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            "kubernetes.default.svc.cluster.local",
+            "10.96.0.1",
+            "10.240.0.1",
+        ];
+        assert_eq!(network.names_in_cluster(), names);
     }
 
     #[test]

@@ -28,7 +28,9 @@ mod preopens;
 mod runtime;
 mod sockets;
 mod threads;
+mod tls;
 mod world;
 
 pub use runtime::{SandboxConfig, SandboxError, Usage, WasmRuntime};
+pub use tls::{BadTrust, TlsTrust};
 pub use world::{NotRunnable, World};

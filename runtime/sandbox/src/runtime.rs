@@ -28,6 +28,7 @@ use crate::memory::{MemoryBudget, Scope};
 use crate::pod::{Pod, Run};
 use crate::preopens::Preopens;
 use crate::threads::GuestRuntime;
+use crate::tls::TlsTrust;
 
 /// Events that a slow subscriber may be behind.
 const EVENTS: usize = 4096;
@@ -54,11 +55,13 @@ pub struct SandboxConfig {
     pub max_instances: u32,
     /// Bytes that all guests together may use.
     pub memory_bytes: u64,
+    /// Whose certificates guests' `https` requests believe.
+    pub trust: Arc<TlsTrust>,
 }
 
 impl SandboxConfig {
     /// A configuration for this machine: a thread per core, 2000 instances, 1 GiB of compiled code,
-    /// and no bound on memory but those of the pods.
+    /// no bound on memory but those of the pods, and the host's certificate authorities.
     pub fn new(
         clock: Clock,
         fabric: Arc<Fabric>,
@@ -78,6 +81,7 @@ impl SandboxConfig {
             compile_threads: cores,
             max_instances: 2000,
             memory_bytes: u64::MAX,
+            trust: Arc::new(TlsTrust::host()),
         }
     }
 }
@@ -124,6 +128,7 @@ struct Inner {
     compiler: Compiler,
     guests: GuestRuntime,
     memory: Arc<MemoryBudget>,
+    trust: Arc<TlsTrust>,
     admission: Arc<Semaphore>,
     max_instances: u32,
     pods: RwLock<BTreeMap<SandboxId, Arc<Pod>>>,
@@ -162,6 +167,7 @@ impl WasmRuntime {
             compiler,
             guests,
             memory: MemoryBudget::node(config.memory_bytes),
+            trust: config.trust,
             admission: Arc::new(Semaphore::new(max_instances as usize)),
             max_instances,
             pods: RwLock::default(),
@@ -405,6 +411,7 @@ impl Inner {
             memory: run.memory.clone(),
             cpu: run.cpu.clone(),
             logs: logs.clone(),
+            trust: self.trust.clone(),
             engine: self.engine.clone(),
             threads: self.guests.handle().clone(),
             admission: self.admission.clone(),

@@ -17,6 +17,7 @@ use crate::logs::{GuestOutput, LogQueue};
 use crate::memory::{MemoryBudget, StoreMemory};
 use crate::preopens::Preopens;
 use crate::sockets::p1::{FdTable, Listeners, nonblocking};
+use crate::tls::TlsTrust;
 use crate::world::World;
 
 /// A run's surroundings.
@@ -29,6 +30,7 @@ pub(crate) struct Guest {
     pub(crate) memory: Arc<MemoryBudget>,
     pub(crate) cpu: Arc<CpuShare>,
     pub(crate) logs: Arc<LogQueue>,
+    pub(crate) trust: Arc<TlsTrust>,
     pub(crate) engine: Arc<GuestEngine>,
     /// Where instances run.
     pub(crate) threads: tokio::runtime::Handle,
@@ -51,7 +53,7 @@ impl Guest {
             wasi: self.context(Vec::new())?.build(),
             table: ResourceTable::new(),
             http: WasiHttpCtx::new(),
-            outgoing: OutgoingHttp::new(self.scope.clone(), self.logs.clone()),
+            outgoing: OutgoingHttp::new(self.scope.clone(), self.trust.clone(), self.logs.clone()),
             scope: self.scope.clone(),
             memory: StoreMemory::new(self.memory.clone()),
         })

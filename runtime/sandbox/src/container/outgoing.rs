@@ -16,9 +16,11 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use crate::logs::LogQueue;
+use crate::tls::{TlsError, TlsTrust};
 
 /// Time-outs of guests that set none, as in wasmtime.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
@@ -26,15 +28,21 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
 /// The outgoing side of one instance.
 pub(crate) struct OutgoingHttp {
     scope: SocketScope,
+    trust: Arc<TlsTrust>,
     logs: Arc<LogQueue>,
 }
+
+/// A connection to a server, encrypted or not.
+trait Pipe: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Pipe for T {}
 
 /// What happens to the connection beside the response.
 type Driver = Box<dyn Future<Output = Result<(), Error>> + Send>;
 
 impl OutgoingHttp {
-    pub(crate) fn new(scope: SocketScope, logs: Arc<LogQueue>) -> Self {
-        Self { scope, logs }
+    pub(crate) fn new(scope: SocketScope, trust: Arc<TlsTrust>, logs: Arc<LogQueue>) -> Self {
+        Self { scope, trust, logs }
     }
 }
 
@@ -49,31 +57,50 @@ impl WasiHttpHooks for OutgoingHttp {
         options: Option<RequestOptions>,
         _processed: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Result<(Response<WasiBody>, Driver), Error>> + Send> {
-        let (scope, logs) = (self.scope.clone(), self.logs.clone());
+        let (scope, trust, logs) = (self.scope.clone(), self.trust.clone(), self.logs.clone());
         Box::new(async move {
             let target = request.uri().clone();
-            let result = send(&scope, request, options.unwrap_or_default()).await;
-            // Guests tend to swallow the reason.
-            result.inspect_err(|error| logs.note(&format!("request to {target} failed: {error}")))
+            let result = send(&scope, &trust, request, options.unwrap_or_default()).await;
+            // Guests tend to swallow the reason, and are told less of it than there is to say.
+            result.map_err(|Failed { error, why }| {
+                let why = why.unwrap_or_else(|| error.to_string());
+                logs.note(&format!("request to {target} failed: {why}"));
+                error
+            })
         })
+    }
+}
+
+/// Why a request was not answered: for the guest, and for the log where that says more.
+struct Failed {
+    error: Error,
+    why: Option<String>,
+}
+
+impl<E: Into<Error>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        let (error, why) = (error.into(), None);
+        Self { error, why }
     }
 }
 
 async fn send(
     scope: &SocketScope,
+    trust: &TlsTrust,
     mut request: Request<WasiBody>,
     options: RequestOptions,
-) -> Result<(Response<WasiBody>, Driver), Error> {
+) -> Result<(Response<WasiBody>, Driver), Failed> {
     let uri = request.uri();
-    if uri.scheme() == Some(&Scheme::HTTPS) {
-        let reason = "https is not available to guests yet, only http".to_owned();
-        return Err(Error::InternalError(Some(reason)));
-    }
+    let encrypted = uri.scheme() == Some(&Scheme::HTTPS);
     let host = uri.host().ok_or(Error::HttpRequestUriInvalid)?.to_owned();
-    let port = uri.port_u16().unwrap_or(80);
+    let port = uri.port_u16().unwrap_or(if encrypted { 443 } else { 80 });
     let connecting = async {
         let stream = connect(scope, &host, port).await?;
-        Ok::<_, Error>(http1::handshake(TokioIo::new(stream)).await?)
+        let stream: Box<dyn Pipe> = match encrypted {
+            true => Box::new(trust.connect(&host, stream).await.map_err(untrusted)?),
+            false => Box::new(stream),
+        };
+        Ok::<_, Failed>(http1::handshake(TokioIo::new(stream)).await?)
     };
     let connect_timeout = options.connect_timeout.unwrap_or(DEFAULT_TIMEOUT);
     let (mut sender, connection) = tokio::time::timeout(connect_timeout, connecting)
@@ -118,6 +145,21 @@ async fn connect(scope: &SocketScope, host: &str, port: u16) -> Result<TcpStream
         }
     }
     Err(last)
+}
+
+fn untrusted(error: TlsError) -> Failed {
+    let why = Some(error.to_string());
+    let error = match error {
+        TlsError::Certificate(_) => Error::TlsCertificateError,
+        TlsError::Alert { id, text } => Error::TlsAlertReceived {
+            alert_id: Some(id),
+            alert_message: Some(text),
+        },
+        TlsError::Protocol(_) => Error::TlsProtocolError,
+        TlsError::Closed(_) => Error::ConnectionTerminated,
+        TlsError::Trust(text) => Error::InternalError(Some(text)),
+    };
+    Failed { error, why }
 }
 
 fn unresolved(error: ResolveError) -> Error {
