@@ -9,6 +9,7 @@
 mod certificates;
 mod default_class;
 mod lifecycle;
+mod mountable_secrets;
 mod node_restriction;
 mod pod_topology_labels;
 mod priority;

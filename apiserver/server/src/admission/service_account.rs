@@ -7,13 +7,15 @@ use async_trait::async_trait;
 use coracle_api::Object;
 use serde_json::{Value, json};
 
-use super::{Admission, Attributes, Operation};
+use super::{Admission, Attributes, Operation, mountable_secrets};
 use crate::cache::Entry;
 use crate::server::Server;
 use crate::status::{ApiError, Result};
 
 /// Where containers find the account's files.
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// How the names of the account's volumes begin.
+const VOLUME_PREFIX: &str = "kube-api-access-";
 /// How long a mounted token is good, in seconds: an hour and a little, so that its refresh is never late.
 const TOKEN_SECONDS: i64 = 3607;
 
@@ -29,27 +31,15 @@ pub struct ServiceAccountAdmission;
 #[async_trait]
 impl Admission for ServiceAccountAdmission {
     async fn admit(&self, attributes: &Attributes<'_>, object: Option<&mut Object>) -> Result<()> {
-        let Attributes {
-            operation,
-            resource,
-            subresource,
-            namespace,
-            name,
-            server,
-            ..
-        } = attributes;
-        let is_pod =
-            resource.group.is_empty() && resource.plural == "pods" && subresource.is_empty();
-        let (true, Operation::Create, Some(pod)) = (is_pod, *operation, object) else {
+        let is_new = attributes.operation == Operation::Create && attributes.is("", "pods");
+        let (true, Some(pod)) = (is_new, object) else {
             return Ok(());
         };
-        // Mirror pods of a node's static files have no account.
-        if pod
-            .at("metadata.annotations")
-            .entry("kubernetes.io/config.mirror")
-            .exists()
-        {
-            return Ok(());
+        if is_mirror(pod) {
+            return match mountable_secrets::refuse_mirror(pod) {
+                Some(why) => Err(forbidden(attributes, pod, why)),
+                None => Ok(()),
+            };
         }
         if pod.at("spec.serviceAccountName").is_empty() {
             let older = pod.at("spec.serviceAccount").str();
@@ -57,21 +47,8 @@ impl Admission for ServiceAccountAdmission {
             pod.set("spec.serviceAccountName", account);
         }
         let account_name = pod.at("spec.serviceAccountName").str().to_owned();
-        pod.set("spec.serviceAccount", account_name.clone());
-        let Some(account) = find_account(server, namespace, &account_name).await? else {
-            // A name that is yet to be generated shows as far as it is known.
-            let generated = pod.at("metadata.generateName").str();
-            let shown = match (*name, generated) {
-                ("", "") => "Unknown",
-                ("", generated) => generated,
-                (name, _) => name,
-            };
-            let why = format!(
-                "error looking up service account {namespace}/{account_name}: serviceaccount {account_name:?} not found"
-            );
-            return Err(ApiError::forbidden(resource, shown, why));
-        };
-        let account = account.object();
+        pod.set("spec.serviceAccount", account_name);
+        let account = account_of(attributes, pod).await?;
         if pod.at("spec.imagePullSecrets").is_empty()
             && let Some(secrets) = account
                 .at("imagePullSecrets")
@@ -86,13 +63,68 @@ impl Admission for ServiceAccountAdmission {
             .or(account.at("automountServiceAccountToken").as_bool())
             .unwrap_or(true);
         if wanted {
-            mount(
-                pod,
-                &format!("kube-api-access-{}", server.clock().name_suffix(5)),
-            );
+            let suffix = attributes.server.clock().name_suffix(5);
+            mount(pod, &format!("{VOLUME_PREFIX}{suffix}"));
         }
-        Ok(())
+        match mountable_secrets::refuse(&account, pod) {
+            Some(why) => Err(forbidden(attributes, pod, why)),
+            None => Ok(()),
+        }
     }
+
+    async fn verify(&self, attributes: &Attributes<'_>, object: Option<&Object>) -> Result<()> {
+        let Some(pod) = object else {
+            return Ok(());
+        };
+        let is_pod = ("", "pods") == (attributes.resource.group, attributes.resource.plural);
+        let refuse: fn(&Object, &Object) -> Option<String> =
+            match (is_pod, attributes.operation, attributes.subresource) {
+                // Whatever step came after this one may have changed the pod.
+                (true, Operation::Create, "") if !is_mirror(pod) => mountable_secrets::refuse,
+                (true, Operation::Update, "ephemeralcontainers") => {
+                    mountable_secrets::refuse_ephemeral
+                }
+                _ => return Ok(()),
+            };
+        let account = account_of(attributes, pod).await?;
+        match refuse(&account, pod) {
+            Some(why) => Err(forbidden(attributes, pod, why)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether a node made the pod of a static file; it has no account.
+fn is_mirror(pod: &Object) -> bool {
+    let annotations = pod.at("metadata.annotations");
+    annotations.entry("kubernetes.io/config.mirror").exists()
+}
+
+fn forbidden(attributes: &Attributes<'_>, pod: &Object, why: impl std::fmt::Display) -> ApiError {
+    // A name that is yet to be generated shows as far as it is known.
+    let generated = pod.at("metadata.generateName").str();
+    let shown = match (attributes.name, generated) {
+        ("", "") => "Unknown",
+        ("", generated) => generated,
+        (name, _) => name,
+    };
+    ApiError::forbidden(attributes.resource, shown, why)
+}
+
+/// The account that the pod names; without it the pod is refused.
+async fn account_of(attributes: &Attributes<'_>, pod: &Object) -> Result<Object> {
+    let (namespace, name) = (
+        attributes.namespace,
+        pod.at("spec.serviceAccountName").str(),
+    );
+    let found = find_account(attributes.server, namespace, name).await?;
+    let found = found.map(|entry| entry.object());
+    found.ok_or_else(|| {
+        let why = format!(
+            "error looking up service account {namespace}/{name}: serviceaccount {name:?} not found"
+        );
+        forbidden(attributes, pod, why)
+    })
 }
 
 /// The account; the default one of a new namespace is about to be made, so it is waited for a little.
@@ -112,8 +144,18 @@ async fn find_account(server: &Server, namespace: &str, name: &str) -> Result<Op
     Ok(None)
 }
 
-/// Mounts the account's files into every container that has nothing at their path.
+fn existing_volume(pod: &Object) -> Option<String> {
+    let volumes = pod.at("spec.volumes");
+    let mut names = volumes.items().map(|volume| volume.key("name").str());
+    let name = names.find(|name| name.starts_with(VOLUME_PREFIX));
+    name.map(str::to_owned)
+}
+
+/// Mounts the account's files into every container that has nothing at their path: those of a volume that is named like
+/// the account's, else of a new one called `volume`.
 fn mount(pod: &mut Object, volume: &str) {
+    let existing = existing_volume(pod);
+    let (is_there, volume) = (existing.is_some(), existing.unwrap_or(volume.to_owned()));
     let mut used = false;
     for list in ["initContainers", "containers"] {
         let Some(containers) = pod
@@ -137,7 +179,7 @@ fn mount(pod: &mut Object, volume: &str) {
             used = true;
         }
     }
-    if !used {
+    if !used || is_there {
         return;
     }
     let token =
@@ -184,5 +226,18 @@ mod tests {
                 .len(),
             3
         );
+    }
+
+    #[test]
+    fn a_volume_of_that_name_is_the_accounts() {
+        let mut pod = Object::from_value(json!({"spec": {
+            "containers": [{"name": "a"}],
+            "volumes": [{"name": "kube-api-access-mine", "emptyDir": {}}],
+        }}))
+        .expect("an object");
+        mount(&mut pod, "kube-api-access-x");
+        assert_eq!(pod.at("spec.volumes").len(), 1);
+        let mounts = pod.at("spec.containers").index(0).key("volumeMounts");
+        assert_eq!(mounts.index(0).key("name").str(), "kube-api-access-mine");
     }
 }

@@ -149,7 +149,13 @@ async fn a_kubelet_writes_what_is_its_own() {
             "POST",
             PODS.to_owned(),
             mirror(uid, json!([{"name": "s", "secret": {"secretName": "two"}}])),
-            r#"node "one" can not create pods that reference secrets"#,
+            "a mirror pod may not reference secrets",
+        ),
+        (
+            "POST",
+            PODS.to_owned(),
+            mirror(uid, json!([{"name": "c", "configMap": {"name": "two"}}])),
+            r#"node "one" can not create pods that reference configmaps"#,
         ),
         ("POST", PODS.to_owned(), mirror(uid, json!([])), ""),
     ] {

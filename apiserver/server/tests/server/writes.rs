@@ -307,6 +307,60 @@ async fn pods_run_as_a_service_account_with_its_files() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn accounts_give_pods_their_pull_secrets_and_bound_the_others() {
+    let server = TestServer::start().await;
+    let account = json!({
+        "metadata": {"name": "tight", "annotations": {"kubernetes.io/enforce-mountable-secrets": "true"}},
+        "secrets": [{"name": "good"}], "imagePullSecrets": [{"name": "pull"}],
+    });
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    server.post(accounts, account).await.ok();
+    let make = async |name: &str, changes: Value| {
+        let container = json!({"name": "a", "image": "i"});
+        let mut spec = json!({"serviceAccountName": "tight", "containers": [container]});
+        for (key, value) in changes.as_object().expect("an object") {
+            spec[key] = value.clone();
+        }
+        let pod = json!({"metadata": {"name": name}, "spec": spec});
+        server.post(PODS, pod).await
+    };
+    let pod = make("given", json!({})).await.ok();
+    assert_eq!(pod["spec"]["imagePullSecrets"], json!([{"name": "pull"}]));
+    let own = json!({"serviceAccountName": "default", "imagePullSecrets": [{"name": "own"}]});
+    let pod = make("own", own).await.ok();
+    assert_eq!(pod["spec"]["imagePullSecrets"], json!([{"name": "own"}]));
+    let volume = json!({"volumes": [{"name": "v", "secret": {"secretName": "bad"}}]});
+    let (code, _, message) = make("volume", volume).await.failure();
+    assert_eq!(
+        (code, message.as_str()),
+        (
+            403,
+            "pods \"volume\" is forbidden: volume with secret.secretName=\"bad\" is not allowed because service \
+             account tight does not reference that secret"
+        )
+    );
+    let pulls = json!({"imagePullSecrets": [{"name": "own"}]});
+    let (code, _, message) = make("pulls", pulls).await.failure();
+    assert_eq!(code, 403);
+    assert!(
+        message.contains("imagePullSecrets[0].name=\"own\""),
+        "{message}"
+    );
+    // Nor do they come later.
+    let reference = json!([{"secretRef": {"name": "bad"}}]);
+    let debug = json!({"name": "d", "image": "i", "envFrom": reference, "terminationMessagePolicy": "File",
+        "imagePullPolicy": "Always", "terminationMessagePath": "/dev/termination-log", "resources": {}});
+    let path = format!("{PODS}/given/ephemeralcontainers");
+    let patch = json!({"spec": {"ephemeralContainers": [debug]}});
+    let (code, _, message) = server.merge(&path, patch).await.failure();
+    assert_eq!(code, 403);
+    assert!(
+        message.contains("ephemeral container d with envFrom referencing"),
+        "{message}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn services_get_addresses_and_give_them_back() {
     let server = TestServer::start().await;
     let services = "/api/v1/namespaces/default/services";
