@@ -22,7 +22,7 @@ pub type ClientFactory = Arc<dyn Fn(&str) -> Client + Send + Sync>;
 /// `kube-scheduler` is `system:kube-scheduler`; `kubelet:NODE` is `system:node:NODE` in
 /// `system:nodes`; `services:NODE` is `system:kube-proxy`; `reflector` (all shared reads) is
 /// `system:kube-controller-manager`, as upstream's shared informers are; `ipallocator-repair-controller`
-/// is `system:apiserver`; everything else is a service account of `kube-system`.
+/// and `legacy-token-tracking-controller` are `system:apiserver`; everything else is a service account of `kube-system`.
 pub fn component_user(component: &str) -> (String, Vec<String>) {
     let authenticated = "system:authenticated".to_owned();
     match component.split_once(':') {
@@ -35,10 +35,16 @@ pub fn component_user(component: &str) -> (String, Vec<String>) {
             ("system:kube-scheduler".to_owned(), vec![authenticated])
         }
         // A part of the API server in upstream, which speaks to itself as an administrator.
-        _ if component == "ipallocator-repair-controller" => (
-            "system:apiserver".to_owned(),
-            vec!["system:masters".to_owned(), authenticated],
-        ),
+        _ if matches!(
+            component,
+            "ipallocator-repair-controller" | "legacy-token-tracking-controller"
+        ) =>
+        {
+            (
+                "system:apiserver".to_owned(),
+                vec!["system:masters".to_owned(), authenticated],
+            )
+        }
         // Upstream's shared informers, and the one controller that it runs without an account of its own.
         _ if matches!(component, "reflector" | "serviceaccount-token-controller") => (
             "system:kube-controller-manager".to_owned(),

@@ -19,6 +19,7 @@
 
 mod certificates;
 mod clusterroleaggregation;
+mod days;
 mod deployment;
 mod disruption;
 mod endpoints;
@@ -27,6 +28,8 @@ mod endpointslice;
 mod fixtures;
 mod garbagecollector;
 mod ipallocator;
+mod legacytokencleaner;
+mod legacytokentracking;
 mod namespace;
 mod nodelifecycle;
 mod patch;
@@ -66,7 +69,7 @@ pub struct ClusterTrust {
 pub type TokenSigner = Arc<dyn Fn(&ServiceAccount, &str) -> Result<String, String> + Send + Sync>;
 
 /// Every controller that needs nothing but its context, by the name under which it writes.
-const CONTROLLERS: [(&str, Run); 13] = [
+const CONTROLLERS: [(&str, Run); 15] = [
     (clusterroleaggregation::NAME, |ctx| {
         Box::pin(clusterroleaggregation::run(ctx))
     }),
@@ -75,6 +78,12 @@ const CONTROLLERS: [(&str, Run); 13] = [
     (endpoints::NAME, |ctx| Box::pin(endpoints::run(ctx))),
     (endpointslice::NAME, |ctx| Box::pin(endpointslice::run(ctx))),
     (ipallocator::NAME, |ctx| Box::pin(ipallocator::run(ctx))),
+    (legacytokencleaner::NAME, |ctx| {
+        Box::pin(legacytokencleaner::run(ctx))
+    }),
+    (legacytokentracking::NAME, |ctx| {
+        Box::pin(legacytokentracking::run(ctx))
+    }),
     (namespace::NAME, |ctx| Box::pin(namespace::run(ctx))),
     (nodelifecycle::NAME, |ctx| Box::pin(nodelifecycle::run(ctx))),
     (podgc::NAME, |ctx| Box::pin(podgc::run(ctx))),

@@ -56,7 +56,7 @@ use crate::status::{ApiError, Result, refusal};
 use crate::storage::Storage;
 use crate::subresources::{binding, connect, eviction, log, scale, token};
 use crate::verbs::{create, delete, get, list, patch, update, watch};
-use crate::{allocate, discovery, limits, openapi, openid, reviews, table};
+use crate::{allocate, authn, discovery, limits, openapi, openid, reviews, table};
 
 /// Requests handled at once, long-running ones not counted; more are 429.
 const DEFAULT_MAX_IN_FLIGHT: usize = 600;
@@ -177,6 +177,7 @@ impl ApiServer {
         server.allocators.adopt(&server).await;
         let server = Arc::new(server);
         tokio::spawn(allocate::repair::run(Arc::downgrade(&server)));
+        tokio::spawn(authn::note_uses(Arc::downgrade(&server)));
         Ok(Self { server })
     }
 

@@ -487,3 +487,58 @@ async fn every_namespace_has_the_authority_and_secrets_get_their_tokens() {
         .until::<Secret>("it went with its account", |secrets| secrets.is_empty())
         .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn tokens_that_nobody_uses_for_a_year_are_marked_and_then_go() {
+    const MAP: &str = "kube-apiserver-legacy-service-account-token-tracking";
+    let year = Duration::from_secs(366 * 86_400);
+    let label = |secret: &Secret| {
+        let labels = secret.metadata.labels.as_ref()?;
+        labels
+            .get("kubernetes.io/legacy-token-invalid-since")
+            .cloned()
+    };
+    let cluster = TestCluster::start().await;
+    let since = |map: &ConfigMap| map.data.as_ref()?.get("since").cloned();
+    let is_map = |map: &ConfigMap| map.metadata.name.as_deref() == Some(MAP);
+    let today = cluster.ctx.clock().now().strftime("%Y-%m-%d").to_string();
+    cluster
+        .until::<ConfigMap>("it says since when uses are written down", |maps| {
+            let ours = maps.iter().find(|map| is_map(map));
+            ours.and_then(|map| since(map)).as_ref() == Some(&today)
+        })
+        .await;
+    for name in ["listed", "made"] {
+        let secrets = match name {
+            "listed" => json!([{"name": "listed"}]),
+            _ => json!([]),
+        };
+        let meta = json!({"name": name, "namespace": "default"});
+        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta, "secrets": secrets});
+        cluster.create::<ServiceAccount>(account).await;
+        let annotations = json!({"kubernetes.io/service-account.name": name});
+        let meta = json!({"name": name, "namespace": "default", "annotations": annotations});
+        let kind = "kubernetes.io/service-account-token";
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "type": kind, "metadata": meta});
+        cluster.create::<Secret>(secret).await;
+    }
+    cluster.stop_components().await;
+    cluster.ctx.clock().sleep(year + year / 100).await;
+    let cluster = cluster.restart_components();
+    cluster
+        .until::<Secret>("the one that its account lists is marked", |secrets| {
+            let marked = secrets.iter().filter(|secret| label(secret).is_some());
+            let marked: Vec<_> = marked.filter_map(|s| s.metadata.name.clone()).collect();
+            marked == ["listed"]
+        })
+        .await;
+    cluster.stop_components().await;
+    cluster.ctx.clock().sleep(year).await;
+    let cluster = cluster.restart_components();
+    cluster
+        .until::<Secret>("it is gone, and the other one stays", |secrets| {
+            let names = secrets.iter().filter_map(|s| s.metadata.name.as_deref());
+            names.eq(["made"])
+        })
+        .await;
+}

@@ -27,7 +27,9 @@ pub use certificate::{AnyClient, ClientAuthorities, identity_from_certificate};
 pub use impersonation::impersonate;
 pub use jws::{KeyError, PublicKey, SigningKey};
 pub use request_header::RequestHeader;
-pub(crate) use service_account::{Bound, Grant, WARN_AFTER_SECONDS, discovery_document, key_set};
+pub(crate) use service_account::{
+    Bound, Grant, WARN_AFTER_SECONDS, discovery_document, key_set, note_uses,
+};
 pub use service_account::{ServiceAccountTokens, TokenKeys, TokenLife};
 pub use static_tokens::{StaticTokens, TokenFileError};
 pub use token::{Authenticated, Rejection, TokenAuthenticator};

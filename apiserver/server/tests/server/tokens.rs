@@ -321,3 +321,62 @@ async fn an_account_of_the_system_may_what_its_roles_say_and_no_more() {
     request.headers_mut().insert("authorization", header);
     assert_eq!(issuer.server.send_as_is(request).await.failure().0, 403);
 }
+
+#[tokio::test(start_paused = true)]
+async fn uses_of_tokens_in_secrets_are_written_down() {
+    const SECRET: &str = "/api/v1/namespaces/default/secrets/robot";
+    let issuer = Issuer::start().await;
+    let account = "/api/v1/namespaces/default/serviceaccounts/default";
+    let account = issuer.server.get(account).await.ok();
+    let account = coracle_api::Object::from_value(account).expect("an object");
+    let token = issuer.tokens.issue_legacy(&account, "robot");
+    let token = token.expect("signed");
+    let secret = json!({
+        "metadata": {"name": "robot", "annotations": {"kubernetes.io/service-account.name": "default"}},
+        "type": "kubernetes.io/service-account-token",
+        "stringData": {"token": token},
+    });
+    let secrets = "/api/v1/namespaces/default/secrets";
+    issuer.server.post(secrets, secret).await.ok();
+    let last_used = async || {
+        let secret = issuer.server.get(SECRET).await.ok();
+        let labels = &secret["metadata"]["labels"];
+        let day = labels["kubernetes.io/legacy-token-last-used"].as_str();
+        day.unwrap_or_default().to_owned()
+    };
+    let written = async |day: &str| {
+        while last_used().await != day {
+            issuer.clock.sleep(Duration::from_secs(1)).await;
+        }
+    };
+    let today = || issuer.clock.now().strftime("%Y-%m-%d").to_string();
+    let first = today();
+    assert_eq!(last_used().await, "");
+    issuer.believed(&token).await;
+    written(&first).await;
+    // Nothing is written twice in a day.
+    let version =
+        async || text(&issuer.server.get(SECRET).await.ok()["metadata"]["resourceVersion"]);
+    let before = version().await;
+    issuer.believed(&token).await;
+    issuer.clock.sleep(Duration::from_secs(60)).await;
+    assert_eq!((today(), version().await), (first.clone(), before));
+    // A token that was marked is not believed, and whoever marked it sees that somebody uses it still.
+    issuer.clock.sleep(Duration::from_secs(3 * 86_400)).await;
+    let marked =
+        json!({"metadata": {"labels": {"kubernetes.io/legacy-token-invalid-since": first}}});
+    issuer.server.merge(SECRET, marked).await.ok();
+    let why = issuer.refused(&token).await;
+    assert!(
+        why.contains(
+            "secret default/robot for service account default/default has been marked invalid"
+        ),
+        "{why}"
+    );
+    assert_ne!(today(), first);
+    written(&today()).await;
+    let unmarked =
+        json!({"metadata": {"labels": {"kubernetes.io/legacy-token-invalid-since": null}}});
+    issuer.server.merge(SECRET, unmarked).await.ok();
+    issuer.believed(&token).await;
+}

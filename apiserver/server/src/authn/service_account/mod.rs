@@ -11,6 +11,7 @@
 mod check;
 mod claims;
 mod legacy;
+mod uses;
 
 use std::sync::Arc;
 
@@ -21,11 +22,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 pub(crate) use claims::{Bound, Grant, WARN_AFTER_SECONDS};
+pub(crate) use uses::note_uses;
 
 use super::jws::{Jws, KeyError, PublicKey, SigningKey};
 use super::token::{Authenticated, Rejection, TokenAuthenticator, audience_problem, intersection};
 use super::{Identity, PRIVATE_AUDIENCE};
 use crate::server::Server;
+use uses::Uses;
 
 /// The group of all service accounts.
 const ACCOUNTS: &str = "system:serviceaccounts";
@@ -82,6 +85,8 @@ pub struct ServiceAccountTokens {
     issuers: Vec<String>,
     keys: RwLock<Arc<TokenKeys>>,
     life: TokenLife,
+    /// Uses of tokens in Secrets, for whoever writes them down.
+    uses: Uses,
 }
 
 impl ServiceAccountTokens {
@@ -91,6 +96,7 @@ impl ServiceAccountTokens {
             issuers: vec![PRIVATE_AUDIENCE.to_owned()],
             keys: RwLock::new(keys.into()),
             life: TokenLife::default(),
+            uses: Uses::default(),
         }
     }
 
@@ -169,9 +175,10 @@ impl TokenAuthenticator for ServiceAccountTokens {
             let claims: legacy::Claims = self.verified(&jws)?;
             let audiences = intersection(trusted, audiences)
                 .ok_or_else(|| audience_problem(trusted, audiences))?;
-            let identity = legacy::check(server, &claims, token).await?;
+            let (verdict, used) = legacy::check(server, &claims, token).await?;
+            self.uses.tell(used, server.clock().now());
             return Ok(Some(Authenticated {
-                identity,
+                identity: verdict?,
                 audiences,
             }));
         }
