@@ -17,6 +17,7 @@
 //! shows NAME 'text'          wait until that command's output contains the text
 //! kubectls … end             the lines between: once with kubectl, then with each kubectl.1.NN that lies
 //!                            beside it; $KUBECTL is its name, fit for objects
+//! except 1.27 kubectl …      a line that is passed over where kubectl is kubectl.1.27
 //! coracle image load …       run the binary itself
 //! stop | kill                Ctrl-C and wait for a clean end | SIGKILL
 //! interrupt, ends 130        Ctrl-C alone, and waiting for an end with that code
@@ -165,6 +166,16 @@ impl Session {
     }
 
     fn line(&mut self, line: &str) -> Result<(), String> {
+        let line = match line.strip_prefix("except ") {
+            Some(rest) => {
+                let (version, rest) = rest.split_once(' ').ok_or("except needs a line")?;
+                if self.kubectl.ends_with(format!("kubectl.{version}")) {
+                    return Ok(());
+                }
+                rest
+            }
+            None => line,
+        };
         let (expect_failure, line) = match line.strip_prefix("! ") {
             Some(rest) => (true, rest.trim()),
             None => (false, line),
