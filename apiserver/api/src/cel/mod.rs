@@ -8,9 +8,10 @@
 //! does not have, and operators that do not take their operands, in the words of upstream's `cel-go`. It knows the
 //! result types of functions but not their overloads: an argument of a wrong type is found only when the expression
 //! runs. Where it cannot tell a type it says [`Type::Unknown`], which fits everywhere, so that nothing that upstream
-//! accepts is refused. Nothing is evaluated here.
+//! accepts is refused. What is to be run becomes a [`eval::Program`].
 
 mod environment;
+pub mod eval;
 mod functions;
 mod operators;
 mod types;
@@ -19,6 +20,7 @@ mod walk;
 pub use environment::{Environment, ObjectType};
 pub use types::Type;
 
+use ::cel::IdedExpr;
 use ::cel::parser::Parser;
 
 /// Words that CEL keeps for itself.
@@ -76,6 +78,15 @@ const SMALL: (usize, usize) = (8, 400);
 
 /// Checks an expression within an environment, and says what it results in.
 pub fn check(expression: &str, environment: &Environment) -> Result<Type, CelError> {
+    analyse(expression, environment, |_| ()).map(|(found, ())| found)
+}
+
+/// Does so, and then hands what was parsed to `then`, on a stack that is large enough for it.
+fn analyse<T: Send>(
+    expression: &str,
+    environment: &Environment,
+    then: impl FnOnce(&IdedExpr) -> T + Send,
+) -> Result<(Type, T), CelError> {
     let nowhere = |why: String| Err(CelError::Compilation(format!("ERROR: <input>:-1:0: {why}")));
     let size = expression.chars().count();
     if size > MOST_CHARACTERS {
@@ -85,12 +96,12 @@ pub fn check(expression: &str, environment: &Environment) -> Result<Type, CelErr
     }
     let brackets = |found: &[char]| expression.matches(found).count();
     if brackets(&['(', '[', '{', '?', '!', '-']) <= SMALL.0 && size <= SMALL.1 {
-        return checked(expression, environment);
+        return checked(expression, environment, then);
     }
     if depth(expression) > usize::from(DEEPEST) {
         return nowhere(too_deep());
     }
-    let run = || checked(expression, environment);
+    let run = || checked(expression, environment, then);
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(STACK);
         match thread.spawn_scoped(scope, run).map(|thread| thread.join()) {
@@ -120,7 +131,11 @@ fn depth(expression: &str) -> usize {
     deepest
 }
 
-fn checked(expression: &str, environment: &Environment) -> Result<Type, CelError> {
+fn checked<T>(
+    expression: &str,
+    environment: &Environment,
+    then: impl FnOnce(&IdedExpr) -> T,
+) -> Result<(Type, T), CelError> {
     let parser = Parser::new()
         .max_recursion_depth(DEEPEST)
         .enable_optional_syntax(true)
@@ -129,7 +144,7 @@ fn checked(expression: &str, environment: &Environment) -> Result<Type, CelError
         Ok((parsed, info)) => {
             let (found, issues) = walk::types(&parsed, &info, environment);
             if issues.is_empty() {
-                return Ok(found);
+                return Ok((found, then(&parsed)));
             }
             issues
         }

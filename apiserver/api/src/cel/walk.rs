@@ -93,9 +93,7 @@ impl Walk<'_> {
         if let Some(found) = self.environment.variable(name) {
             return Some(found.clone());
         }
-        TYPES
-            .contains(&name)
-            .then(|| Type::Named(format!("type({name})")))
+        type_name(name).map(|name| Type::Named(format!("type({name})")))
     }
 
     fn select(&mut self, id: u64, select: &SelectExpr) -> Type {
@@ -332,8 +330,13 @@ fn of_literal(literal: &LiteralValue) -> Type {
     }
 }
 
+/// The type of that name.
+pub(super) fn type_name(name: &str) -> Option<&'static str> {
+    TYPES.iter().copied().find(|known| *known == name)
+}
+
 /// `operand.field` as a name with dots, if it is one.
-fn qualified(operand: &Expr, field: &str) -> Option<String> {
+pub(super) fn qualified(operand: &Expr, field: &str) -> Option<String> {
     match operand {
         Expr::Ident(name) => Some(format!("{name}.{field}")),
         Expr::Select(select) if !select.test => {
