@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use coracle_clock::Clock;
+use tokio::io::DuplexStream;
 use tokio::sync::{broadcast, watch};
 
 use crate::{
@@ -196,7 +197,11 @@ struct State {
     calls: Vec<Call>,
     exec: Option<process::Handler>,
     attach: Option<process::Handler>,
+    serve: Option<Server>,
 }
+
+/// Serves one connection to a port.
+type Server = Arc<dyn Fn(u16, DuplexStream) + Send + Sync>;
 
 struct Sandbox {
     config: PodSandboxConfig,
@@ -249,6 +254,11 @@ impl FakeRuntime {
         handler: impl Fn(Process) -> Result<Running, ExecError> + Send + Sync + 'static,
     ) {
         self.0.state().attach = Some(Arc::new(handler));
+    }
+
+    /// Lets declared ports of running containers be served so from now on, instead of echoing.
+    pub fn on_connect(&self, server: impl Fn(u16, DuplexStream) + Send + Sync + 'static) {
+        self.0.state().serve = Some(Arc::new(server));
     }
 
     /// Everything asked for so far.
@@ -459,7 +469,7 @@ impl PodRuntime for FakeRuntime {
 
     /// Declared TCP ports of running containers are open, and echo what they are sent.
     async fn connect(&self, id: &SandboxId, port: u16) -> Result<BoxedStream, RuntimeError> {
-        let open = {
+        let (open, server) = {
             let state = self.0.state();
             let sandbox = state.sandboxes.get(id);
             let sandbox = sandbox.ok_or_else(|| RuntimeError::NotFound(format!("sandbox {id}")))?;
@@ -467,13 +477,18 @@ impl PodRuntime for FakeRuntime {
                 .containers
                 .iter()
                 .filter(|container| container.is_serving());
-            serving.any(|c| c.config.ports.iter().any(|p| p.tcp && p.port == port))
+            let open = serving.any(|c| c.config.ports.iter().any(|p| p.tcp && p.port == port));
+            (open, state.serve.clone())
         };
         if !open {
             let refused = format!("port {port} of sandbox {id} refused the connection");
             return Err(RuntimeError::InvalidState(refused));
         }
         let (near, far) = tokio::io::duplex(64 << 10);
+        if let Some(serve) = server {
+            serve(port, far);
+            return Ok(Box::pin(near));
+        }
         tokio::spawn(async move {
             let (mut reader, mut writer) = tokio::io::split(far);
             // The caller going away is how a connection ends.

@@ -1,5 +1,6 @@
 //! Carries out one action, and writes what came of it into the pod's state.
 
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::environment::Sources;
 use crate::ipam::Ipam;
 use crate::kubelet::{Kubelet, remove_folder};
 use crate::state::Entry;
-use crate::step::{self, Action, Exit, ImageState, Observed, Run, SandboxState};
+use crate::step::{self, Action, Exit, Hook, ImageState, Observed, Role, Run, SandboxState};
 use crate::tokens::PodTokens;
 use crate::volumes::VolumeError;
 use crate::{translate, volumes};
@@ -56,6 +57,10 @@ impl Kubelet {
             } => {
                 self.start_container(uid, entry, container, *restart_count)
                     .await;
+            }
+            Action::PostStart { container } => self.post_start(uid, entry, container).await,
+            Action::PreStop { container, grace } => {
+                self.pre_stop(uid, entry, container, *grace).await;
             }
             Action::StopContainer { container, grace } => {
                 self.stop_container(uid, entry, container, *grace).await;
@@ -101,6 +106,12 @@ impl Kubelet {
                     finished_at: now,
                 };
                 observed.container_mut(container).exited(exit);
+            }
+            Action::PostStart { container } => {
+                observed.container_mut(container).post_start = Hook::Failed;
+            }
+            Action::PreStop { container, .. } => {
+                observed.container_mut(container).pre_stop = Hook::Failed;
             }
             Action::StopContainer { container, .. } => {
                 let record = observed.container_mut(container);
@@ -172,7 +183,7 @@ impl Kubelet {
         let Some(container) = find(&entry.pod, name) else {
             return;
         };
-        let request = translate::image(container, entry.observed.container(name));
+        let request = translate::image(&container, entry.observed.container(name));
         let image = request.image.clone();
         let object = || InvolvedObject::of(entry.pod.as_ref()).at(&field_path(&entry.pod, name));
         let began = self.0.ctx.clock().monotonic();
@@ -266,11 +277,11 @@ impl Kubelet {
             .ok_or("its image is not known")?;
         let address = entry.observed.address.ok_or("the pod has no address")?;
         let mounts =
-            volumes::mounts(&entry.pod, container, &self.0.config).map_err(|e| e.to_string())?;
+            volumes::mounts(&entry.pod, &container, &self.0.config).map_err(|e| e.to_string())?;
         let sources = PodSources::of(self, &entry.pod);
         translate::container(
             &entry.pod,
-            container,
+            &container,
             image,
             restart_count,
             mounts,
@@ -281,15 +292,10 @@ impl Kubelet {
     }
 
     async fn stop_container(&self, uid: &str, entry: &Entry, name: &str, grace: Duration) {
-        let object = InvolvedObject::of(entry.pod.as_ref()).at(&field_path(&entry.pod, name));
-        let message = match entry.observed.container(name).probes.gave_up {
-            Some(probe) => format!("Container {name} failed {probe} probe, will be restarted"),
-            None => format!("Stopping container {name}"),
-        };
-        self.0
-            .ctx
-            .recorder()
-            .event_for(object, EventKind::Normal, "Killing", message);
+        // A preStop hook has told of it before.
+        if matches!(entry.observed.container(name).pre_stop, Hook::Due) {
+            self.announce_end(&entry.pod, name, &entry.observed);
+        }
         let id = ContainerId {
             sandbox: SandboxId(uid.to_owned()),
             name: name.to_owned(),
@@ -323,6 +329,16 @@ impl Kubelet {
                 });
             }
         });
+    }
+
+    /// Tells that a container is being ended, and why.
+    pub(crate) fn announce_end(&self, pod: &Pod, name: &str, observed: &Observed) {
+        let object = InvolvedObject::of(pod).at(&field_path(pod, name));
+        let message = why_killed(pod, name, observed);
+        self.0
+            .ctx
+            .recorder()
+            .event_for(object, EventKind::Normal, "Killing", message);
     }
 
     async fn stop_sandbox(&self, uid: &str) {
@@ -392,27 +408,42 @@ impl Kubelet {
     }
 }
 
-/// The container of that name, init containers included.
-pub(crate) fn find<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
-    let spec = pod.spec.as_ref()?;
-    spec.containers
-        .iter()
-        .chain(spec.init_containers.iter().flatten())
-        .find(|c| c.name == name)
+/// Upstream's words for the end of a container.
+fn why_killed(pod: &Pod, name: &str, observed: &Observed) -> String {
+    let record = observed.container(name);
+    let (Some(part), Some(spec)) = (step::part(pod, name), pod.spec.as_ref()) else {
+        return format!("Stopping container {name}");
+    };
+    if observed.ending_since.is_some() {
+        return format!("Stopping container {name}");
+    }
+    match record.probes.gave_up {
+        Some(probe) if part.role == Role::Sidecar => {
+            format!("Init container {name} failed {probe} probe")
+        }
+        // Its exit code will be that of a kill.
+        Some(probe) if part.restarts(spec, 137) => {
+            format!("Container {name} failed {probe} probe, will be restarted")
+        }
+        Some(probe) => format!("Container {name} failed {probe} probe"),
+        None if record.post_start == Hook::Failed => "FailedPostStartHook".to_owned(),
+        None => format!("Stopping container {name}"),
+    }
+}
+
+/// The container of that name, of whatever role.
+pub(crate) fn find<'a>(pod: &'a Pod, name: &str) -> Option<Cow<'a, Container>> {
+    step::part(pod, name).map(|part| part.container)
 }
 
 /// The part of the pod that an Event about a container is about.
 pub(crate) fn field_path(pod: &Pod, name: &str) -> String {
-    let is_main = pod
-        .spec
-        .iter()
-        .flat_map(|spec| &spec.containers)
-        .any(|c| c.name == name);
-    if is_main {
-        format!("spec.containers{{{name}}}")
-    } else {
-        format!("spec.initContainers{{{name}}}")
-    }
+    let list = match step::part(pod, name).map(|part| part.role) {
+        Some(Role::Init | Role::Sidecar) => "initContainers",
+        Some(Role::Debug) => "ephemeralContainers",
+        Some(Role::Main) | None => "containers",
+    };
+    format!("spec.{list}{{{name}}}")
 }
 
 /// The objects that a pod of one namespace may name, from the shared caches.

@@ -64,6 +64,7 @@ impl Kubelet {
 
     /// Marks every running container as ending; the futures end them.
     fn begin_stops(&self, longest: Duration) -> Vec<BoxFuture<'static, ()>> {
+        let now = self.0.ctx.clock().now();
         let mut state = self.0.state.lock();
         let mut stops: Vec<BoxFuture<'static, ()>> = Vec::new();
         for (uid, entry) in &mut state.entries {
@@ -78,7 +79,7 @@ impl Kubelet {
                     container: container.clone(),
                     grace,
                 };
-                if entry.begin(&action) {
+                if entry.begin(&action, now) {
                     entry.observed.container_mut(&container).drained = true;
                     stops.push(Box::pin(self.clone().carry_out(uid.clone(), action)));
                 }

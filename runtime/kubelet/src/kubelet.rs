@@ -27,7 +27,7 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::actions::field_path;
 use crate::ipam::Ipam;
 use crate::state::{News, State};
-use crate::step::SandboxState;
+use crate::step::{self, SandboxState};
 use crate::tokens::Tokens;
 use crate::translate::PodDefaults;
 
@@ -278,7 +278,12 @@ impl Kubelet {
                     .ctx
                     .recorder()
                     .event_for(object(), EventKind::Normal, "Started", message);
-                self.begin_probing(&pod, status);
+                // Probes wait for the postStart hook.
+                let part = step::part(&pod, name);
+                if part.is_none_or(|part| part.post_start().is_none()) {
+                    let uid = coracle_client::uid(pod.as_ref());
+                    self.begin_probing(&pod, uid, name, status.restart_count);
+                }
             }
             News::BacksOff => {
                 let uid = coracle_client::uid(pod.as_ref());

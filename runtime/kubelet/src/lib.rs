@@ -10,6 +10,8 @@ mod api;
 mod drain;
 mod environment;
 mod expand;
+mod handlers;
+mod hooks;
 pub mod ipam;
 mod kubelet;
 pub mod logs;

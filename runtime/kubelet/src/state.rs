@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::ipam::{Exhausted, Ipam};
-use crate::step::{self, Action, Observed, Run, SandboxState};
+use crate::step::{self, Action, Failure, Hook, Observed, Run, SandboxState};
 
 /// How long a report waits for what was begun. A pod that starts within it is written once, as
 /// running, rather than in every state on the way.
@@ -55,6 +55,8 @@ pub(crate) struct Decision {
     pub(crate) wake_at: Option<Timestamp>,
     /// The status is soon another; report after this.
     pub(crate) hold: Option<Duration>,
+    /// Pods that have just come to their end for a reason of their own.
+    pub(crate) ended: Vec<(Arc<Pod>, Failure)>,
 }
 
 /// What is new about a container.
@@ -88,7 +90,7 @@ impl State {
         }
         let mut observed = Observed::recover(&pod, now);
         // A pod that is over gave its address up.
-        let is_over = step::terminal_phase(&pod, &observed).is_some();
+        let is_over = step::verdict(&pod, &observed, now).is_some();
         if let Some(address) = observed.address.filter(|_| !is_over) {
             if self.ipam.reserve(address) {
                 self.addresses.insert(uid.clone(), address);
@@ -200,8 +202,16 @@ impl State {
             }
             let step = step::step(&entry.pod, &entry.observed, now);
             decision.wake_at = [decision.wake_at, step.wake_at].into_iter().flatten().min();
+            if step.ending && entry.observed.ending_since.is_none() {
+                entry.observed.ending_since = Some(now);
+                let verdict = step::verdict(&entry.pod, &entry.observed, now);
+                let why = verdict.and_then(|verdict| verdict.why);
+                decision
+                    .ended
+                    .extend(why.map(|why| (entry.pod.clone(), why)));
+            }
             for action in step.actions {
-                if entry.begin(&action) {
+                if entry.begin(&action, now) {
                     decision.actions.push((uid.clone(), action));
                 }
             }
@@ -220,7 +230,7 @@ impl State {
 
 impl Entry {
     /// Marks an action as begun. False when it has been begun already.
-    pub(crate) fn begin(&mut self, action: &Action) -> bool {
+    pub(crate) fn begin(&mut self, action: &Action, now: Timestamp) -> bool {
         match action {
             Action::RunSandbox => self.observed.sandbox = SandboxState::Starting,
             Action::StopSandbox => self.observed.sandbox = SandboxState::Stopping,
@@ -235,11 +245,20 @@ impl Entry {
                     .container_mut(container)
                     .starting(*restart_count);
             }
+            Action::PostStart { container } => {
+                self.observed.container_mut(container).post_start = Hook::Running;
+            }
+            Action::PreStop { container, .. } => {
+                let record = self.observed.container_mut(container);
+                record.pre_stop = Hook::Running;
+                record.stopping(now);
+            }
             Action::StopContainer { container, .. } => {
                 let record = self.observed.container_mut(container);
                 let Run::Running { started_at, .. } = record.run else {
                     return false;
                 };
+                record.stopping(now);
                 record.run = Run::Stopping { started_at };
             }
             Action::Forget => return !std::mem::replace(&mut self.forgetting, true),

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use coracle_client::{Error, ObjectKey, Outcome, Precondition};
+use coracle_client::{Error, EventKind, ObjectKey, Outcome, Precondition};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use serde_json::{Map, Value, json};
 
 use crate::ipam::Ipam;
 use crate::kubelet::Kubelet;
 use crate::state::revision;
-use crate::step;
+use crate::step::{self, DEADLINE_EXCEEDED, Failure};
 
 impl Kubelet {
     /// Brings everything of that name closer to what the API says.
@@ -21,6 +21,9 @@ impl Kubelet {
         let decision = self.0.state.lock().decide(key, live, now, monotonic);
         for (uid, action) in decision.actions {
             tokio::spawn(self.clone().carry_out(uid, action));
+        }
+        for (pod, why) in decision.ended {
+            self.tell_end(&pod, &why);
         }
         let mut outcome = Outcome::Done;
         if let Some(wake_at) = decision.wake_at {
@@ -39,6 +42,17 @@ impl Kubelet {
                 outcome.or_sooner(Outcome::Retry)
             }
         }
+    }
+
+    /// Tells why a pod ended, where its containers don't.
+    fn tell_end(&self, pod: &Pod, why: &Failure) {
+        let kind = if why.reason == DEADLINE_EXCEEDED {
+            EventKind::Normal
+        } else {
+            EventKind::Warning
+        };
+        let recorder = self.0.ctx.recorder();
+        recorder.event(pod, kind, &why.reason, why.message.clone());
     }
 
     /// Writes the status of the pod of that name, if it is another than the API has.
@@ -70,7 +84,8 @@ impl Kubelet {
             }
         };
         let when = Precondition::uid_of(pod.as_ref());
-        let written: Pod = self.0.ctx.objects().patch_status(key, &when, patch).await?;
+        let objects = self.0.ctx.objects();
+        let written: Pod = objects.strategic_patch_status(key, &when, patch).await?;
         let mut state = self.0.state.lock();
         if let Some(entry) = state.entries.get_mut(coracle_client::uid(&written))
             && !entry.orphaned
@@ -82,8 +97,9 @@ impl Kubelet {
     }
 }
 
-/// The merge patch from the status that `pod` has to `status`, if they differ. Lists are replaced
-/// as a whole; a field that is gone is set to null.
+/// The strategic merge patch from the status that `pod` has to `status`, if they differ. Conditions
+/// are named one by one, so that those of others stay as they are by the time it is applied; other
+/// lists are replaced as a whole; a field that is gone is set to null.
 fn difference(pod: &Pod, status: &PodStatus) -> Option<Value> {
     let old = pod
         .status
@@ -101,10 +117,58 @@ fn difference(pod: &Pod, status: &PodStatus) -> Option<Value> {
         .iter()
         .filter(|(key, value)| old.get(*key) != Some(value))
     {
-        patch.insert(key.clone(), value.clone());
+        let mut value = value.clone();
+        if key == "conditions" {
+            value = changed_conditions(old.get(key), &value);
+        } else if key == "podIPs" && old.contains_key(key) {
+            // The server would merge it, address by address.
+            value = [json!({"$patch": "replace"})]
+                .into_iter()
+                .chain(value.as_array().into_iter().flatten().cloned())
+                .collect();
+        }
+        patch.insert(key.clone(), value);
     }
     for key in old.keys().filter(|key| !new.contains_key(*key)) {
         patch.insert(key.clone(), Value::Null);
     }
     Some(json!({"status": patch}))
+}
+
+/// Those of `new` that are not in `old` as they are, and the types that are in `old` only.
+fn changed_conditions(old: Option<&Value>, new: &Value) -> Value {
+    let none = Vec::new();
+    let old = old.and_then(Value::as_array).unwrap_or(&none);
+    let new = new.as_array().unwrap_or(&none);
+    let is_in_new = |condition: &&Value| new.iter().any(|new| new["type"] == condition["type"]);
+    let changed = new.iter().filter(|condition| !old.contains(condition));
+    let gone = old.iter().filter(|condition| !is_in_new(condition));
+    let gone = gone.map(|condition| json!({"$patch": "delete", "type": condition["type"]}));
+    changed.cloned().chain(gone).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_conditions_that_changed_are_named() {
+        let condition = |kind: &str, status: &str| json!({"type": kind, "status": status});
+        let status = |conditions: Vec<Value>, ip: &str| json!({"status": {"conditions": conditions, "podIPs": [{"ip": ip}]}});
+        let read = |value: Value| serde_json::from_value::<Pod>(value).expect("a pod");
+        let ready = condition("Ready", "True");
+        let (others, gone) = (condition("Other", "True"), condition("Gone", "True"));
+        let old = vec![condition("Ready", "False"), others.clone(), gone];
+        let old = read(status(old, "10.0.0.2"));
+        let new = read(status(vec![ready.clone(), others], "10.0.0.3"));
+        let patch = difference(&old, new.status.as_ref().expect("a status"));
+        let conditions = json!([ready, {"$patch": "delete", "type": "Gone"}]);
+        let addresses = json!([{"$patch": "replace"}, {"ip": "10.0.0.3"}]);
+        let expected = json!({"status": {"conditions": conditions, "podIPs": addresses}});
+        assert_eq!(patch, Some(expected));
+        assert_eq!(
+            difference(&old, old.status.as_ref().expect("a status")),
+            None
+        );
+    }
 }

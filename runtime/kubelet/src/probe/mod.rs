@@ -7,25 +7,22 @@
 //!     └────────────▶ ProbeResults.gave_up ◀──┘   (the lifecycle ends the run, then restarts it)
 //! ```
 //!
-//! [`Judge`] turns single outcomes into verdicts and is pure; [`check`] tries once, through the pod
+//! [`Judge`] turns single outcomes into verdicts and is pure; [`Target`] tries once, through the pod
 //! runtime; one task per run of a probed container does both in turn.
-//!
-//! `exec` and `grpc` probes are not known yet: an Event says so, and they count as passed.
 
-mod check;
 mod judge;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_client::{EventKind, InvolvedObject};
-use coracle_cri::{ContainerStatus, SandboxId};
+use coracle_cri::SandboxId;
 use k8s_openapi::api::core::v1::{Container, Pod, Probe};
 
 use crate::actions::{field_path, find};
+use crate::handlers::{Failure, Place, Target};
 use crate::kubelet::Kubelet;
 use crate::step::{ContainerRecord, Run};
-use check::{Failure, Target};
 use judge::{Judge, Kind};
 
 /// The first delay of attempts before anything listens.
@@ -33,8 +30,8 @@ const EARLY: Duration = Duration::from_millis(20);
 
 impl Kubelet {
     /// Probes the run that has just begun, if its container has probes, until the run ends.
-    pub(crate) fn begin_probing(&self, pod: &Arc<Pod>, status: &ContainerStatus) {
-        let Some(container) = find(pod, &status.id.name) else {
+    pub(crate) fn begin_probing(&self, pod: &Arc<Pod>, uid: &str, name: &str, run: u32) {
+        let Some(container) = find(pod, name) else {
             return;
         };
         let probes = [
@@ -48,9 +45,9 @@ impl Kubelet {
         let prober = Prober {
             kubelet: self.clone(),
             pod: pod.clone(),
-            container: container.clone(),
-            sandbox: status.id.sandbox.clone(),
-            restart_count: status.restart_count,
+            container: container.into_owned(),
+            sandbox: SandboxId(uid.to_owned()),
+            restart_count: run,
         };
         tokio::spawn(prober.run());
     }
@@ -88,15 +85,7 @@ impl Prober {
     /// Probes until nothing more can be learned: the run has ended, or (false) was given up, or
     /// (true) has started.
     async fn probe(&self, kind: Kind, probe: &Probe) -> bool {
-        let Some(target) = Target::of(probe, &self.container) else {
-            let message = format!(
-                "{} probes of this type are not supported on this node and count as passed; use httpGet or tcpSocket",
-                kind.name()
-            );
-            self.event("ProbeNotSupported", message);
-            self.verdict(kind, true, probe);
-            return true;
-        };
+        let target = Target::of_probe(probe, &self.container);
         let period = seconds(probe.period_seconds, 10);
         let timeout = seconds(probe.timeout_seconds, 1);
         let mut judge = Judge::new(kind, probe);
@@ -110,15 +99,12 @@ impl Prober {
                 .into(),
         ))
         .await;
-        while self.is_running() {
-            let outcome =
-                match tokio::time::timeout(timeout, target.try_once(&self.kubelet, &self.sandbox))
-                    .await
-                {
-                    Ok(outcome) => outcome,
-                    Err(_) => Err(Failure::Other(format!("timed out after {timeout:?}"))),
-                };
-            if !self.is_running() {
+        while self.is_running(kind) {
+            let outcome = match &target {
+                Ok(target) => target.attempt(&self.place(), timeout).await,
+                Err(error) => Err(Failure::Errored(error.clone())),
+            };
+            if !self.is_running(kind) {
                 return false;
             }
             // A guest needs a moment before it listens. Upstream would wait a whole period for the
@@ -128,9 +114,21 @@ impl Prober {
                 early *= 2;
                 continue;
             }
-            if let Err(failure) = &outcome {
-                let message = format!("{} probe failed: {failure}", kind.title());
-                self.event("Unhealthy", message);
+            match &outcome {
+                Ok(()) => {}
+                Err(Failure::Errored(error)) => {
+                    // It says nothing about the container, and does not count.
+                    let title = kind.title();
+                    let message =
+                        format!("{title} probe errored and resulted in unknown state: {error}");
+                    self.event("Unhealthy", message);
+                    tokio::time::sleep(period).await;
+                    continue;
+                }
+                Err(failure) => {
+                    let message = format!("{} probe failed: {failure}", kind.title());
+                    self.event("Unhealthy", message);
+                }
             }
             if let Some(passed) = judge.observe(outcome.is_ok()) {
                 self.verdict(kind, passed, probe);
@@ -143,7 +141,17 @@ impl Prober {
         false
     }
 
-    fn is_running(&self) -> bool {
+    fn place(&self) -> Place<'_> {
+        Place {
+            kubelet: &self.kubelet,
+            sandbox: &self.sandbox,
+            container: &self.container.name,
+        }
+    }
+
+    /// Whether there is still something to learn: a container that is being ended is asked only
+    /// whether it is ready.
+    fn is_running(&self, kind: Kind) -> bool {
         if self.kubelet.0.ctx.stop().is_cancelled() {
             return false;
         }
@@ -152,7 +160,10 @@ impl Prober {
             record.restart_count == self.restart_count && matches!(record.run, Run::Running { .. })
         };
         self.kubelet
-            .with(&self.sandbox.0, |observed| same(observed.container(name)))
+            .with(&self.sandbox.0, |observed| {
+                let is_wanted = kind == Kind::Readiness || observed.ending_since.is_none();
+                is_wanted && same(observed.container(name))
+            })
             .unwrap_or(false)
     }
 

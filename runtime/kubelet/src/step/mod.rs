@@ -4,34 +4,45 @@
 //!           (Pod, Observed, now) ──▶ step ──▶ actions for the runtime, when to look again
 //!                                └─▶ status ─▶ the PodStatus to report
 //!
-//!  sandbox, images ─▶ init containers, one after the other ─▶ containers, all at once
-//!                                                              │ exit, or a probe gives up
-//!            deletion: stop containers ─▶ stop sandbox ─▶ gone  └─▶ restart after back-off, or done
+//!  sandbox, images ─▶ init containers and sidecars, one after the other ─▶ containers, all at once
+//!         each: start ─▶ postStart ─▶ (probes)                             │ exit, or a probe gives up
+//!                                                                          └─▶ restart after back-off, or done
+//!  deletion, deadline, all done: preStop ─▶ stop containers, then sidecars ─▶ stop sandbox (─▶ gone)
 //! ```
 //!
 //! Nothing here waits, reads a clock or talks to anyone: the loop of [`crate::Kubelet`] carries out
 //! the actions, writes what happened into [`Observed`] and asks again. Asking twice gives the same
 //! answer; an action is repeated until `Observed` shows that it was carried out.
+//!
+//! [`parts`](self::parts()) says what each container is to its pod, [`verdict`](self::verdict()) when the pod is over,
+//! `ending` in which order its containers end, and `status` what is reported.
 
 mod backoff;
+mod conditions;
+mod ending;
 #[cfg(test)]
 mod histories;
 mod observed;
+mod parts;
 mod status;
 #[cfg(test)]
 mod tests;
+mod verdict;
 
 use std::time::Duration;
 
 use coracle_clock::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
 pub use backoff::Backoff;
 pub(crate) use observed::CONFIG_ERROR;
 pub use observed::{
-    ContainerRecord, Exit, ImageState, Observed, ProbeResults, Refusal, Run, SandboxState,
+    ContainerRecord, Exit, Hook, ImageState, Observed, ProbeResults, Refusal, Run, SandboxState,
 };
-pub use status::{status, terminal_phase};
+pub use parts::{Part, Role, part, parts};
+pub use status::status;
+pub(crate) use verdict::DEADLINE_EXCEEDED;
+pub use verdict::{Failure, Verdict, verdict};
 
 /// What the runtime is to be asked for.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +60,18 @@ pub enum Action {
         container: String,
         /// Number of the run, from 0.
         restart_count: u32,
+    },
+    /// Call what the container wants called once it runs.
+    PostStart {
+        /// The container's name.
+        container: String,
+    },
+    /// Call what the container wants called before it is asked to end.
+    PreStop {
+        /// The container's name.
+        container: String,
+        /// How long it may take.
+        grace: Duration,
     },
     /// End a container's run.
     StopContainer {
@@ -70,50 +93,13 @@ pub struct Step {
     pub actions: Vec<Action>,
     /// The earliest moment at which time alone changes the answer.
     pub wake_at: Option<Timestamp>,
+    /// The pod is ending: the grace of its containers counts from when this was first said.
+    pub ending: bool,
 }
 
 impl Step {
     fn wake(&mut self, at: Timestamp) {
         self.wake_at = Some(self.wake_at.map_or(at, |wake| wake.min(at)));
-    }
-}
-
-/// When a container that ended is started again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RestartPolicy {
-    /// Always.
-    Always,
-    /// When its exit code was not 0.
-    OnFailure,
-    /// Never.
-    Never,
-}
-
-impl RestartPolicy {
-    /// The policy of a pod's containers.
-    pub fn of(spec: &PodSpec) -> Self {
-        match spec.restart_policy.as_deref() {
-            Some("Never") => Self::Never,
-            Some("OnFailure") => Self::OnFailure,
-            _ => Self::Always,
-        }
-    }
-
-    /// The policy of its init containers: `Always` means that they are retried until they succeed.
-    fn of_init(self) -> Self {
-        if self == Self::Always {
-            Self::OnFailure
-        } else {
-            self
-        }
-    }
-
-    fn restarts(self, exit: &Exit) -> bool {
-        match self {
-            Self::Always => true,
-            Self::OnFailure => exit.exit_code != 0,
-            Self::Never => false,
-        }
     }
 }
 
@@ -124,10 +110,19 @@ pub fn step(pod: &Pod, observed: &Observed, now: Timestamp) -> Step {
         return step;
     };
     if pod.metadata.deletion_timestamp.is_some() {
-        delete(spec, pod, observed, &mut step);
-    } else if terminal_phase(pod, observed).is_some() {
-        wind_down(observed, Duration::ZERO, &mut step);
+        let grace = pod.metadata.deletion_grace_period_seconds;
+        let grace = grace.map_or_else(|| own_grace(spec), seconds);
+        ending::end(pod, spec, observed, grace, now, &mut step);
+        let is_gone = matches!(observed.sandbox, SandboxState::Absent);
+        if is_gone && step.actions.is_empty() {
+            step.actions.push(Action::Forget);
+        }
+    } else if verdict(pod, observed, now).is_some() {
+        ending::end(pod, spec, observed, own_grace(spec), now, &mut step);
     } else {
+        if let Some(deadline) = verdict::deadline(pod) {
+            step.wake(deadline);
+        }
         match &observed.sandbox {
             SandboxState::Absent => step.actions.push(Action::RunSandbox),
             SandboxState::Failed { retry_at, .. } if *retry_at > now => step.wake(*retry_at),
@@ -139,61 +134,64 @@ pub fn step(pod: &Pod, observed: &Observed, now: Timestamp) -> Step {
     step
 }
 
-/// Stops what runs, then the sandbox, then forgets the pod.
-fn delete(spec: &PodSpec, pod: &Pod, observed: &Observed, step: &mut Step) {
-    let grace = pod
-        .metadata
-        .deletion_grace_period_seconds
-        .or(spec.termination_grace_period_seconds)
-        .map_or(Duration::from_secs(30), |seconds| {
-            Duration::from_secs(seconds.max(0).unsigned_abs())
-        });
-    wind_down(observed, grace, step);
-    if step.actions.is_empty() && matches!(observed.sandbox, SandboxState::Absent) {
-        step.actions.push(Action::Forget);
-    }
+/// The grace that the pod gives its containers.
+pub(crate) fn own_grace(spec: &PodSpec) -> Duration {
+    seconds(spec.termination_grace_period_seconds.unwrap_or(30))
 }
 
-/// Ends every run and, once nothing runs, the sandbox.
-fn wind_down(observed: &Observed, grace: Duration, step: &mut Step) {
-    for (name, record) in &observed.containers {
-        if let Run::Running { .. } = record.run {
-            step.actions.push(Action::StopContainer {
-                container: name.clone(),
-                grace,
-            });
-        }
-    }
-    // A pod that is deleted without grace does not wait for a grace that it was given before.
-    let is_over = !observed.is_anything_running()
-        || grace.is_zero() && step.actions.is_empty() && !observed.is_anything_starting();
-    // One that could not be made may still hold an address.
-    let is_there = matches!(
-        observed.sandbox,
-        SandboxState::Ready | SandboxState::Failed { .. }
-    );
-    if is_over && is_there {
-        step.actions.push(Action::StopSandbox);
-    }
+fn seconds(count: i64) -> Duration {
+    Duration::from_secs(u64::try_from(count).unwrap_or(0))
 }
 
+/// Whether the run is up, its postStart hook has passed and so has its startup probe: the container
+/// after a sidecar waits for it.
+fn has_started(part: &Part<'_>, record: &ContainerRecord) -> bool {
+    is_up(part, record) && (part.container.startup_probe.is_none() || record.probes.started)
+}
+
+/// Whether the run is up and its postStart hook has passed: before, its container shows as waiting.
+fn is_up(part: &Part<'_>, record: &ContainerRecord) -> bool {
+    let is_running = matches!(record.run, Run::Running { .. } | Run::Stopping { .. });
+    is_running
+        && (part.post_start().is_none()
+            || record.post_start != Hook::Due && record.post_start != Hook::Running)
+}
+
+/// Upstream's `computeInitContainerActions`, then the main containers, then those to debug with.
 fn run_containers(spec: &PodSpec, observed: &Observed, now: Timestamp, step: &mut Step) {
-    let policy = RestartPolicy::of(spec);
-    let grace = spec.termination_grace_period_seconds.unwrap_or(30);
     let mut next = Next {
         can_start: matches!(observed.sandbox, SandboxState::Ready),
-        grace: Duration::from_secs(u64::try_from(grace).unwrap_or(0)),
+        spec,
         now,
         step,
     };
-    for container in spec.init_containers.iter().flatten() {
-        let record = observed.container(&container.name);
-        if !matches!(&record.run, Run::Exited(exit) if exit.exit_code == 0) {
-            return next.advance(container, record, policy.of_init());
+    let parts: Vec<Part<'_>> = parts(spec).collect();
+    let record = |part: &Part<'_>| observed.container(part.name());
+    let main_runs = parts
+        .iter()
+        .any(|part| part.role == Role::Main && record(part).run.is_active());
+    // What has begun in this sandbox has begun in its turn: those before it are restarted at once.
+    let begun = parts.iter().rposition(|part| {
+        let record = record(part);
+        matches!(part.role, Role::Init | Role::Sidecar) && record.run != Run::Never && !record.stale
+    });
+    let mut is_initialized = true;
+    for (index, part) in parts.iter().enumerate() {
+        let record = record(part);
+        match part.role {
+            Role::Init if main_runs || record.run.has_succeeded() => {}
+            Role::Init | Role::Sidecar if !is_initialized => {}
+            Role::Init => {
+                next.advance(part, record);
+                is_initialized = false;
+            }
+            Role::Sidecar => {
+                next.advance(part, record);
+                is_initialized = main_runs || begun > Some(index) || has_started(part, record);
+            }
+            Role::Main if !is_initialized => {}
+            Role::Main | Role::Debug => next.advance(part, record),
         }
-    }
-    for container in &spec.containers {
-        next.advance(container, observed.container(&container.name), policy);
     }
 }
 
@@ -201,26 +199,22 @@ fn run_containers(spec: &PodSpec, observed: &Observed, now: Timestamp, step: &mu
 struct Next<'a> {
     /// The sandbox is there. Images can be had before.
     can_start: bool,
-    grace: Duration,
+    spec: &'a PodSpec,
     now: Timestamp,
     step: &'a mut Step,
 }
 
 impl Next<'_> {
     /// The next action for one container, if any.
-    fn advance(&mut self, container: &Container, record: &ContainerRecord, policy: RestartPolicy) {
-        let name = || container.name.clone();
+    fn advance(&mut self, part: &Part<'_>, record: &ContainerRecord) {
+        let container = part.name().to_owned();
         let restart_count = match &record.run {
-            Run::Running { .. } if record.probes.gave_up.is_some() => {
-                let grace = record.probes.grace.unwrap_or(self.grace);
-                return self.step.actions.push(Action::StopContainer {
-                    container: name(),
-                    grace,
-                });
-            }
-            Run::Starting | Run::Running { .. } | Run::Stopping { .. } => return,
+            Run::Running { .. } => return self.keep(part, record),
+            Run::Starting | Run::Stopping { .. } => return,
             Run::Never => 0,
-            Run::Exited(exit) if policy.restarts(exit) => record.restart_count + 1,
+            Run::Exited(exit) if part.restarts(self.spec, exit.exit_code) => {
+                record.restart_count + 1
+            }
             Run::Exited(_) => return,
         };
         if let Some(start_at) = record.start_at
@@ -233,17 +227,27 @@ impl Next<'_> {
                 self.step.wake(*retry_at)
             }
             ImageState::Absent | ImageState::Failed { .. } => {
-                self.step
-                    .actions
-                    .push(Action::EnsureImage { container: name() });
+                self.step.actions.push(Action::EnsureImage { container });
             }
             ImageState::Ready(_) if self.can_start => {
                 self.step.actions.push(Action::StartContainer {
-                    container: name(),
+                    container,
                     restart_count,
                 });
             }
             ImageState::Pulling { .. } | ImageState::Ready(_) => {}
+        }
+    }
+
+    /// A run that is up goes on until a probe or its postStart hook gives it up.
+    fn keep(&mut self, part: &Part<'_>, record: &ContainerRecord) {
+        if record.probes.gave_up.is_some() || record.post_start == Hook::Failed {
+            let grace = record.probes.grace.unwrap_or(own_grace(self.spec));
+            let since = record.stop_since.unwrap_or(self.now);
+            ending::stop(part, record, since, grace, true, self.now, self.step);
+        } else if part.post_start().is_some() && record.post_start == Hook::Due {
+            let container = part.name().to_owned();
+            self.step.actions.push(Action::PostStart { container });
         }
     }
 }

@@ -8,7 +8,7 @@ use coracle_clock::Timestamp;
 use coracle_cri::{ContainerState, ImageError, ImageRef};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
-use super::Backoff;
+use super::{Backoff, Failure};
 
 /// Delays between attempts to get an image (upstream: 10 s doubling to 5 min, like restarts).
 fn image_retry(attempts: u32) -> Duration {
@@ -25,6 +25,10 @@ pub struct Observed {
     pub address: Option<IpAddr>,
     /// By name; containers that were never touched are absent.
     pub containers: BTreeMap<String, ContainerRecord>,
+    /// Since when the pod is ending.
+    pub ending_since: Option<Timestamp>,
+    /// The node gave the pod up: it was not admitted, or evicted.
+    pub failure: Option<Failure>,
 }
 
 /// Where the sandbox is.
@@ -69,6 +73,28 @@ pub struct ContainerRecord {
     pub probes: ProbeResults,
     /// The run is being ended because the node is, not for its own sake.
     pub drained: bool,
+    /// The postStart hook of the latest run.
+    pub post_start: Hook,
+    /// Its preStop hook.
+    pub pre_stop: Hook,
+    /// Since when the latest run is being ended.
+    pub stop_since: Option<Timestamp>,
+    /// The latest run was in a sandbox that is gone.
+    pub stale: bool,
+}
+
+/// Where a hook is; a container without one stays at `Due`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hook {
+    /// Not called yet.
+    #[default]
+    Due,
+    /// Called, and not done.
+    Running,
+    /// Done.
+    Passed,
+    /// Did not succeed, or took too long.
+    Failed,
 }
 
 /// Where an image is.
@@ -159,6 +185,21 @@ pub enum Run {
     Exited(Exit),
 }
 
+impl Run {
+    /// Whether it has begun and not ended.
+    pub fn is_active(&self) -> bool {
+        matches!(
+            self,
+            Self::Starting | Self::Running { .. } | Self::Stopping { .. }
+        )
+    }
+
+    /// Whether it ended well.
+    pub fn has_succeeded(&self) -> bool {
+        matches!(self, Self::Exited(exit) if exit.exit_code == 0)
+    }
+}
+
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exit {
@@ -234,12 +275,7 @@ impl Observed {
 
     /// Whether any run has begun and not ended.
     pub fn is_anything_running(&self) -> bool {
-        self.containers.values().any(|c| {
-            matches!(
-                c.run,
-                Run::Starting | Run::Running { .. } | Run::Stopping { .. }
-            )
-        })
+        self.containers.values().any(|c| c.run.is_active())
     }
 
     /// Makes what failed for want of a ConfigMap or Secret due now. False when nothing did.
@@ -258,13 +294,6 @@ impl Observed {
             }
         }
         is_due
-    }
-
-    /// Whether a run ended because the node did.
-    pub fn is_cut_off(&self) -> bool {
-        self.containers
-            .values()
-            .any(|c| matches!(&c.run, Run::Exited(exit) if exit.reason == NODE_RESTARTED))
     }
 
     /// Whether any run was asked for and has not begun.
@@ -296,7 +325,8 @@ impl Observed {
             .init_container_statuses
             .iter()
             .flatten()
-            .chain(status.container_statuses.iter().flatten());
+            .chain(status.container_statuses.iter().flatten())
+            .chain(status.ephemeral_container_statuses.iter().flatten());
         for container in known {
             if let Some(record) = ContainerRecord::recover(container, now) {
                 observed.containers.insert(container.name.clone(), record);
@@ -349,8 +379,14 @@ impl ContainerRecord {
                 digest: image_ref.to_owned(),
                 size: 0,
             }),
+            stale: true,
             ..Self::default()
         })
+    }
+
+    /// Notes that the run is being ended; its grace counts from the first time.
+    pub fn stopping(&mut self, now: Timestamp) {
+        self.stop_since.get_or_insert(now);
     }
 
     /// Notes that the runtime announced the start of a run.
@@ -390,6 +426,10 @@ impl ContainerRecord {
         self.start_at = None;
         self.probes = ProbeResults::default();
         self.drained = false;
+        self.post_start = Hook::Due;
+        self.pre_stop = Hook::Due;
+        self.stop_since = None;
+        self.stale = false;
         self.run = Run::Starting;
     }
 

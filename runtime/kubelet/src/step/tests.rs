@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use coracle_cri::{ImageError, ImageRef};
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::Container;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::*;
@@ -62,7 +62,12 @@ impl World {
     /// Carries out every action at once until nothing but time or a guest can change anything.
     fn settle(&mut self) {
         for _ in 0..20 {
-            let actions = self.step().actions;
+            let Step {
+                actions, ending, ..
+            } = self.step();
+            if ending {
+                self.observed.ending_since.get_or_insert(self.now);
+            }
             if actions.is_empty() || actions == [Action::Forget] {
                 return;
             }
@@ -91,6 +96,14 @@ impl World {
                 self.observed
                     .container_mut(&container)
                     .starting(restart_count);
+            }
+            Action::PostStart { container } => {
+                self.observed.container_mut(&container).post_start = Hook::Passed;
+            }
+            Action::PreStop { container, .. } => {
+                let record = self.observed.container_mut(&container);
+                record.stopping(self.now);
+                record.pre_stop = Hook::Passed;
             }
             Action::StopContainer { container, .. } => self.exit(&container, 143),
             Action::StopSandbox => self.observed.sandbox = SandboxState::Absent,
@@ -274,7 +287,7 @@ fn an_image_that_cannot_be_had_is_asked_for_again_later() {
 #[test]
 fn a_deleted_pod_is_stopped_within_its_grace_and_forgotten() {
     let mut world = World::running("Always");
-    world.pod.metadata.deletion_timestamp = Some(Time(world.now));
+    world.pod.metadata.deletion_timestamp = Some(Time(world.now + seconds(5)));
     world.pod.metadata.deletion_grace_period_seconds = Some(5);
     let stop = Action::StopContainer {
         container: "app".into(),

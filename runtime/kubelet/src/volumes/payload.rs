@@ -212,7 +212,7 @@ impl Payload<'_> {
                     || crate::environment::ConfigError::UnknownResource(reference.resource.clone());
                 let container = crate::actions::find(self.pod, name).ok_or_else(unknown)?;
                 resources::field(
-                    container,
+                    &container,
                     &reference.resource,
                     divisor,
                     self.sources.allocatable(),

@@ -3,10 +3,13 @@
 //! Time is virtual: five minutes of back-off pass in milliseconds, and a test that waits for ever
 //! ends with the last state it saw.
 
+mod ends;
+mod hooks;
 mod lifecycle;
 mod logs;
 mod node;
 mod probes;
 mod registration;
 mod restart;
+mod sidecars;
 mod volumes;

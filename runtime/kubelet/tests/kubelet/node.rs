@@ -8,7 +8,7 @@ use coracle_client::{
     Precondition, component_user,
 };
 use coracle_clock::Clock;
-use coracle_cri::fake::{FakeRuntime, Script};
+use coracle_cri::fake::{Call, FakeRuntime, Script};
 use coracle_cri::{ContainerId, SandboxId};
 use coracle_kubelet::{Capacity, Kubelet, KubeletConfig, PodDefaults};
 use coracle_server::authn::{ServiceAccountTokens, TokenKeys};
@@ -211,10 +211,25 @@ impl TestNode {
     }
 
     pub(crate) fn container(&self, pod: &Pod) -> ContainerId {
+        self.container_of(pod, "app")
+    }
+
+    pub(crate) fn container_of(&self, pod: &Pod, name: &str) -> ContainerId {
         ContainerId {
             sandbox: SandboxId(pod.metadata.uid.clone().expect("a uid")),
-            name: "app".into(),
+            name: name.into(),
         }
+    }
+
+    /// The containers that were started, or stopped, in order, with the seconds of grace.
+    pub(crate) fn begun_and_ended(&self) -> Vec<String> {
+        let calls = self.runtime.calls();
+        let line = |call: &Call| match call {
+            Call::StartContainer(config) => Some(format!("start {}", config.id.name)),
+            Call::StopContainer(id, grace) => Some(format!("stop {} {}", id.name, grace.as_secs())),
+            _ => None,
+        };
+        calls.iter().filter_map(line).collect()
     }
 
     /// Seconds of virtual time since the node started.
@@ -256,6 +271,30 @@ pub(crate) fn app(pod: &Pod) -> Option<&ContainerStatus> {
         .as_ref()?
         .iter()
         .find(|status| status.name == "app")
+}
+
+/// The status of any container.
+pub(crate) fn status<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
+    let status = pod.status.as_ref()?;
+    let all = [
+        &status.init_container_statuses,
+        &status.container_statuses,
+        &status.ephemeral_container_statuses,
+    ];
+    let mut all = all.into_iter().flatten().flatten();
+    all.find(|status| status.name == name)
+}
+
+/// A condition: its status and its reason.
+pub(crate) fn condition<'a>(pod: &'a Pod, kind: &str) -> (&'a str, &'a str) {
+    let conditions = pod
+        .status
+        .iter()
+        .flat_map(|s| s.conditions.iter().flatten());
+    let found = conditions.into_iter().find(|found| found.type_ == kind);
+    found.map_or(("", ""), |found| {
+        (&found.status, found.reason.as_deref().unwrap_or_default())
+    })
 }
 
 pub(crate) fn restarts(pod: &Pod) -> i32 {

@@ -1,7 +1,10 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use coracle_cri::fake::Script;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::node::{TestNode, app, is_ready, phase, restarts};
 
@@ -66,15 +69,65 @@ async fn other_probes_wait_until_the_container_has_started() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn probes_that_are_not_known_count_as_passed_and_say_so() {
+async fn a_command_decides_whether_a_container_is_ready() {
     let node = TestNode::start().await;
-    let probe = json!({"exec": {"command": ["true"]}});
+    node.runtime.on_exec(|mut process| {
+        Ok(Box::pin(async move {
+            let stdout = process.stdout.as_mut().expect("it is read");
+            stdout.write_all(b"not yet").await.expect("room");
+            Ok(1)
+        }))
+    });
+    let probe = json!({"exec": {"command": ["check", "me"]}, "periodSeconds": 5});
     node.run("web", "app:1", probed(json!({"readinessProbe": probe})))
         .await;
+    node.event("Unhealthy", "Readiness probe failed: not yet")
+        .await;
+    node.runtime.on_exec(|process| {
+        assert_eq!(process.command, ["check", "me"]);
+        Ok(Box::pin(async { std::future::pending().await }))
+    });
+    let slow = "Readiness probe failed: command timed out: \"check me\" timed out after 1s";
+    node.event("Unhealthy", slow).await;
+    node.runtime.on_exec(|_| Ok(Box::pin(async { Ok(0) })));
     node.ready("web").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_cannot_be_made_says_nothing_about_the_container() {
+    let node = TestNode::start().await;
+    // No command is found.
+    let probe = json!({"exec": {"command": ["check"]}, "periodSeconds": 1, "failureThreshold": 1});
+    node.run("web", "app:1", probed(json!({"livenessProbe": probe})))
+        .await;
     node.event(
-        "ProbeNotSupported",
-        "readiness probes of this type are not supported",
+        "Unhealthy",
+        "Liveness probe errored and resulted in unknown state: check: not found",
     )
     .await;
+    node.clock.sleep(Duration::from_secs(60)).await;
+    assert_eq!(restarts(&*node.ready("web").await), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_decides_by_its_status() {
+    let node = TestNode::start().await;
+    let status = Arc::new(AtomicU16::new(503));
+    let shown = status.clone();
+    node.runtime.on_connect(move |_, mut stream| {
+        let status = shown.load(Ordering::SeqCst);
+        tokio::spawn(async move {
+            let mut request = [0; 512];
+            let _ = stream.read(&mut request).await;
+            let reply = format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\n\r\n");
+            let _ = stream.write_all(reply.as_bytes()).await;
+        });
+    });
+    let probe = json!({"httpGet": {"port": "http"}, "periodSeconds": 5});
+    node.run("web", "app:1", probed(json!({"readinessProbe": probe})))
+        .await;
+    let failed = "Readiness probe failed: HTTP probe failed with statuscode: 503";
+    node.event("Unhealthy", failed).await;
+    status.store(200, Ordering::SeqCst);
+    node.ready("web").await;
 }

@@ -171,3 +171,28 @@ async fn files_of_former_pods_are_removed_and_those_of_present_ones_kept() {
     }
     assert!(kept.exists());
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_somebody_else_has_is_replaced_by_another() {
+    let node = TestNode::start().await;
+    node.run("one", "app:1", json!({})).await;
+    let one = node.ready("one").await;
+    // As if another node's kubelet had written it.
+    let status = json!({"status": {"podIP": "10.240.0.1", "podIPs": [
+        {"$patch": "replace"}, {"ip": "10.240.0.1"}]}});
+    let objects = node.ctx.objects();
+    let when = coracle_client::Precondition::default();
+    let written: k8s_openapi::api::core::v1::Pod = objects
+        .strategic_patch_status(&crate::node::key("one"), &when, status)
+        .await
+        .expect("patched");
+    assert_eq!(address(&written), Some("10.240.0.1"));
+    let pod = node
+        .pod_when("one", "it has its own", |pod| address(pod) == address(&one))
+        .await;
+    let all = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.pod_ips.as_ref());
+    assert_eq!(all.map(Vec::len), Some(1));
+}

@@ -1,0 +1,150 @@
+use std::time::Duration;
+
+use coracle_cri::fake::Script;
+use serde_json::{Value, json};
+
+use crate::node::{TestNode, condition, is_ready, phase, restarts, status};
+
+/// A sidecar that serves port 9090 and is started once it does, and an init container behind it.
+fn with_sidecar(more: Value) -> Value {
+    let ports = json!([{"containerPort": 9090}]);
+    let startup = json!({"tcpSocket": {"port": 9090}, "periodSeconds": 1, "failureThreshold": 60});
+    let mut spec = json!({"initContainers": [
+        {"name": "proxy", "image": "proxy", "restartPolicy": "Always", "ports": ports,
+         "startupProbe": startup},
+        {"name": "setup", "image": "setup"},
+    ]});
+    let fields = more.as_object().expect("an object").clone();
+    spec.as_object_mut().expect("an object").extend(fields);
+    spec
+}
+
+async fn node() -> TestNode {
+    let node = TestNode::start().await;
+    node.script("proxy", Script::serves_after(Duration::from_secs(5)));
+    node.script("setup", Script::exits(0).after(Duration::from_secs(2)));
+    node
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sidecar_starts_before_the_others_and_ends_after_them() {
+    let node = node().await;
+    node.script("app:1", Script::runs().ignores_stop());
+    node.run(
+        "web",
+        "app:1",
+        with_sidecar(json!({"terminationGracePeriodSeconds": 20})),
+    )
+    .await;
+    let early = node
+        .pod_when("web", "the proxy runs", |pod| {
+            status(pod, "proxy")
+                .is_some_and(|proxy| proxy.state.as_ref().is_some_and(|s| s.running.is_some()))
+        })
+        .await;
+    assert_eq!(phase(&early), "Pending");
+    assert_eq!(
+        condition(&early, "Initialized"),
+        ("False", "ContainersNotInitialized")
+    );
+    let pod = node.ready("web").await;
+    assert!((7..=9).contains(&node.elapsed()), "{}", node.elapsed());
+    assert_eq!(phase(&pod), "Running");
+    let proxy = status(&pod, "proxy").expect("a status");
+    assert!(proxy.ready && proxy.started == Some(true));
+    assert!(status(&pod, "setup").is_some_and(|setup| setup.ready));
+    let before = node.elapsed();
+    node.delete("web", None).await;
+    node.gone("web").await;
+    assert_eq!(node.elapsed() - before, 20);
+    // The application needed all the time there was; the proxy still had the least there is.
+    assert_eq!(
+        node.begun_and_ended(),
+        [
+            "start proxy",
+            "start setup",
+            "start app",
+            "stop app 20",
+            "stop proxy 2"
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_is_done_when_its_main_containers_are() {
+    let node = node().await;
+    for (name, code, phase_then) in [("good", 0, "Succeeded"), ("bad", 3, "Failed")] {
+        node.script(name, Script::exits(code).after(Duration::from_secs(10)));
+        node.run(name, name, with_sidecar(json!({"restartPolicy": "Never"})))
+            .await;
+        let pod = node
+            .pod_when(name, "it is over", |pod| phase(pod) == phase_then)
+            .await;
+        let proxy = status(&pod, "proxy").and_then(|s| s.state.as_ref()?.terminated.clone());
+        assert_eq!(proxy.expect("it ended").exit_code, 143, "{name}");
+        assert_eq!(condition(&pod, "Ready").0, "False");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sidecar_is_started_again_whatever_the_pods_policy() {
+    let node = node().await;
+    node.run(
+        "web",
+        "app:1",
+        with_sidecar(json!({"restartPolicy": "Never"})),
+    )
+    .await;
+    let pod = node.ready("web").await;
+    assert!(node.runtime.exit(&node.container_of(&pod, "proxy"), 1));
+    let pod = node
+        .pod_when("web", "it is not ready", |pod| !is_ready(pod))
+        .await;
+    assert_eq!(phase(&pod), "Running");
+    assert_eq!(condition(&pod, "Initialized").0, "True");
+    assert_eq!(condition(&pod, "Ready"), ("False", "ContainersNotReady"));
+    let pod = node.ready("web").await;
+    assert_eq!(
+        status(&pod, "proxy").map(|proxy| proxy.restart_count),
+        Some(1)
+    );
+    assert_eq!(
+        (
+            restarts(&pod),
+            status(&pod, "setup").map(|s| s.restart_count)
+        ),
+        (0, Some(0))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sidecar_that_never_starts_holds_the_pod_up_and_is_tried_again() {
+    let node = node().await;
+    node.script("proxy", Script::never_serves());
+    let mut spec = with_sidecar(json!({"terminationGracePeriodSeconds": 1}));
+    spec["initContainers"][0]["startupProbe"]["failureThreshold"] = json!(3);
+    node.run("web", "app:1", spec).await;
+    let pod = node
+        .pod_when("web", "it is tried again", |pod| {
+            status(pod, "proxy").is_some_and(|proxy| proxy.restart_count == 2)
+        })
+        .await;
+    assert_eq!(phase(&pod), "Pending");
+    node.event("Killing", "Init container proxy failed startup probe")
+        .await;
+    assert!(!node.begun_and_ended().contains(&"start setup".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restarted_node_starts_sidecars_first() {
+    let node = node().await;
+    node.run("web", "app:1", with_sidecar(json!({}))).await;
+    node.ready("web").await;
+    let node = node.restart().await;
+    node.pod_when("web", "it runs again", |pod| {
+        is_ready(pod) && restarts(pod) == 1
+    })
+    .await;
+    // What was done once is not done again.
+    assert_eq!(node.begun_and_ended(), ["start proxy", "start app"]);
+}
