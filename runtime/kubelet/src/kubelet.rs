@@ -25,6 +25,7 @@ use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::actions::field_path;
+use crate::admission::NodeFacts;
 use crate::ipam::Ipam;
 use crate::state::{News, State};
 use crate::step::{self, SandboxState};
@@ -94,7 +95,12 @@ impl Kubelet {
         let (config_maps, secrets, services) = (ctx.lister(), ctx.lister(), ctx.lister());
         let node = config.node.clone();
         let queue = ctx.watch::<Pod>().into_queue().await;
-        let state = State::new(Ipam::new(config.pod_range));
+        let facts = NodeFacts {
+            name: config.node.clone(),
+            capacity: config.capacity,
+            labels: crate::node::labels(&config),
+        };
+        let state = State::new(Ipam::new(config.pod_range), facts);
         let kubelet = Self(Arc::new(Inner {
             pods: ctx.lister(),
             config_maps,
@@ -158,13 +164,15 @@ impl Kubelet {
     fn recover(&self) {
         let now = self.0.ctx.clock().now();
         let mut state = self.0.state.lock();
-        self.0
-            .pods
-            .list()
-            .into_iter()
-            .filter(|pod| self.is_ours(pod))
-            .for_each(|pod| state.insert(pod, now));
-        let kept: HashSet<String> = state.entries.keys().cloned().collect();
+        // Those that never ran are let in as they come round, when more is known of the node.
+        let mut ours = self.0.pods.list();
+        ours.retain(|pod| self.is_ours(pod));
+        let uid = |pod: &Arc<Pod>| coracle_client::uid(pod.as_ref()).to_owned();
+        let kept: HashSet<String> = ours.iter().map(uid).collect();
+        ours.retain(|pod| !is_new(pod));
+        for pod in ours {
+            state.insert(pod, now);
+        }
         // Listed now, while no new pod can have a folder yet.
         let strangers = strangers(&self.0.config.defaults.pods_directory, &kept);
         tokio::task::spawn_blocking(move || {
@@ -301,6 +309,12 @@ impl Kubelet {
         self.0.changed.notify_waiters();
         self.0.queue.add(key);
     }
+}
+
+/// Whether no kubelet has ever taken the pod up.
+pub(crate) fn is_new(pod: &Pod) -> bool {
+    let status = pod.status.as_ref();
+    status.is_none_or(|status| status.start_time.is_none())
 }
 
 /// Lets pods of `namespace` that wait for a ConfigMap or Secret look for it now. False when the

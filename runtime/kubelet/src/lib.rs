@@ -6,10 +6,12 @@
 //! to the store, and it does not know which runtime it drives.
 
 mod actions;
+mod admission;
 mod api;
 mod drain;
 mod environment;
 mod expand;
+pub mod fields;
 mod handlers;
 mod hooks;
 pub mod ipam;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use coracle_api::quantity::Quantity;
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 
 /// What a container may use.
@@ -26,6 +26,90 @@ impl Resources {
             cpu_request_millis: cpu(requests).or_else(|| cpu(limits)).unwrap_or(1).max(1),
             cpu_limit_millis: cpu(limits),
             memory_limit: amount(limits, "memory").map(|quantity| unsigned(quantity.value())),
+        }
+    }
+}
+
+/// What a pod is promised on its node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Requests {
+    /// Thousandths of a core.
+    pub(crate) cpu_millis: u64,
+    /// Bytes of memory.
+    pub(crate) memory: u64,
+    /// Bytes of disk.
+    pub(crate) ephemeral_storage: u64,
+}
+
+impl Requests {
+    /// Of a pod: its containers run together; init containers one after the other, beside the sidecars
+    /// started before them; the larger of the two counts (upstream's `PodRequests`, which the scheduler
+    /// counts with too).
+    pub(crate) fn of(pod: &Pod) -> Self {
+        let Some(spec) = pod.spec.as_ref() else {
+            return Self::default();
+        };
+        let of = |container: &Container| {
+            let resources = container.resources.as_ref();
+            resources.map(Self::of_requirements).unwrap_or_default()
+        };
+        let (mut sidecars, mut starting) = (Self::default(), Self::default());
+        for container in spec.init_containers.iter().flatten() {
+            if container.restart_policy.as_deref() == Some("Always") {
+                sidecars = sidecars.plus(&of(container));
+                starting = starting.max(&sidecars);
+            } else {
+                starting = starting.max(&sidecars.plus(&of(container)));
+            }
+        }
+        let main = spec.containers.iter().map(of);
+        let together = main.fold(sidecars, |sum, requests| sum.plus(&requests));
+        let mut total = together.max(&starting);
+        if let Some(whole) = spec.resources.as_ref().and_then(|r| r.requests.as_ref()) {
+            // What is said for the pod as a whole counts instead of the sum of its parts.
+            let said = Self::of_amounts(Some(whole));
+            if whole.contains_key("cpu") {
+                total.cpu_millis = said.cpu_millis;
+            }
+            if whole.contains_key("memory") {
+                total.memory = said.memory;
+            }
+        }
+        total.plus(&Self::of_amounts(spec.overhead.as_ref()))
+    }
+
+    fn of_requirements(resources: &ResourceRequirements) -> Self {
+        Self::of_amounts(resources.requests.as_ref())
+    }
+
+    fn of_amounts(map: Amounts<'_>) -> Self {
+        let value = |name| amount(map, name).map_or(0, |quantity| unsigned(quantity.value()));
+        Self {
+            cpu_millis: amount(map, "cpu").map_or(0, |cpu| unsigned(cpu.milli_value())),
+            memory: value("memory"),
+            ephemeral_storage: value("ephemeral-storage"),
+        }
+    }
+
+    /// Both together.
+    pub(crate) fn plus(&self, other: &Self) -> Self {
+        self.with(other, u64::saturating_add)
+    }
+
+    /// What is left without the other.
+    pub(crate) fn minus(&self, other: &Self) -> Self {
+        self.with(other, u64::saturating_sub)
+    }
+
+    fn max(&self, other: &Self) -> Self {
+        self.with(other, u64::max)
+    }
+
+    fn with(&self, other: &Self, join: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            cpu_millis: join(self.cpu_millis, other.cpu_millis),
+            memory: join(self.memory, other.memory),
+            ephemeral_storage: join(self.ephemeral_storage, other.ephemeral_storage),
         }
     }
 }
@@ -110,6 +194,28 @@ mod tests {
         assert_eq!(with_limits.cpu_request_millis, 500);
         assert_eq!(with_limits.memory_limit, Some(32 << 20));
         assert_eq!(Resources::of(&container(json!({}))).cpu_request_millis, 1);
+    }
+
+    #[test]
+    fn a_pod_asks_for_the_larger_of_its_start_and_its_run() {
+        let asking = |cpu: &str| json!({"requests": {"cpu": cpu}});
+        let spec = json!({
+            "initContainers": [
+                {"name": "proxy", "restartPolicy": "Always", "resources": asking("100m")},
+                {"name": "setup", "resources": asking("2")},
+            ],
+            "containers": [{"name": "a", "resources": asking("500m")}, {"name": "b"}],
+        });
+        let pod = |spec: &serde_json::Value| serde_json::from_value(json!({"spec": spec}));
+        let of = |spec: &serde_json::Value| Requests::of(&pod(spec).expect("a pod")).cpu_millis;
+        assert_eq!(of(&spec), 2100);
+        let mut small = spec.clone();
+        small["initContainers"][1]["resources"] = asking("1m");
+        assert_eq!(of(&small), 600);
+        let mut whole = spec;
+        whole["resources"] = asking("1");
+        whole["overhead"] = json!({"cpu": "10m"});
+        assert_eq!(of(&whole), 1010);
     }
 
     #[test]

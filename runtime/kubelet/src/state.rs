@@ -11,7 +11,10 @@ use coracle_cri::ContainerStatus;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use crate::admission::{self, NodeFacts, Used};
 use crate::ipam::{Exhausted, Ipam};
+use crate::kubelet::is_new;
+use crate::resources::Requests;
 use crate::step::{self, Action, Failure, Hook, Observed, Run, SandboxState};
 
 /// How long a report waits for what was begun. A pod that starts within it is written once, as
@@ -27,6 +30,10 @@ pub(crate) struct State {
     addresses: HashMap<String, IpAddr>,
     /// The node is being stopped: nothing new is begun.
     pub(crate) draining: bool,
+    /// What pods are measured against.
+    pub(crate) node: NodeFacts,
+    /// What those that count were promised.
+    used: Used,
 }
 
 /// One pod of the node.
@@ -44,6 +51,8 @@ pub(crate) struct Entry {
     pub(crate) gone: bool,
     /// Since when something is on its way, by the monotonic clock.
     pub(crate) busy_since: Option<Duration>,
+    /// What it was promised, while it counts.
+    promised: Option<Requests>,
 }
 
 /// What one look at the pods of a name came to.
@@ -57,6 +66,8 @@ pub(crate) struct Decision {
     pub(crate) hold: Option<Duration>,
     /// Pods that have just come to their end for a reason of their own.
     pub(crate) ended: Vec<(Arc<Pod>, Failure)>,
+    /// A pod that was let in just now.
+    pub(crate) admitted: Option<Arc<Pod>>,
 }
 
 /// What is new about a container.
@@ -72,21 +83,24 @@ pub(crate) enum News {
 
 impl State {
     /// No pods yet; addresses come from `ipam`.
-    pub(crate) fn new(ipam: Ipam) -> Self {
+    pub(crate) fn new(ipam: Ipam, node: NodeFacts) -> Self {
         let (entries, addresses) = (HashMap::new(), HashMap::new());
         Self {
             entries,
             ipam,
             addresses,
             draining: false,
+            node,
+            used: Used::default(),
         }
     }
 
-    /// Begins to keep a pod; one that ran before keeps its address unless somebody else has it.
-    pub(crate) fn insert(&mut self, pod: Arc<Pod>, now: Timestamp) {
+    /// Begins to keep a pod; one that ran before keeps its address unless somebody else has it. False
+    /// for one that may not run here.
+    pub(crate) fn insert(&mut self, pod: Arc<Pod>, now: Timestamp) -> bool {
         let uid = coracle_client::uid(pod.as_ref()).to_owned();
         if self.entries.contains_key(&uid) {
-            return;
+            return true;
         }
         let mut observed = Observed::recover(&pod, now);
         // A pod that is over gave its address up.
@@ -98,6 +112,17 @@ impl State {
                 observed.address = None;
             }
         }
+        let requests = Requests::of(&pod);
+        // One that a kubelet has let in before is not asked again (`NotEvictPodOnKubeletRestart`).
+        let is_new = is_new(&pod);
+        if is_new && pod.metadata.deletion_timestamp.is_none() {
+            observed.failure = admission::refusal(&pod, &requests, &self.used, &self.node);
+        }
+        let is_admitted = observed.failure.is_none();
+        let promised = Some(requests).filter(|_| is_admitted && !is_over);
+        if let Some(requests) = &promised {
+            self.used.add(requests);
+        }
         let key = ObjectKey::of(pod.as_ref());
         let entry = Entry {
             key,
@@ -107,8 +132,25 @@ impl State {
             forgetting: false,
             gone: false,
             busy_since: None,
+            promised,
         };
         self.entries.insert(uid, entry);
+        is_admitted
+    }
+
+    /// Takes back what a pod was promised that does not count any more: the scheduler gives it to others
+    /// as soon as it hears that the pod is over or gone.
+    fn settle(&mut self, uid: &str, now: Timestamp) {
+        let Some(entry) = self.entries.get_mut(uid) else {
+            return;
+        };
+        let is_over = !entry.observed.is_anything_running()
+            && step::verdict(&entry.pod, &entry.observed, now).is_some();
+        if (is_over || entry.orphaned || entry.forgetting || entry.gone)
+            && let Some(requests) = entry.promised.take()
+        {
+            self.used.subtract(&requests);
+        }
     }
 
     /// The address of a pod: the one it has, or the next that is free.
@@ -134,7 +176,10 @@ impl State {
     /// Drops all that is known of a pod.
     pub(crate) fn remove(&mut self, uid: &str) {
         self.release(uid);
-        self.entries.remove(uid);
+        let entry = self.entries.remove(uid);
+        if let Some(requests) = entry.and_then(|entry| entry.promised) {
+            self.used.subtract(&requests);
+        }
     }
 
     /// Takes over what the runtime says of a container.
@@ -171,6 +216,7 @@ impl State {
         now: Timestamp,
         monotonic: Duration,
     ) -> Decision {
+        let mut decision = Decision::default();
         let live_uid = live
             .as_ref()
             .map(|pod| coracle_client::uid(pod.as_ref()).to_owned());
@@ -180,10 +226,13 @@ impl State {
                 Some(entry) if revision(&pod) >= revision(&entry.pod) => entry.pod = pod,
                 Some(_) => {}
                 None if self.draining => {}
-                None => self.insert(pod, now),
+                None => {
+                    let is_new = is_new(&pod);
+                    let is_admitted = self.insert(pod.clone(), now);
+                    decision.admitted = Some(pod).filter(|_| is_new && is_admitted);
+                }
             }
         }
-        let mut decision = Decision::default();
         for uid in self.of_key(key) {
             let is_live = live_uid.as_deref() == Some(uid.as_str());
             let Some(entry) = self.entries.get_mut(&uid) else {
@@ -218,6 +267,7 @@ impl State {
             if is_live {
                 decision.hold = entry.hold(monotonic);
             }
+            self.settle(&uid, now);
         }
         decision
     }

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_client::{Error, EventKind, ObjectKey, Outcome, Precondition};
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
 use serde_json::{Map, Value, json};
 
+use crate::admission::{REJECTED, chooses_nodes};
+use crate::fields;
 use crate::ipam::Ipam;
-use crate::kubelet::Kubelet;
+use crate::kubelet::{Kubelet, is_new};
 use crate::state::revision;
 use crate::step::{self, DEADLINE_EXCEEDED, Failure};
 
@@ -18,7 +20,13 @@ impl Kubelet {
         let clock = self.0.ctx.clock();
         let (now, monotonic) = (clock.now(), clock.monotonic());
         let live = self.0.pods.get(key).filter(|pod| self.is_ours(pod));
+        if let Some(pod) = live.as_ref().filter(|pod| is_new(pod)) {
+            self.look_at_node(pod).await;
+        }
         let decision = self.0.state.lock().decide(key, live, now, monotonic);
+        if let Some(pod) = decision.admitted {
+            self.tell_ignored(&pod);
+        }
         for (uid, action) in decision.actions {
             tokio::spawn(self.clone().carry_out(uid, action));
         }
@@ -44,6 +52,40 @@ impl Kubelet {
         }
     }
 
+    /// Asks for the node's labels before a pod is let in that chooses its node by them.
+    async fn look_at_node(&self, pod: &Pod) {
+        let is_known = self
+            .0
+            .state
+            .lock()
+            .entries
+            .contains_key(coracle_client::uid(pod));
+        if is_known || !pod.spec.as_ref().is_some_and(chooses_nodes) {
+            return;
+        }
+        let node = ObjectKey::cluster(self.node());
+        match self.0.ctx.objects().get::<Node>(&node).await {
+            Ok(Some(node)) => {
+                let labels = node.metadata.labels.unwrap_or_default();
+                self.0.state.lock().node.labels = labels;
+            }
+            // The labels that the kubelet gave it will do.
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!(error = error.message(), "the node could not be looked at");
+            }
+        }
+    }
+
+    /// Names, once, what the spec asks for and nobody here can give.
+    fn tell_ignored(&self, pod: &Pod) {
+        let Some(message) = fields::ignored(pod) else {
+            return;
+        };
+        let recorder = self.0.ctx.recorder();
+        recorder.event(pod, EventKind::Warning, "FieldsIgnored", message);
+    }
+
     /// Tells why a pod ended, where its containers don't.
     fn tell_end(&self, pod: &Pod, why: &Failure) {
         let kind = if why.reason == DEADLINE_EXCEEDED {
@@ -52,7 +94,8 @@ impl Kubelet {
             EventKind::Warning
         };
         let recorder = self.0.ctx.recorder();
-        recorder.event(pod, kind, &why.reason, why.message.clone());
+        let message = why.message.strip_prefix(REJECTED).unwrap_or(&why.message);
+        recorder.event(pod, kind, &why.reason, message);
     }
 
     /// Writes the status of the pod of that name, if it is another than the API has.

@@ -5,6 +5,8 @@
 
 mod object;
 
+pub(crate) use object::labels;
+
 use std::time::Duration;
 
 use coracle_client::{Error, ObjectKey, Precondition};

@@ -107,7 +107,8 @@ pub(super) fn differs(old: Option<&NodeStatus>, new: &NodeStatus) -> bool {
     serde_json::to_value(still(old)).ok() != serde_json::to_value(still(new)).ok()
 }
 
-fn labels(config: &KubeletConfig) -> BTreeMap<String, String> {
+/// The labels that the kubelet gives its node.
+pub(crate) fn labels(config: &KubeletConfig) -> BTreeMap<String, String> {
     let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     BTreeMap::from([
         label("kubernetes.io/hostname", &config.node),

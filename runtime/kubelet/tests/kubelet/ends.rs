@@ -134,3 +134,66 @@ async fn a_pod_is_ready_when_its_gates_are_open() {
     assert_eq!(condition(&pod, "example.org/balanced").0, "True");
     assert_eq!(condition(&pod, "PodScheduled").0, "True");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_does_not_fit_its_node_fails() {
+    let node = TestNode::start().await;
+    let asking = |cpu: &str| json!({"containers": [{"resources": {"requests": {"cpu": cpu}}}]});
+    node.run("one", "app:1", asking("1500m")).await;
+    node.ready("one").await;
+    node.run("two", "app:1", asking("1")).await;
+    let two = node
+        .pod_when("two", "it has failed", |pod| phase(pod) == "Failed")
+        .await;
+    let status = two.status.as_ref().expect("a status");
+    assert_eq!(status.reason.as_deref(), Some("OutOfcpu"));
+    let words =
+        "Node didn't have enough resource: cpu, requested: 1000, used: 1500, capacity: 2000";
+    assert_eq!(status.message, Some(format!("Pod was rejected: {words}")));
+    assert!(status.container_statuses.is_none());
+    node.event("OutOfcpu", words).await;
+    // It stays what it is, and the next one has what the first gives back.
+    node.delete("one", None).await;
+    node.gone("one").await;
+    node.run("three", "app:1", asking("2")).await;
+    node.ready("three").await;
+    assert_eq!(
+        phase(&*node.pod_when("two", "it is there", |_| true).await),
+        "Failed"
+    );
+    node.run("four", "app:1", json!({"nodeSelector": {"disk": "ssd"}}))
+        .await;
+    let four = node
+        .pod_when("four", "it has failed", |pod| phase(pod) == "Failed")
+        .await;
+    let status = four.status.as_ref().expect("a status");
+    assert_eq!(status.reason.as_deref(), Some("NodeAffinity"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_pod_asks_for_in_vain_is_told_once() {
+    let node = TestNode::start().await;
+    let eager = json!({"securityContext": {"privileged": true}});
+    node.run(
+        "web",
+        "app:1",
+        json!({"hostPID": true, "containers": [eager]}),
+    )
+    .await;
+    node.ready("web").await;
+    let words = "hostPID, containers[].securityContext.privileged";
+    node.event("FieldsIgnored", words).await;
+    let node = node.restart().await;
+    node.pod_when("web", "it runs again", |pod| {
+        is_ready(pod) && restarts(pod) == 1
+    })
+    .await;
+    node.clock.sleep(Duration::from_secs(60)).await;
+    node.until::<k8s_openapi::api::core::v1::Event>("it was told once", |events| {
+        let told = events
+            .iter()
+            .filter(|e| e.reason.as_deref() == Some("FieldsIgnored"));
+        told.map(|event| event.count.unwrap_or(1)).sum::<i32>() == 1
+    })
+    .await;
+}

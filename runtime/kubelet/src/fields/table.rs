@@ -1,0 +1,401 @@
+//! The table itself.
+
+use super::Effect::{Elsewhere, Given, Meaningless, NotYet, Refused, Works};
+use super::{Row, row};
+
+pub(super) const FIELDS: &[Row] = &[
+    row(
+        &["containers"],
+        Works,
+        "run at once, each as an instance of its module or component (an http component: one per request)",
+    ),
+    row(
+        &["initContainers"],
+        Works,
+        "run one after the other before the others; with `restartPolicy: Always` they are sidecars: the next starts once one has started, and they end after the main containers, last first",
+    ),
+    row(
+        &["ephemeralContainers"],
+        Works,
+        "start in a pod that runs, once, and change neither its phase nor its readiness; `targetContainerName` is accepted: all containers share the pod's network, and none sees another's memory",
+    ),
+    row(
+        &["restartPolicy"],
+        Works,
+        "with back-off: 10 s doubling to 5 min, forgotten after 10 min of running",
+    ),
+    row(
+        &["terminationGracePeriodSeconds"],
+        Works,
+        "hooks included; listeners close, requests in flight finish, then the instance is dropped",
+    ),
+    row(
+        &["activeDeadlineSeconds"],
+        Works,
+        "the pod fails with `DeadlineExceeded`",
+    ),
+    row(
+        &["readinessGates"],
+        Works,
+        "the pod is ready when these conditions are true too",
+    ),
+    row(
+        &["hostname", "subdomain", "setHostnameAsFQDN"],
+        Works,
+        "`/etc/hostname`, and what DNS answers for the pod",
+    ),
+    row(&["hostnameOverride"], NotYet, "off by default upstream"),
+    row(&["hostAliases"], Works, "lines of `/etc/hosts`"),
+    row(
+        &["dnsPolicy", "dnsConfig"],
+        Works,
+        "`/etc/resolv.conf`, and names that guests ask for in process",
+    ),
+    row(
+        &["enableServiceLinks"],
+        Works,
+        "variables for the Services of the namespace",
+    ),
+    row(
+        &[
+            "serviceAccountName",
+            "serviceAccount",
+            "automountServiceAccountToken",
+        ],
+        Works,
+        "a token in `/var/run/secrets/kubernetes.io/serviceaccount`, made anew before it ends",
+    ),
+    row(
+        &["imagePullSecrets"],
+        NotYet,
+        "images are local files and loaded names",
+    ),
+    row(
+        &[
+            "nodeName",
+            "nodeSelector",
+            "affinity.nodeAffinity",
+            "tolerations",
+            "schedulerName",
+            "schedulingGates",
+        ],
+        Elsewhere,
+        "the scheduler's; the kubelet refuses what does not fit its node, with upstream's reasons (`NodeAffinity`, `OutOfcpu`, …)",
+    ),
+    row(
+        &[
+            "affinity.podAffinity",
+            "affinity.podAntiAffinity",
+            "topologySpreadConstraints",
+        ],
+        NotYet,
+        "there is one node",
+    ),
+    row(
+        &["priority", "priorityClassName"],
+        Elsewhere,
+        "the API server sets the number",
+    ),
+    row(
+        &["preemptionPolicy"],
+        Elsewhere,
+        "nothing is preempted, so there is nothing to forbid",
+    ),
+    row(
+        &["resources"],
+        Elsewhere,
+        "the scheduler counts its requests; limits of the pod as a whole are those of its containers together",
+    ),
+    row(
+        &["overhead", "runtimeClassName"],
+        Elsewhere,
+        "the API server sets the overhead of the class, the scheduler counts it; every class runs wasm",
+    ),
+    row(
+        &["os"],
+        Works,
+        "`linux` is let in, since tools expect it; other names are not",
+    ),
+    row(
+        &["shareProcessNamespace"],
+        Given,
+        "there are no processes to see or to hide",
+    ),
+    row(
+        &["hostUsers"],
+        Given,
+        "guests have no users, of the host or their own",
+    ),
+    row(
+        &["hostNetwork"],
+        NotYet,
+        "the pod has an address of its own all the same",
+    ),
+    row(
+        &["hostPID", "hostIPC"],
+        Meaningless,
+        "guests have neither processes nor shared memory",
+    ),
+    row(
+        &[
+            "securityContext.runAsNonRoot",
+            "securityContext.seccompProfile",
+            "securityContext.appArmorProfile",
+            "securityContext.fsGroupChangePolicy",
+            "securityContext.seLinuxChangePolicy",
+            "securityContext.supplementalGroupsPolicy",
+        ],
+        Given,
+        "a guest is nobody and makes no system calls: it has only what its manifest gives it",
+    ),
+    row(
+        &[
+            "securityContext.runAsUser",
+            "securityContext.runAsGroup",
+            "securityContext.supplementalGroups",
+            "securityContext.fsGroup",
+            "securityContext.seLinuxOptions",
+            "securityContext.sysctls",
+            "securityContext.windowsOptions",
+        ],
+        Meaningless,
+        "guests have no users, groups, labels or kernel",
+    ),
+    row(
+        &["resourceClaims", "schedulingGroup"],
+        Meaningless,
+        "there are no devices to claim, and no groups of pods to place",
+    ),
+    row(
+        &["volumes"],
+        Works,
+        "made before the first container; see below",
+    ),
+    // Containers.
+    row(&["containers[].name"], Works, "unique in the pod"),
+    row(
+        &["containers[].image"],
+        Works,
+        "a `.wasm` file: module of WASI 0.1, component of WASI 0.2",
+    ),
+    row(&["containers[].imagePullPolicy"], Works, "per reference"),
+    row(
+        &["containers[].command", "containers[].args"],
+        Works,
+        "the program's name and arguments, with `$(NAME)` expanded",
+    ),
+    row(
+        &["containers[].workingDir"],
+        Works,
+        "what the guest starts in",
+    ),
+    row(
+        &["containers[].env", "containers[].envFrom"],
+        Works,
+        "in upstream's order and precedence, with all sources but `fileKeyRef`",
+    ),
+    row(
+        &[
+            "containers[].ports[].containerPort",
+            "containers[].ports[].name",
+            "containers[].ports[].protocol",
+        ],
+        Works,
+        "TCP ports are bound for guests that are handed their listeners; probes and Services find them by name",
+    ),
+    row(
+        &[
+            "containers[].ports[].hostPort",
+            "containers[].ports[].hostIP",
+        ],
+        NotYet,
+        "use a Service of type NodePort",
+    ),
+    row(
+        &["containers[].resources.limits"],
+        Works,
+        "`memory`: linear memories and tables together, `OOMKilled` with 137 beyond it; `cpu`: a quota per 100 ms; `ephemeral-storage` is only counted by the scheduler",
+    ),
+    row(
+        &["containers[].resources.requests"],
+        Works,
+        "what the scheduler and the kubelet count; `cpu` is the weight under contention",
+    ),
+    row(
+        &["containers[].resources.claims"],
+        Meaningless,
+        "there are no devices to claim",
+    ),
+    row(
+        &["containers[].resizePolicy"],
+        Elsewhere,
+        "checked by the API server",
+    ),
+    row(
+        &[
+            "containers[].restartPolicy",
+            "containers[].restartPolicyRules",
+        ],
+        Works,
+        "before the pod's; `Always` of an init container makes it a sidecar; of the rules' actions `Restart`, which is the one that is on by default upstream",
+    ),
+    row(
+        &[
+            "containers[].startupProbe",
+            "containers[].readinessProbe",
+            "containers[].livenessProbe",
+        ],
+        Works,
+        "`httpGet` (with TLS that nobody verifies), `tcpSocket`, `grpc`, `exec`, all thresholds, and a grace of their own; a `host` changes what is sent, not whom it is sent to: probes go through the pod's network",
+    ),
+    row(
+        &[
+            "containers[].lifecycle.postStart",
+            "containers[].lifecycle.preStop",
+        ],
+        Works,
+        "`httpGet`, `exec`, `sleep`; `tcpSocket` fails, as upstream",
+    ),
+    row(
+        &["containers[].lifecycle.stopSignal"],
+        Meaningless,
+        "guests get no signals",
+    ),
+    row(
+        &[
+            "containers[].terminationMessagePath",
+            "containers[].terminationMessagePolicy",
+        ],
+        Elsewhere,
+        "not read yet: the message is that of the trap, with its backtrace, when there is one",
+    ),
+    row(
+        &[
+            "containers[].stdin",
+            "containers[].stdinOnce",
+            "containers[].tty",
+        ],
+        Works,
+        "what `kubectl attach` reaches",
+    ),
+    row(
+        &[
+            "containers[].volumeMounts[].name",
+            "containers[].volumeMounts[].mountPath",
+            "containers[].volumeMounts[].readOnly",
+            "containers[].volumeMounts[].subPath",
+        ],
+        Works,
+        "folders; a single file cannot be mounted",
+    ),
+    row(
+        &["containers[].volumeMounts[].subPathExpr"],
+        Refused,
+        "use subPath",
+    ),
+    row(
+        &[
+            "containers[].volumeMounts[].mountPropagation",
+            "containers[].volumeMounts[].recursiveReadOnly",
+        ],
+        Given,
+        "guests mount nothing, so there is nothing to pass on",
+    ),
+    row(
+        &["containers[].volumeDevices"],
+        Meaningless,
+        "guests see no devices",
+    ),
+    row(
+        &[
+            "containers[].securityContext.allowPrivilegeEscalation",
+            "containers[].securityContext.runAsNonRoot",
+            "containers[].securityContext.seccompProfile",
+            "containers[].securityContext.appArmorProfile",
+            "containers[].securityContext.capabilities.drop",
+            "containers[].securityContext.procMount",
+        ],
+        Given,
+        "a guest is nobody and makes no system calls: it has only what its manifest gives it",
+    ),
+    row(
+        &[
+            "containers[].securityContext.privileged",
+            "containers[].securityContext.capabilities.add",
+            "containers[].securityContext.runAsUser",
+            "containers[].securityContext.runAsGroup",
+            "containers[].securityContext.seLinuxOptions",
+            "containers[].securityContext.windowsOptions",
+        ],
+        Meaningless,
+        "guests have no users, capabilities, labels or kernel",
+    ),
+    row(
+        &["containers[].securityContext.readOnlyRootFilesystem"],
+        NotYet,
+        "`/` is private to each run and forgotten after it, and can be written to",
+    ),
+    // Volumes.
+    row(&["volumes[].name"], Works, "what mounts refer to"),
+    row(
+        &["volumes[].emptyDir.medium"],
+        Works,
+        "`Memory` lies on disk too",
+    ),
+    row(
+        &["volumes[].emptyDir.sizeLimit"],
+        NotYet,
+        "nothing is measured",
+    ),
+    row(
+        &[
+            "volumes[].configMap",
+            "volumes[].secret",
+            "volumes[].downwardAPI",
+            "volumes[].projected",
+        ],
+        Works,
+        "swapped as a whole when their sources change",
+    ),
+    row(
+        &["volumes[].hostPath"],
+        Works,
+        "`Directory` and `DirectoryOrCreate`, never into the cluster's own data",
+    ),
+    row(
+        &[
+            "volumes[].persistentVolumeClaim",
+            "volumes[].ephemeral",
+            "volumes[].csi",
+            "volumes[].image",
+        ],
+        Refused,
+        "the pod waits with `FailedMount`",
+    ),
+    row(
+        &[
+            "volumes[].awsElasticBlockStore",
+            "volumes[].azureDisk",
+            "volumes[].azureFile",
+            "volumes[].cephfs",
+            "volumes[].cinder",
+            "volumes[].fc",
+            "volumes[].flexVolume",
+            "volumes[].flocker",
+            "volumes[].gcePersistentDisk",
+            "volumes[].gitRepo",
+            "volumes[].glusterfs",
+            "volumes[].iscsi",
+            "volumes[].nfs",
+            "volumes[].photonPersistentDisk",
+            "volumes[].portworxVolume",
+            "volumes[].quobyte",
+            "volumes[].rbd",
+            "volumes[].scaleIO",
+            "volumes[].storageos",
+            "volumes[].vsphereVolume",
+        ],
+        Refused,
+        "the pod waits with `FailedMount`",
+    ),
+];
