@@ -34,7 +34,7 @@ use tokio::sync::{broadcast, watch};
 use crate::{
     AttachRequest, BoxedStream, ContainerConfig, ContainerId, ContainerState, ContainerStatus,
     ExecError, ExecRequest, ImageError, ImageRef, ImageRequest, ImageStep, PodRuntime,
-    PodSandboxConfig, RuntimeError, RuntimeEvent, SandboxId, SandboxStatus, Session,
+    PodSandboxConfig, Resize, RuntimeError, RuntimeEvent, SandboxId, SandboxStatus, Session,
 };
 
 /// What containers of an image do.
@@ -174,6 +174,8 @@ pub enum Call {
     StartContainer(Box<ContainerConfig>),
     /// `stop_container` and its grace.
     StopContainer(ContainerId, Duration),
+    /// `resize_container`.
+    ResizeContainer(ContainerId, Resize),
     /// `exec`.
     Exec(ContainerId, ExecRequest),
     /// `attach`.
@@ -417,6 +419,18 @@ impl PodRuntime for FakeRuntime {
         Ok(())
     }
 
+    async fn resize_container(&self, id: &ContainerId, to: Resize) -> Result<(), RuntimeError> {
+        let mut state = self.0.state();
+        state.calls.push(Call::ResizeContainer(id.clone(), to));
+        let container = state.container_mut(id);
+        let container =
+            container.ok_or_else(|| RuntimeError::NotFound(format!("container {id}")))?;
+        container.config.memory_limit = to.memory_limit;
+        container.config.cpu_limit_millis = to.cpu_limit_millis;
+        container.config.cpu_weight_millis = to.cpu_weight_millis;
+        Ok(())
+    }
+
     async fn list(&self) -> Vec<SandboxStatus> {
         let state = self.0.state();
         let status = |(id, sandbox): (&SandboxId, &Sandbox)| SandboxStatus {
@@ -656,7 +670,7 @@ fn write_log(path: &PathBuf, lines: &[String], clock: &Clock) -> io::Result<()> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ContainerPort, DnsConfig, PullPolicy, Streams, TerminalSize};
+    use crate::{ContainerPort, DnsConfig, PullPolicy, Streams, TerminalSize, TerminationMessage};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     struct Node {
@@ -719,6 +733,7 @@ mod tests {
                 stdin: false,
                 stdin_once: false,
                 tty: false,
+                termination_message: TerminationMessage::default(),
                 annotations: BTreeMap::new(),
             };
             self.runtime.start_container(config).await

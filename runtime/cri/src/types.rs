@@ -184,8 +184,32 @@ pub struct ContainerConfig {
     pub stdin_once: bool,
     /// Whether the guest's streams are a terminal.
     pub tty: bool,
+    /// Where the guest says why it ends.
+    pub termination_message: TerminationMessage,
     /// Free annotations for runtime switches, such as `coracle.dev/nonblocking-listeners`.
     pub annotations: BTreeMap<String, String>,
+}
+
+/// What a guest leaves to be said of its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TerminationMessage {
+    /// The file that the guest may write, in its own root; empty for none.
+    pub path: String,
+    /// When a run fails and the file is empty, the end of its log is taken instead.
+    pub fall_back_to_logs: bool,
+}
+
+/// What a container may use from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resize {
+    /// As in [`ContainerConfig::memory_limit`].
+    pub memory_limit: Option<u64>,
+    /// As in [`ContainerConfig::cpu_limit_millis`].
+    pub cpu_limit_millis: Option<u64>,
+    /// As in [`ContainerConfig::cpu_weight_millis`].
+    pub cpu_weight_millis: u64,
+    /// As in [`PodSandboxConfig::memory_limit`].
+    pub pod_memory_limit: Option<u64>,
 }
 
 /// Where a container is in its life.

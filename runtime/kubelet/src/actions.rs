@@ -16,7 +16,9 @@ use crate::environment::Sources;
 use crate::ipam::Ipam;
 use crate::kubelet::{Kubelet, remove_folder};
 use crate::state::Entry;
-use crate::step::{self, Action, Exit, Hook, ImageState, Observed, Role, Run, SandboxState};
+use crate::step::{
+    self, Action, Exit, Hook, ImageState, Observed, Resizing, Role, Run, SandboxState,
+};
 use crate::tokens::PodTokens;
 use crate::volumes::VolumeError;
 use crate::{translate, volumes};
@@ -59,6 +61,7 @@ impl Kubelet {
                     .await;
             }
             Action::PostStart { container } => self.post_start(uid, entry, container).await,
+            Action::Resize { container } => self.resize(uid, entry, container).await,
             Action::PreStop { container, grace } => {
                 self.pre_stop(uid, entry, container, *grace).await;
             }
@@ -106,6 +109,12 @@ impl Kubelet {
                     finished_at: now,
                 };
                 observed.container_mut(container).exited(exit);
+            }
+            Action::Resize { container } => {
+                observed.container_mut(container).resize = Resizing::Failed {
+                    message,
+                    retry_at: now + SANDBOX_RETRY,
+                };
             }
             Action::PostStart { container } => {
                 observed.container_mut(container).post_start = Hook::Failed;
@@ -331,6 +340,35 @@ impl Kubelet {
         });
     }
 
+    async fn resize(&self, uid: &str, entry: &Entry, name: &str) {
+        let (Some(part), Some(spec)) = (step::part(&entry.pod, name), entry.pod.spec.as_ref())
+        else {
+            return;
+        };
+        let id = ContainerId {
+            sandbox: SandboxId(uid.to_owned()),
+            name: name.to_owned(),
+        };
+        let to = translate::resize(spec, &part.container);
+        let resized = self.0.runtime.resize_container(&id, to).await;
+        let now = self.0.ctx.clock().now();
+        self.with(uid, |observed| {
+            let record = observed.container_mut(name);
+            match resized {
+                Ok(()) => {
+                    record.allocated = step::resize::wanted(&part);
+                    record.resize = Resizing::Idle;
+                }
+                Err(error) => {
+                    record.resize = Resizing::Failed {
+                        message: error.to_string(),
+                        retry_at: now + SANDBOX_RETRY,
+                    };
+                }
+            }
+        });
+    }
+
     /// Tells that a container is being ended, and why.
     pub(crate) fn announce_end(&self, pod: &Pod, name: &str, observed: &Observed) {
         let object = InvolvedObject::of(pod).at(&field_path(pod, name));
@@ -427,6 +465,9 @@ fn why_killed(pod: &Pod, name: &str, observed: &Observed) -> String {
         }
         Some(probe) => format!("Container {name} failed {probe} probe"),
         None if record.post_start == Hook::Failed => "FailedPostStartHook".to_owned(),
+        None if step::resize::needs_restart(&part, record) => {
+            format!("Container {name} resize requires restart")
+        }
         None => format!("Stopping container {name}"),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use coracle_api::quantity::Quantity;
-use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 
 /// What a container may use.
@@ -28,6 +28,26 @@ impl Resources {
             memory_limit: amount(limits, "memory").map(|quantity| unsigned(quantity.value())),
         }
     }
+}
+
+/// Bytes that the containers of a pod may use together; only a pod of which every container has a limit
+/// is limited as a whole. Sidecars run beside the others, init containers one after the other before.
+pub(crate) fn pod_memory_limit(spec: &PodSpec) -> Option<u64> {
+    let limit = |container: &Container| Resources::of(container).memory_limit;
+    let (mut sidecars, mut starting) = (0u64, 0u64);
+    for container in spec.init_containers.iter().flatten() {
+        let limit = limit(container)?;
+        if container.restart_policy.as_deref() == Some("Always") {
+            sidecars = sidecars.saturating_add(limit);
+        } else {
+            starting = starting.max(sidecars.saturating_add(limit));
+        }
+    }
+    let mut main = spec.containers.iter();
+    let together = main.try_fold(sidecars, |sum, container| {
+        Some(sum.saturating_add(limit(container)?))
+    })?;
+    Some(together.max(starting))
 }
 
 /// What a pod is promised on its node.

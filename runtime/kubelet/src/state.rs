@@ -15,11 +15,16 @@ use crate::admission::{self, NodeFacts, Used};
 use crate::ipam::{Exhausted, Ipam};
 use crate::kubelet::is_new;
 use crate::resources::Requests;
-use crate::step::{self, Action, Failure, Hook, Observed, Run, SandboxState};
+use crate::step::{
+    self, Action, Failure, Hook, Observed, ResizeRefusal, Resizing, Run, SandboxState,
+};
 
 /// How long a report waits for what was begun. A pod that starts within it is written once, as
 /// running, rather than in every state on the way.
 const HOLD: Duration = Duration::from_millis(25);
+
+/// How often a pod asks again for resources that others have.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 /// The pods of the node, by UID: a pod may be wound down while its successor of the same name starts.
 #[derive(Debug)]
@@ -53,6 +58,8 @@ pub(crate) struct Entry {
     pub(crate) busy_since: Option<Duration>,
     /// What it was promised, while it counts.
     promised: Option<Requests>,
+    /// The generation of the spec that was promised for, or for good refused.
+    settled: Option<i64>,
 }
 
 /// What one look at the pods of a name came to.
@@ -133,6 +140,7 @@ impl State {
             gone: false,
             busy_since: None,
             promised,
+            settled: None,
         };
         self.entries.insert(uid, entry);
         is_admitted
@@ -249,7 +257,14 @@ impl State {
             if entry.gone || self.draining {
                 continue;
             }
+            entry.reconsider(&mut self.used, &self.node);
             let step = step::step(&entry.pod, &entry.observed, now);
+            if matches!(
+                entry.observed.resize_refusal,
+                Some(ResizeRefusal::Deferred(_))
+            ) {
+                decision.wake_at = Some(now + ASK_AGAIN);
+            }
             decision.wake_at = [decision.wake_at, step.wake_at].into_iter().flatten().min();
             if step.ending && entry.observed.ending_since.is_none() {
                 entry.observed.ending_since = Some(now);
@@ -291,9 +306,19 @@ impl Entry {
                 container,
                 restart_count,
             } => {
-                self.observed
-                    .container_mut(container)
-                    .starting(*restart_count);
+                let wanted =
+                    step::part(&self.pod, container).map(|part| step::resize::wanted(&part));
+                // What a refused change asks for is not for a new run either.
+                let is_refused = self.observed.resize_refusal.is_some();
+                let record = self.observed.container_mut(container);
+                let had = Some(&record.allocated)
+                    .filter(|_| is_refused && record.run != Run::Never)
+                    .cloned();
+                record.allocated = had.or(wanted).unwrap_or_default();
+                record.starting(*restart_count);
+            }
+            Action::Resize { container } => {
+                self.observed.container_mut(container).resize = Resizing::Begun;
             }
             Action::PostStart { container } => {
                 self.observed.container_mut(container).post_start = Hook::Running;
@@ -314,6 +339,30 @@ impl Entry {
             Action::Forget => return !std::mem::replace(&mut self.forgetting, true),
         }
         true
+    }
+
+    /// Promises a pod that asks for other resources what it asks for, or notes why it cannot have them.
+    fn reconsider(&mut self, used: &mut Used, node: &NodeFacts) {
+        let generation = self.pod.metadata.generation;
+        let Some(promised) = self.promised.filter(|_| self.settled != generation) else {
+            return;
+        };
+        let asked = Requests::of(&self.pod);
+        used.subtract(&promised);
+        self.observed.resize_refusal = if asked == promised {
+            None
+        } else {
+            admission::resize_refusal(&asked, used, &node.capacity)
+        };
+        let keeps = self.observed.resize_refusal.is_some();
+        let promised = if keeps { promised } else { asked };
+        used.add(&promised);
+        self.promised = Some(promised);
+        let is_deferred = matches!(
+            self.observed.resize_refusal,
+            Some(ResizeRefusal::Deferred(_))
+        );
+        self.settled = generation.filter(|_| !is_deferred);
     }
 
     fn hold(&mut self, monotonic: Duration) -> Option<Duration> {

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use coracle_cri::{
     ContainerConfig, ContainerId, ContainerPort, DnsConfig, ImageRef, ImageRequest, Mount,
-    PodSandboxConfig, PullPolicy, SandboxId,
+    PodSandboxConfig, PullPolicy, Resize, SandboxId, TerminationMessage,
 };
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use crate::environment::{self, ConfigError, Sources};
 use crate::expand::{MOST_BYTES, expand};
-use crate::resources::Resources;
+use crate::resources::{Resources, pod_memory_limit};
 use crate::step::ContainerRecord;
 
 /// What a node's pods share.
@@ -41,10 +41,6 @@ impl PodDefaults {
 pub(crate) fn sandbox(pod: &Pod, address: IpAddr, defaults: &PodDefaults) -> PodSandboxConfig {
     let spec = pod.spec.clone().unwrap_or_default();
     let (namespace, name) = names(pod);
-    let mut limits = spec
-        .containers
-        .iter()
-        .map(|container| Resources::of(container).memory_limit);
     PodSandboxConfig {
         id: sandbox_id(pod),
         pod: format!("{namespace}/{name}"),
@@ -63,8 +59,7 @@ pub(crate) fn sandbox(pod: &Pod, address: IpAddr, defaults: &PodDefaults) -> Pod
             .collect(),
         dns: dns(&spec, namespace, defaults),
         log_directory: defaults.log_directory(uid(pod)),
-        // Only a pod whose every container has a limit is limited as a whole.
-        memory_limit: limits.try_fold(0u64, |sum, limit| Some(sum.saturating_add(limit?))),
+        memory_limit: pod_memory_limit(&spec),
     }
 }
 
@@ -124,9 +119,28 @@ pub(crate) fn container(
         stdin: container.stdin.unwrap_or(false),
         stdin_once: container.stdin_once.unwrap_or(false),
         tty: container.tty.unwrap_or(false),
+        termination_message: TerminationMessage {
+            path: container
+                .termination_message_path
+                .clone()
+                .unwrap_or_else(|| "/dev/termination-log".to_owned()),
+            fall_back_to_logs: container.termination_message_policy.as_deref()
+                == Some("FallbackToLogsOnError"),
+        },
         annotations: pod.metadata.annotations.clone().unwrap_or_default(),
         env,
     })
+}
+
+/// What `container` of a pod with that spec may use from now on.
+pub(crate) fn resize(spec: &PodSpec, container: &Container) -> Resize {
+    let resources = Resources::of(container);
+    Resize {
+        memory_limit: resources.memory_limit,
+        cpu_limit_millis: resources.cpu_limit_millis,
+        cpu_weight_millis: resources.cpu_request_millis,
+        pod_memory_limit: pod_memory_limit(spec),
+    }
 }
 
 /// The image of `container`; an image that ran before may come from the node when its file is gone.

@@ -7,12 +7,12 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use coracle_clock::Clock;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::engine::GuestEngine;
 use crate::threads::thread_cpu_time;
@@ -28,10 +28,11 @@ const MAX_TICKS: u64 = 5;
 pub(crate) struct CpuShare {
     engine: Arc<GuestEngine>,
     clock: Clock,
-    ticks: u64,
+    ticks: AtomicU64,
     used_nanos: AtomicU64,
     throttled: AtomicU64,
-    quota: Option<Mutex<Quota>>,
+    is_limited: AtomicBool,
+    quota: Mutex<Quota>,
 }
 
 struct Quota {
@@ -49,26 +50,45 @@ impl CpuShare {
         weight_millis: u64,
         limit_millis: Option<u64>,
     ) -> Arc<Self> {
-        let quota = limit_millis.map(|millis| {
-            Mutex::new(Quota {
-                allowed: PERIOD * u32::try_from(millis.max(1)).unwrap_or(u32::MAX) / 1000,
-                period_start: clock.monotonic(),
-                used: Duration::ZERO,
-            })
-        });
+        let quota = Quota {
+            allowed: allowed(limit_millis),
+            period_start: clock.monotonic(),
+            used: Duration::ZERO,
+        };
         Arc::new(Self {
             engine,
             clock,
-            ticks: slice_ticks(weight_millis),
+            ticks: AtomicU64::new(slice_ticks(weight_millis)),
             used_nanos: AtomicU64::new(0),
             throttled: AtomicU64::new(0),
-            quota,
+            is_limited: AtomicBool::new(limit_millis.is_some()),
+            quota: Mutex::new(quota),
         })
+    }
+
+    /// Gives it another share and another limit, from the next slice on.
+    pub(crate) fn resize(&self, weight_millis: u64, limit_millis: Option<u64>) {
+        self.ticks
+            .store(slice_ticks(weight_millis), Ordering::Relaxed);
+        let mut quota = self.quota.lock();
+        if !self.is_limited.load(Ordering::Relaxed) {
+            // What was used without a limit is not held against it.
+            quota.period_start = self.clock.monotonic();
+            quota.used = Duration::ZERO;
+        }
+        quota.allowed = allowed(limit_millis);
+        self.is_limited
+            .store(limit_millis.is_some(), Ordering::Relaxed);
+    }
+
+    fn quota(&self) -> Option<MutexGuard<'_, Quota>> {
+        let is_limited = self.is_limited.load(Ordering::Relaxed);
+        is_limited.then(|| self.quota.lock())
     }
 
     /// Ticks that an instance runs before it yields.
     pub(crate) fn slice_ticks(&self) -> u64 {
-        self.ticks
+        self.ticks.load(Ordering::Relaxed)
     }
 
     /// CPU time used so far.
@@ -92,14 +112,14 @@ impl CpuShare {
 
     /// How long the container has to pause, if it is over its quota.
     fn pause(&self) -> Option<Duration> {
-        self.quota.as_ref()?.lock().pause(self.clock.monotonic())
+        self.quota()?.pause(self.clock.monotonic())
     }
 
     fn count(&self, used: Duration) {
         let nanos = u64::try_from(used.as_nanos()).unwrap_or(u64::MAX);
         self.used_nanos.fetch_add(nanos, Ordering::Relaxed);
-        if let Some(quota) = &self.quota
-            && quota.lock().count(self.clock.monotonic(), used)
+        if let Some(mut quota) = self.quota()
+            && quota.count(self.clock.monotonic(), used)
         {
             self.throttled.fetch_add(1, Ordering::Relaxed);
         }
@@ -135,6 +155,12 @@ impl Quota {
             self.period_start += PERIOD.saturating_mul(periods);
         }
     }
+}
+
+/// CPU time per period.
+fn allowed(limit_millis: Option<u64>) -> Duration {
+    let millis = limit_millis.unwrap_or(u64::MAX).max(1);
+    PERIOD.saturating_mul(u32::try_from(millis).unwrap_or(u32::MAX)) / 1000
 }
 
 fn slice_ticks(weight_millis: u64) -> u64 {

@@ -27,6 +27,7 @@ mod pod;
 mod preopens;
 mod runtime;
 mod sockets;
+mod termination;
 mod threads;
 mod tls;
 mod world;

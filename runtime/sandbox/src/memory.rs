@@ -33,7 +33,8 @@ pub(crate) struct OutOfMemory {
 #[derive(Debug)]
 pub(crate) struct MemoryBudget {
     scope: Scope,
-    limit: u64,
+    /// May change while guests run.
+    limit: AtomicU64,
     used: AtomicU64,
     parent: Option<Arc<MemoryBudget>>,
     /// The first refusal, kept for the exit status.
@@ -52,7 +53,8 @@ impl MemoryBudget {
     }
 
     fn new(scope: Scope, limit: u64, parent: Option<Arc<Self>>) -> Arc<Self> {
-        let (used, refusal) = (AtomicU64::new(0), OnceLock::new());
+        let (limit, used) = (AtomicU64::new(limit), AtomicU64::new(0));
+        let refusal = OnceLock::new();
         Arc::new(Self {
             scope,
             limit,
@@ -62,6 +64,12 @@ impl MemoryBudget {
         })
     }
 
+    /// Sets another limit; what is in use beyond it stays, and nothing is added to it.
+    pub(crate) fn set_limit(&self, limit: Option<u64>) {
+        self.limit
+            .store(limit.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
     /// Bytes in use.
     pub(crate) fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
@@ -69,9 +77,9 @@ impl MemoryBudget {
 
     /// The tightest limit here and above.
     pub(crate) fn limit(&self) -> u64 {
-        self.parent
-            .as_ref()
-            .map_or(self.limit, |parent| parent.limit().min(self.limit))
+        let own = self.limit.load(Ordering::Relaxed);
+        let above = self.parent.as_ref();
+        above.map_or(own, |parent| parent.limit().min(own))
     }
 
     /// Why memory was refused, if it ever was.
@@ -81,14 +89,15 @@ impl MemoryBudget {
 
     /// Takes `bytes` here and in every budget above, or nowhere.
     fn charge(&self, bytes: u64) -> Result<(), OutOfMemory> {
-        let fits = |used: u64| used.checked_add(bytes).filter(|total| *total <= self.limit);
+        let limit = self.limit.load(Ordering::Relaxed);
+        let fits = |used: u64| used.checked_add(bytes).filter(|total| *total <= limit);
         self.used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
             .map_err(|used| OutOfMemory {
                 scope: self.scope,
                 used,
                 asked: bytes,
-                limit: self.limit,
+                limit,
             })?;
         let above = self
             .parent
@@ -219,6 +228,22 @@ mod tests {
     use super::*;
 
     const PAGE: usize = 64 << 10;
+
+    #[test]
+    fn a_limit_may_change_while_memory_is_in_use() {
+        let budget = MemoryBudget::node(1 << 20).child(Scope::Container, Some(100));
+        budget.charge(80).expect("fits");
+        assert!(budget.charge(40).is_err());
+        budget.set_limit(Some(120));
+        budget.charge(40).expect("fits now");
+        budget.set_limit(Some(50));
+        assert_eq!(budget.used(), 120);
+        assert!(budget.charge(1).is_err());
+        budget.release(100);
+        budget.charge(10).expect("fits again");
+        budget.set_limit(None);
+        assert_eq!(budget.limit(), 1 << 20);
+    }
 
     #[test]
     fn the_tightest_limit_decides_and_nothing_leaks() {

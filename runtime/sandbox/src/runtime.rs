@@ -10,7 +10,7 @@ use coracle_clock::Clock;
 use coracle_cri::{
     AttachRequest, BoxedStream, ContainerConfig, ContainerId, ContainerState, ContainerStatus,
     ExecError, ExecRequest, ImageError, ImageRef, ImageRequest, ImageStep, PodRuntime,
-    PodSandboxConfig, RuntimeError, RuntimeEvent, SandboxId, SandboxStatus, Session,
+    PodSandboxConfig, Resize, RuntimeError, RuntimeEvent, SandboxId, SandboxStatus, Session,
 };
 use coracle_image::{CompiledCache, Images, StoreError};
 use coracle_network::{DnsConfig, Fabric, NamespaceConfig};
@@ -27,6 +27,7 @@ use crate::logs::{LogQueue, LogWriter, Rotation};
 use crate::memory::{MemoryBudget, Scope};
 use crate::pod::{Pod, Run};
 use crate::preopens::Preopens;
+use crate::termination::Termination;
 use crate::threads::GuestRuntime;
 use crate::tls::TlsTrust;
 
@@ -306,6 +307,16 @@ impl PodRuntime for WasmRuntime {
         Ok(())
     }
 
+    async fn resize_container(&self, id: &ContainerId, to: Resize) -> Result<(), RuntimeError> {
+        let pod = self.0.pod(&id.sandbox)?;
+        pod.memory.set_limit(to.pod_memory_limit);
+        if let Some(run) = pod.run(&id.name) {
+            run.memory.set_limit(to.memory_limit);
+            run.cpu.resize(to.cpu_weight_millis, to.cpu_limit_millis);
+        }
+        Ok(())
+    }
+
     async fn list(&self) -> Vec<SandboxStatus> {
         self.0
             .pods
@@ -354,6 +365,7 @@ struct Launched {
     prepared: Prepared,
     logs: Arc<LogQueue>,
     writer: LogWriter,
+    termination: Termination,
     _place: Option<OwnedSemaphorePermit>,
 }
 
@@ -363,7 +375,7 @@ impl Launched {
         let exit = self.prepared.run(stop).await;
         self.logs.close();
         self.writer.finish().await;
-        exit
+        self.termination.explain(exit).await
     }
 }
 
@@ -430,10 +442,17 @@ impl Inner {
                 path.display()
             ))
         })?;
+        let termination =
+            Termination::prepare(root, path, config.termination_message.clone()).await;
+        let termination = termination.map_err(|error| {
+            let file = &config.termination_message.path;
+            RuntimeError::Start(format!("failed to make {file}: {error}"))
+        })?;
         Ok(Launched {
             prepared,
             logs,
             writer,
+            termination,
             _place: place,
         })
     }

@@ -6,12 +6,13 @@
 mod affinity;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::kubelet::Capacity;
 use crate::resources::Requests;
-use crate::step::Failure;
+use crate::step::{Failure, ResizeRefusal};
 
 pub(crate) use affinity::chooses_nodes;
 
@@ -62,8 +63,9 @@ pub(crate) fn refusal(
         let message = "Failed to admit pod as the OS field doesn't match node OS";
         return Some(refused("PodOSNotSupported", message));
     }
-    if let Some(failure) = insufficient(requests, used, &node.capacity) {
-        return Some(failure);
+    if let Some(missing) = missing(requests, used, &node.capacity) {
+        let reason = format!("OutOf{}", missing.name);
+        return Some(refused(&reason, &missing.to_string()));
     }
     if !affinity::accepts(spec, &node.name, &node.labels) {
         let message =
@@ -73,33 +75,64 @@ pub(crate) fn refusal(
     None
 }
 
+/// Why a pod that is let in cannot have `requests` instead of what it has, beside what others have.
+pub(crate) fn resize_refusal(
+    requests: &Requests,
+    others: &Used,
+    capacity: &Capacity,
+) -> Option<ResizeRefusal> {
+    if let Some(missing) = missing(requests, &Used::default(), capacity) {
+        let (name, asked, capacity) = (missing.name, missing.asked, missing.capacity);
+        let message = format!(
+            "Node didn't have enough capacity: {name}, requested: {asked}, capacity: {capacity}"
+        );
+        return Some(ResizeRefusal::Infeasible(message));
+    }
+    let missing = missing(requests, others, capacity)?;
+    Some(ResizeRefusal::Deferred(missing.to_string()))
+}
+
+/// A resource of which there is not enough.
+struct Missing {
+    name: &'static str,
+    asked: u64,
+    used: u64,
+    capacity: u64,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, asked, used, capacity) = (self.name, self.asked, self.used, self.capacity);
+        write!(
+            f,
+            "Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {capacity}"
+        )
+    }
+}
+
 /// The first resource of which there is not enough left.
-fn insufficient(requests: &Requests, used: &Used, capacity: &Capacity) -> Option<Failure> {
-    let (asked, held) = (requests, &used.requests);
+fn missing(requests: &Requests, used: &Used, capacity: &Capacity) -> Option<Missing> {
+    let (asks, held) = (requests, &used.requests);
     let resources = [
         ("pods", 1, used.pods, u64::from(capacity.pods)),
-        (
-            "cpu",
-            asked.cpu_millis,
-            held.cpu_millis,
-            capacity.cpu_millis,
-        ),
-        ("memory", asked.memory, held.memory, capacity.memory),
+        ("cpu", asks.cpu_millis, held.cpu_millis, capacity.cpu_millis),
+        ("memory", asks.memory, held.memory, capacity.memory),
         (
             "ephemeral-storage",
-            asked.ephemeral_storage,
+            asks.ephemeral_storage,
             held.ephemeral_storage,
             capacity.ephemeral_storage,
         ),
     ];
-    let missing = resources
-        .into_iter()
-        .find(|(_, asked, used, capacity)| *asked > 0 && *asked > capacity.saturating_sub(*used));
-    let (name, asked, used, capacity) = missing?;
-    let message = format!(
-        "Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {capacity}"
-    );
-    Some(refused(&format!("OutOf{name}"), &message))
+    let all = resources.map(|(name, asked, used, capacity)| Missing {
+        name,
+        asked,
+        used,
+        capacity,
+    });
+    all.into_iter().find(|resource| {
+        resource.asked > 0 && resource.asked > resource.capacity.saturating_sub(resource.used)
+    })
 }
 
 fn refused(reason: &str, message: &str) -> Failure {

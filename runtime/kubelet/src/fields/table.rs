@@ -228,8 +228,8 @@ pub(super) const FIELDS: &[Row] = &[
     ),
     row(
         &["containers[].resizePolicy"],
-        Elsewhere,
-        "checked by the API server",
+        Works,
+        "resources change while the container runs; `RestartContainer` starts it again",
     ),
     row(
         &[
@@ -266,8 +266,8 @@ pub(super) const FIELDS: &[Row] = &[
             "containers[].terminationMessagePath",
             "containers[].terminationMessagePolicy",
         ],
-        Elsewhere,
-        "not read yet: the message is that of the trap, with its backtrace, when there is one",
+        Works,
+        "the last 4 KiB of the file, or of the log's end after a failure, behind the words of the trap; a file inside a mount is not looked for",
     ),
     row(
         &[

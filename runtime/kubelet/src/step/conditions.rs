@@ -4,6 +4,7 @@ use coracle_clock::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::ResizeRefusal;
 use super::parts::{Role, parts};
 
 /// Why a condition does not hold: reason and message.
@@ -19,7 +20,14 @@ pub(super) struct Facts<'a> {
     /// Of init containers, sidecars and main containers.
     pub(super) statuses: &'a [ContainerStatus],
     pub(super) now: Timestamp,
+    /// Why the pod cannot have the resources that it asks for.
+    pub(super) resize_refusal: Option<&'a ResizeRefusal>,
+    /// It is being given them; in words, what went wrong.
+    pub(super) resize_progress: Option<String>,
 }
+
+/// Conditions that are there only while they hold.
+const TRANSIENT: &[&str] = &["PodResizePending", "PodResizeInProgress"];
 
 /// All conditions: the kubelet's own, then those of others as they are.
 pub(super) fn conditions(facts: &Facts<'_>, old: Vec<PodCondition>) -> Vec<PodCondition> {
@@ -41,6 +49,17 @@ pub(super) fn conditions(facts: &Facts<'_>, old: Vec<PodCondition>) -> Vec<PodCo
     let is_ready = containers_ready.is_none();
     conditions.set("ContainersReady", is_ready, containers_ready);
     conditions.set("PodScheduled", true, None);
+    if let Some(refusal) = facts.resize_refusal {
+        let why = match refusal {
+            ResizeRefusal::Deferred(message) => ("Deferred", message.clone()),
+            ResizeRefusal::Infeasible(message) => ("Infeasible", message.clone()),
+        };
+        conditions.set("PodResizePending", true, Some(why));
+    }
+    if let Some(problem) = &facts.resize_progress {
+        let why = (!problem.is_empty()).then(|| ("Error", problem.clone()));
+        conditions.set("PodResizeInProgress", true, why);
+    }
     conditions.finish()
 }
 
@@ -158,6 +177,8 @@ impl Conditions {
 
     /// Conditions of other writers come last, in the order of their names so that it is stable.
     fn finish(mut self) -> Vec<PodCondition> {
+        self.old
+            .retain(|condition| !TRANSIENT.contains(&condition.type_.as_str()));
         self.old.sort_by(|a, b| a.type_.cmp(&b.type_));
         self.new.append(&mut self.old);
         self.new

@@ -32,6 +32,8 @@ enum Happening {
     Deleted(u8),
     /// The user adds a container to debug with.
     Debugged,
+    /// The user gives a container other resources; the node has them, or has not.
+    Resized(u8, u8, bool),
     /// The node gives the pod up.
     Evicted,
     /// The node is killed and starts again.
@@ -49,6 +51,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         8 => (0..400u16).prop_map(Happening::Waits),
         2 => (0..40u8).prop_map(Happening::Deleted),
         2 => Just(Happening::Debugged),
+        4 => any::<(u8, u8, bool)>().prop_map(|(which, cpu, fits)| Happening::Resized(which, cpu, fits)),
         1 => Just(Happening::Evicted),
         2 => Just(Happening::NodeRestarts),
     ]
@@ -86,6 +89,10 @@ fn container(name: String, shape: &Shape, init: bool) -> Value {
         let (start, stop) = (hook(shape.post_start), hook(shape.pre_stop));
         container["lifecycle"] = json!({"postStart": start, "preStop": stop});
         container["startupProbe"] = json!(shape.startup.then(|| json!({"tcpSocket": {"port": 1}})));
+    }
+    if shape.pre_stop && !init {
+        container["resizePolicy"] =
+            json!([{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]);
     }
     if shape.rule {
         container["restartPolicyRules"] = rules;
@@ -199,6 +206,14 @@ impl World {
                     "two runs at once"
                 );
                 record.starting(*restart_count);
+                let part = super::part(&self.pod, container).expect("known");
+                self.observed.container_mut(container).allocated = resize::wanted(&part);
+            }
+            Action::Resize { container } => {
+                assert_eq!(self.observed.resize_refusal, None, "it was refused");
+                let record = self.observed.container_mut(container);
+                assert_ne!(record.resize, Resizing::Begun, "it is begun twice");
+                record.resize = Resizing::Begun;
             }
             Action::PostStart { container } => {
                 let record = self.observed.container_mut(container);
@@ -343,6 +358,15 @@ impl World {
                 let added = json!({"name": name, "image": "a"});
                 debug.push(serde_json::from_value(added).expect("a container"));
             }
+            Happening::Resized(which, cpu, fits) => {
+                let spec = self.pod.spec.as_mut().expect("a spec");
+                let index = usize::from(*which) % spec.containers.len();
+                let requests = json!({"requests": {"cpu": format!("{cpu}m")}});
+                let resources = serde_json::from_value(requests).expect("resources");
+                spec.containers[index].resources = Some(resources);
+                self.observed.resize_refusal =
+                    (!fits).then(|| ResizeRefusal::Deferred("no".into()));
+            }
             Happening::Evicted => {
                 let (reason, message) = ("Evicted".to_owned(), "no room".to_owned());
                 self.observed.failure = Some(Failure { reason, message });
@@ -405,6 +429,17 @@ impl World {
                 self.counts.retain(|(name, _)| *name != container);
             }
             Action::StartContainer { container, .. } => self.exit(&container, 128),
+            Action::Resize { container } => {
+                let wanted = resize::wanted(&super::part(&self.pod, &container).expect("known"));
+                let record = self.observed.container_mut(&container);
+                if succeeds {
+                    record.allocated = wanted;
+                    record.resize = Resizing::Idle;
+                } else {
+                    let message = "no".into();
+                    record.resize = Resizing::Failed { message, retry_at };
+                }
+            }
             Action::PostStart { container } => {
                 let record = self.observed.container_mut(&container);
                 // Not if another run has begun meanwhile.
@@ -454,7 +489,7 @@ impl World {
         self.observed.container_mut(name).exited(exit);
         self.begun.retain(|action| {
             !matches!(action, Action::StopContainer { container, .. } | Action::PostStart { container }
-                | Action::PreStop { container, .. } | Action::StartContainer { container, .. } if container == name)
+                | Action::PreStop { container, .. } | Action::Resize { container } | Action::StartContainer { container, .. } if container == name)
         });
     }
 

@@ -24,6 +24,7 @@ mod ending;
 mod histories;
 mod observed;
 mod parts;
+pub(crate) mod resize;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -37,7 +38,8 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec};
 pub use backoff::Backoff;
 pub(crate) use observed::CONFIG_ERROR;
 pub use observed::{
-    ContainerRecord, Exit, Hook, ImageState, Observed, ProbeResults, Refusal, Run, SandboxState,
+    ContainerRecord, Exit, Hook, ImageState, Observed, ProbeResults, Refusal, ResizeRefusal,
+    Resizing, Run, SandboxState,
 };
 pub use parts::{Part, Role, part, parts};
 pub use status::status;
@@ -72,6 +74,11 @@ pub enum Action {
         container: String,
         /// How long it may take.
         grace: Duration,
+    },
+    /// Change what a container's run may use to what the spec says.
+    Resize {
+        /// The container's name.
+        container: String,
     },
     /// End a container's run.
     StopContainer {
@@ -161,6 +168,7 @@ fn is_up(part: &Part<'_>, record: &ContainerRecord) -> bool {
 fn run_containers(spec: &PodSpec, observed: &Observed, now: Timestamp, step: &mut Step) {
     let mut next = Next {
         can_start: matches!(observed.sandbox, SandboxState::Ready),
+        can_resize: observed.resize_refusal.is_none(),
         spec,
         now,
         step,
@@ -199,6 +207,8 @@ fn run_containers(spec: &PodSpec, observed: &Observed, now: Timestamp, step: &mu
 struct Next<'a> {
     /// The sandbox is there. Images can be had before.
     can_start: bool,
+    /// The node has what the spec asks for.
+    can_resize: bool,
     spec: &'a PodSpec,
     now: Timestamp,
     step: &'a mut Step,
@@ -239,8 +249,15 @@ impl Next<'_> {
         }
     }
 
-    /// A run that is up goes on until a probe or its postStart hook gives it up.
+    /// A run that is up goes on until a probe or its postStart hook gives it up, or it is to have other
+    /// resources that it has to be started again for.
     fn keep(&mut self, part: &Part<'_>, record: &ContainerRecord) {
+        let is_resized = self.can_resize && resize::is_wanted(part, record);
+        if is_resized && resize::needs_restart(part, record) {
+            let since = record.stop_since.unwrap_or(self.now);
+            let grace = own_grace(self.spec);
+            return ending::stop(part, record, since, grace, true, self.now, self.step);
+        }
         if record.probes.gave_up.is_some() || record.post_start == Hook::Failed {
             let grace = record.probes.grace.unwrap_or(own_grace(self.spec));
             let since = record.stop_since.unwrap_or(self.now);
@@ -248,6 +265,17 @@ impl Next<'_> {
         } else if part.post_start().is_some() && record.post_start == Hook::Due {
             let container = part.name().to_owned();
             self.step.actions.push(Action::PostStart { container });
+        }
+        if !is_resized || record.stop_since.is_some() {
+            return;
+        }
+        match &record.resize {
+            Resizing::Begun => {}
+            Resizing::Failed { retry_at, .. } if *retry_at > self.now => self.step.wake(*retry_at),
+            Resizing::Idle | Resizing::Failed { .. } => {
+                let container = part.name().to_owned();
+                self.step.actions.push(Action::Resize { container });
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use coracle_clock::Timestamp;
 use coracle_cri::{ContainerState, ImageError, ImageRef};
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, ResourceRequirements};
 
 use super::{Backoff, Failure};
 
@@ -29,6 +29,17 @@ pub struct Observed {
     pub ending_since: Option<Timestamp>,
     /// The node gave the pod up: it was not admitted, or evicted.
     pub failure: Option<Failure>,
+    /// The pod asks for other resources than it was promised, and cannot have them.
+    pub resize_refusal: Option<ResizeRefusal>,
+}
+
+/// Why a pod keeps the resources that it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ResizeRefusal {
+    /// Others have what it wants.
+    Deferred(String),
+    /// The node has not as much.
+    Infeasible(String),
 }
 
 /// Where the sandbox is.
@@ -81,6 +92,27 @@ pub struct ContainerRecord {
     pub stop_since: Option<Timestamp>,
     /// The latest run was in a sandbox that is gone.
     pub stale: bool,
+    /// What the latest run may use.
+    pub allocated: ResourceRequirements,
+    /// Whether that is being changed.
+    pub resize: Resizing,
+}
+
+/// Where a change of a run's resources is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Resizing {
+    /// Nowhere: not wanted, or not begun.
+    #[default]
+    Idle,
+    /// The runtime was asked for it.
+    Begun,
+    /// The runtime would not.
+    Failed {
+        /// Why.
+        message: String,
+        /// When to ask again.
+        retry_at: Timestamp,
+    },
 }
 
 /// Where a hook is; a container without one stays at `Due`.
@@ -430,6 +462,7 @@ impl ContainerRecord {
         self.pre_stop = Hook::Due;
         self.stop_since = None;
         self.stale = false;
+        self.resize = Resizing::Idle;
         self.run = Run::Starting;
     }
 

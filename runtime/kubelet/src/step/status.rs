@@ -4,13 +4,14 @@ use coracle_clock::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
     ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodIP, PodSpec, PodStatus,
+    ResourceRequirements,
 };
 
 use super::conditions::{Facts, conditions, time};
 use super::parts::{Part, Role, parts};
 use super::{
     ContainerRecord, Exit, Observed, Refusal, Run, SandboxState, Verdict, has_started, is_up,
-    verdict,
+    resize, verdict,
 };
 
 /// The whole status of `pod` on the node with address `host_ip`. Fields that others write (the
@@ -58,6 +59,8 @@ pub fn status(pod: &Pod, observed: &Observed, host_ip: &str, now: Timestamp) -> 
         sandbox_is_ready: observed.sandbox == SandboxState::Ready,
         statuses: &[init.as_slice(), main.as_slice()].concat(),
         now,
+        resize_refusal: observed.resize_refusal.as_ref(),
+        resize_progress: resize::progress(spec, observed),
     };
     let conditions = conditions(&facts, old.conditions.clone().unwrap_or_default());
     // Who waits for the end of a pod may take it that nothing of it runs any more.
@@ -147,6 +150,7 @@ impl View<'_> {
         let container = part.container.as_ref();
         let record = self.observed.container(part.name());
         let (state, last_exit) = self.state(part, record);
+        let is_running = state.running.is_some();
         let is_serving = matches!(record.run, Run::Running { serving: true, .. });
         let started = has_started(part, record);
         let ready = started && (container.readiness_probe.is_none() || record.probes.ready);
@@ -171,6 +175,10 @@ impl View<'_> {
                     .map(|(exit, run)| self.terminated(exit, &container.name, run)),
                 ..ContainerState::default()
             }),
+            resources: is_running
+                .then(|| record.allocated.clone())
+                .filter(|resources| *resources != ResourceRequirements::default()),
+            allocated_resources: record.allocated.requests.clone().filter(|_| is_running),
             state: Some(state),
             ..ContainerStatus::default()
         }

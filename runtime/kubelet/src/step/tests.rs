@@ -93,12 +93,17 @@ impl World {
                 container,
                 restart_count,
             } => {
-                self.observed
-                    .container_mut(&container)
-                    .starting(restart_count);
+                let part = part(&self.pod, &container).expect("known");
+                let record = self.observed.container_mut(&container);
+                record.allocated = resize::wanted(&part);
+                record.starting(restart_count);
             }
             Action::PostStart { container } => {
                 self.observed.container_mut(&container).post_start = Hook::Passed;
+            }
+            Action::Resize { container } => {
+                let part = part(&self.pod, &container).expect("known");
+                self.observed.container_mut(&container).allocated = resize::wanted(&part);
             }
             Action::PreStop { container, .. } => {
                 let record = self.observed.container_mut(&container);

@@ -10,6 +10,7 @@ mod logs;
 mod node;
 mod probes;
 mod registration;
+mod resize;
 mod restart;
 mod sidecars;
 mod volumes;

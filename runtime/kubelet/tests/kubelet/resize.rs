@@ -1,0 +1,119 @@
+use coracle_client::Precondition;
+use coracle_cri::fake::Call;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+use crate::node::{TestNode, app, condition, is_ready, key, restarts};
+
+fn asking(cpu: &str, limit: &str) -> Value {
+    json!({"requests": {"cpu": cpu}, "limits": {"memory": limit}})
+}
+
+impl TestNode {
+    async fn resize(&self, name: &str, resources: Value) {
+        let current = self.pod_when(name, "it is there", |_| true).await;
+        let containers = &current.spec.as_ref().expect("a spec").containers;
+        let mut containers = serde_json::to_value(containers).expect("containers");
+        containers[0]["resources"] = resources;
+        let patch = json!({"spec": {"containers": containers}});
+        let when = Precondition::default();
+        let objects = self.ctx.objects();
+        let key = key(name);
+        let resized = objects.patch_subresource::<Pod>(&key, "resize", &when, patch);
+        resized.await.expect("accepted");
+    }
+}
+
+/// What the container has, as its status says.
+fn has(pod: &Pod) -> Value {
+    serde_json::to_value(app(pod).and_then(|app| app.resources.clone())).expect("resources")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_is_given_more_while_it_runs() {
+    let node = TestNode::start().await;
+    let spec = json!({"containers": [{"resources": asking("500m", "64Mi")}]});
+    node.run("web", "app:1", spec).await;
+    let pod = node.ready("web").await;
+    assert_eq!(has(&pod)["limits"]["memory"], "64Mi");
+    node.resize("web", asking("1", "128Mi")).await;
+    let pod = node
+        .pod_when("web", "it has more", |pod| {
+            has(pod)["limits"]["memory"] == "128Mi"
+        })
+        .await;
+    assert_eq!(has(&pod)["requests"]["cpu"], "1");
+    assert_eq!((restarts(&pod), is_ready(&pod)), (0, true));
+    assert_eq!(condition(&pod, "PodResizeInProgress").0, "");
+    let config = node
+        .runtime
+        .container(&node.container(&pod))
+        .expect("it runs");
+    assert_eq!(
+        (config.memory_limit, config.cpu_weight_millis),
+        (Some(128 << 20), 1000)
+    );
+    let calls = node.runtime.calls().into_iter();
+    let resized = calls.filter(|call| matches!(call, Call::ResizeContainer(..)));
+    assert_eq!(resized.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_have_is_waited_for_and_what_nobody_has_is_refused() {
+    let node = TestNode::start().await;
+    for name in ["one", "two"] {
+        let spec = json!({"containers": [{"resources": asking("1", "64Mi")}]});
+        node.run(name, "app:1", spec).await;
+        node.ready(name).await;
+    }
+    node.resize("one", asking("3", "64Mi")).await;
+    let pod = node
+        .pod_when("one", "it is refused", |pod| {
+            condition(pod, "PodResizePending").0 == "True"
+        })
+        .await;
+    assert_eq!(condition(&pod, "PodResizePending").1, "Infeasible");
+    node.resize("one", asking("1500m", "64Mi")).await;
+    let pod = node
+        .pod_when("one", "it waits", |pod| {
+            condition(pod, "PodResizePending").1 == "Deferred"
+        })
+        .await;
+    assert_eq!(has(&pod)["requests"]["cpu"], "1");
+    node.delete("two", None).await;
+    let pod = node
+        .pod_when("one", "it has more", |pod| {
+            has(pod)["requests"]["cpu"] == "1500m"
+        })
+        .await;
+    assert_eq!(
+        (restarts(&pod), condition(&pod, "PodResizePending").0),
+        (0, "")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_wants_to_is_started_again_with_what_it_gets() {
+    let node = TestNode::start().await;
+    let policy = json!([{"resourceName": "memory", "restartPolicy": "RestartContainer"}]);
+    let container = json!({"resources": asking("500m", "64Mi"), "resizePolicy": policy});
+    node.run("web", "app:1", json!({"containers": [container]}))
+        .await;
+    node.ready("web").await;
+    node.resize("web", asking("1", "64Mi")).await;
+    let pod = node
+        .pod_when("web", "it has more", |pod| {
+            has(pod)["requests"]["cpu"] == "1"
+        })
+        .await;
+    assert_eq!(restarts(&pod), 0);
+    node.resize("web", asking("1", "128Mi")).await;
+    node.event("Killing", "Container app resize requires restart")
+        .await;
+    let pod = node
+        .pod_when("web", "it runs again", |pod| {
+            is_ready(pod) && restarts(pod) == 1
+        })
+        .await;
+    assert_eq!(has(&pod)["limits"]["memory"], "128Mi");
+}

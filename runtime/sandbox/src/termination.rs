@@ -1,0 +1,203 @@
+//! What a guest leaves to be said of its end: the file that it wrote, or the end of its log.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Component, Path, PathBuf};
+
+use coracle_cri::TerminationMessage;
+
+use crate::exit::Exit;
+
+/// Most of the file that is read: its end (`MaxContainerTerminationMessageLength` upstream).
+const MOST_OF_FILE: u64 = 4096;
+/// Most of the log that is told, in lines and in bytes (upstream's `…LogLines` and `…LogLength`).
+const MOST_LINES: usize = 80;
+const MOST_OF_LOG: usize = 2048;
+/// How much of the log's end is looked at: lines carry a prefix each.
+const LOOK_AT: u64 = 64 << 10;
+
+/// Where to look once a run has ended.
+pub(crate) struct Termination {
+    root: PathBuf,
+    log: PathBuf,
+    message: TerminationMessage,
+}
+
+impl Termination {
+    /// Makes the empty file in the fresh `root` of a run, as Kubernetes does. A place that a mount
+    /// hides is made all the same, and nothing will be found there.
+    pub(crate) async fn prepare(
+        root: PathBuf,
+        log: PathBuf,
+        message: TerminationMessage,
+    ) -> io::Result<Self> {
+        let termination = Self { root, log, message };
+        let Some(path) = termination.path() else {
+            return Ok(termination);
+        };
+        let make = move || {
+            if let Some(folder) = path.parent() {
+                std::fs::create_dir_all(folder)?;
+            }
+            File::create(&path).map(drop)
+        };
+        let made = tokio::task::spawn_blocking(make).await;
+        made.unwrap_or_else(|error| Err(io::Error::other(error)))?;
+        Ok(termination)
+    }
+
+    /// Adds the guest's own words to those of the runtime.
+    pub(crate) async fn explain(self, mut exit: Exit) -> Exit {
+        let failed = exit.code != 0;
+        let said = tokio::task::spawn_blocking(move || self.said(failed)).await;
+        let said = said.unwrap_or_default();
+        if !said.is_empty() {
+            if !exit.message.is_empty() {
+                exit.message.push_str(": ");
+            }
+            exit.message.push_str(&said);
+        }
+        exit
+    }
+
+    fn said(&self, failed: bool) -> String {
+        let path = self.path();
+        let said = path
+            .filter(|path| is_own(&self.root, path))
+            .and_then(|path| end_of(&path, MOST_OF_FILE).ok());
+        let said = said.unwrap_or_default();
+        if said.is_empty() && failed && self.message.fall_back_to_logs {
+            let log = end_of(&self.log, LOOK_AT).unwrap_or_default();
+            return last_lines(&String::from_utf8_lossy(&log));
+        }
+        String::from_utf8_lossy(&said).into_owned()
+    }
+
+    /// The file on the host; None when there is none, or its path leads nowhere.
+    fn path(&self) -> Option<PathBuf> {
+        let mut path = self.root.clone();
+        for part in Path::new(&self.message.path).components() {
+            match part {
+                Component::RootDir | Component::CurDir => {}
+                Component::Normal(part) => path.push(part),
+                Component::ParentDir | Component::Prefix(_) => return None,
+            }
+        }
+        (path != self.root).then_some(path)
+    }
+}
+
+/// Whether `path` is a file below `root`, and no part of the way is a link: the guest may have put one
+/// there that leads out of its root. Nothing of the guest runs any more that could put one there now.
+fn is_own(root: &Path, path: &Path) -> bool {
+    let Ok(way) = path.strip_prefix(root) else {
+        return false;
+    };
+    let mut here = root.to_owned();
+    for part in way.components() {
+        here.push(part);
+        match std::fs::symlink_metadata(&here) {
+            Ok(found) if found.is_dir() || found.is_file() && here == *path => {}
+            _ => return false,
+        }
+    }
+    here.is_file()
+}
+
+/// The last `most` bytes.
+fn end_of(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(most)))?;
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The last lines of a log, without what stands before each: time, stream, and whether it is whole.
+fn last_lines(log: &str) -> String {
+    let parse = |line: &str| {
+        let mut parts = line.splitn(4, ' ').skip(1);
+        let (stream, tag) = (parts.next()?.to_owned(), parts.next()?);
+        // The first line may have lost its beginning.
+        let known = matches!(stream.as_str(), "stdout" | "stderr") && matches!(tag, "F" | "P");
+        let end = if tag == "F" { "\n" } else { "" };
+        known.then(|| format!("{}{end}", parts.next().unwrap_or_default()))
+    };
+    let lines: Vec<String> = log.lines().filter_map(parse).collect();
+    let skipped = lines.len().saturating_sub(MOST_LINES);
+    let text = lines[skipped..].concat();
+    let mut from = text.len().saturating_sub(MOST_OF_LOG);
+    while !text.is_char_boundary(from) {
+        from += 1;
+    }
+    text[from..].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn prepared(path: &str, fall_back_to_logs: bool) -> (tempfile::TempDir, Termination) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().join("root");
+        std::fs::create_dir_all(&root).expect("made");
+        let message = TerminationMessage {
+            path: path.to_owned(),
+            fall_back_to_logs,
+        };
+        let log = folder.path().join("0.log");
+        let termination = Termination::prepare(root, log, message).await;
+        (folder, termination.expect("prepared"))
+    }
+
+    #[tokio::test]
+    async fn the_guest_has_the_last_word() {
+        let (folder, termination) = prepared("/dev/termination-log", true).await;
+        let file = folder.path().join("root/dev/termination-log");
+        assert!(file.is_file(), "it is there before the guest is");
+        std::fs::write(&file, "x".repeat(5000) + "no such table").expect("written");
+        let mut exit = Exit::with_code(1);
+        exit.message = "trap".into();
+        let exit = termination.explain(exit).await;
+        assert!(exit.message.starts_with("trap: xxx") && exit.message.ends_with("no such table"));
+        assert_eq!(exit.message.len(), 4096 + "trap: ".len());
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_log_stands_in_when_a_run_failed_without_a_word() {
+        let lines: String = (0..100)
+            .map(|number| format!("2030-01-01T00:00:00Z stderr F line {number}\n"))
+            .collect();
+        for (code, fall_back, expected) in [(1, true, true), (0, true, false), (1, false, false)] {
+            let (folder, termination) = prepared("/dev/termination-log", fall_back).await;
+            std::fs::write(folder.path().join("0.log"), &lines).expect("written");
+            let exit = termination.explain(Exit::with_code(code)).await;
+            assert_eq!(
+                exit.message.ends_with("line 98\nline 99\n"),
+                expected,
+                "{code} {fall_back}"
+            );
+            assert_eq!(
+                exit.message.starts_with("line 20\n"),
+                expected,
+                "{code} {fall_back}"
+            );
+        }
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_link_leads_nowhere() {
+        let (folder, termination) = prepared("/out/message", false).await;
+        let root = folder.path().join("root");
+        std::fs::write(folder.path().join("message"), "a secret of the host").expect("written");
+        std::fs::remove_dir_all(root.join("out")).expect("removed");
+        std::os::unix::fs::symlink(folder.path(), root.join("out")).expect("linked");
+        assert_eq!(termination.explain(Exit::with_code(1)).await.message, "");
+        for path in ["", "/", "/../message"] {
+            let (_folder, termination) = prepared(path, false).await;
+            assert_eq!(termination.path(), None, "{path}");
+        }
+    }
+}
