@@ -163,6 +163,11 @@ pub struct UpArgs {
     #[arg(long, value_name = "DIR")]
     pub allow_images_from: Vec<PathBuf>,
 
+    /// Folder of manifests whose Pods the node runs by itself, as they come, change and go: static
+    /// pods, shown as mirror pods. Its .wasm files are allowed as images
+    #[arg(long, value_name = "DIR")]
+    pub static_pods: Option<PathBuf>,
+
     /// Leave parts out, such as the node for an API server alone
     #[arg(long, value_name = "PART,…", value_delimiter = ',')]
     pub disable: Vec<Part>,

@@ -173,6 +173,11 @@ impl Cluster {
         &self.context
     }
 
+    /// The node of this process, if there is one.
+    pub fn kubelet(&self) -> Option<&Kubelet> {
+        self.kubelet.as_ref()
+    }
+
     /// A client with the rights of a cluster administrator.
     pub fn admin(&self) -> Client {
         administrator(&self.api)

@@ -28,7 +28,7 @@ pub fn load(paths: &[PathBuf]) -> Result<Vec<Manifest>> {
             let folder = std::env::current_dir().context("failed to find the current folder")?;
             parse(&text, "standard input", &folder, &mut manifests)?;
         } else if path.is_dir() {
-            let files = manifest_files(path)?;
+            let files = files(path)?;
             if files.is_empty() {
                 bail!(
                     "the folder {} holds no .yaml, .yml or .json file",
@@ -62,7 +62,8 @@ pub fn folders(paths: &[PathBuf]) -> Vec<PathBuf> {
         .collect()
 }
 
-fn manifest_files(folder: &Path) -> Result<Vec<PathBuf>> {
+/// The manifests of a folder, in the order of their names.
+pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let list = || format!("failed to list the folder {}", folder.display());
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).with_context(list)? {

@@ -9,6 +9,7 @@
 mod node;
 mod progress;
 mod serve;
+mod static_pods;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -158,6 +159,14 @@ async fn up(args: UpArgs) -> Result<()> {
         clock: clock.clone(),
         stop: cluster.context().stop().clone(),
     }));
+    if let Some(kubelet) = cluster.kubelet().cloned() {
+        let stop = cluster.context().stop().clone();
+        match args.static_pods.clone() {
+            Some(folder) => cluster.spawn(static_pods::keep(folder, kubelet, clock.clone(), stop)),
+            // Those of an earlier start go.
+            None => kubelet.set_static_pods([]),
+        }
+    }
     serve::host(&cluster, listener, tls.clone());
     if let Some(node) = &node {
         serve::fabric(&cluster, node.fabric(), in_pod_network, tls);
@@ -441,6 +450,12 @@ fn load_tokens(path: &Path) -> Result<StaticTokens> {
 fn image_folders(args: &UpArgs) -> Result<Vec<PathBuf>> {
     let mut folders = vec![std::env::current_dir().context("failed to find the current folder")?];
     folders.extend(manifests::folders(&args.filenames));
+    if let Some(folder) = &args.static_pods {
+        if !folder.is_dir() {
+            bail!("--static-pods {} is not a folder", folder.display());
+        }
+        folders.push(folder.clone());
+    }
     for folder in &args.allow_images_from {
         if !folder.is_dir() {
             bail!("--allow-images-from {} is not a folder", folder.display());

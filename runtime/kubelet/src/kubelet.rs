@@ -28,6 +28,7 @@ use crate::actions::field_path;
 use crate::admission::NodeFacts;
 use crate::ipam::Ipam;
 use crate::state::{News, State};
+use crate::statics::mirrored;
 use crate::step::{self, SandboxState};
 use crate::tokens::Tokens;
 use crate::translate::PodDefaults;
@@ -167,9 +168,13 @@ impl Kubelet {
         // Those that never ran are let in as they come round, when more is known of the node.
         let mut ours = self.0.pods.list();
         ours.retain(|pod| self.is_ours(pod));
-        let uid = |pod: &Arc<Pod>| coracle_client::uid(pod.as_ref()).to_owned();
+        // The files of a static pod are under its own UID.
+        let uid = |pod: &Arc<Pod>| {
+            let own = mirrored(pod).unwrap_or(coracle_client::uid(pod.as_ref()));
+            own.to_owned()
+        };
         let kept: HashSet<String> = ours.iter().map(uid).collect();
-        ours.retain(|pod| !is_new(pod));
+        ours.retain(|pod| !is_new(pod) && mirrored(pod).is_none());
         for pod in ours {
             state.insert(pod, now);
         }

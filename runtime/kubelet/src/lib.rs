@@ -21,6 +21,7 @@ mod node;
 mod probe;
 mod resources;
 mod state;
+mod statics;
 pub mod step;
 mod tokens;
 mod translate;

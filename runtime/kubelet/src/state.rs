@@ -15,6 +15,7 @@ use crate::admission::{self, NodeFacts, Used};
 use crate::ipam::{Exhausted, Ipam};
 use crate::kubelet::is_new;
 use crate::resources::Requests;
+use crate::statics::{Mirror, mirrored};
 use crate::step::{
     self, Action, Failure, Hook, Observed, ResizeRefusal, Resizing, Run, SandboxState,
 };
@@ -39,6 +40,8 @@ pub(crate) struct State {
     pub(crate) node: NodeFacts,
     /// What those that count were promised.
     used: Used,
+    /// Which static pods there are has been said.
+    pub(crate) statics_are_known: bool,
 }
 
 /// One pod of the node.
@@ -60,6 +63,8 @@ pub(crate) struct Entry {
     promised: Option<Requests>,
     /// The generation of the spec that was promised for, or for good refused.
     settled: Option<i64>,
+    /// How a static pod is shown; None for a pod of the API.
+    pub(crate) mirror: Option<Mirror>,
 }
 
 /// What one look at the pods of a name came to.
@@ -75,6 +80,10 @@ pub(crate) struct Decision {
     pub(crate) ended: Vec<(Arc<Pod>, Failure)>,
     /// A pod that was let in just now.
     pub(crate) admitted: Option<Arc<Pod>>,
+    /// A static pod that is to be shown in the API.
+    pub(crate) make_mirror: Option<Arc<Pod>>,
+    /// A mirror that is to go.
+    pub(crate) delete_mirror: Option<Arc<Pod>>,
 }
 
 /// What is new about a container.
@@ -99,6 +108,7 @@ impl State {
             draining: false,
             node,
             used: Used::default(),
+            statics_are_known: false,
         }
     }
 
@@ -141,9 +151,54 @@ impl State {
             busy_since: None,
             promised,
             settled: None,
+            mirror: None,
         };
         self.entries.insert(uid, entry);
         is_admitted
+    }
+
+    /// Begins to keep a static pod.
+    pub(crate) fn insert_static(&mut self, pod: Arc<Pod>, now: Timestamp) {
+        let uid = coracle_client::uid(pod.as_ref()).to_owned();
+        self.insert(pod, now);
+        if let Some(entry) = self.entries.get_mut(&uid) {
+            entry.mirror = Some(Mirror {
+                wanted: true,
+                object: None,
+            });
+        }
+    }
+
+    /// Takes a mirror for what it is, and answers any other pod.
+    fn take_mirror(
+        &mut self,
+        key: &ObjectKey,
+        live: Option<Arc<Pod>>,
+        decision: &mut Decision,
+    ) -> Option<Arc<Pod>> {
+        let mirror = live.as_ref().filter(|pod| mirrored(pod).is_some());
+        let mut is_shown = false;
+        for (uid, entry) in &mut self.entries {
+            let Some(shown) = entry.mirror.as_mut().filter(|_| entry.key == *key) else {
+                continue;
+            };
+            let own = mirror.filter(|pod| mirrored(pod) == Some(uid.as_str()));
+            // One that somebody deletes goes at once, and is made again.
+            let own = own.filter(|pod| pod.metadata.deletion_timestamp.is_none());
+            is_shown |= own.is_some() && shown.wanted;
+            // Our own write may be ahead of the cache.
+            let newer = shown.object.take().filter(|known| {
+                own.is_some_and(|own| {
+                    known.metadata.uid == own.metadata.uid && revision(known) > revision(own)
+                })
+            });
+            shown.object = newer.or(own.cloned());
+        }
+        let Some(mirror) = mirror else { return live };
+        if !is_shown && self.statics_are_known {
+            decision.delete_mirror = Some(mirror.clone());
+        }
+        None
     }
 
     /// Takes back what a pod was promised that does not count any more: the scheduler gives it to others
@@ -215,6 +270,12 @@ impl State {
             .find(|entry| entry.key == *key && !entry.orphaned)
     }
 
+    /// The same, to change.
+    pub(crate) fn live_mut(&mut self, key: &ObjectKey) -> Option<&mut Entry> {
+        let mut all = self.entries.values_mut();
+        all.find(|entry| entry.key == *key && !entry.orphaned)
+    }
+
     /// Decides about all pods that have or had this name. `live` is the one in the cache; `now` and
     /// `monotonic` are the two clocks.
     pub(crate) fn decide(
@@ -225,6 +286,7 @@ impl State {
         monotonic: Duration,
     ) -> Decision {
         let mut decision = Decision::default();
+        let live = self.take_mirror(key, live, &mut decision);
         let live_uid = live
             .as_ref()
             .map(|pod| coracle_client::uid(pod.as_ref()).to_owned());
@@ -242,9 +304,12 @@ impl State {
             }
         }
         for uid in self.of_key(key) {
-            let is_live = live_uid.as_deref() == Some(uid.as_str());
             let Some(entry) = self.entries.get_mut(&uid) else {
                 continue;
+            };
+            let is_live = match &entry.mirror {
+                Some(mirror) => mirror.wanted,
+                None => live_uid.as_deref() == Some(uid.as_str()),
             };
             if entry.gone && !is_live {
                 self.remove(&uid);
@@ -252,10 +317,20 @@ impl State {
             }
             if !is_live && !entry.orphaned {
                 entry.orphaned = true;
-                entry.pod = Arc::new(wound_down(&entry.pod, now));
+                let grace = entry.mirror.as_ref().and(entry.pod.spec.as_ref());
+                let grace = grace.map(step::own_grace).unwrap_or_default();
+                entry.pod = Arc::new(wound_down(&entry.pod, grace, now));
             }
             if entry.gone || self.draining {
                 continue;
+            }
+            if let Some(Mirror {
+                wanted: true,
+                object: None,
+            }) = entry.mirror
+                && !entry.orphaned
+            {
+                decision.make_mirror = Some(entry.pod.clone());
             }
             entry.reconsider(&mut self.used, &self.node);
             let step = step::step(&entry.pod, &entry.observed, now);
@@ -385,10 +460,11 @@ pub(crate) fn revision(pod: &Pod) -> u64 {
         .unwrap_or(0)
 }
 
-/// A pod that is gone from the API is wound down as if it had been deleted without grace.
-fn wound_down(pod: &Pod, now: Timestamp) -> Pod {
+/// A pod that is gone is wound down as if it had been deleted with this grace.
+fn wound_down(pod: &Pod, grace: Duration, now: Timestamp) -> Pod {
     let mut pod = pod.clone();
-    pod.metadata.deletion_timestamp = Some(Time(now));
-    pod.metadata.deletion_grace_period_seconds = Some(0);
+    pod.metadata.deletion_timestamp = Some(Time(now + grace));
+    let seconds = i64::try_from(grace.as_secs()).unwrap_or(i64::MAX);
+    pod.metadata.deletion_grace_period_seconds = Some(seconds);
     pod
 }

@@ -11,7 +11,8 @@ use crate::admission::{REJECTED, chooses_nodes};
 use crate::fields;
 use crate::ipam::Ipam;
 use crate::kubelet::{Kubelet, is_new};
-use crate::state::revision;
+use crate::state::{Entry, revision};
+use crate::statics::mirrored;
 use crate::step::{self, DEADLINE_EXCEEDED, Failure};
 
 impl Kubelet {
@@ -34,10 +35,19 @@ impl Kubelet {
             self.tell_end(&pod, &why);
         }
         let mut outcome = Outcome::Done;
+        let shown = self.show(decision.make_mirror, decision.delete_mirror);
+        match shown.await {
+            Ok(true) => {}
+            Ok(false) => outcome = Outcome::Retry,
+            Err(error) => {
+                tracing::debug!(%key, error = error.message(), "a mirror pod is not as it should be");
+                outcome = Outcome::Retry;
+            }
+        }
         if let Some(wake_at) = decision.wake_at {
             let delay = Duration::try_from(wake_at - now).unwrap_or_default();
             // A moment later rather than earlier: time stamps are compared as they are.
-            outcome = Outcome::After(delay + Duration::from_millis(1));
+            outcome = outcome.or_sooner(Outcome::After(delay + Duration::from_millis(1)));
         }
         if let Some(hold) = decision.hold {
             return outcome.or_sooner(Outcome::After(hold));
@@ -86,6 +96,17 @@ impl Kubelet {
         recorder.event(pod, EventKind::Warning, "FieldsIgnored", message);
     }
 
+    /// Makes and deletes mirrors of static pods; false when it has to be tried again.
+    async fn show(&self, make: Option<Arc<Pod>>, delete: Option<Arc<Pod>>) -> Result<bool, Error> {
+        if let Some(mirror) = delete {
+            self.delete_mirror(&mirror).await?;
+        }
+        match make {
+            Some(pod) => self.make_mirror(&pod).await,
+            None => Ok(true),
+        }
+    }
+
     /// Tells why a pod ended, where its containers don't.
     fn tell_end(&self, pod: &Pod, why: &Failure) {
         let kind = if why.reason == DEADLINE_EXCEEDED {
@@ -103,8 +124,9 @@ impl Kubelet {
         let now = self.0.ctx.clock().now();
         let host_ip = Ipam::node_address(self.0.config.pod_range).to_string();
         let (pod, patch) = {
-            let state = self.0.state.lock();
-            let Some(entry) = state.live(key).filter(|entry| !entry.forgetting) else {
+            let mut state = self.0.state.lock();
+            let live = state.live_mut(key);
+            let Some(entry) = live.filter(|entry| !entry.forgetting) else {
                 return Ok(());
             };
             // Someone who holds a finalizer still wants to know how the pod ended.
@@ -120,9 +142,22 @@ impl Kubelet {
             {
                 return Ok(());
             }
-            let status = step::status(&entry.pod, &entry.observed, &host_ip, now);
-            match difference(&entry.pod, &status) {
-                Some(patch) => (entry.pod.clone(), patch),
+            let mut status = step::status(&entry.pod, &entry.observed, &host_ip, now);
+            let shown = match &entry.mirror {
+                None => entry.pod.clone(),
+                Some(mirror) => {
+                    // Nobody but us keeps the status of a static pod.
+                    Arc::make_mut(&mut entry.pod).status = Some(status.clone());
+                    let Some(shown) = mirror.object.clone() else {
+                        return Ok(());
+                    };
+                    let set_by_api = shown.status.as_ref().and_then(|s| s.qos_class.clone());
+                    status.qos_class = set_by_api;
+                    shown
+                }
+            };
+            match difference(&shown, &status) {
+                Some(patch) => (shown, patch),
                 None => return Ok(()),
             }
         };
@@ -130,11 +165,16 @@ impl Kubelet {
         let objects = self.0.ctx.objects();
         let written: Pod = objects.strategic_patch_status(key, &when, patch).await?;
         let mut state = self.0.state.lock();
-        if let Some(entry) = state.entries.get_mut(coracle_client::uid(&written))
-            && !entry.orphaned
-            && revision(&written) > revision(&entry.pod)
-        {
-            entry.pod = Arc::new(written);
+        let uid = mirrored(&written).unwrap_or(coracle_client::uid(&written));
+        match state.entries.get_mut(uid).filter(|entry| !entry.orphaned) {
+            Some(Entry {
+                mirror: Some(mirror),
+                ..
+            }) => mirror.object = Some(Arc::new(written)),
+            Some(entry) if revision(&written) > revision(&entry.pod) => {
+                entry.pod = Arc::new(written);
+            }
+            _ => {}
         }
         Ok(())
     }

@@ -13,4 +13,5 @@ mod registration;
 mod resize;
 mod restart;
 mod sidecars;
+mod statics;
 mod volumes;
