@@ -168,6 +168,12 @@ pub struct UpArgs {
     #[arg(long, value_name = "DIR")]
     pub static_pods: Option<PathBuf>,
 
+    /// Folder that says how registries are reached, as containerd's certs.d does:
+    /// HOST:PORT/hosts.toml names mirrors, authorities and plain HTTP
+    /// [default: certs.d in the data directory]
+    #[arg(long, value_name = "DIR")]
+    pub registry_hosts: Option<PathBuf>,
+
     /// Leave parts out, such as the node for an API server alone
     #[arg(long, value_name = "PART,…", value_delimiter = ',')]
     pub disable: Vec<Part>,

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use coracle_clock::Clock;
-use coracle_image::ImageStore;
+use coracle_image::{ImageStore, RegistryConfig};
 
 use crate::cli;
 use crate::data_dir;
@@ -27,6 +27,16 @@ pub fn load(file: &Path, tag: &str, data: &cli::DataDir) -> Result<()> {
     );
     println!("use it as the image of a container, for example: kubectl run app --image={tag}");
     Ok(())
+}
+
+/// How registries are reached from the data directory `data`: `certs.d` and `config.json` in it,
+/// unless another folder of hosts is given.
+pub fn registries(data: &Path, hosts: Option<&Path>) -> RegistryConfig {
+    RegistryConfig {
+        hosts: Some(hosts.map_or_else(|| data.join("certs.d"), Path::to_owned)),
+        credentials: Some(data.join("config.json")),
+        ..RegistryConfig::default()
+    }
 }
 
 /// Every wasm module and component begins with the same four bytes (WebAssembly core specification,

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
 use coracle_clock::Clock;
 use coracle_cri::{PodRuntime, RuntimeEvent};
-use coracle_image::{ImageStore, Images, ImagesConfig, NoRegistry};
+use coracle_image::{ImageStore, Images, ImagesConfig, RegistrySource};
 use coracle_kubelet::{Capacity, Ipam, KubeletConfig, PodDefaults};
 use coracle_network::{Fabric, FabricConfig, NetError};
 use coracle_sandbox::{SandboxConfig, TlsTrust, WasmRuntime};
@@ -159,9 +159,10 @@ impl Node {
         let images_folder = data.join("images");
         let store = ImageStore::open(&images_folder, clock.clone())
             .context("failed to open the image store")?;
+        let registries = crate::image::registries(data.path(), args.registry_hosts.as_deref());
         let images = Images::new(ImagesConfig {
             store,
-            source: Arc::new(NoRegistry),
+            source: Arc::new(RegistrySource::new(registries, clock.clone())),
             allowed_folders: image_folders(args)?,
             max_bytes: MAX_IMAGE_BYTES,
         });

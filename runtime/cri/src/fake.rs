@@ -710,6 +710,7 @@ mod tests {
                 image,
                 policy,
                 known_digest: None,
+                pull_secrets: Vec::new(),
             };
             let image = self.runtime.ensure_image(request).await.unwrap();
             let port = ContainerPort {
@@ -812,6 +813,7 @@ mod tests {
             image: image.to_owned(),
             policy: PullPolicy::Always,
             known_digest: None,
+            pull_secrets: Vec::new(),
         };
         let node = node(Script::start_error("no room")).await;
         assert_eq!(node.start(0).await.unwrap_err().to_string(), "no room");

@@ -19,6 +19,7 @@ mod types;
 pub use session::*;
 pub use types::*;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -39,6 +40,49 @@ pub trait PodRuntime: Send + Sync + 'static {
     /// Makes an image present according to `policy` and compiles it. Progress is announced as
     /// [`RuntimeEvent::ImageProgress`].
     async fn ensure_image(&self, request: ImageRequest) -> Result<ImageRef, ImageError>;
+
+    /// Whether [`ensure_image`](Self::ensure_image) would take what the node has, without asking
+    /// where the image is from.
+    async fn has_image(&self, _request: &ImageRequest) -> bool {
+        false
+    }
+
+    /// [`ensure_image`](Self::ensure_image) that also says how long the pull waited for its turn.
+    async fn pull_image(&self, request: ImageRequest) -> Result<PulledImage, ImageError> {
+        let image = self.ensure_image(request).await?;
+        let waited = Duration::ZERO;
+        Ok(PulledImage { image, waited })
+    }
+
+    /// Makes the files of an image present, whatever they are, for an `image` volume. Returns the
+    /// image and a folder that nobody may write to.
+    async fn image_files(&self, request: ImageRequest) -> Result<(ImageRef, PathBuf), ImageError> {
+        Err(ImageError::Pull(format!(
+            "image {}: this runtime gives no image as a volume",
+            request.image
+        )))
+    }
+
+    /// The images that the node keeps.
+    async fn list_images(&self) -> Vec<ImageListing> {
+        Vec::new()
+    }
+
+    /// How full the images' file system is; `None` when that is not known.
+    async fn image_fs(&self) -> Option<ImageFs> {
+        None
+    }
+
+    /// Removes an image with all its names. One that is not there counts as removed.
+    async fn remove_image(&self, _digest: &str) -> Result<(), ImageError> {
+        Ok(())
+    }
+
+    /// Removes what was left behind: files that belong to no image and to none of the digests in
+    /// `used`, untouched for `age`. Returns the bytes that are free again.
+    async fn sweep_images(&self, _used: &[String], _age: Duration) -> Result<u64, ImageError> {
+        Ok(0)
+    }
 
     /// Starts one run of a container. Fails when the container is running.
     async fn start_container(&self, config: ContainerConfig) -> Result<(), RuntimeError>;

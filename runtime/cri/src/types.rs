@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::time::Duration;
 
 use coracle_clock::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -87,6 +88,34 @@ pub struct ImageRequest {
     /// A digest that this node already runs under the reference, taken when the source of a
     /// `file:` image has gone.
     pub known_digest: Option<String>,
+    /// Credentials for registries, of the pod.
+    pub pull_secrets: Vec<PullSecret>,
+}
+
+/// A document of credentials for registries. Its content is never shown.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct PullSecret {
+    /// What messages call it, such as `default/registry-login`.
+    pub name: String,
+    /// Which form the content has.
+    pub form: PullSecretForm,
+    /// The document.
+    pub content: Vec<u8>,
+}
+
+/// The forms of Docker's credential files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PullSecretForm {
+    /// `config.json`: entries under `auths` (`kubernetes.io/dockerconfigjson`).
+    ConfigJson,
+    /// `.dockercfg`: the entries alone (`kubernetes.io/dockercfg`).
+    DockerCfg,
+}
+
+impl fmt::Debug for PullSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PullSecret({})", self.name)
+    }
 }
 
 /// An image that is present and compiled.
@@ -94,10 +123,41 @@ pub struct ImageRequest {
 pub struct ImageRef {
     /// The reference as it was asked for.
     pub image: String,
-    /// `sha256:…` of the wasm bytes.
+    /// `sha256:…` of its manifest or index, or of the bytes of a lone `.wasm` file.
     pub digest: String,
-    /// Size of the wasm bytes.
+    /// Bytes of everything that belongs to it.
     pub size: u64,
+}
+
+/// What became of a pull.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PulledImage {
+    /// The image.
+    pub image: ImageRef,
+    /// How long it waited for its turn before anything was fetched.
+    pub waited: Duration,
+}
+
+/// An image that the node keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageListing {
+    /// `sha256:…`, as in [`ImageRef::digest`].
+    pub digest: String,
+    /// Its names in their full form.
+    pub names: Vec<String>,
+    /// Bytes of everything that belongs to it.
+    pub size: u64,
+    /// It cannot be had again from anywhere else and is not to be removed.
+    pub pinned: bool,
+}
+
+/// How full the file system is that holds the images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageFs {
+    /// Bytes in all.
+    pub capacity: u64,
+    /// Bytes that are free for use.
+    pub available: u64,
 }
 
 /// Why an image could not be made ready. The `Display` text is shown to users as it is.

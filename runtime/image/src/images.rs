@@ -1,15 +1,36 @@
 //! Policy: when the store's answer is enough and when a source is asked.
 
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use coracle_cri::{ImageError, ImageRef, ImageRequest, PullPolicy};
+use coracle_cri::{
+    ImageError, ImageFs, ImageListing, ImageRef, ImageRequest, PullPolicy, PullSecretForm,
+    PulledImage,
+};
+use parking_lot::Mutex;
+use tokio::sync::{OnceCell, Semaphore};
 
+use crate::content::{self, Content, failed};
 use crate::digest::Digest;
 use crate::file::FileSource;
+use crate::keyring::{Credential, Keyring};
+use crate::layout::{Layout, Use};
 use crate::reference::{Name, Reference};
-use crate::source::ImageSource;
-use crate::store::{ImageStore, StoreError, StoredImage};
+use crate::source::{ImageSource, Pull};
+use crate::spec::RunConfig;
+use crate::store::{ImageStore, Origin, StoredImage};
+use crate::unpack::UnpackLimits;
+
+/// Images that one node pulls at once; the others wait for their turn.
+const PULLS_AT_ONCE: usize = 5;
+/// An image may be so many times as large when it is unpacked.
+const UNPACKED_TIMES: u64 = 4;
+/// Files of an unpacked image.
+const MAX_ENTRIES: u64 = 200_000;
+/// Programs of unpacked images whose digests are remembered.
+const KNOWN_PROGRAMS: usize = 256;
 
 /// What [`Images`] is made of.
 pub struct ImagesConfig {
@@ -32,6 +53,40 @@ struct Inner {
     source: Arc<dyn ImageSource>,
     files: FileSource,
     max_bytes: u64,
+    turns: Semaphore,
+    pulls: Mutex<HashMap<PullKey, SharedPull>>,
+    /// Digests of files of unpacked images, which never change.
+    programs: Mutex<HashMap<PathBuf, Digest>>,
+}
+
+/// Pulls of one name with the same credentials are one pull.
+type PullKey = (String, Vec<Credential>, bool);
+type SharedPull = Arc<OnceCell<Result<(StoredImage, Duration), ImageError>>>;
+
+/// The file to compile for a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// The digest of its bytes.
+    pub digest: Digest,
+    /// Where they are.
+    pub path: PathBuf,
+}
+
+/// What an image brings beside its program.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageSetup {
+    /// How a container of it runs unless the pod says otherwise.
+    pub run: RunConfig,
+    /// Its unpacked files, not to be changed; none for a lone program.
+    pub root: Option<PathBuf>,
+}
+
+/// What is to be done about a request.
+enum Decision {
+    /// The node has it.
+    Use(StoredImage),
+    /// Ask the source; the node has this much.
+    Pull(Option<StoredImage>),
 }
 
 impl Images {
@@ -42,6 +97,9 @@ impl Images {
             store: config.store,
             source: config.source,
             max_bytes: config.max_bytes,
+            turns: Semaphore::new(PULLS_AT_ONCE),
+            pulls: Mutex::default(),
+            programs: Mutex::default(),
         }))
     }
 
@@ -52,48 +110,187 @@ impl Images {
 
     /// Makes the image of `request` present and returns what its reference means now.
     pub async fn ensure(&self, request: &ImageRequest) -> Result<ImageRef, ImageError> {
-        let reference: Reference = request.image.parse().map_err(|error| {
-            // The wording of the kubelet of Kubernetes.
-            let image = &request.image;
-            ImageError::InvalidName(format!(
-                "Failed to apply default image tag \"{image}\": {error}"
-            ))
-        })?;
-        let found = match &reference {
-            Reference::File(path) => self.file(&reference, path, request).await,
-            Reference::Named(name) => self.named(name, request).await,
-        }?;
-        Ok(ImageRef {
-            image: request.image.clone(),
-            digest: found.digest.to_string(),
-            size: found.size,
-        })
+        Ok(self.pull(request, Use::Run).await?.image)
     }
 
-    /// The bytes of an image that [`ensure`](Self::ensure) returned.
-    pub async fn bytes(&self, image: &ImageRef) -> Result<Vec<u8>, ImageError> {
-        let digest: Digest = image
-            .digest
-            .parse()
-            .map_err(|error| ImageError::InvalidName(format!("{error}")))?;
-        let found = self
-            .blocking(move |images| images.store.get(&digest).map_err(failed))
-            .await?;
-        found.ok_or_else(|| {
-            ImageError::Pull(format!(
-                "image {} ({}) has disappeared from this node's store",
-                image.image, image.digest
-            ))
-        })
-    }
-
-    async fn file(
+    /// [`ensure`](Self::ensure), for a use, and saying how long it waited for its turn.
+    pub async fn pull(
         &self,
-        reference: &Reference,
-        path: &std::path::Path,
         request: &ImageRequest,
-    ) -> Result<StoredImage, ImageError> {
-        let name = reference.to_string();
+        wanted: Use,
+    ) -> Result<PulledImage, ImageError> {
+        let (found, waited) = match parse(request)? {
+            Reference::File(path) => (self.file(&path, request).await?, Duration::ZERO),
+            Reference::Named(name) => self.named(&name, request, wanted).await?,
+        };
+        Ok(PulledImage {
+            image: ImageRef {
+                image: request.image.clone(),
+                digest: found.digest.to_string(),
+                size: found.size,
+            },
+            waited,
+        })
+    }
+
+    /// Whether [`ensure`](Self::ensure) would ask no source.
+    pub async fn has(&self, request: &ImageRequest) -> bool {
+        let request = request.clone();
+        let decided = self.blocking(move |images| {
+            Ok(match parse(&request)? {
+                Reference::File(_) if request.policy == PullPolicy::Always => false,
+                reference @ Reference::File(_) => {
+                    let found = images.store.resolve(&reference.to_string());
+                    found.map_err(failed)?.is_some()
+                }
+                Reference::Named(name) => {
+                    let credentials = lookup(&name, &keyring(&request)?);
+                    let decision = images.decide(&name, &request, &credentials)?;
+                    matches!(decision, Decision::Use(_))
+                }
+            })
+        });
+        decided.await.unwrap_or(false)
+    }
+
+    /// The program that a container of `image` runs. `command` is the pod's, which may name another
+    /// file of an unpacked image.
+    pub async fn program(
+        &self,
+        image: &ImageRef,
+        command: &[String],
+    ) -> Result<Program, ImageError> {
+        let digest = digest_of(image)?;
+        let (image, command) = (image.clone(), command.to_vec());
+        self.blocking(move |images| {
+            let bare = |digest: Digest| Program {
+                path: images.store.blob_path(&digest),
+                digest,
+            };
+            match images.content(&image, &digest, Use::Run)? {
+                Content::Bare => Ok(bare(digest)),
+                Content::Image(parts) => match &parts.layout {
+                    Layout::Artifact { program } => Ok(bare(program.digest)),
+                    Layout::Root { layers } => {
+                        let root = images.root(&parts.manifest, layers)?;
+                        let path = content::program_path(&root, &parts.config, &command).map_err(
+                            |problem| {
+                                ImageError::NotRunnable(format!("{}: {problem}", image.image))
+                            },
+                        )?;
+                        images.program_at(path)
+                    }
+                },
+            }
+        })
+        .await
+    }
+
+    /// The bytes of a program, verified.
+    pub async fn bytes(&self, program: &Program) -> Result<Vec<u8>, ImageError> {
+        let program = program.clone();
+        self.blocking(move |images| {
+            let blob = images.store.blob_path(&program.digest);
+            let bytes = match blob == program.path {
+                true => images.store.get(&program.digest).map_err(failed)?,
+                false => std::fs::read(&program.path)
+                    .ok()
+                    .filter(|bytes| Digest::of(bytes) == program.digest),
+            };
+            bytes.ok_or_else(|| {
+                let digest = program.digest;
+                ImageError::Pull(format!(
+                    "program {digest} has disappeared from this node's store"
+                ))
+            })
+        })
+        .await
+    }
+
+    /// What `image` brings beside its program.
+    pub async fn setup(&self, image: &ImageRef) -> Result<ImageSetup, ImageError> {
+        let (digest, image) = (digest_of(image)?, image.clone());
+        self.blocking(move |images| {
+            Ok(match images.content(&image, &digest, Use::Run)? {
+                Content::Bare => ImageSetup::default(),
+                Content::Image(parts) => ImageSetup {
+                    root: match &parts.layout {
+                        Layout::Artifact { .. } => None,
+                        Layout::Root { layers } => Some(images.root(&parts.manifest, layers)?),
+                    },
+                    run: parts.config.config,
+                },
+            })
+        })
+        .await
+    }
+
+    /// The files of `image` in a folder that nobody may write to: what an `image` volume shows. A lone
+    /// program is the file `app.wasm`, or has the title that its layer gives it.
+    pub async fn files(&self, image: &ImageRef) -> Result<PathBuf, ImageError> {
+        let (digest, image) = (digest_of(image)?, image.clone());
+        self.blocking(move |images| {
+            let (folder, blob, title) = match images.content(&image, &digest, Use::Files)? {
+                Content::Bare => (digest, digest, None),
+                Content::Image(parts) => match parts.layout {
+                    Layout::Root { layers } => return images.root(&parts.manifest, &layers),
+                    Layout::Artifact { program } => {
+                        let title = program.annotations.get("org.opencontainers.image.title");
+                        (parts.manifest, program.digest, title.cloned())
+                    }
+                },
+            };
+            let is_name = |title: &String| {
+                !title.is_empty() && !title.starts_with('.') && !title.contains(['/', '\\', '\0'])
+            };
+            let title = title
+                .filter(is_name)
+                .unwrap_or_else(|| "app.wasm".to_owned());
+            images.lone(&folder, &blob, &title)
+        })
+        .await
+    }
+
+    /// The images that have a name.
+    pub async fn list(&self) -> Result<Vec<ImageListing>, ImageError> {
+        self.blocking(|images| {
+            let all = images.store.images().map_err(failed)?;
+            let listing = all.into_iter().map(|info| ImageListing {
+                digest: info.image.digest.to_string(),
+                names: info.names,
+                size: info.image.size,
+                pinned: info.loaded,
+            });
+            Ok(listing.collect())
+        })
+        .await
+    }
+
+    /// Removes an image with all its names.
+    pub async fn remove(&self, digest: &str) -> Result<(), ImageError> {
+        let digest: Digest = parse_digest(digest)?;
+        self.blocking(move |images| images.store.remove_image(&digest).map_err(failed))
+            .await
+    }
+
+    /// See [`ImageStore::sweep`].
+    pub async fn sweep(&self, used: &[String], age: Duration) -> Result<u64, ImageError> {
+        let used: Vec<Digest> = used
+            .iter()
+            .filter_map(|digest| digest.parse().ok())
+            .collect();
+        self.blocking(move |images| images.store.sweep(&used, age).map_err(failed))
+            .await
+    }
+
+    /// How full the store's file system is.
+    pub async fn file_system(&self) -> Option<ImageFs> {
+        let usage = self.blocking(|images| Ok(file_system(images.store.folder())));
+        usage.await.ok().flatten()
+    }
+
+    async fn file(&self, path: &Path, request: &ImageRequest) -> Result<StoredImage, ImageError> {
+        let name = Reference::File(path.to_owned()).to_string();
         if request.policy != PullPolicy::Always
             && let Some(found) = self.resolve(name.clone()).await?
         {
@@ -134,23 +331,62 @@ impl Images {
         }
     }
 
-    /// Names that were loaded into the store are taken from there even under `Always`: whoever
-    /// loaded them is their source. Only names that the store lacks are asked of a registry.
-    async fn named(&self, name: &Name, request: &ImageRequest) -> Result<StoredImage, ImageError> {
-        if let Some(found) = self.resolve(name.to_string()).await? {
-            return Ok(found);
+    async fn named(
+        &self,
+        name: &Name,
+        request: &ImageRequest,
+        wanted: Use,
+    ) -> Result<(StoredImage, Duration), ImageError> {
+        let keyring = keyring(request)?;
+        let credentials = lookup(name, &keyring);
+        let known = {
+            let (name, request, credentials) = (name.clone(), request.clone(), credentials.clone());
+            let decision =
+                self.blocking(move |images| images.decide(&name, &request, &credentials));
+            match decision.await? {
+                Decision::Use(image) => return Ok((image, Duration::ZERO)),
+                Decision::Pull(known) => known,
+            }
+        };
+        let key = (name.to_string(), credentials, wanted == Use::Run);
+        let shared = self.0.pulls.lock().entry(key.clone()).or_default().clone();
+        // When whoever pulls is dropped, one of those who wait goes on.
+        let outcome = shared
+            .get_or_init(|| self.pull_once(name, &keyring, known, wanted))
+            .await
+            .clone();
+        let mut pulls = self.0.pulls.lock();
+        if pulls
+            .get(&key)
+            .is_some_and(|other| Arc::ptr_eq(other, &shared))
+        {
+            pulls.remove(&key);
         }
-        if request.policy == PullPolicy::Never {
-            return Err(never(request));
-        }
-        let bytes = self.0.source.fetch(name, self.0.max_bytes).await?;
-        let name = name.to_string();
-        self.blocking(move |images| {
-            let image = images.store.put(&bytes).map_err(failed)?;
-            images.store.set_name(&name, &image).map_err(failed)?;
-            Ok(image)
-        })
-        .await
+        outcome
+    }
+
+    async fn pull_once(
+        &self,
+        name: &Name,
+        credentials: &Keyring,
+        known: Option<StoredImage>,
+        wanted: Use,
+    ) -> Result<(StoredImage, Duration), ImageError> {
+        let clock = self.0.store.clock();
+        let asked = clock.monotonic();
+        let _turn = self.0.turns.acquire().await;
+        let waited = clock.monotonic() - asked;
+        let pull = Pull {
+            name,
+            wanted,
+            credentials,
+            store: &self.0.store,
+            known,
+            limit: self.0.max_bytes,
+            progress: None,
+        };
+        let image = self.0.source.pull(pull).await?;
+        Ok((image, waited))
     }
 
     async fn resolve(&self, name: String) -> Result<Option<StoredImage>, ImageError> {
@@ -169,8 +405,163 @@ impl Images {
     }
 }
 
-fn failed(error: StoreError) -> ImageError {
-    ImageError::Pull(format!("image store: {error}"))
+impl Inner {
+    /// Names that were loaded into the store are taken from there even under `Always`: whoever
+    /// loaded them is their source. What was pulled for somebody else's credentials is not given out
+    /// without a look at one's own.
+    fn decide(
+        &self,
+        name: &Name,
+        request: &ImageRequest,
+        credentials: &[Credential],
+    ) -> Result<Decision, ImageError> {
+        let record = self.store.record(&name.to_string()).map_err(failed)?;
+        let whole = match record.as_ref().and_then(|record| record.image()) {
+            Some(image)
+                if self
+                    .store
+                    .missing(&image.digest)
+                    .map_err(failed)?
+                    .is_empty() =>
+            {
+                Some(image)
+            }
+            _ => None,
+        };
+        let (Some(record), Some(image)) = (record, whole) else {
+            return match request.policy {
+                PullPolicy::Never => Err(never(request)),
+                _ => Ok(Decision::Pull(None)),
+            };
+        };
+        let is_open = record.origin != Origin::Pulled || record.access.allows(credentials);
+        match request.policy {
+            _ if record.origin != Origin::Pulled => Ok(Decision::Use(image)),
+            PullPolicy::Always => Ok(Decision::Pull(Some(image))),
+            PullPolicy::IfNotPresent | PullPolicy::Never if is_open => Ok(Decision::Use(image)),
+            PullPolicy::IfNotPresent => Ok(Decision::Pull(Some(image))),
+            PullPolicy::Never => Err(ImageError::NeverPull(format!(
+                "image \"{}\" is present with pull policy of Never but does not have the proper \
+                 credentials to access the image",
+                request.image
+            ))),
+        }
+    }
+
+    fn content(
+        &self,
+        image: &ImageRef,
+        digest: &Digest,
+        wanted: Use,
+    ) -> Result<Content, ImageError> {
+        let found = content::content(&self.store, digest, wanted).map_err(|error| match error {
+            ImageError::NotRunnable(why) => {
+                ImageError::NotRunnable(format!("{}: {why}", image.image))
+            }
+            other => other,
+        })?;
+        found.ok_or_else(|| {
+            ImageError::Pull(format!(
+                "image {} ({}) has disappeared from this node's store",
+                image.image, image.digest
+            ))
+        })
+    }
+
+    fn root(
+        &self,
+        manifest: &Digest,
+        layers: &[crate::spec::Descriptor],
+    ) -> Result<PathBuf, ImageError> {
+        let limits = UnpackLimits {
+            bytes: self.max_bytes.saturating_mul(UNPACKED_TIMES),
+            entries: MAX_ENTRIES,
+        };
+        content::ensure_root(&self.store, manifest, layers, limits)
+    }
+
+    fn program_at(&self, path: PathBuf) -> Result<Program, ImageError> {
+        let known = self.programs.lock().get(&path).copied();
+        let digest = match known {
+            Some(digest) => digest,
+            None => {
+                let bytes = std::fs::read(&path).map_err(|error| {
+                    ImageError::Pull(format!("image store: {}: {error}", path.display()))
+                })?;
+                let digest = Digest::of(&bytes);
+                let mut programs = self.programs.lock();
+                if programs.len() >= KNOWN_PROGRAMS {
+                    programs.clear();
+                }
+                programs.insert(path.clone(), digest);
+                digest
+            }
+        };
+        Ok(Program { digest, path })
+    }
+
+    /// A folder with one blob in it, under `title`.
+    fn lone(&self, folder: &Digest, blob: &Digest, title: &str) -> Result<PathBuf, ImageError> {
+        let root = self.store.root_path(folder);
+        if root.is_dir() {
+            return Ok(root);
+        }
+        let unique = crate::store::unique(self.store.clock());
+        let temporary = root.with_extension(format!("{unique}.tmp"));
+        let (disk, source) = (self.store.disk(), self.store.blob_path(blob));
+        let made = disk.create_folder(&temporary).and_then(|()| {
+            disk.link(&source, &temporary.join(title))?;
+            disk.rename(&temporary, &root)
+        });
+        match made {
+            Err(error) if !root.is_dir() => {
+                let _ = disk.remove_folder(&temporary);
+                Err(ImageError::Pull(format!(
+                    "image store: {}: {error}",
+                    root.display()
+                )))
+            }
+            _ => Ok(root),
+        }
+    }
+}
+
+fn parse(request: &ImageRequest) -> Result<Reference, ImageError> {
+    request.image.parse().map_err(|error| {
+        // The wording of the kubelet of Kubernetes.
+        let image = &request.image;
+        ImageError::InvalidName(format!(
+            "Failed to apply default image tag \"{image}\": {error}"
+        ))
+    })
+}
+
+fn keyring(request: &ImageRequest) -> Result<Keyring, ImageError> {
+    let mut keyring = Keyring::default();
+    for secret in &request.pull_secrets {
+        let added = match secret.form {
+            PullSecretForm::ConfigJson => keyring.add_config(&secret.content),
+            PullSecretForm::DockerCfg => keyring.add_dockercfg(&secret.content),
+        };
+        added.map_err(|error| {
+            ImageError::Pull(format!("the image pull secret {}: {error}", secret.name))
+        })?;
+    }
+    Ok(keyring)
+}
+
+fn lookup(name: &Name, keyring: &Keyring) -> Vec<Credential> {
+    keyring.lookup(&format!("{}/{}", name.registry, name.repository))
+}
+
+fn digest_of(image: &ImageRef) -> Result<Digest, ImageError> {
+    parse_digest(&image.digest)
+}
+
+fn parse_digest(digest: &str) -> Result<Digest, ImageError> {
+    digest
+        .parse()
+        .map_err(|error| ImageError::InvalidName(format!("{error}")))
 }
 
 fn never(request: &ImageRequest) -> ImageError {
@@ -178,6 +569,21 @@ fn never(request: &ImageRequest) -> ImageError {
     ImageError::NeverPull(format!(
         "Container image \"{image}\" is not present with pull policy of Never"
     ))
+}
+
+#[cfg(target_os = "linux")]
+fn file_system(folder: &Path) -> Option<ImageFs> {
+    let found = rustix::fs::statvfs(folder).ok()?;
+    Some(ImageFs {
+        capacity: found.f_blocks.saturating_mul(found.f_frsize),
+        available: found.f_bavail.saturating_mul(found.f_frsize),
+    })
+}
+
+/// Without a way to know, nothing is removed for want of space.
+#[cfg(not(target_os = "linux"))]
+fn file_system(_: &Path) -> Option<ImageFs> {
+    None
 }
 
 #[cfg(test)]
@@ -211,11 +617,17 @@ mod tests {
             format!("file://{}", path.display())
         }
 
+        async fn bytes(&self, image: &ImageRef) -> Vec<u8> {
+            let program = self.images.program(image, &[]).await.unwrap();
+            self.images.bytes(&program).await.unwrap()
+        }
+
         async fn ask(&self, image: &str, policy: PullPolicy) -> Result<ImageRef, ImageError> {
             let request = ImageRequest {
                 image: image.to_owned(),
                 policy,
                 known_digest: None,
+                pull_secrets: Vec::new(),
             };
             self.images.ensure(&request).await
         }
@@ -234,7 +646,7 @@ mod tests {
         assert_eq!(node.ask(&image, PullPolicy::Never).await.unwrap(), first);
         let second = node.ask(&image, PullPolicy::Always).await.unwrap();
         assert_ne!(first.digest, second.digest);
-        assert_eq!(node.images.bytes(&second).await.unwrap(), b"two");
+        assert_eq!(node.bytes(&second).await, b"two");
     }
 
     #[tokio::test]
@@ -248,6 +660,7 @@ mod tests {
             image,
             policy: PullPolicy::Always,
             known_digest: Some(known.digest.clone()),
+            pull_secrets: Vec::new(),
         };
         assert_eq!(node.images.ensure(&request).await.unwrap(), known);
     }

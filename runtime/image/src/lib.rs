@@ -1,31 +1,47 @@
 //! Images: what a reference means, where its bytes come from, and where a node keeps them.
 //!
 //! ```text
-//! reference ──▶ Images::ensure ──▶ ImageStore (names ─▶ digest ─▶ bytes)
+//! reference ──▶ Images::ensure ──▶ ImageStore (names ─▶ digest ─▶ manifest ─▶ blobs, root)
 //!                   │                   ▲
-//!                   └─▶ ImageSource ────┘        CompiledCache (digest + engine ─▶ machine code)
-//!                       file: · registry
+//!                   ├─▶ file: ──────────┤            CompiledCache (digest + engine ─▶ machine code)
+//!                   └─▶ ImageSource ────┘
+//!                        RegistrySource: mirrors, credentials, retries, resumed blobs
 //! ```
 //!
-//! The pod runtime asks [`Images::ensure`] for a digest, compiles the bytes with its own engine and
-//! keeps the machine code in the [`CompiledCache`]. `coracle image load` writes into the same
-//! [`ImageStore`] while a node runs: every entry is a file of its own, put in place by a rename.
+//! The pod runtime asks [`Images::ensure`] for a digest, [`Images::program`] for the file to compile
+//! and [`Images::setup`] for the rest, compiles with its own engine and keeps the machine code in the
+//! [`CompiledCache`]. The command line writes into the same [`ImageStore`] while a node runs.
 //!
-//! This crate never looks into the bytes. Whether they are WebAssembly, and of which world, is the
-//! sandbox's business; so is compiling.
+//! What an image is made of, [`Layout`] decides; whether its program is WebAssembly of a world that
+//! runs here is the sandbox's business, and so is compiling.
 
+mod build;
 mod compiled;
+mod content;
 mod digest;
 mod file;
 mod images;
+mod keyring;
+mod layout;
+mod pull;
+mod push;
 mod reference;
+mod registry;
 mod source;
+mod spec;
 mod store;
+mod unpack;
 
+pub use build::{Build, BuildError};
 pub use compiled::{CacheEntry, CompiledCache};
 pub use digest::{Digest, InvalidDigest};
 pub use file::FileSource;
-pub use images::{Images, ImagesConfig};
+pub use images::{ImageSetup, Images, ImagesConfig, Program};
+pub use keyring::{Credential, InvalidCredentials, Keyring};
+pub use layout::{Layout, NotWasm, Use};
+pub use pull::{Progress, RegistryConfig, RegistrySource};
 pub use reference::{InvalidReference, Name, Reference};
-pub use source::{ImageSource, NoRegistry};
-pub use store::{ImageStore, LoadError, StoreError, StoredImage};
+pub use registry::{Patience, RegistryError};
+pub use source::{ImageSource, NoRegistry, Pull};
+pub use spec::{Descriptor, ImageConfig, Manifest, Platform, RunConfig, media};
+pub use store::{ImageInfo, ImageStore, LoadError, Origin, Record, StoreError, StoredImage};

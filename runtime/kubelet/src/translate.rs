@@ -157,6 +157,7 @@ pub(crate) fn image(container: &Container, record: &ContainerRecord) -> ImageReq
             _ => PullPolicy::IfNotPresent,
         },
         known_digest: known.map(|known| known.digest.clone()),
+        pull_secrets: Vec::new(),
         image,
     }
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coracle_cri::{ImageError, ImageRef, ImageStep};
-use coracle_image::{CacheEntry, CompiledCache, Digest, Images};
+use coracle_cri::{ImageError, ImageStep};
+use coracle_image::{self as image, CacheEntry, CompiledCache, Digest, Images};
 use parking_lot::Mutex;
 use tokio::sync::{OnceCell, Semaphore, oneshot};
 use wasmtime::component::Component;
@@ -57,20 +57,17 @@ impl Compiler {
         })
     }
 
-    /// The program of `image`. Several callers for one image share the work; `progress` of the first
-    /// of them hears of it.
+    /// The machine code of `file`, which messages call `name`. Several callers for one file share the
+    /// work; `progress` of the first of them hears of it.
     pub(crate) async fn program(
         &self,
-        image: &ImageRef,
+        file: &image::Program,
+        name: &str,
         progress: impl Fn(ImageStep) + Sync,
     ) -> Result<Arc<Program>, ImageError> {
-        let digest: Digest = image
-            .digest
-            .parse()
-            .map_err(|error| ImageError::InvalidName(format!("{error}")))?;
-        let cell = self.cell(digest);
+        let cell = self.cell(file.digest);
         let program = cell
-            .get_or_try_init(|| self.make(digest, image, &progress))
+            .get_or_try_init(|| self.make(file, name, &progress))
             .await?;
         Ok(program.clone())
     }
@@ -91,16 +88,15 @@ impl Compiler {
 
     async fn make(
         &self,
-        digest: Digest,
-        image: &ImageRef,
+        file: &image::Program,
+        name: &str,
         progress: &(impl Fn(ImageStep) + Sync),
     ) -> Result<Arc<Program>, ImageError> {
-        let bytes = self.images.bytes(image).await?;
-        let not_runnable =
-            |error: NotRunnable| ImageError::NotRunnable(format!("{}: {error}", image.image));
+        let bytes = self.images.bytes(file).await?;
+        let not_runnable = |error: NotRunnable| ImageError::NotRunnable(format!("{name}: {error}"));
         let world = World::detect(&bytes).map_err(not_runnable)?;
         let entry = CacheEntry {
-            image: digest,
+            image: file.digest,
             engine: self.engine.hash,
         };
         let code = match self.load(entry, world).await {
@@ -109,7 +105,7 @@ impl Compiler {
                 progress(ImageStep::Compiling {
                     bytes: bytes.len() as u64,
                 });
-                self.compile(entry, world, bytes, image).await?
+                self.compile(entry, world, bytes, name).await?
             }
         };
         let linked = link(&self.engine.engine, world, &code).map_err(|error| {
@@ -143,9 +139,9 @@ impl Compiler {
         entry: CacheEntry,
         world: World,
         bytes: Vec<u8>,
-        image: &ImageRef,
+        name: &str,
     ) -> Result<Code, ImageError> {
-        let failed = |what: &str| ImageError::NotRunnable(format!("{}: {what}", image.image));
+        let failed = |what: &str| ImageError::NotRunnable(format!("{name}: {what}"));
         let work = async {
             let _turn = self
                 .turns

@@ -20,6 +20,7 @@ mod container;
 mod cpu;
 mod engine;
 mod exit;
+mod image;
 mod link;
 mod logs;
 mod memory;

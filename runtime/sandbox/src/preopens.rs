@@ -28,10 +28,11 @@ struct Preopen {
 }
 
 impl Preopens {
-    /// Makes the container's root in `root`, empty but for the pod's files and the places of the
-    /// mounts, and checks that every mount can be opened.
+    /// Makes the container's root in `root`: a copy of the image's files if it has any, the pod's
+    /// files and the places of the mounts. Checks that every mount can be opened.
     pub(crate) async fn prepare(
         root: &Path,
+        image: Option<PathBuf>,
         files: &PodFiles,
         mounts: &[Mount],
     ) -> Result<Self, RuntimeError> {
@@ -41,7 +42,7 @@ impl Preopens {
                 root.display()
             ))
         };
-        make_root(root, files).await.map_err(failed)?;
+        make_root(root, image, files).await.map_err(failed)?;
         let mut preopens = vec![Preopen {
             host: root.to_owned(),
             guest: "/".to_owned(),
@@ -90,16 +91,54 @@ impl Preopens {
 }
 
 /// A fresh root: what an earlier run of the container wrote is gone, as in every container.
-async fn make_root(root: &Path, files: &PodFiles) -> io::Result<()> {
+async fn make_root(root: &Path, image: Option<PathBuf>, files: &PodFiles) -> io::Result<()> {
     match fs::remove_dir_all(root).await {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    fs::create_dir_all(root.join("etc")).await?;
+    let etc = root.join("etc");
+    if let Some(image) = image {
+        let to = root.to_owned();
+        tokio::task::spawn_blocking(move || copy(&image, &to)).await??;
+        // An image may have anything in the places of the pod's files.
+        for folder in [&etc, &root.join("tmp")] {
+            let found = fs::symlink_metadata(folder).await;
+            if found.is_ok_and(|found| !found.is_dir()) {
+                fs::remove_file(folder).await?;
+            }
+        }
+        for name in ["hosts", "resolv.conf", "hostname"] {
+            match fs::symlink_metadata(etc.join(name)).await {
+                Ok(found) if found.is_dir() => fs::remove_dir_all(etc.join(name)).await?,
+                Ok(_) => fs::remove_file(etc.join(name)).await?,
+                Err(_) => {}
+            }
+        }
+    }
+    fs::create_dir_all(&etc).await?;
     fs::create_dir_all(root.join("tmp")).await?;
-    fs::write(root.join("etc/hosts"), &files.hosts).await?;
-    fs::write(root.join("etc/resolv.conf"), &files.resolv_conf).await?;
-    fs::write(root.join("etc/hostname"), format!("{}\n", files.hostname)).await
+    fs::write(etc.join("hosts"), &files.hosts).await?;
+    fs::write(etc.join("resolv.conf"), &files.resolv_conf).await?;
+    fs::write(etc.join("hostname"), format!("{}\n", files.hostname)).await
+}
+
+/// Copies a folder. File systems that share blocks between copies do so here (`copy_file_range`).
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            copy(&source, &target)?;
+        } else if kind.is_symlink() {
+            #[cfg(unix)]
+            std::os::unix::fs::symlink(std::fs::read_link(&source)?, &target)?;
+        } else {
+            std::fs::copy(&source, &target)?;
+        }
+    }
+    Ok(())
 }
 
 /// Absolute, without `.` or `..`, and without a slash at the end.
@@ -146,15 +185,46 @@ mod tests {
             ..PodFiles::default()
         };
         let mounts = [mount(&data, "/var/lib/data/")];
-        Preopens::prepare(&root, &files, &mounts).await.unwrap();
+        Preopens::prepare(&root, None, &files, &mounts)
+            .await
+            .unwrap();
         assert!(root.join("var/lib/data").is_dir());
         std::fs::write(root.join("left-over"), "").unwrap();
-        Preopens::prepare(&root, &files, &mounts).await.unwrap();
+        Preopens::prepare(&root, None, &files, &mounts)
+            .await
+            .unwrap();
         assert!(!root.join("left-over").exists());
         assert_eq!(
             std::fs::read_to_string(root.join("etc/hostname")).unwrap(),
             "web-0\n"
         );
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn the_image_is_copied_and_the_pods_files_are_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, image) = (folder.path().join("root"), folder.path().join("image"));
+        std::fs::create_dir_all(image.join("lib")).unwrap();
+        std::fs::create_dir_all(image.join("etc")).unwrap();
+        std::fs::write(image.join("lib/data"), "image").unwrap();
+        std::os::unix::fs::symlink("lib/data", image.join("link")).unwrap();
+        let outside = folder.path().join("outside");
+        std::fs::write(&outside, "outside").unwrap();
+        std::os::unix::fs::symlink(&outside, image.join("etc/hosts")).unwrap();
+        let files = PodFiles {
+            hosts: "hosts".to_owned(),
+            ..PodFiles::default()
+        };
+        Preopens::prepare(&root, Some(image.clone()), &files, &[])
+            .await
+            .unwrap();
+        let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+        assert_eq!(read(&root.join("link")), "image");
+        assert_eq!(read(&root.join("etc/hosts")), "hosts");
+        assert_eq!(read(&outside), "outside");
+        std::fs::write(root.join("lib/data"), "changed").unwrap();
+        assert_eq!(read(&image.join("lib/data")), "image");
     }
 
     #[tokio::test]
@@ -171,7 +241,7 @@ mod tests {
             (&root, "/a/../b"),
         ] {
             let result =
-                Preopens::prepare(&root, &PodFiles::default(), &[mount(host, guest)]).await;
+                Preopens::prepare(&root, None, &PodFiles::default(), &[mount(host, guest)]).await;
             assert!(matches!(result, Err(RuntimeError::Start(_))), "{guest}");
         }
     }

@@ -9,10 +9,11 @@ use async_trait::async_trait;
 use coracle_clock::Clock;
 use coracle_cri::{
     AttachRequest, BoxedStream, ContainerConfig, ContainerId, ContainerState, ContainerStatus,
-    ExecError, ExecRequest, ImageError, ImageRef, ImageRequest, ImageStep, PodRuntime,
-    PodSandboxConfig, Resize, RuntimeError, RuntimeEvent, SandboxId, SandboxStatus, Session,
+    ExecError, ExecRequest, ImageError, ImageFs, ImageListing, ImageRef, ImageRequest, ImageStep,
+    PodRuntime, PodSandboxConfig, PulledImage, Resize, RuntimeError, RuntimeEvent, SandboxId,
+    SandboxStatus, Session,
 };
-use coracle_image::{CompiledCache, Images, StoreError};
+use coracle_image::{CompiledCache, Images, StoreError, Use};
 use coracle_network::{DnsConfig, Fabric, NamespaceConfig};
 use parking_lot::RwLock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
@@ -22,6 +23,7 @@ use crate::container::{Guest, Prepared, StopHandle, StopSignal, prepare};
 use crate::cpu::CpuShare;
 use crate::engine::{GuestEngine, instance_ceiling};
 use crate::exit::Exit;
+use crate::image::apply_image;
 use crate::link::Linked;
 use crate::logs::{LogQueue, LogWriter, Rotation};
 use crate::memory::{MemoryBudget, Scope};
@@ -240,13 +242,48 @@ impl PodRuntime for WasmRuntime {
     }
 
     async fn ensure_image(&self, request: ImageRequest) -> Result<ImageRef, ImageError> {
+        Ok(self.pull_image(request).await?.image)
+    }
+
+    async fn has_image(&self, request: &ImageRequest) -> bool {
+        self.0.images.has(request).await
+    }
+
+    async fn pull_image(&self, request: ImageRequest) -> Result<PulledImage, ImageError> {
         self.0.progress(&request.image, ImageStep::Pulling);
-        let image = self.0.images.ensure(&request).await?;
+        let pulled = self.0.images.pull(&request, Use::Run).await?;
+        let program = self.0.images.program(&pulled.image, &[]).await?;
+        let progress = |step| self.0.progress(&request.image, step);
         self.0
             .compiler
-            .program(&image, |step| self.0.progress(&request.image, step))
+            .program(&program, &request.image, progress)
             .await?;
-        Ok(image)
+        Ok(pulled)
+    }
+
+    async fn image_files(&self, request: ImageRequest) -> Result<(ImageRef, PathBuf), ImageError> {
+        let image = self.0.images.pull(&request, Use::Files).await?.image;
+        let files = self.0.images.files(&image).await?;
+        Ok((image, files))
+    }
+
+    async fn list_images(&self) -> Vec<ImageListing> {
+        self.0.images.list().await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the images cannot be listed");
+            Vec::new()
+        })
+    }
+
+    async fn image_fs(&self) -> Option<ImageFs> {
+        self.0.images.file_system().await
+    }
+
+    async fn remove_image(&self, digest: &str) -> Result<(), ImageError> {
+        self.0.images.remove(digest).await
+    }
+
+    async fn sweep_images(&self, used: &[String], age: Duration) -> Result<u64, ImageError> {
+        self.0.images.sweep(used, age).await
     }
 
     async fn start_container(&self, config: ContainerConfig) -> Result<(), RuntimeError> {
@@ -403,17 +440,23 @@ impl Inner {
         &self,
         pod: &Arc<Pod>,
         run: &Arc<Run>,
-        config: ContainerConfig,
+        mut config: ContainerConfig,
     ) -> Result<Launched, RuntimeError> {
-        let program = self.compiler.program(&config.image, |_| {}).await;
-        let program = program.map_err(|error| RuntimeError::Start(error.to_string()))?;
+        let refused = |error: ImageError| RuntimeError::Start(error.to_string());
+        let image = &config.image;
+        let setup = self.images.setup(image).await.map_err(refused)?;
+        let file = self.images.program(image, &config.command).await;
+        let file = file.map_err(refused)?;
+        let program = self.compiler.program(&file, &image.image, |_| {}).await;
+        let program = program.map_err(refused)?;
+        apply_image(&setup.run, &mut config);
         let place = match program.linked {
             // At rest it needs no instance; each request takes a place of its own.
             Linked::Http(_) => None,
             Linked::Module(_) | Linked::Command(_) => Some(self.admit()?),
         };
         let root = pod.roots.join(&config.id.name);
-        let preopens = Preopens::prepare(&root, &pod.files(), &config.mounts).await?;
+        let preopens = Preopens::prepare(&root, setup.root, &pod.files(), &config.mounts).await?;
         let logs = LogQueue::new(self.clock.clone());
         let prepared = prepare(Guest {
             program,

@@ -112,6 +112,7 @@ impl Node {
             image,
             policy: PullPolicy::Always,
             known_digest: None,
+            pull_secrets: Vec::new(),
         };
         self.runtime.ensure_image(request).await
     }
