@@ -33,8 +33,9 @@ use tokio::sync::{broadcast, watch};
 
 use crate::{
     AttachRequest, BoxedStream, ContainerConfig, ContainerId, ContainerState, ContainerStatus,
-    ExecError, ExecRequest, ImageError, ImageRef, ImageRequest, ImageStep, PodRuntime,
-    PodSandboxConfig, Resize, RuntimeError, RuntimeEvent, SandboxId, SandboxStatus, Session,
+    ExecError, ExecRequest, ImageError, ImageFs, ImageListing, ImageRef, ImageRequest, ImageStep,
+    PodRuntime, PodSandboxConfig, PullPolicy, Resize, RuntimeError, RuntimeEvent, SandboxId,
+    SandboxStatus, Session,
 };
 
 /// What containers of an image do.
@@ -196,6 +197,8 @@ struct Inner {
 struct State {
     scripts: HashMap<String, Script>,
     sandboxes: BTreeMap<SandboxId, Sandbox>,
+    images: BTreeMap<String, ImageRef>,
+    image_fs: Option<ImageFs>,
     calls: Vec<Call>,
     exec: Option<process::Handler>,
     attach: Option<process::Handler>,
@@ -261,6 +264,11 @@ impl FakeRuntime {
     /// Lets declared ports of running containers be served so from now on, instead of echoing.
     pub fn on_connect(&self, server: impl Fn(u16, DuplexStream) + Send + Sync + 'static) {
         self.0.state().serve = Some(Arc::new(server));
+    }
+
+    /// How full the images' file system is from now on.
+    pub fn fill_disk(&self, fs: ImageFs) {
+        self.0.state().image_fs = Some(fs);
     }
 
     /// Everything asked for so far.
@@ -342,11 +350,38 @@ impl PodRuntime for FakeRuntime {
         }
         self.0.progress(&image, ImageStep::Ready);
         let digest = format!("sha256:{:064x}", fingerprint(&image));
-        Ok(ImageRef {
+        let found = ImageRef {
             size: image.len() as u64,
             digest,
-            image,
-        })
+            image: image.clone(),
+        };
+        self.0.state().images.insert(image, found.clone());
+        Ok(found)
+    }
+
+    async fn has_image(&self, request: &ImageRequest) -> bool {
+        request.policy != PullPolicy::Always && self.0.state().images.contains_key(&request.image)
+    }
+
+    async fn list_images(&self) -> Vec<ImageListing> {
+        let state = self.0.state();
+        let listing = state.images.values().map(|image| ImageListing {
+            digest: image.digest.clone(),
+            names: vec![image.image.clone()],
+            size: image.size,
+            pinned: false,
+        });
+        listing.collect()
+    }
+
+    async fn image_fs(&self) -> Option<ImageFs> {
+        self.0.state().image_fs
+    }
+
+    async fn remove_image(&self, digest: &str) -> Result<(), ImageError> {
+        let mut state = self.0.state();
+        state.images.retain(|_, image| image.digest != digest);
+        Ok(())
     }
 
     async fn start_container(&self, config: ContainerConfig) -> Result<(), RuntimeError> {
@@ -670,7 +705,7 @@ fn write_log(path: &PathBuf, lines: &[String], clock: &Clock) -> io::Result<()> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ContainerPort, DnsConfig, PullPolicy, Streams, TerminalSize, TerminationMessage};
+    use crate::{ContainerPort, DnsConfig, Streams, TerminalSize, TerminationMessage};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     struct Node {

@@ -287,7 +287,14 @@ impl ImageSource for RegistrySource {
                 }
             }
         }
-        Err(ImageError::Pull(words(&problems.join("; "))))
+        let mut problem = problems.join("; ");
+        if name.registry == "docker.io" {
+            // What a typed name without a registry means is easily forgotten.
+            problem.push_str(&format!(
+                "; a file of this machine gets this name by `coracle image load app.wasm -t {name}`"
+            ));
+        }
+        Err(ImageError::Pull(words(&problem)))
     }
 }
 

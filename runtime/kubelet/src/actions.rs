@@ -16,9 +16,7 @@ use crate::environment::Sources;
 use crate::ipam::Ipam;
 use crate::kubelet::{Kubelet, remove_folder};
 use crate::state::Entry;
-use crate::step::{
-    self, Action, Exit, Hook, ImageState, Observed, Resizing, Role, Run, SandboxState,
-};
+use crate::step::{self, Action, Exit, Hook, Observed, Resizing, Role, Run, SandboxState};
 use crate::tokens::PodTokens;
 use crate::volumes::VolumeError;
 use crate::{translate, volumes};
@@ -186,43 +184,6 @@ impl Kubelet {
         tokio::task::spawn_blocking(write)
             .await
             .unwrap_or_else(|error| Err(VolumeError::Failed(error.to_string())))
-    }
-
-    async fn ensure_image(&self, uid: &str, entry: &Entry, name: &str) {
-        let Some(container) = find(&entry.pod, name) else {
-            return;
-        };
-        let request = translate::image(&container, entry.observed.container(name));
-        let image = request.image.clone();
-        let object = || InvolvedObject::of(entry.pod.as_ref()).at(&field_path(&entry.pod, name));
-        let began = self.0.ctx.clock().monotonic();
-        let outcome = self.0.runtime.ensure_image(request).await;
-        let took = self.0.ctx.clock().monotonic() - began;
-        let now = self.0.ctx.clock().now();
-        let recorder = self.0.ctx.recorder();
-        match &outcome {
-            Ok(found) => {
-                let message = format!(
-                    "Successfully pulled image {image:?} in {}ms. Image size: {} bytes.",
-                    took.as_millis(),
-                    found.size
-                );
-                recorder.event_for(object(), EventKind::Normal, "Pulled", message);
-            }
-            Err(error) => {
-                let message = format!("Failed to pull image {image:?}: {error}");
-                recorder.event_for(object(), EventKind::Warning, "Failed", message);
-                let message = format!("Error: {}", error.reason());
-                recorder.event_for(object(), EventKind::Warning, "Failed", message);
-            }
-        }
-        self.with(uid, |observed| {
-            let record = observed.container_mut(name);
-            match outcome {
-                Ok(found) => record.image = ImageState::Ready(found),
-                Err(error) => record.image_failed(&error, now),
-            }
-        });
     }
 
     async fn start_container(&self, uid: &str, entry: &Entry, name: &str, restart_count: u32) {

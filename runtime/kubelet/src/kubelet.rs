@@ -26,6 +26,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::actions::field_path;
 use crate::admission::NodeFacts;
+use crate::images::NodeImages;
 use crate::ipam::Ipam;
 use crate::state::{News, State};
 use crate::statics::mirrored;
@@ -84,6 +85,7 @@ pub(crate) struct Inner {
     pub(crate) queue: WorkQueue<ObjectKey>,
     pub(crate) state: Mutex<State>,
     pub(crate) tokens: Tokens,
+    pub(crate) images: NodeImages,
     /// Told whenever something was written into `state`'s pods.
     pub(crate) changed: Notify,
 }
@@ -110,6 +112,7 @@ impl Kubelet {
             queue,
             state: Mutex::new(state),
             tokens: Tokens::default(),
+            images: NodeImages::default(),
             changed: Notify::new(),
             config,
             ctx,
@@ -152,7 +155,14 @@ impl Kubelet {
                 kubelet.clone().keep_volumes()
             })
         };
-        futures::future::join4(futures::future::join_all(loops), events, node, volumes).await;
+        let images = {
+            let kubelet = self.clone();
+            supervise("kubelet images", clock.clone(), stop.clone(), move || {
+                kubelet.clone().keep_images()
+            })
+        };
+        let loops = futures::future::join_all(loops);
+        futures::future::join5(loops, events, node, volumes, images).await;
     }
 
     /// The name of the node.

@@ -14,6 +14,7 @@ mod expand;
 pub mod fields;
 mod handlers;
 mod hooks;
+pub mod images;
 pub mod ipam;
 mod kubelet;
 pub mod logs;

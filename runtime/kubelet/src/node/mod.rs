@@ -102,7 +102,8 @@ impl Heart {
         let is_due = self
             .reported
             .is_none_or(|at| monotonic.saturating_sub(at) >= REPORT_EVERY);
-        let status = object::status(stored.status.as_ref(), config, now);
+        let mut status = object::status(stored.status.as_ref(), config, now);
+        status.images = Some(self.kubelet.node_images().await);
         if is_due || object::differs(stored.status.as_ref(), &status) {
             let when = Precondition::uid_of(&stored);
             stored = ctx

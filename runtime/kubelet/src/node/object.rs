@@ -93,9 +93,9 @@ pub(super) fn differs(old: Option<&NodeStatus>, new: &NodeStatus) -> bool {
     let still = |status: &NodeStatus| {
         let mut status = NodeStatus {
             // Others write these.
-            images: None,
             volumes_attached: None,
             volumes_in_use: None,
+            images: status.images.clone().filter(|images| !images.is_empty()),
             ..status.clone()
         };
         for condition in status.conditions.iter_mut().flatten() {

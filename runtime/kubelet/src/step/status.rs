@@ -13,6 +13,7 @@ use super::{
     ContainerRecord, Exit, Observed, Refusal, Run, SandboxState, Verdict, has_started, is_up,
     resize, verdict,
 };
+use crate::images::image_id;
 
 /// The whole status of `pod` on the node with address `host_ip`. Fields that others write (the
 /// scheduler's condition, the QoS class) are kept; a terminal phase is never left again, and comes
@@ -159,7 +160,7 @@ impl View<'_> {
             name: container.name.clone(),
             image: container.image.clone().unwrap_or_default(),
             image_id: image
-                .map(|i| format!("{}@{}", i.image, i.digest))
+                .map(|i| image_id(&i.image, &i.digest))
                 .unwrap_or_default(),
             container_id: (record.run != Run::Never)
                 .then(|| self.container_id(&container.name, record.restart_count)),

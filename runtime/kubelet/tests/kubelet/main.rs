@@ -5,6 +5,7 @@
 
 mod ends;
 mod hooks;
+mod images;
 mod lifecycle;
 mod logs;
 mod node;
