@@ -1,10 +1,14 @@
 //! The command line: what can be typed, and the help that teaches it.
 
+mod image;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use image::{BuildArgs, ImageCommand, ListFormat, RegistryArgs};
 
 /// A whole Kubernetes for WebAssembly in one binary.
 #[derive(Debug, Parser)]
@@ -32,7 +36,7 @@ Then, in another terminal:
 pub enum Command {
     /// Start the cluster: control plane and node, in the foreground, until Ctrl-C
     Up(Box<UpArgs>),
-    /// Look after the images on this node
+    /// Look after the images on this node: build, load, pull, push, list, remove
     #[command(subcommand)]
     Image(ImageCommand),
     /// Look after the cluster's certificates
@@ -92,29 +96,6 @@ taken back before it ends.")]
 pub enum PkiFormat {
     /// One object with a list of certificates
     Json,
-}
-
-/// What can be done with images.
-#[derive(Debug, Subcommand)]
-pub enum ImageCommand {
-    /// Put a .wasm file into the node's image store under a name
-    #[command(after_help = "\
-Example:
-  coracle image load target/wasm32-wasip2/release/app.wasm -t app:dev
-  kubectl run app --image=app:dev
-
-The name works while `coracle up` runs and after; loading again replaces what it stands for.
-Pods that already run keep the code they started with.")]
-    Load {
-        /// The file: a WASI 0.1 module or a component
-        file: PathBuf,
-        /// The name that manifests use
-        #[arg(short, long, value_name = "NAME:TAG")]
-        tag: String,
-        /// Where the node's images are
-        #[command(flatten)]
-        data: DataDir,
-    },
 }
 
 /// Where a cluster keeps what it keeps.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use coracle::cli::{Cli, Command, ImageCommand};
+use coracle::cli::{Cli, Command};
 
 fn main() -> ExitCode {
     coracle::allocator::give_back_freed_memory();
@@ -12,9 +12,7 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let outcome = match cli.command {
         Command::Up(args) => coracle::up::run(*args),
-        Command::Image(ImageCommand::Load { file, tag, data }) => {
-            coracle::image::load(&file, &tag, &data)
-        }
+        Command::Image(command) => coracle::image::run(command),
         Command::Pki(command) => coracle::pki::command::run(command),
     };
     match outcome {

@@ -25,8 +25,6 @@ use crate::data_dir::DataDir;
 pub(super) const CLUSTER_DOMAIN: &str = "cluster.local";
 /// The name of the node; always the same, so that pods find their node again on another network.
 const NODE_NAME: &str = "coracle";
-/// Largest image.
-const MAX_IMAGE_BYTES: u64 = 512 << 20;
 /// Threads that carry node ports' connections.
 const DATA_PLANE_THREADS: usize = 2;
 
@@ -164,7 +162,7 @@ impl Node {
             store,
             source: Arc::new(RegistrySource::new(registries, clock.clone())),
             allowed_folders: image_folders(args)?,
-            max_bytes: MAX_IMAGE_BYTES,
+            max_bytes: crate::image::MAX_IMAGE_BYTES,
         });
         let (pods, compiled) = (data.join("pods"), images_folder.join("compiled"));
         let mut sandbox = SandboxConfig::new(clock.clone(), fabric.clone(), images, pods, compiled);

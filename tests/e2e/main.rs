@@ -1,9 +1,11 @@
 //! The built binary and the real kubectl, driven by scripts that read like a terminal.
 //!
 //! Each `scripts/*.txt` is a test of its own; see [`script`] for the language. Without a kubectl on
-//! the PATH the scripts are listed as ignored; with `CORACLE_REQUIRE_KUBECTL=1` that is an error.
+//! the PATH the scripts are listed as ignored; with `CORACLE_REQUIRE_KUBECTL=1` that is an error. Likewise those that start a
+//! registry, without Debian's `docker-registry` and with `CORACLE_REQUIRE_REGISTRY=1`.
 
 mod cluster;
+mod registry;
 mod script;
 mod tools;
 
@@ -14,11 +16,15 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let has_kubectl = has_kubectl();
-    if !has_kubectl && std::env::var_os("CORACLE_REQUIRE_KUBECTL").is_some_and(|value| value == "1")
-    {
-        eprintln!("error: CORACLE_REQUIRE_KUBECTL=1, but no kubectl is on the PATH");
-        return ExitCode::FAILURE;
+    let (has_kubectl, has_registry) = (has_kubectl(), registry::is_installed());
+    for (is_there, variable, program) in [
+        (has_kubectl, "CORACLE_REQUIRE_KUBECTL", "kubectl"),
+        (has_registry, "CORACLE_REQUIRE_REGISTRY", "docker-registry"),
+    ] {
+        if !is_there && std::env::var_os(variable).is_some_and(|value| value == "1") {
+            eprintln!("error: {variable}=1, but no {program} is on the PATH");
+            return ExitCode::FAILURE;
+        }
     }
     let trials = scripts().into_iter().enumerate().map(|(index, path)| {
         let name = path
@@ -26,12 +32,13 @@ fn main() -> ExitCode {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        let needs_kubectl =
-            std::fs::read_to_string(&path).is_ok_and(|text| text.contains("kubectl "));
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let needs_kubectl = text.contains("kubectl ");
+        let needs_registry = text.lines().any(|line| line == "registry");
         Trial::test(name, move || {
             script::run(&path, index).map_err(Failed::from)
         })
-        .with_ignored_flag(needs_kubectl && !has_kubectl)
+        .with_ignored_flag(needs_kubectl && !has_kubectl || needs_registry && !has_registry)
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }

@@ -19,6 +19,7 @@
 //!                            beside it; $KUBECTL is its name, fit for objects
 //! except 1.27 kubectl …      a line that is passed over where kubectl is kubectl.1.27
 //! coracle image load …       run the binary itself
+//! registry                   start a registry, at $REGISTRY, for jane with the password secret
 //! stop | kill                Ctrl-C and wait for a clean end | SIGKILL
 //! interrupt, ends 130        Ctrl-C alone, and waiting for an end with that code
 //! -- file.yaml --            everything below such a line, up to the next, is a file
@@ -35,6 +36,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::cluster::{Up, poll};
+use crate::registry::Registry;
 use crate::tools::{Background, contains, drain, fetch, kubectls};
 
 /// What a command may take before it counts as stuck.
@@ -59,6 +61,18 @@ pub(crate) fn run(path: &Path, index: usize) -> Result<(), String> {
     session
         .lines(&commands)
         .map_err(|error| format!("{}:{error}", path.display()))
+}
+
+/// Writes the registry's address into the manifests of a script.
+fn set_registry(work: &Path, address: &str) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(work)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|end| end == "yaml") {
+            let text = std::fs::read_to_string(&path)?;
+            std::fs::write(&path, text.replace("$REGISTRY", address))?;
+        }
+    }
+    Ok(())
 }
 
 /// A line and its number.
@@ -88,6 +102,8 @@ struct Session {
     variables: BTreeMap<String, String>,
     index: usize,
     up: Option<Up>,
+    /// Kept until the script ends.
+    registry: Option<Registry>,
     background: BTreeMap<String, Background>,
     /// What `kubectl` stands for.
     kubectl: PathBuf,
@@ -111,6 +127,7 @@ impl Session {
             variables: variables.into(),
             index,
             up: None,
+            registry: None,
             background: BTreeMap::new(),
             kubectl: PathBuf::from("kubectl"),
             stdin: None,
@@ -193,6 +210,15 @@ impl Session {
                 let stdin = self.next_stdin()?;
                 self.up = Some(Up::start(&self.up_flags(rest), self.work(), stdin)?);
                 Ok(())
+            }
+            "registry" => {
+                let registry = Registry::start(self.work())?;
+                let address = registry.address.clone();
+                self.variables
+                    .insert("REGISTRY".to_owned(), address.clone());
+                self.registry = Some(registry);
+                // Files were written before the address was known.
+                set_registry(self.work(), &address).map_err(|error| error.to_string())
             }
             "printed" => self.running()?.wait_for(&rest[0]),
             "stop" => {

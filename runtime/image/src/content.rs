@@ -46,6 +46,38 @@ pub(crate) fn manifest_of(
     Ok(inner.map(|inner| (entry.digest, inner)))
 }
 
+/// An image with a manifest, for those who want to look at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// The digest of the manifest.
+    pub digest: Digest,
+    /// The manifest; of an index, the one that is for this node.
+    pub manifest: Manifest,
+    /// The configuration.
+    pub config: ImageConfig,
+}
+
+impl Described {
+    /// How its layers make an image.
+    pub fn layout(&self, wanted: Use) -> Result<Layout, NotWasm> {
+        layout(&self.manifest, &self.config, wanted)
+    }
+}
+
+impl ImageStore {
+    /// The manifest of an image; `None` for a lone file.
+    pub fn describe(&self, image: &Digest) -> Result<Option<Described>, ImageError> {
+        let Some((digest, manifest)) = manifest_of(self, image, Use::Files)? else {
+            return Ok(None);
+        };
+        Ok(Some(Described {
+            config: config(self, &manifest)?.unwrap_or_default(),
+            digest,
+            manifest,
+        }))
+    }
+}
+
 /// What `image` is made of; `None` when a part of it is not there.
 pub(crate) fn content(
     store: &ImageStore,

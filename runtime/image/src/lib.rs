@@ -15,6 +15,7 @@
 //! What an image is made of, [`Layout`] decides; whether its program is WebAssembly of a world that
 //! runs here is the sandbox's business, and so is compiling.
 
+mod archive;
 mod build;
 mod compiled;
 mod content;
@@ -32,8 +33,10 @@ mod spec;
 mod store;
 mod unpack;
 
+pub use archive::{ArchiveError, Loaded, load_archive, save_archive};
 pub use build::{Build, BuildError};
 pub use compiled::{CacheEntry, CompiledCache};
+pub use content::Described;
 pub use digest::{Digest, InvalidDigest};
 pub use file::FileSource;
 pub use images::{ImageSetup, Images, ImagesConfig, Program};

@@ -48,6 +48,8 @@ pub struct RegistryConfig {
 pub struct RegistrySource {
     registry: Registry,
     credentials: Option<PathBuf>,
+    /// Further credentials that stand for everybody.
+    shared: Keyring,
     blobs: Semaphore,
     /// Blobs that are being fetched, so that two images with one layer fetch it once.
     fetching: Mutex<HashMap<Digest, Weak<AsyncMutex<()>>>>,
@@ -62,14 +64,20 @@ impl RegistrySource {
         Self {
             registry: Registry::new(config.hosts, config.patience, clock),
             credentials: config.credentials,
+            shared: Keyring::default(),
             blobs: Semaphore::new(BLOBS_AT_ONCE),
             fetching: Mutex::default(),
         }
     }
 
+    /// The same source with credentials that everybody may use beside the file's.
+    pub fn sharing(self, shared: Keyring) -> Self {
+        Self { shared, ..self }
+    }
+
     /// The credentials of the node itself.
     fn node_keyring(&self) -> Keyring {
-        let mut keyring = Keyring::default();
+        let mut keyring = self.shared.clone();
         let Some(path) = &self.credentials else {
             return keyring;
         };

@@ -51,7 +51,7 @@ pub(crate) fn layer(
 }
 
 /// What is in the archive, however it is compressed: its first bytes tell.
-fn decompressed(mut file: BufReader<File>) -> io::Result<Box<dyn Read>> {
+pub(crate) fn decompressed(mut file: BufReader<File>) -> io::Result<Box<dyn Read>> {
     let start = io::BufRead::fill_buf(&mut file)?;
     Ok(match start {
         [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(file)),

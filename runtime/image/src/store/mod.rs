@@ -23,10 +23,11 @@ mod sweep;
 mod tests;
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use coracle_clock::Clock;
+use sha2::{Digest as _, Sha256};
 
 use crate::digest::Digest;
 use crate::reference::{InvalidReference, Name};
@@ -151,6 +152,40 @@ impl ImageStore {
         let other = partial.with_extension(format!("{}.tmp", unique(&self.clock)));
         let place = self.blob_path(digest);
         BlobWriter::open(self.disk.clone(), partial, other, place, *digest)
+    }
+
+    /// Keeps bytes whose digest is not known yet.
+    pub(crate) fn ingest(&self, from: &mut impl Read) -> io::Result<StoredImage> {
+        let name = format!("{}.tmp", unique(&self.clock));
+        let temporary = self.folder.join("partial").join(name);
+        let mut file = self.disk.create_new(&temporary)?;
+        let (mut hasher, mut size) = (Sha256::new(), 0);
+        let mut buffer = vec![0; 64 << 10];
+        let placed = loop {
+            match from.read(&mut buffer) {
+                Ok(0) => {
+                    let digest = Digest::from(hasher);
+                    let synced = self.disk.sync(&file);
+                    let place = self.blob_path(&digest);
+                    break synced
+                        .and_then(|()| self.disk.rename(&temporary, &place))
+                        .map(|()| StoredImage { digest, size });
+                }
+                Ok(read) => {
+                    hasher.update(&buffer[..read]);
+                    size += read as u64;
+                    if let Err(error) = self.disk.write(&mut file, &buffer[..read]) {
+                        break Err(error);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break Err(error),
+            }
+        };
+        if placed.is_err() {
+            let _ = self.disk.remove(&temporary);
+        }
+        placed
     }
 
     /// Where the unpacked files of the image with this manifest are, or would be.
