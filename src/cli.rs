@@ -110,9 +110,10 @@ pub struct DataDir {
 /// The flags of `coracle up`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
-The same manifests, kubectl and client libraries as any Kubernetes work here; images are .wasm
-files. `image: file:./app.wasm` in a manifest given with -f names a file beside that manifest;
-in what kubectl sends, paths are absolute: `image: file:///srv/app.wasm`.
+The same manifests, kubectl and client libraries as any Kubernetes work here; images are
+WebAssembly: from a registry, or .wasm files. `image: file:./app.wasm` in a manifest given with -f
+names a file beside that manifest; in what kubectl sends, paths are absolute:
+`image: file:///srv/app.wasm`.
 
 Ctrl-C stops the pods within their grace period, then the cluster; a second Ctrl-C ends at once.
 The next `up` brings the same pods back under the same names and addresses.")]
