@@ -14,7 +14,8 @@ use serde_json::{Map, Value, json};
 use crate::body::{self, Body};
 use crate::cache::Entry;
 use crate::call::Call;
-use crate::held::{self, Cut, Place};
+use crate::flowcontrol::Place;
+use crate::held::{self, Cut};
 use crate::negotiate::{self, Format, Output, Shape};
 use crate::status::{ApiError, Result};
 use crate::table;
@@ -159,8 +160,8 @@ impl Answer {
         Self::value(status, output, &value)
     }
 
-    /// A list of cached objects.
-    pub(crate) fn list(
+    /// A list of cached objects. Others have their turn while a long one is written.
+    pub(crate) async fn list(
         call: &Call,
         metadata: Value,
         entries: &[std::sync::Arc<Entry>],
@@ -171,7 +172,7 @@ impl Answer {
         let objects = || entries.iter().map(|entry| entry.object());
         let value = match output.shape {
             Shape::Object if output.is_plain() => {
-                let bytes = list_bytes(&kind, &resource.api_version(), &metadata, entries);
+                let bytes = list_bytes(&kind, &resource.api_version(), &metadata, entries).await;
                 return Self::bytes(StatusCode::OK, negotiate::JSON, bytes);
             }
             Shape::Object if output.format == Format::Protobuf => {
@@ -380,7 +381,10 @@ fn warning_header(text: &str) -> String {
     header
 }
 
-fn list_bytes(
+/// Bytes of a list that are written before others have their turn.
+const LIST_SLICE: usize = 256 * 1024;
+
+async fn list_bytes(
     kind: &str,
     api_version: &str,
     metadata: &Value,
@@ -396,9 +400,14 @@ fn list_bytes(
         )
         .as_bytes(),
     );
+    let mut slice_end = LIST_SLICE;
     for (index, entry) in entries.iter().enumerate() {
         out.put_slice(if index == 0 { b"{" } else { b",{" });
         out.put_slice(entry.item());
+        if out.len() >= slice_end {
+            tokio::task::yield_now().await;
+            slice_end = out.len() + LIST_SLICE;
+        }
     }
     out.put_slice(b"]}");
     out.freeze()

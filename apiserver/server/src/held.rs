@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! held: bytes and place ──last piece──▶ free
+//!        │ 5 ms: others have their turn
 //!        │ 60 s: bytes and place are given up, the rest is an error
 //!        ▼
 //! given up ──60 s──▶ its connection is cut, if the client still does not read
@@ -16,12 +17,14 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::body::{Body, BoxError};
+use crate::flowcontrol::Place;
 
+/// How long an answer has its turn while it is sent: one that its client reads is sent by then.
+const TURN: Duration = Duration::from_millis(5);
 /// How long the client may take to read an answer, as upstream's time-out of whole requests.
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 /// The size of a piece; an answer that is not larger is not held.
@@ -31,9 +34,6 @@ pub(crate) const PIECE: usize = 64 * 1024;
 #[derive(Clone)]
 pub(crate) struct Cut(pub(crate) CancellationToken);
 
-/// A place among the requests at work, shared by all who work on one.
-pub(crate) type Place = Arc<OwnedSemaphorePermit>;
-
 /// A body of `bytes` that holds `place` until it is sent or its time is over.
 pub(crate) fn held(bytes: Bytes, place: Option<Place>, cut: Option<Cut>) -> Body {
     if bytes.len() <= PIECE {
@@ -42,13 +42,23 @@ pub(crate) fn held(bytes: Bytes, place: Option<Place>, cut: Option<Cut>) -> Body
     let left = bytes.len();
     let rest = Arc::new(Mutex::new(Some((bytes, place))));
     let timer = tokio::spawn(give_up(Arc::clone(&rest), cut));
-    Held { rest, left, timer }.boxed_unsync()
+    let held = Held {
+        rest,
+        left,
+        others_next: false,
+        timer,
+    };
+    held.boxed_unsync()
 }
 
 type Rest = Arc<Mutex<Option<(Bytes, Option<Place>)>>>;
 
 /// Runs until the body is dropped.
 async fn give_up(rest: Rest, cut: Option<Cut>) {
+    tokio::time::sleep(TURN).await;
+    if let Some((_, Some(place))) = &*rest.lock() {
+        place.done();
+    }
     tokio::time::sleep(SEND_TIMEOUT).await;
     drop(rest.lock().take());
     tokio::time::sleep(SEND_TIMEOUT).await;
@@ -60,6 +70,8 @@ async fn give_up(rest: Rest, cut: Option<Cut>) {
 struct Held {
     rest: Rest,
     left: usize,
+    /// Whether other tasks have their turn before the next piece: encrypting and sending all of it takes milliseconds.
+    others_next: bool,
     timer: JoinHandle<()>,
 }
 
@@ -69,10 +81,14 @@ impl HttpBody for Held {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _context: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if self.left == 0 {
             return Poll::Ready(None);
+        }
+        if std::mem::take(&mut self.others_next) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
         }
         let piece = {
             let mut rest = self.rest.lock();
@@ -93,6 +109,7 @@ impl HttpBody for Held {
             )));
         };
         self.left -= piece.len();
+        self.others_next = true;
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 

@@ -1,18 +1,20 @@
 //! The one service: a request comes in, an answer goes out.
 //!
 //! ```text
-//! request ▶ limit ▶ authenticate ▶ impersonate ▶ authorize ▶ documents │ health │ resource
-//!                                                                          │
+//! request ▶ authenticate ▶ impersonate ▶ seats ▶ authorize ▶ documents │ health │ resource
+//!                                                                   │
 //!                                        get · list · watch · create · update · patch · delete
 //! ```
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::num::NonZero;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use coracle_api::Registry;
@@ -36,7 +38,7 @@ use crate::admission::{
 use crate::allocate::{Allocators, ServiceRanges};
 use crate::answer::{Answer, settle};
 use crate::audit::{Audit, AuditId, Source, Trail};
-use crate::authn::{Authentication, AuthenticationOptions, impersonate};
+use crate::authn::{Authentication, AuthenticationOptions, Identity, impersonate};
 use crate::authz::node::NodeAuthorizer;
 use crate::authz::rbac::Rbac;
 use crate::authz::{self, Attributes as Access, Authorization, Mode};
@@ -45,9 +47,9 @@ use crate::cache::{Caches, StartError};
 use crate::call::Call;
 use crate::detached::Detached;
 use crate::dialer::{ClusterDialer, NoCluster, NoNodes, NodeDialer};
-use crate::flowcontrol::FlowControl;
+use crate::flowcontrol::{self, FlowControl, Pass, Place, Route, Stats};
 use crate::health::{Check, Health};
-use crate::held::{Cut, Place};
+use crate::held::Cut;
 use crate::metrics::Metrics;
 use crate::negotiate::{self, Output, Shape};
 use crate::request_info::RequestInfo;
@@ -58,7 +60,7 @@ use crate::subresources::{binding, connect, eviction, log, scale, token};
 use crate::verbs::{create, delete, get, list, patch, update, watch};
 use crate::{allocate, authn, discovery, limits, openapi, openid, reviews, table};
 
-/// Requests handled at once, long-running ones not counted; more are 429.
+/// Seats that priority and fairness shares out: upstream's sum for reading and writing requests.
 const DEFAULT_MAX_IN_FLIGHT: usize = 600;
 
 /// Watches, logs and tunnels open at once; more are 429.
@@ -88,8 +90,11 @@ pub struct Config {
     pub cluster_dialer: Arc<dyn ClusterDialer>,
     /// Host and port that discovery tells clients to use; absent: those that they did use.
     pub public_address: Option<String>,
-    /// Most requests at once, long-running ones not counted.
+    /// The seats that priority and fairness shares out among requests; as many exempt ones run at once. Long-running ones
+    /// are not counted.
     pub max_in_flight: usize,
+    /// How many processors requests are worked at with.
+    pub processors: usize,
     /// Most watches, logs and tunnels at once; each counts until its stream ends.
     pub max_long_running: usize,
 }
@@ -126,6 +131,7 @@ impl Config {
             cluster_dialer: Arc::new(NoCluster),
             public_address: None,
             max_in_flight: DEFAULT_MAX_IN_FLIGHT,
+            processors: std::thread::available_parallelism().map_or(1, NonZero::get),
             max_long_running: DEFAULT_MAX_LONG_RUNNING,
         }
     }
@@ -143,7 +149,13 @@ impl ApiServer {
         let caches = Caches::start(Arc::clone(&config.store), &config.registry).await?;
         let allocators = Allocators::new(&config.service_ranges, config.clock.clone());
         let rbac = Rbac::follow(&caches, &config.registry);
-        let flow = FlowControl::follow(&caches, &config.registry);
+        let flow = FlowControl::follow(
+            &caches,
+            &config.registry,
+            config.max_in_flight,
+            config.processors,
+            config.clock.clone(),
+        );
         let authorization = Authorization::new(config.authorizers, &rbac, || {
             NodeAuthorizer::follow(&caches, &config.registry)
         });
@@ -277,7 +289,7 @@ impl ApiServer {
         Some(trail)
     }
 
-    /// Gives the request its place among those at work, and its time.
+    /// Gives the request its time, and a place among the long-running ones if it is one.
     async fn admit<B>(
         &self,
         parts: Parts,
@@ -290,15 +302,9 @@ impl ApiServer {
     {
         let server = &self.server;
         let _entered = server.metrics.entered();
-        let long = limits::is_long_running(&info);
-        let places = if long {
-            &server.long_running
-        } else {
-            &server.in_flight
-        };
-        let place = Arc::clone(places).try_acquire_owned();
-        let place = place.map_err(|_| ApiError::too_many_requests(1))?;
-        if long {
+        if limits::is_long_running(&info) {
+            let place = Arc::clone(&server.long_running).try_acquire_owned();
+            let place = place.map_err(|_| ApiError::too_many_requests(1))?;
             let unhurried = info.verb != "watch";
             let mut answer = self.answer(parts, info, body, None).await?;
             answer.hold(place);
@@ -306,12 +312,9 @@ impl ApiServer {
             return Ok(answer);
         }
         let limit = limits::deadline(&info)?;
-        let place = Arc::new(place);
-        let answer = self.answer(parts, info, body, Some(Arc::clone(&place)));
+        let answer = self.answer(parts, info, body, Some(limit));
         let answer = tokio::time::timeout(limit, answer).await;
-        let mut answer = answer.unwrap_or_else(|_| Err(ApiError::timed_out()))?;
-        answer.place = Some(place);
-        Ok(answer)
+        answer.unwrap_or_else(|_| Err(ApiError::timed_out()))
     }
 
     async fn answer<B>(
@@ -319,7 +322,7 @@ impl ApiServer {
         mut parts: Parts,
         info: RequestInfo,
         body: &mut Option<Pin<Box<B>>>,
-        place: Option<Place>,
+        limit: Option<Duration>,
     ) -> Result<Answer>
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
@@ -337,6 +340,80 @@ impl ApiServer {
             trail.identified(&asking, acting.as_ref().ok());
         }
         let identity = acting?;
+        if limit.is_none() && info.verb != "watch" {
+            return self
+                .authorized(parts, info, body, identity, trail, None)
+                .await;
+        }
+        let Some(route) = server.flow.route(&identity, &info) else {
+            return Err(ApiError::internal("no flow schema matches"));
+        };
+        let mut answer = match self.enter(&route, &identity, &info, limit).await {
+            Ok(pass) => {
+                let place = Arc::new(pass);
+                let own = Some(Arc::clone(&place));
+                let answer = self.authorized(parts, info, body, identity, trail, own);
+                let mut answer = settle(answer.await);
+                // A large answer has its seats until it is sent, and a watch until its stream begins.
+                answer.place = limit.is_some().then_some(place);
+                answer
+            }
+            Err(refusal) => settle(refusal),
+        };
+        answer.headers.extend_from_slice(&route.headers);
+        Ok(answer)
+    }
+
+    /// Waits for the request's seats; the error is the answer that there are none.
+    async fn enter(
+        &self,
+        route: &Arc<Route>,
+        identity: &Identity,
+        info: &RequestInfo,
+        limit: Option<Duration>,
+    ) -> Result<Pass, Result<Answer>> {
+        let server = &self.server;
+        let pass = server
+            .flow
+            .enter(route, identity, info, limit, || self.stats(info));
+        match pass.await.map_err(Ok)? {
+            // Watches have places of their own.
+            Pass::Exempt(None) if limit.is_some() => {
+                let place = Arc::clone(&server.in_flight).try_acquire_owned();
+                let place = place.map_err(|_| Err(ApiError::too_many_requests(1)))?;
+                Ok(Pass::Exempt(Some(place)))
+            }
+            pass => Ok(pass),
+        }
+    }
+
+    /// What is known of the objects that a request is about.
+    fn stats(&self, info: &RequestInfo) -> Option<Stats> {
+        let server = &self.server;
+        let resource = server
+            .registry
+            .by_plural(&info.group, &info.version, &info.resource)?;
+        server
+            .storage
+            .caches()
+            .of(resource)
+            .map(|cache| cache.stats())
+    }
+
+    async fn authorized<B>(
+        &self,
+        mut parts: Parts,
+        info: RequestInfo,
+        body: &mut Option<Pin<Box<B>>>,
+        identity: Identity,
+        trail: Option<Arc<Trail>>,
+        place: Option<Place>,
+    ) -> Result<Answer>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let server = &self.server;
         let asked = Access::of(&identity, &info);
         let decision = server.authorization.decide(&asked).await;
         if let Some(trail) = &trail {
@@ -430,9 +507,10 @@ impl ApiServer {
                 connect::connect(server, &call, body).await
             }
             _ => {
-                let body = match body {
-                    Some(body) => body::read(body.as_mut()).await?,
-                    None => Bytes::new(),
+                let body = match (body, &place) {
+                    (Some(body), Some(place)) => place.aside(body::read(body.as_mut())).await?,
+                    (Some(body), None) => body::read(body.as_mut()).await?,
+                    (None, _) => Bytes::new(),
                 };
                 if let Some(trail) = &call.trail {
                     trail.body(&body, &call.headers);
@@ -465,7 +543,10 @@ impl ApiServer {
                 &crate::health::version(),
             )),
             "/metrics" => Some(self.metrics()),
-            _ => None,
+            path => path
+                .strip_prefix(flowcontrol::DEBUG)
+                .and_then(|name| server.flow.dump(name))
+                .map(|text| Answer::text(StatusCode::OK, text)),
         };
         let answer = answer
             .or_else(|| openid::answer(server, parts, info))
@@ -492,7 +573,7 @@ impl ApiServer {
         Answer::bytes(
             StatusCode::OK,
             "text/plain; version=0.0.4; charset=utf-8",
-            server.metrics.render(objects) + &audit,
+            server.metrics.render(objects) + &server.flow.metrics() + &audit,
         )
     }
 }

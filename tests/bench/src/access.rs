@@ -68,6 +68,8 @@ pub(crate) struct Access {
     pub(crate) authority: String,
     /// A bearer token, where the user has one.
     pub(crate) token: Option<String>,
+    /// Whom it trusts, as PEM.
+    authority_pem: Arc<[u8]>,
     tls: ClientConfig,
 }
 
@@ -111,8 +113,20 @@ impl Access {
         Ok(Self {
             authority,
             token,
+            authority_pem: ca.into(),
             tls,
         })
+    }
+
+    /// The same server, as the user that `token` names.
+    pub(crate) fn with_token(&self, token: &str) -> Result<Self> {
+        let server = format!("https://{}", self.authority);
+        Self::new(&server, self.ca(), None, Some(token.to_owned()))
+    }
+
+    /// The certificate authority of the server, PEM.
+    pub(crate) fn ca(&self) -> &[u8] {
+        &self.authority_pem
     }
 
     /// What to shake hands with, to speak `protocol`.

@@ -24,7 +24,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_micros(500);
 
 /// What the API server alone takes for an administrator.
-const TOKEN: &str = "bench";
+pub(crate) const TOKEN: &str = "bench";
 
 /// Which program to start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@
 //! idle     memory, processor time and wake-ups while the guestbook runs and nobody asks
 //! api      GETs and durable creates: rate, latency, processor time; lists of 10,000 objects, delivery of events,
 //!          memory per object
+//! fairness latency of one user's requests alone, and while another floods the server
 //! endure   memory after a million objects came and went, starts with 100,000, latency under compaction
 //! ```
 //!
@@ -22,6 +23,7 @@ mod client;
 mod cluster;
 mod disk;
 mod endure;
+mod fairness;
 mod figures;
 mod idle;
 mod kubeconfig;
@@ -104,6 +106,16 @@ enum Command {
         #[command(flatten)]
         target: Target,
     },
+    /// What a flood of one user does to another's latency
+    Fairness {
+        #[command(flatten)]
+        binary: BinaryArgs,
+        #[command(flatten)]
+        fairness: fairness::Fairness,
+    },
+    /// The flood of `fairness`
+    #[command(hide = true)]
+    Flood(fairness::Flood),
     /// Memory after churn, starts with many objects, latency under compaction (with --serve)
     Endure {
         #[command(flatten)]
@@ -156,7 +168,11 @@ fn variable(text: &str) -> Result<(String, String), String> {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let _ = rustls::crypto::ring::default_provider().install_default();
-    match run(cli) {
+    let apart = match &cli.command {
+        Command::Fairness { fairness, .. } => fairness.move_apart(),
+        _ => Ok(None),
+    };
+    match apart.and_then(|apart| run(cli, apart)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -166,7 +182,7 @@ fn main() -> ExitCode {
 }
 
 #[tokio::main]
-async fn run(cli: Cli) -> Result<()> {
+async fn run(cli: Cli, apart: Option<fairness::Apart>) -> Result<()> {
     let clock = Clock::system();
     let mut report = Report::new();
     match cli.command {
@@ -186,6 +202,10 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Idle { binary, seconds } => {
             idle::measure(&binary.find()?, seconds, &clock, &mut report).await?;
         }
+        Command::Fairness { binary, fairness } => {
+            fairness::measure(&binary.find()?, &fairness, apart, &clock, &mut report).await?;
+        }
+        Command::Flood(flood) => return fairness::flood(&flood, &clock).await,
         Command::Endure { binary, endure } => {
             endure::measure(&binary.find()?, &endure, &clock, &mut report).await?;
         }

@@ -25,6 +25,8 @@ use coracle_store::{Event, EventKind, Revision, Sink, Store};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
+use crate::flowcontrol::Stats;
+
 pub use entry::{DamagedValue, Entry, encode};
 pub use history::{Change, History};
 use watcher::Subscription;
@@ -227,6 +229,8 @@ pub struct ResourceCache {
 
 struct State {
     objects: BTreeMap<Box<str>, Arc<Entry>>,
+    /// The size of all objects as JSON.
+    bytes: usize,
     /// The revision of the last change of this resource.
     revision: u64,
     history: History,
@@ -250,6 +254,7 @@ impl ResourceCache {
         revision: u64,
     ) -> Self {
         let state = State {
+            bytes: objects.values().map(|entry| entry.item().len()).sum(),
             objects,
             revision,
             history: History::new(revision),
@@ -270,6 +275,16 @@ impl ResourceCache {
     /// Number of objects.
     pub fn len(&self) -> usize {
         self.state.read().objects.len()
+    }
+
+    /// How many objects there are, how large they are and how many watch them.
+    pub(crate) fn stats(&self) -> Stats {
+        let state = self.state.read();
+        Stats {
+            objects: state.objects.len(),
+            bytes: state.bytes,
+            watchers: state.subscriptions.len(),
+        }
     }
 
     /// Whether there are no objects.
@@ -356,6 +371,8 @@ impl ResourceCache {
         if new.is_none() && old.is_none() {
             return;
         }
+        let size = |entry: &Option<Arc<Entry>>| entry.as_ref().map_or(0, |e| e.item().len());
+        state.bytes = (state.bytes + size(&new)).saturating_sub(size(&old));
         state.revision = revision;
         for observer in &state.observers {
             observer.changed(key, object.as_ref());

@@ -109,13 +109,9 @@ pub(crate) async fn delete_collection(server: &Server, call: &Call, body: Bytes)
             Err(error) => return Err(error),
         }
     }
-    Ok(Answer::list(
-        call,
-        list::metadata(&page),
-        &page.entries,
-        server.clock().now(),
-    )
-    .with_warnings(unsaid(call.resource, &options)))
+    let (metadata, now) = (list::metadata(&page), server.clock().now());
+    let answer = Answer::list(call, metadata, &page.entries, now).await;
+    Ok(answer.with_warnings(unsaid(call.resource, &options)))
 }
 
 /// The options in the body, or those in the query.

@@ -40,12 +40,8 @@ pub(crate) async fn list(server: &Server, call: &Call) -> Result<Answer> {
     let options = ListOptions::parse(&call.info.query, false)?;
     let selection = Selection::parse(&call.info.query, call.resource)?;
     let page = page(server, call, &options, &selection).await?;
-    Ok(Answer::list(
-        call,
-        metadata(&page),
-        &page.entries,
-        server.clock().now(),
-    ))
+    let now = server.clock().now();
+    Ok(Answer::list(call, metadata(&page), &page.entries, now).await)
 }
 
 /// `metadata` of a list.

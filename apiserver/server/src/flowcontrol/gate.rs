@@ -1,0 +1,322 @@
+//! What a request holds while it runs: seats of its level, and a turn. Both are given back when they are dropped.
+//!
+//! ```text
+//! enter ─▶ waits ─▶ seats, turn ─▶ aside (the client is slow): seats ─▶ seats, turn ─▶ a large answer: seats ─▶ sent
+//!            │ a quarter of its time
+//!            └──▶ 429
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures::future::poll_fn;
+use http::StatusCode;
+use http::header::{HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::FlowControl;
+use super::estimate::{Stats, estimate};
+use super::seats::{Arrival, Grant, Reason};
+use super::table::Route;
+use crate::answer::Answer;
+use crate::authn::Identity;
+use crate::request_info::RequestInfo;
+
+/// The longest that a request waits for seats.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// How long a refusal is held back. Who comes again at once, against what the refusal says, would keep the server busy
+/// with refusing.
+const REFUSE_AFTER: Duration = Duration::from_millis(50);
+
+/// A request's place among those at work, shared by all who work on it.
+pub(crate) type Place = Arc<Pass>;
+
+/// What a request holds.
+pub(crate) enum Pass {
+    /// Not limited by priority and fairness; the permit bounds how many there are.
+    Exempt(Option<OwnedSemaphorePermit>),
+    /// Seats of a level, and a turn while it is at work.
+    Limited {
+        seat: Seat,
+        turn: Mutex<Option<Turn>>,
+    },
+}
+
+impl Pass {
+    /// Gives the turn back, and keeps the seats.
+    pub(crate) fn done(&self) {
+        if let Self::Limited { turn, .. } = self {
+            drop(turn.lock().take());
+        }
+    }
+
+    /// Does what depends on somebody outside, who may take long: without a turn, unless it is ready at once.
+    pub(crate) async fn aside<F: Future>(&self, work: F) -> F::Output {
+        let mut work = std::pin::pin!(work);
+        if let Poll::Ready(output) =
+            poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await
+        {
+            return output;
+        }
+        self.done();
+        let output = work.await;
+        if let Self::Limited { seat, turn } = self {
+            let again = seat.flow.turn_again(&seat.grant, &seat.route).await;
+            *turn.lock() = again;
+        }
+        output
+    }
+}
+
+/// Seats of a level.
+pub(crate) struct Seat {
+    flow: Arc<FlowControl>,
+    grant: Grant,
+    route: Arc<Route>,
+    /// In seconds.
+    since: f64,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.route.counts.running.fetch_sub(1, Ordering::Relaxed);
+        let (flow, grant, now) = (Arc::clone(&self.flow), self.grant, self.flow.now());
+        let work = f64::from(grant.width) * (now - self.since) + grant.after_work;
+        let leave = move || {
+            let now = flow.now();
+            flow.seats.lock().leave(&grant, work, now);
+            flow.dispatch();
+        };
+        // Without a runtime everything is over.
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) if grant.after > 0.0 => {
+                let clock = self.flow.clock.clone();
+                runtime.spawn(async move {
+                    clock.sleep(Duration::from_secs_f64(grant.after)).await;
+                    leave();
+                });
+            }
+            _ => leave(),
+        }
+    }
+}
+
+/// A turn.
+pub(crate) struct Turn {
+    flow: Arc<FlowControl>,
+    grant: Grant,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let now = self.flow.now();
+        let mut seats = self.flow.seats.lock();
+        seats.rest(self.grant.flow, self.grant.kind, now);
+        drop(seats);
+        self.flow.dispatch();
+    }
+}
+
+/// What somebody who waits is sent.
+pub(super) struct Granted {
+    /// `None` for one who had seats.
+    seat: Option<Seat>,
+    turn: Turn,
+}
+
+/// Somebody who waits.
+pub(super) struct Waiting {
+    wake: oneshot::Sender<Granted>,
+    pub(super) route: Arc<Route>,
+    /// What tells its flow from others of its schema.
+    pub(super) flow: String,
+}
+
+/// A place in a queue; dropping it leaves the queue.
+struct InQueue<'a> {
+    flow: &'a FlowControl,
+    route: &'a Route,
+    place: usize,
+    queue: u32,
+    id: u64,
+    /// Why it leaves, if it does.
+    reason: Option<Reason>,
+}
+
+impl Drop for InQueue<'_> {
+    fn drop(&mut self) {
+        self.route.counts.waiting.fetch_sub(1, Ordering::Relaxed);
+        let now = self.flow.now();
+        let mut seats = self.flow.seats.lock();
+        let waited = seats.give_up(self.place, self.queue, self.id, now);
+        drop(seats);
+        if let (true, Some(reason)) = (waited, self.reason) {
+            self.route.counts.refuse(reason);
+        }
+    }
+}
+
+impl FlowControl {
+    /// Gives a request of `route` its place, for which it waits at most a quarter of `limit`; or the answer that it can't
+    /// have one. A caller that goes away waits no more.
+    pub(crate) async fn enter(
+        self: &Arc<Self>,
+        route: &Arc<Route>,
+        identity: &Identity,
+        info: &RequestInfo,
+        limit: Option<Duration>,
+        stats: impl FnOnce() -> Option<Stats>,
+    ) -> Result<Pass, Answer> {
+        let Some(level) = route.level else {
+            return Ok(Pass::Exempt(None));
+        };
+        let asked = estimate(info, route.schema.flow(identity, info), stats);
+        let limit = limit.map_or(LONGEST_WAIT, |limit| (limit / 4).min(LONGEST_WAIT));
+        let now = self.now();
+        let mut receiver = None;
+        let arrival = self.seats.lock().arrive(level, asked, now, || {
+            let (wake, waits) = oneshot::channel();
+            receiver = Some(waits);
+            Waiting {
+                wake,
+                route: Arc::clone(route),
+                flow: route.schema.distinguished(identity, info).to_owned(),
+            }
+        });
+        let granted = match (arrival, receiver) {
+            (Arrival::Runs { grant, hurry }, _) => {
+                let granted = self.granted(grant, Arc::clone(route), false);
+                if hurry {
+                    tokio::task::yield_now().await;
+                }
+                Ok(granted)
+            }
+            (Arrival::Waits { queue, id }, Some(receiver)) => {
+                route.counts.waiting.fetch_add(1, Ordering::Relaxed);
+                let place = (level, queue, id);
+                self.wait(route, place, receiver, Some(limit)).await
+            }
+            (Arrival::Refused(reason), _) => {
+                route.counts.refuse(reason);
+                Err(reason)
+            }
+            _ => Err(Reason::Cancelled),
+        };
+        if let Ok(Granted {
+            seat: Some(seat),
+            turn,
+        }) = granted
+        {
+            let turn = Mutex::new(Some(turn));
+            return Ok(Pass::Limited { seat, turn });
+        }
+        self.clock.sleep(REFUSE_AFTER).await;
+        Err(too_many_requests())
+    }
+
+    /// Waits in a queue, until it is the turn of whoever waits there.
+    async fn wait(
+        self: &Arc<Self>,
+        route: &Route,
+        (place, queue, id): (usize, u32, u64),
+        mut receiver: oneshot::Receiver<Granted>,
+        limit: Option<Duration>,
+    ) -> Result<Granted, Reason> {
+        let mut in_queue = InQueue {
+            flow: self,
+            route,
+            place,
+            queue,
+            id,
+            reason: Some(Reason::Cancelled),
+        };
+        self.dispatch();
+        if let Ok(granted) = receiver.try_recv() {
+            return Ok(granted);
+        }
+        let granted = match limit {
+            Some(limit) => match tokio::time::timeout(limit, receiver).await {
+                Ok(granted) => granted,
+                Err(_) => {
+                    in_queue.reason = Some(Reason::TimeOut);
+                    return Err(Reason::TimeOut);
+                }
+            },
+            None => receiver.await,
+        };
+        let granted = granted.map_err(|_| Reason::Cancelled)?;
+        // It has its turn, and others are looked after first: those who have just come, and whoever waits for nothing.
+        tokio::task::yield_now().await;
+        Ok(granted)
+    }
+
+    /// A turn for a request that has seats.
+    async fn turn_again(self: &Arc<Self>, grant: &Grant, route: &Arc<Route>) -> Option<Turn> {
+        let mut receiver = None;
+        let waits = self.seats.lock().resume(grant, self.now(), || {
+            let (wake, waits) = oneshot::channel();
+            receiver = Some(waits);
+            Waiting {
+                wake,
+                route: Arc::clone(route),
+                flow: String::new(),
+            }
+        });
+        let (Some(id), Some(receiver)) = (waits, receiver) else {
+            return Some(Turn {
+                flow: Arc::clone(self),
+                grant: *grant,
+            });
+        };
+        route.counts.waiting.fetch_add(1, Ordering::Relaxed);
+        let place = (grant.place, grant.queue, id);
+        let granted = self.wait(route, place, receiver, None).await;
+        granted.ok().map(|granted| granted.turn)
+    }
+
+    fn granted(self: &Arc<Self>, grant: Grant, route: Arc<Route>, seated: bool) -> Granted {
+        let seat = (!seated).then(|| {
+            route.counts.dispatched.fetch_add(1, Ordering::Relaxed);
+            route.counts.running.fetch_add(1, Ordering::Relaxed);
+            Seat {
+                flow: Arc::clone(self),
+                grant,
+                route,
+                since: self.now(),
+            }
+        });
+        Granted {
+            seat,
+            turn: Turn {
+                flow: Arc::clone(self),
+                grant,
+            },
+        }
+    }
+
+    /// Lets those run who can. The lock is not held while they are told: one who has gone gives everything back.
+    pub(super) fn dispatch(self: &Arc<Self>) {
+        loop {
+            let next = self.seats.lock().dispatch(self.now());
+            let Some(next) = next else {
+                return;
+            };
+            let granted = self.granted(next.grant, next.payload.route, next.seated);
+            drop(next.payload.wake.send(granted));
+        }
+    }
+}
+
+/// 429, as upstream's filter writes it.
+fn too_many_requests() -> Answer {
+    let text = "Too many requests, please try again later.\n";
+    let mut answer = Answer::text(StatusCode::TOO_MANY_REQUESTS, text);
+    answer.headers = vec![
+        (RETRY_AFTER, HeaderValue::from_static("1")),
+        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    ];
+    answer
+}
