@@ -154,6 +154,7 @@ impl ApiServer {
             &config.registry,
             config.max_in_flight,
             config.processors,
+            Arc::clone(&config.store),
             config.clock.clone(),
         );
         let authorization = Authorization::new(config.authorizers, &rbac, || {

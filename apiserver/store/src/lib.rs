@@ -106,6 +106,9 @@ pub trait Store: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Says whether others wait for the threads that writes are asked for on, which must not be held up meanwhile.
+    fn crowded(&self, _is: bool) {}
+
     /// Refuses further writes, waits for the accepted ones, and ends all watches.
     async fn close(&self);
 }

@@ -213,8 +213,9 @@ impl FlowControl {
             let turn = Mutex::new(Some(turn));
             return Ok(Pass::Limited { seat, turn });
         }
+        let after = self.seats.lock().refuse(level, self.now());
         self.clock.sleep(REFUSE_AFTER).await;
-        Err(too_many_requests())
+        Err(too_many_requests(after))
     }
 
     /// Waits in a queue, until it is the turn of whoever waits there.
@@ -300,7 +301,14 @@ impl FlowControl {
     /// Lets those run who can. The lock is not held while they are told: one who has gone gives everything back.
     pub(super) fn dispatch(self: &Arc<Self>) {
         loop {
-            let next = self.seats.lock().dispatch(self.now());
+            let (next, crowded) = {
+                let mut seats = self.seats.lock();
+                (seats.dispatch(self.now()), seats.waiting() > 0)
+            };
+            if self.crowded.load(Ordering::Relaxed) != crowded {
+                self.crowded.store(crowded, Ordering::Relaxed);
+                self.store.crowded(crowded);
+            }
             let Some(next) = next else {
                 return;
             };
@@ -310,12 +318,12 @@ impl FlowControl {
     }
 }
 
-/// 429, as upstream's filter writes it.
-fn too_many_requests() -> Answer {
+/// 429, as upstream's filter writes it; the client should stay away for so many seconds.
+fn too_many_requests(after: u64) -> Answer {
     let text = "Too many requests, please try again later.\n";
     let mut answer = Answer::text(StatusCode::TOO_MANY_REQUESTS, text);
     answer.headers = vec![
-        (RETRY_AFTER, HeaderValue::from_static("1")),
+        (RETRY_AFTER, HeaderValue::from(after)),
         (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     ];
     answer

@@ -20,15 +20,18 @@ mod estimate;
 mod gate;
 mod keep;
 mod queues;
+mod refusals;
 mod report;
 mod schema;
 mod seats;
 mod table;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use coracle_api::{Object, Registry};
 use coracle_clock::Clock;
+use coracle_store::Store;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
@@ -75,6 +78,10 @@ pub(crate) struct FlowControl {
     objects: Mutex<Objects>,
     table: RwLock<Arc<Table>>,
     seats: Mutex<Seats<Waiting>>,
+    /// Whether somebody waits.
+    crowded: AtomicBool,
+    /// Is told so: it can hold up threads or not.
+    store: Arc<dyn Store>,
     changed: Notify,
 }
 
@@ -86,6 +93,7 @@ impl FlowControl {
         registry: &Registry,
         total: usize,
         processors: usize,
+        store: Arc<dyn Store>,
         clock: Clock,
     ) -> Arc<Self> {
         let total = u32::try_from(total).unwrap_or(u32::MAX);
@@ -95,6 +103,8 @@ impl FlowControl {
             objects: Mutex::default(),
             table: RwLock::default(),
             seats: Mutex::new(Seats::new(total, Turns::of(processors), now)),
+            crowded: AtomicBool::new(false),
+            store,
             changed: Notify::new(),
         });
         flow.rebuild(&mut flow.objects.lock());

@@ -12,6 +12,7 @@ use std::collections::HashMap;
 
 use super::borrow::{Claim, Demand, PERIOD, Wanted, share_out};
 use super::queues::{GUESS, Queues, Queuing, Verdict, Waiter};
+use super::refusals::Refusals;
 
 /// Most seats of a request.
 const MAX_WIDTH: u32 = 10;
@@ -28,7 +29,7 @@ pub(super) enum Kind {
     /// A processor.
     #[default]
     Read,
-    /// Mostly the disk, where writes that come together share the wait.
+    /// A processor, and then the disk.
     Write,
 }
 
@@ -42,10 +43,10 @@ pub(super) struct Turns {
 impl Turns {
     /// For a machine with so many processors.
     pub(super) fn of(processors: usize) -> Self {
-        let processors = u32::try_from(processors.max(1)).unwrap_or(u32::MAX / 4);
+        let processors = u32::try_from(processors.max(1)).unwrap_or(u32::MAX);
         Self {
             reads: processors,
-            writes: processors.saturating_mul(2),
+            writes: processors,
         }
     }
 }
@@ -191,6 +192,7 @@ pub(super) struct Level<T> {
     flows_latest: f64,
     pub(super) queues: Queues<T>,
     pub(super) waits: Waits,
+    refusals: Refusals,
 }
 
 /// How long requests waited that got seats, in upstream's buckets.
@@ -293,6 +295,11 @@ impl<T> Seats<T> {
     /// All levels that are configured.
     pub(super) fn levels(&self) -> impl Iterator<Item = &Level<T>> {
         self.levels.iter().filter(|level| level.config.is_some())
+    }
+
+    /// How many requests wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting
     }
 
     /// A request comes. `payload` is kept while it waits. After [`Arrival::Waits`], [`dispatch`](Self::dispatch) is due.
@@ -428,6 +435,12 @@ impl<T> Seats<T> {
         level.note(now);
         self.waits(waiter.grant.flow, -1);
         true
+    }
+
+    /// A request of the level is refused; how many seconds its client should stay away.
+    pub(super) fn refuse(&mut self, place: usize, now: f64) -> u64 {
+        let level = self.levels.get_mut(place);
+        level.map_or(1, |level| level.refusals.refuse(now as u64))
     }
 
     /// The next request that can run, if one waits.
@@ -573,6 +586,7 @@ impl<T> Level<T> {
             flows_latest: 0.0,
             queues: Queues::default(),
             waits: Waits::default(),
+            refusals: Refusals::default(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Where writes are taken in: into the queue of the writer's thread, or carried out at once.
 //!
 //! ```text
-//! ask ──▶ is it alone, is nobody at the writer, will the turn be quick?
+//! ask ──▶ is it alone, does nobody wait for this thread, is nobody at the writer, will the turn be quick?
 //!           │ yes                               │ no
 //!           ▼                                   ▼
 //!         its turn, here and now              bounded queue ──▶ thread: groups ──▶ their turns
@@ -12,7 +12,7 @@
 //! will be is told by how long the disk took lately. Where several write at once, groups are better than either.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ pub(super) struct Desk {
     open: Arc<AtomicUsize>,
     /// `None` once the store is closed.
     queue: Mutex<Option<mpsc::Sender<Command>>>,
+    /// Whether others wait for the callers' threads.
+    crowded: AtomicBool,
     room: Arc<Semaphore>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -67,6 +69,7 @@ impl Desk {
             writer,
             open: Arc::default(),
             queue: Mutex::new(Some(queue)),
+            crowded: AtomicBool::new(false),
             room: Arc::new(Semaphore::new(MAX_WAITING_BYTES)),
             thread: Mutex::new(Some(thread)),
         })
@@ -84,7 +87,9 @@ impl Desk {
         })?;
         let (reply, mut answer) = oneshot::channel();
         let (place, alone) = Place::take(&self.open);
-        let direct = alone && size <= MAX_DIRECT_BYTES && matches!(work, Work::Write { .. });
+        let crowded = self.crowded.load(Ordering::Relaxed);
+        let direct =
+            alone && !crowded && size <= MAX_DIRECT_BYTES && matches!(work, Work::Write { .. });
         let command = Command {
             work,
             reply,
@@ -107,6 +112,11 @@ impl Desk {
             })?;
         }
         answer.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// Says whether others wait for the callers' threads.
+    pub(super) fn crowded(&self, is: bool) {
+        self.crowded.store(is, Ordering::Relaxed);
     }
 
     /// Takes nothing in any more; the thread ends when it has done what waits. `None` if that was asked for before.

@@ -250,6 +250,10 @@ impl Store for RedbStore {
         self.shared.trouble.lock().clone().map_or(Ok(()), Err)
     }
 
+    fn crowded(&self, is: bool) {
+        self.desk.crowded(is);
+    }
+
     async fn close(&self) {
         if let Some(thread) = self.desk.close() {
             // A panic of the writer has been reported by its thread; its queue is gone either way.
