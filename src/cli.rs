@@ -56,11 +56,29 @@ pub enum PkiCommand {
         #[command(flatten)]
         data: DataDir,
     },
-    /// Make the server's and the administrator's certificates anew; the authority stays
+    /// Make the server's and the administrator's certificates anew; with --ca the authority too
     #[command(after_help = "\
 A running `coracle up` shows the new certificate within a minute, without a restart. Certificates
-that it made itself are renewed by it before they end.")]
+that it made itself are renewed by it before they end.
+
+With --ca a new authority signs from now on, and the old one is believed beside it: both are in the
+ConfigMap kube-root-ca.crt of every namespace, in pods' ca.crt and in the kubeconfig of the data
+directory. Nothing that runs breaks. Once every kubeconfig elsewhere was fetched anew and every
+certificate of a user was made anew, the old one goes with `coracle pki drop-old-ca`.")]
     Renew {
+        /// Put a new authority in the place of the old one, which stays believed
+        #[arg(long)]
+        ca: bool,
+        /// Where the cluster is
+        #[command(flatten)]
+        data: DataDir,
+    },
+    /// Believe the current authority alone: ends what `renew --ca` began
+    #[command(after_help = "\
+Whatever the old authority signed counts no more: users' certificates, and kubeconfigs that know
+only the old authority. A running `coracle up` follows within a minute; connections that are open
+stay open.")]
+    DropOldCa {
         /// Where the cluster is
         #[command(flatten)]
         data: DataDir,
@@ -126,6 +144,15 @@ pub struct UpArgs {
     /// Where the cluster's state is
     #[command(flatten)]
     pub data: DataDir,
+
+    /// Also believe the client certificates that an authority in this file signed, beside the
+    /// cluster's own
+    #[arg(long, value_name = "FILE")]
+    pub client_ca_file: Option<PathBuf>,
+
+    /// How proxies in front say who asks
+    #[command(flatten)]
+    pub front_proxy: FrontProxyArgs,
 
     /// Address of the API server [default: 127.0.0.1:6443, or the next free port]
     #[arg(long, value_name = "ADDRESS:PORT")]
@@ -208,6 +235,63 @@ pub struct UpArgs {
     /// Ports of the host that NodePort Services use
     #[arg(long, value_name = "FIRST-LAST", default_value = "30000-32767", value_parser = port_range)]
     pub service_node_port_range: (u16, u16),
+}
+
+/// The flags about proxies in front of the API server, with upstream's names and meaning.
+#[derive(Debug, Clone, Args)]
+pub struct FrontProxyArgs {
+    /// Believe the X-Remote-… headers of clients whose certificate an authority in this file signed;
+    /// without it they are never believed
+    #[arg(long, value_name = "FILE")]
+    pub requestheader_client_ca_file: Option<PathBuf>,
+
+    /// Common names that such certificates must have; without it any will do
+    #[arg(
+        long,
+        value_name = "NAME,…",
+        value_delimiter = ',',
+        requires = "requestheader_client_ca_file"
+    )]
+    pub requestheader_allowed_names: Vec<String>,
+
+    /// Headers with the user's name; the first that is there counts
+    #[arg(
+        long,
+        value_name = "HEADER,…",
+        value_delimiter = ',',
+        default_value = "x-remote-user",
+        requires = "requestheader_client_ca_file"
+    )]
+    pub requestheader_username_headers: Vec<String>,
+
+    /// Headers with the user's identifier, such as X-Remote-Uid; without it there is none
+    #[arg(
+        long,
+        value_name = "HEADER,…",
+        value_delimiter = ',',
+        requires = "requestheader_client_ca_file"
+    )]
+    pub requestheader_uid_headers: Vec<String>,
+
+    /// Headers with the user's groups
+    #[arg(
+        long,
+        value_name = "HEADER,…",
+        value_delimiter = ',',
+        default_value = "x-remote-group",
+        requires = "requestheader_client_ca_file"
+    )]
+    pub requestheader_group_headers: Vec<String>,
+
+    /// How headers with further facts about the user begin
+    #[arg(
+        long,
+        value_name = "PREFIX,…",
+        value_delimiter = ',',
+        default_value = "x-remote-extra-",
+        requires = "requestheader_client_ca_file"
+    )]
+    pub requestheader_extra_headers_prefix: Vec<String>,
 }
 
 /// A part of the cluster that can be left out.

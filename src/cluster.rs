@@ -22,7 +22,7 @@ use coracle_client::{
     Client, ClientFactory, Context, ObjectClient, ObjectKey, Precondition, component_user,
 };
 use coracle_clock::Clock;
-use coracle_controllers::ClusterTrust;
+use coracle_controllers::{ClusterTrust, Published};
 use coracle_cri::PodRuntime;
 use coracle_kubelet::{Kubelet, KubeletConfig};
 use coracle_server::authn::ServiceAccountTokens;
@@ -37,6 +37,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::json;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -51,9 +52,9 @@ const REMAKE_EVERY: Duration = Duration::from_secs(1);
 pub struct ClusterConfig {
     /// The API server's parts; its `dialer` is set here.
     pub server: Config,
-    /// The certificate of the authority that signs the API server's, in PEM form, for pods to verify it by. Without it
-    /// nobody publishes it, and pods that mount it wait.
-    pub authority: Option<String>,
+    /// The certificates of the authority that signs the API server's, for pods to verify it by, and what else is published
+    /// of the cluster's identity. Without it nobody publishes it, and pods that mount it wait.
+    pub published: Option<watch::Receiver<Arc<Published>>>,
     /// Where the Service `kubernetes` leads.
     pub kubernetes: KubernetesService,
     /// Run the controllers.
@@ -126,8 +127,8 @@ impl Cluster {
         let mut parts = JoinSet::new();
         keep_store(&mut parts, store, clock, &stop);
         if config.controllers {
-            let trust = config.authority.zip(tokens);
-            let trust = trust.map(|(authority, tokens)| cluster_trust(authority, tokens));
+            let trust = config.published.zip(tokens);
+            let trust = trust.map(|(published, tokens)| cluster_trust(published, tokens));
             parts.spawn(coracle_controllers::run_all(context.clone(), trust));
         }
         if config.scheduler {
@@ -210,7 +211,10 @@ impl Cluster {
 }
 
 /// What the controllers hand on to pods and Secrets.
-fn cluster_trust(authority: String, tokens: Arc<ServiceAccountTokens>) -> ClusterTrust {
+fn cluster_trust(
+    published: watch::Receiver<Arc<Published>>,
+    tokens: Arc<ServiceAccountTokens>,
+) -> ClusterTrust {
     let sign = move |account: &ServiceAccount, secret: &str| {
         let account = serde_json::to_value(account).map_err(|error| error.to_string())?;
         let account = Object::from_value(account).ok_or("the account is no object")?;
@@ -218,7 +222,7 @@ fn cluster_trust(authority: String, tokens: Arc<ServiceAccountTokens>) -> Cluste
         token.map_err(|error| error.to_string())
     };
     ClusterTrust {
-        authority: authority.into(),
+        published,
         sign: Arc::new(sign),
     }
 }

@@ -4,6 +4,7 @@
 //! pki/ca.{crt,key} ──signs──▶ pki/apiserver.{crt,key}   the server, for every name that reaches it
 //!                        └──▶ pki/admin.{crt,key}       CN kubernetes-admin, O system:masters
 //!                        └──▶ requests that the API approved ([`Authority`])
+//! pki/ca-previous.crt, pki/ca-cross.crt                 while the authority is replaced ([`rotation`])
 //! pki/sa.key ──signs──▶ tokens of service accounts ◀──verifies── pki/sa.pub
 //! ```
 //!
@@ -19,6 +20,7 @@ mod certificates_tests;
 pub mod command;
 mod der;
 mod reload;
+mod rotation;
 mod usages;
 
 use std::cell::Cell;
@@ -28,7 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use coracle_clock::{Clock, Timestamp};
 use coracle_server::authn::{AnyClient, ClientAuthorities, PublicKey, SigningKey, TokenKeys};
 use rcgen::{
@@ -43,7 +45,8 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use crate::files;
 
 pub use authority::Authority;
-pub use reload::ServerCertificate;
+pub(crate) use authority::pem;
+pub use reload::{CurrentAuthority, ServerCertificate};
 
 /// Life of the authority.
 const CA_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -63,7 +66,7 @@ pub struct Credential {
 
 /// The files below `pki/`, all present and valid.
 pub struct Pki {
-    /// The authority's certificate in PEM form.
+    /// The authority's certificate in PEM form; after it those of earlier ones that are still believed.
     pub ca: String,
     /// The API server's certificate and key.
     pub server: Credential,
@@ -80,11 +83,7 @@ impl Pki {
     /// the server answers for.
     pub fn ensure(folder: &Path, names: &[String], clock: &Clock) -> Result<Self> {
         files::make_private_folder(folder)?;
-        let folder = Folder {
-            path: folder.to_owned(),
-            clock: clock.clone(),
-            changed: Cell::new(false),
-        };
+        let folder = Folder::new(folder, clock);
         let authority = folder.authority()?;
         let server = folder.leaf(&authority, "apiserver", Leaf::server(names))?;
         let admin = folder.leaf(
@@ -93,12 +92,12 @@ impl Pki {
             Leaf::client("kubernetes-admin", "system:masters"),
         )?;
         let tokens = folder.token_keys()?;
-        let signer = Authority::new(&authority, clock.clone())?;
+        let signer = Authority::new(&authority.current, clock.clone())?;
         if folder.changed.get() {
             files::sync_folder(&folder.path)?;
         }
         Ok(Self {
-            ca: authority.certificate,
+            ca: authority.bundle(),
             server,
             admin,
             tokens: Arc::new(tokens),
@@ -106,27 +105,12 @@ impl Pki {
         })
     }
 
-    /// Whose client certificates name a user: this authority's.
-    pub fn client_authorities(&self) -> Result<ClientAuthorities> {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(parse_certificate(&self.ca)?)?;
-        let verifier = rustls::server::WebPkiClientVerifier::builder(roots.into()).build();
-        verifier.context("failed to build the verifier of client certificates")
-    }
-
     /// Makes the certificates of the server and its first user anew, for the names they have; everything else in `folder`
     /// stays. What is missing there, the authority above all, is an error.
     pub fn renew(folder: &Path, clock: &Clock) -> Result<Self> {
-        let read = |name: &str| {
-            let path = folder.join(name);
-            fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))
-        };
-        let der = parse_certificate(&read("apiserver.crt")?)?;
-        let (_, server) = X509Certificate::from_der(&der)
-            .map_err(|error| anyhow!("failed to read apiserver.crt: {error}"))?;
-        let names = subject_names(&server);
-        read("ca.crt")?;
-        read("ca.key")?;
+        let names = Self::server_names(folder)?;
+        read(folder, "ca.crt")?;
+        read(folder, "ca.key")?;
         for name in ["apiserver", "admin"] {
             let path = folder.join(format!("{name}.crt"));
             crate::data_dir::remove_if_there(&path)?;
@@ -134,24 +118,74 @@ impl Pki {
         Self::ensure(folder, &names, clock)
     }
 
-    /// The TLS configuration of the API server: its certificate, and client certificates welcome but
-    /// not required (tokens are another way in). The API server judges them.
-    pub fn server_config(
-        &self,
-        certificate: Arc<ServerCertificate>,
-    ) -> Result<rustls::ServerConfig> {
-        let verifier = Arc::new(AnyClient::new(self.client_authorities()?));
-        let mut config = rustls::ServerConfig::builder()
-            .with_client_cert_verifier(verifier)
-            .with_cert_resolver(certificate);
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(config)
+    /// The names that the server's certificate in `folder` has.
+    fn server_names(folder: &Path) -> Result<Vec<String>> {
+        let der = parse_certificate(&read(folder, "apiserver.crt")?)?;
+        let (_, server) = X509Certificate::from_der(&der)
+            .map_err(|error| anyhow!("failed to read apiserver.crt: {error}"))?;
+        Ok(subject_names(&server))
     }
+}
+
+/// Believes the client certificates that an authority of the bundle (PEM) signed.
+pub fn client_authorities(bundle: &str) -> Result<ClientAuthorities> {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in certificates(bundle)? {
+        roots.add(certificate)?;
+    }
+    let verifier = rustls::server::WebPkiClientVerifier::builder(roots.into()).build();
+    verifier.context("failed to build the verifier of client certificates")
+}
+
+/// The TLS configuration of the API server: its certificate, and client certificates welcome but not required (tokens are
+/// another way in). Clients are told the authorities of `bundle` (PEM); the API server judges what they show.
+pub fn server_config(
+    certificate: Arc<ServerCertificate>,
+    bundle: &str,
+) -> Result<rustls::ServerConfig> {
+    let verifier = Arc::new(AnyClient::new(client_authorities(bundle)?));
+    let mut config = rustls::ServerConfig::builder()
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(certificate);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// All certificates of a PEM text; at least one.
+pub(crate) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    let all = all.map_err(|error| anyhow!("failed to read certificates: {error}"))?;
+    if all.is_empty() {
+        bail!("there is no certificate in it");
+    }
+    Ok(all)
+}
+
+fn read(folder: &Path, name: &str) -> Result<String> {
+    let path = folder.join(name);
+    fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))
 }
 
 fn parse_certificate(pem: &str) -> Result<CertificateDer<'static>> {
     CertificateDer::from_pem_slice(pem.as_bytes())
         .map_err(|error| anyhow!("failed to read a certificate: {error}"))
+}
+
+/// The authority, and what is left of earlier ones.
+struct Authorities {
+    current: Credential,
+    /// Certificates of earlier ones that are still believed, in PEM form, the latest first.
+    previous: String,
+    /// Certificates by which earlier ones vouch for the later, in PEM form, the latest first. They go beside every
+    /// certificate that the current one signs.
+    crosses: String,
+}
+
+impl Authorities {
+    /// All who are believed, in PEM form, the current one first.
+    fn bundle(&self) -> String {
+        format!("{}{}", self.current.certificate, self.previous)
+    }
 }
 
 /// What a certificate says besides its key.
@@ -190,17 +224,35 @@ struct Folder {
 }
 
 impl Folder {
-    fn authority(&self) -> Result<Credential> {
-        if let Some(found) = self.load("ca")? {
-            return Ok(found);
+    fn new(path: &Path, clock: &Clock) -> Self {
+        Self {
+            path: path.to_owned(),
+            clock: clock.clone(),
+            changed: Cell::new(false),
         }
+    }
+
+    fn authority(&self) -> Result<Authorities> {
+        let current = match self.load("ca")? {
+            Some(found) => found,
+            None => self.new_authority()?,
+        };
+        if !fits(&current) {
+            bail!(
+                "{} is not the key of ca.crt: run `coracle pki renew --ca`, or put the right one there",
+                self.path.join("ca.key").display()
+            );
+        }
+        Ok(Authorities {
+            current,
+            previous: self.read(rotation::PREVIOUS)?.unwrap_or_default(),
+            crosses: self.read(rotation::CROSSES)?.unwrap_or_default(),
+        })
+    }
+
+    fn new_authority(&self) -> Result<Credential> {
         let key = KeyPair::generate().context("failed to generate the authority's key")?;
-        let mut params = self.params(CA_LIFE);
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "coracle-ca");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let params = self.authority_params("coracle-ca");
         let certificate = params
             .self_signed(&key)
             .context("failed to sign the authority")?;
@@ -213,16 +265,21 @@ impl Folder {
         )
     }
 
-    fn leaf(&self, authority: &Credential, name: &str, leaf: Leaf) -> Result<Credential> {
+    fn authority_params(&self, name: &str) -> CertificateParams {
+        let mut params = self.params(CA_LIFE);
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params
+    }
+
+    fn leaf(&self, authority: &Authorities, name: &str, leaf: Leaf) -> Result<Credential> {
         if let Some(found) = self.load(name)?
-            && self.is_good(&found, &authority.certificate, &leaf)
+            && self.is_good(&found, authority, &leaf)
         {
             return Ok(found);
         }
-        let ca_key =
-            KeyPair::from_pem(&authority.key).context("failed to read the authority's key")?;
-        let issuer = Issuer::from_ca_cert_pem(&authority.certificate, ca_key)
-            .context("failed to read the authority's certificate")?;
+        let issuer = issuer(&authority.current)?;
         let key =
             KeyPair::generate().with_context(|| format!("failed to generate the key of {name}"))?;
         let mut params = self.params(LEAF_LIFE);
@@ -246,7 +303,7 @@ impl Folder {
         self.save(
             name,
             Credential {
-                certificate: certificate.pem(),
+                certificate: format!("{}{}", certificate.pem(), authority.crosses),
                 key: key.serialize_pem(),
             },
         )
@@ -266,16 +323,21 @@ impl Folder {
         params
     }
 
-    /// Whether a certificate is of this authority, lives long enough and names exactly what is asked.
-    fn is_good(&self, found: &Credential, ca_pem: &str, leaf: &Leaf) -> bool {
-        let (Ok(der), Ok(ca)) = (
-            parse_certificate(&found.certificate),
-            parse_certificate(ca_pem),
+    /// Whether a certificate is of this authority, has the right ones beside it, lives long enough and names exactly what
+    /// is asked.
+    fn is_good(&self, found: &Credential, authority: &Authorities, leaf: &Leaf) -> bool {
+        let (Ok(chain), Ok(ca)) = (
+            certificates(&found.certificate),
+            parse_certificate(&authority.current.certificate),
         ) else {
             return false;
         };
+        let der = &chain[0];
+        if chain[1..] != certificates(&authority.crosses).unwrap_or_default() {
+            return false;
+        }
         let (Ok((_, certificate)), Ok((_, ca))) = (
-            X509Certificate::from_der(&der),
+            X509Certificate::from_der(der),
             X509Certificate::from_der(&ca),
         ) else {
             return false;
@@ -286,9 +348,8 @@ impl Folder {
         named.sort();
         wanted.sort();
         // Two processes that make it anew at once may leave one's key beside the other's certificate.
-        let fits = KeyPair::from_pem(&found.key)
-            .is_ok_and(|key| key.subject_public_key_info() == certificate.public_key().raw);
-        fits && certificate.validity().not_after.timestamp() > due
+        fits(found)
+            && certificate.validity().not_after.timestamp() > due
             && certificate.verify_signature(Some(ca.public_key())).is_ok()
             && named == wanted
     }
@@ -354,6 +415,24 @@ impl Folder {
         self.changed.set(true);
         Ok(credential)
     }
+}
+
+/// Whether the key is that of the certificate.
+fn fits(credential: &Credential) -> bool {
+    let Ok(der) = parse_certificate(&credential.certificate) else {
+        return false;
+    };
+    let Ok((_, certificate)) = X509Certificate::from_der(&der) else {
+        return false;
+    };
+    KeyPair::from_pem(&credential.key)
+        .is_ok_and(|key| key.subject_public_key_info() == certificate.public_key().raw)
+}
+
+fn issuer(authority: &Credential) -> Result<Issuer<'static, KeyPair>> {
+    let key = KeyPair::from_pem(&authority.key).context("failed to read the authority's key")?;
+    Issuer::from_ca_cert_pem(&authority.certificate, key)
+        .context("failed to read the authority's certificate")
 }
 
 fn offset(at: Timestamp) -> OffsetDateTime {

@@ -312,7 +312,7 @@ fn algorithm(key: &KeyPair) -> Result<Vec<u8>> {
     bail!("the authority's key is of a kind that cannot sign here: use ECDSA, Ed25519 or RSA")
 }
 
-fn pem(der: &[u8]) -> String {
+pub(crate) fn pem(der: &[u8]) -> String {
     use base64::Engine as _;
     let text = base64::engine::general_purpose::STANDARD.encode(der);
     let mut out = String::from("-----BEGIN CERTIFICATE-----\n");

@@ -7,15 +7,18 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use coracle_clock::{Clock, Timestamp};
 use coracle_controllers::Terms;
+use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{Authority, Credential, Pki, parse_certificate, subject_names};
+use super::{Authority, Folder, Pki, certificates, subject_names};
 use crate::cli::{self, PkiCommand, PkiFormat};
 use crate::{data_dir, files, kubeconfig};
 
 /// The certificates below `pki/`.
-const NAMES: [&str; 3] = ["ca", "apiserver", "admin"];
+const NAMES: [&str; 4] = ["ca", PREVIOUS, "apiserver", "admin"];
+/// Earlier authorities that are still believed.
+const PREVIOUS: &str = "ca-previous";
 /// How far the beginning of a user's certificate lies back.
 const BACKDATE: Duration = Duration::from_secs(300);
 
@@ -24,7 +27,8 @@ pub fn run(command: PkiCommand) -> Result<()> {
     let clock = Clock::system();
     match command {
         PkiCommand::Show { output, data } => show(&folder(&data)?, output),
-        PkiCommand::Renew { data } => renew(&folder(&data)?, &clock),
+        PkiCommand::Renew { ca, data } => renew(&folder(&data)?, ca, &clock),
+        PkiCommand::DropOldCa { data } => drop_old(&folder(&data)?, &clock),
         PkiCommand::Kubeconfig {
             user,
             groups,
@@ -62,10 +66,17 @@ fn read(path: &Path) -> Result<String> {
 }
 
 fn show(data: &Path, output: Option<PkiFormat>) -> Result<()> {
-    let found: Vec<Value> = NAMES
-        .iter()
-        .map(|name| describe(name, &data.join("pki").join(format!("{name}.crt"))))
-        .collect::<Result<_>>()?;
+    let mut found = Vec::new();
+    for name in NAMES {
+        let path = data.join("pki").join(format!("{name}.crt"));
+        match (name, path.exists()) {
+            // Only there while an authority is replaced.
+            (PREVIOUS, false) => {}
+            (PREVIOUS, true) => found.extend(describe(name, &path)?),
+            // Beside the others are those that vouch for their authority.
+            _ => found.extend(describe(name, &path)?.into_iter().take(1)),
+        }
+    }
     if output == Some(PkiFormat::Json) {
         println!("{:#}", json!({"certificates": found}));
         return Ok(());
@@ -85,36 +96,65 @@ fn show(data: &Path, output: Option<PkiFormat>) -> Result<()> {
     Ok(())
 }
 
-/// What a certificate says; its key is not read.
-fn describe(name: &str, path: &Path) -> Result<Value> {
-    let der = parse_certificate(&read(path)?).with_context(|| path.display().to_string())?;
-    let (_, certificate) = X509Certificate::from_der(&der)
-        .map_err(|error| anyhow!("failed to read {}: {error}", path.display()))?;
-    let expires = Timestamp::from_second(certificate.validity().not_after.timestamp())?;
-    Ok(json!({
-        "name": name,
-        "file": path.display().to_string(),
-        "subject": certificate.subject().to_string(),
-        "names": subject_names(&certificate),
-        "expires": expires.to_string(),
-    }))
+/// What the certificates of a file say; their keys are not read.
+fn describe(name: &str, path: &Path) -> Result<Vec<Value>> {
+    let all = certificates(&read(path)?).with_context(|| path.display().to_string())?;
+    let describe = |der: &CertificateDer<'_>| {
+        let (_, certificate) = X509Certificate::from_der(der)
+            .map_err(|error| anyhow!("failed to read {}: {error}", path.display()))?;
+        let expires = Timestamp::from_second(certificate.validity().not_after.timestamp())?;
+        Ok(json!({
+            "name": name,
+            "file": path.display().to_string(),
+            "subject": certificate.subject().to_string(),
+            "names": subject_names(&certificate),
+            "expires": expires.to_string(),
+        }))
+    };
+    all.iter().map(describe).collect()
 }
 
-/// Makes the server's and the administrator's certificates anew; the authority stays, so that everyone who trusts it
-/// still does.
-fn renew(data: &Path, clock: &Clock) -> Result<()> {
-    let pki = Pki::renew(&data.join("pki"), clock)?;
+/// Makes the server's and the administrator's certificates anew. The authority stays, or the old one is believed beside
+/// the new: everyone who trusts it still does.
+fn renew(data: &Path, ca: bool, clock: &Clock) -> Result<()> {
+    let folder = data.join("pki");
+    let pki = match ca {
+        true => Pki::rotate(&folder, clock)?,
+        false => Pki::renew(&folder, clock)?,
+    };
+    rewrite_kubeconfig(data, &pki)?;
+    let what = if ca { "ca, apiserver" } else { "apiserver" };
+    println!("renewed {what} and admin in {}", folder.display());
+    println!("a running `coracle up` shows the new certificate within a minute");
+    if ca {
+        println!(
+            "the old authority is still believed: when every kubeconfig elsewhere and every user's certificate was made \
+             anew, run `coracle pki drop-old-ca`"
+        );
+    }
+    Ok(())
+}
+
+/// Ends what [`renew`] began.
+fn drop_old(data: &Path, clock: &Clock) -> Result<()> {
+    let (pki, was_there) = Pki::drop_previous(&data.join("pki"), clock)?;
+    if !was_there {
+        println!("there is no authority but the current one");
+        return Ok(());
+    }
+    rewrite_kubeconfig(data, &pki)?;
+    println!("the old authority, and whatever it signed, is believed no more");
+    println!("a running `coracle up` follows within a minute");
+    Ok(())
+}
+
+/// Puts the certificates into the cluster's own kubeconfig, if it has one.
+fn rewrite_kubeconfig(data: &Path, pki: &Pki) -> Result<()> {
     let path = data.join("kubeconfig");
     if let Some(server) = server_of(&path)? {
         kubeconfig::write(&path, &kubeconfig::new(&server, &pki.ca, &pki.admin))?;
     }
-    files::sync_folder(&data.join("pki"))?;
-    println!(
-        "renewed apiserver and admin in {}",
-        data.join("pki").display()
-    );
-    println!("a running `coracle up` shows the new certificate within a minute");
-    Ok(())
+    files::sync_folder(&data.join("pki"))
 }
 
 /// The server's URL in the cluster's kubeconfig; `None` when there is no such file.
@@ -138,10 +178,8 @@ fn user_config(
     clock: &Clock,
 ) -> Result<Value> {
     let pki = data.join("pki");
-    let ca = Credential {
-        certificate: read(&pki.join("ca.crt"))?,
-        key: read(&pki.join("ca.key"))?,
-    };
+    read(&pki.join("ca.key"))?;
+    let ca = Folder::new(&pki, clock).authority()?;
     let server = server_of(&data.join("kubeconfig"))?.context(
         "the cluster has no kubeconfig yet, so its address is unknown: run `coracle up`",
     )?;
@@ -155,8 +193,11 @@ fn user_config(
             .checked_add(expires)
             .context("--expires is too far away")?,
     };
-    let credential = Authority::new(&ca, clock.clone())?.issue_client(user, groups, &terms)?;
-    Ok(kubeconfig::new(&server, &ca.certificate, &credential))
+    let authority = Authority::new(&ca.current, clock.clone())?;
+    let mut credential = authority.issue_client(user, groups, &terms)?;
+    // A server that has not looked at the new authority yet knows it by the old one.
+    credential.certificate.push_str(&ca.crosses);
+    Ok(kubeconfig::new(&server, &ca.bundle(), &credential))
 }
 
 #[cfg(test)]
@@ -186,15 +227,17 @@ mod tests {
             "kubeconfig",
         ];
         let before = names.map(text);
-        let describe_server =
-            || describe("apiserver", &data.path().join("pki/apiserver.crt")).expect("described");
+        let describe_server = || {
+            describe("apiserver", &data.path().join("pki/apiserver.crt")).expect("described")[0]
+                .clone()
+        };
         let described = describe_server();
-        renew(data.path(), &clock).expect("renewed");
+        renew(data.path(), false, &clock).expect("renewed");
         let after = names.map(text);
         let kept: Vec<bool> = before.iter().zip(&after).map(|(a, b)| a == b).collect();
         assert_eq!(kept, [true, false, false, false]);
         assert_eq!(describe_server()["names"], described["names"]);
-        let shown = super::super::ServerCertificate::new(&Credential {
+        let shown = super::super::ServerCertificate::new(&super::super::Credential {
             certificate: before[1].clone(),
             key: text("pki/apiserver.key"),
         });

@@ -1,15 +1,17 @@
-//! A server certificate that can be replaced while connections are served.
+//! A server certificate and an authority that can be replaced while connections are served.
 
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
+use coracle_clock::Timestamp;
+use coracle_controllers::{CertificateAuthority, CertificateRequest, Terms};
 use parking_lot::RwLock;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
 
-use super::{Credential, parse_certificate};
+use super::{Authority, Credential, certificates};
 
 /// The certificate that new connections are shown; those that are open keep theirs.
 #[derive(Debug)]
@@ -35,12 +37,45 @@ impl ResolvesServerCert for ServerCertificate {
     }
 }
 
+/// The authority that signs what the API approves from now on; one under way is finished by the one before.
+pub struct CurrentAuthority(RwLock<Arc<Authority>>);
+
+impl CurrentAuthority {
+    /// Begins with this one.
+    pub fn new(authority: Arc<Authority>) -> Arc<Self> {
+        Arc::new(Self(RwLock::new(authority)))
+    }
+
+    /// Another one signs from now on.
+    pub fn replace(&self, authority: Arc<Authority>) {
+        *self.0.write() = authority;
+    }
+
+    fn current(&self) -> Arc<Authority> {
+        Arc::clone(&self.0.read())
+    }
+}
+
+impl CertificateAuthority for CurrentAuthority {
+    fn read(&self, request: &[u8]) -> Result<CertificateRequest, String> {
+        self.current().read(request)
+    }
+
+    fn issue(&self, request: &[u8], terms: &Terms) -> Result<Vec<u8>, String> {
+        self.current().issue(request, terms)
+    }
+
+    fn expiry(&self, certificate: &[u8]) -> Result<Timestamp, String> {
+        self.current().expiry(certificate)
+    }
+}
+
 fn certified(credential: &Credential) -> Result<Arc<CertifiedKey>> {
     let key = PrivateKeyDer::from_pem_slice(credential.key.as_bytes())
         .map_err(|error| anyhow!("failed to read the API server's key: {error}"))?;
     let key = rustls::crypto::ring::sign::any_supported_type(&key)
         .context("failed to read the API server's key")?;
-    let certified = CertifiedKey::new(vec![parse_certificate(&credential.certificate)?], key);
+    let certified = CertifiedKey::new(certificates(&credential.certificate)?, key);
     certified
         .keys_match()
         .context("the API server's key is not the one of its certificate")?;
@@ -50,7 +85,7 @@ fn certified(credential: &Credential) -> Result<Arc<CertifiedKey>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pki::Pki;
+    use crate::pki::{Pki, parse_certificate, server_config};
     use coracle_clock::Clock;
     use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
 
@@ -99,7 +134,7 @@ mod tests {
         let clock = Clock::system();
         let old = Pki::ensure(folder.path(), &["localhost".to_owned()], &clock).expect("made");
         let certificate = ServerCertificate::new(&old.server).expect("fits");
-        let server = Arc::new(old.server_config(certificate.clone()).expect("a server"));
+        let server = Arc::new(server_config(certificate.clone(), &old.ca).expect("a server"));
         let first = shown(&server, &old.ca);
         let new = Pki::renew(folder.path(), &clock).expect("renewed");
         let mut mixed = new.server.clone();

@@ -8,8 +8,10 @@
 
 mod node;
 mod progress;
+mod renewal;
 mod serve;
 mod static_pods;
+mod trust;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -23,11 +25,11 @@ use coracle_clock::Clock;
 use coracle_server::Config;
 use coracle_server::allocate::ServiceRanges;
 use coracle_server::audit::{Audit, Policy};
-use coracle_server::authn::{ServiceAccountTokens, StaticTokens};
+use coracle_server::authn::{ServiceAccountTokens, SharedAuthorities, StaticTokens};
 use coracle_store::{MemoryStore, RedbStore, Store};
 use serde_json::json;
 use tokio::runtime::Handle;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 
 use crate::audit::{AuditLog, LogConfig};
 use crate::cli::{Part, UpArgs};
@@ -36,15 +38,13 @@ use crate::data_dir::DataDir;
 use crate::kubeconfig::{self, Merged};
 use crate::listeners::Choice;
 use crate::manifests::{self, Manifest};
-use crate::pki::{Pki, ServerCertificate};
+use crate::pki::{CurrentAuthority, Pki, ServerCertificate, client_authorities, server_config};
 use crate::{apply, files};
 
 /// The port of the API server when `--listen` does not say.
 const API_PORT: u16 = 6443;
 /// How many tasks a thread of the control plane runs before it looks at the sockets.
 const LOOK_AT_SOCKETS: u32 = 8;
-/// How often the certificates are looked at.
-const LOOK_AT_CERTIFICATES: Duration = Duration::from_secs(30);
 /// The longest that guests may take at the end, whatever their grace periods say.
 const LONGEST_STOP: Duration = Duration::from_secs(30);
 
@@ -76,6 +76,7 @@ async fn up(args: UpArgs) -> Result<()> {
         .as_deref()
         .map(load_tokens)
         .transpose()?;
+    let clients = trust::Clients::of(&args)?;
     let clock = Clock::system();
     let data = DataDir::open(args.data.data_dir.as_deref(), args.in_memory)?;
     let api = Choice {
@@ -134,10 +135,14 @@ async fn up(args: UpArgs) -> Result<()> {
     let accounts = ServiceAccountTokens::new(Arc::clone(&access.pki.tokens));
     server.public_address = Some(in_pod_network.to_string());
     server.authentication.service_accounts = Some(Arc::new(accounts));
-    server.authentication.client_authorities = Some(access.pki.client_authorities()?);
+    let users = clients.users(&access.pki.ca);
+    let authorities = SharedAuthorities::new(client_authorities(&users)?);
+    server.authentication.client_authorities = Some(authorities.clone());
+    server.authentication.request_header = clients.request_header(&access.pki.ca)?;
+    let (publish, published) = watch::channel(clients.published(&access.pki.ca));
     let config = ClusterConfig {
         server,
-        authority: Some(access.pki.ca.clone()),
+        published: Some(published),
         kubernetes: KubernetesService {
             cluster_ip: network.kubernetes,
             endpoint: in_pod_network,
@@ -147,20 +152,32 @@ async fn up(args: UpArgs) -> Result<()> {
         node: node.as_ref().map(|node| node.config(&data, &network)),
     };
     let mut cluster = Cluster::start(config).await?;
+    let authority = CurrentAuthority::new(access.pki.authority.clone());
     if has(Part::Controllers) {
-        let authority = access.pki.authority.clone();
         let context = cluster.context().clone();
-        cluster.spawn(coracle_controllers::run_certificates(context, authority));
+        let signer = authority.clone();
+        cluster.spawn(coracle_controllers::run_certificates(context, signer));
     }
     // From here on /readyz says ok; the kubeconfig is there already.
     let shown = ServerCertificate::new(&access.pki.server)?;
-    let tls = Arc::new(access.pki.server_config(shown.clone())?);
-    cluster.spawn(keep_certificates(Renewal {
+    let config = server_config(shown.clone(), &clients.all(&access.pki.ca))?;
+    let tls = serve::Tls::new(config);
+    cluster.spawn(renewal::keep(renewal::Renewal {
+        known: renewal::known(&access.pki),
         folder: data.join("pki"),
         kubeconfig: data.join("kubeconfig"),
+        users_kubeconfig: !args.no_kubeconfig,
         names: server_names(address, &network),
         url: access.url.clone(),
         shown,
+        tls: tls.clone(),
+        authorities,
+        authority,
+        clients,
+        publish,
+        guests: node
+            .as_ref()
+            .map(|node| (node.trust().clone(), network.names_in_cluster())),
         clock: clock.clone(),
         stop: cluster.context().stop().clone(),
     }));
@@ -287,47 +304,6 @@ impl Access {
             kubeconfig,
         })
     }
-}
-
-/// What keeping the certificates takes.
-struct Renewal {
-    folder: PathBuf,
-    kubeconfig: PathBuf,
-    names: Vec<String>,
-    url: String,
-    shown: Arc<ServerCertificate>,
-    clock: Clock,
-    stop: CancellationToken,
-}
-
-/// Looks at the certificates every half minute until the stop: makes those anew that are due, and shows what is there, made
-/// here or by `coracle pki renew`.
-async fn keep_certificates(renewal: Renewal) {
-    let mut last = String::new();
-    while renewal
-        .stop
-        .run_until_cancelled(renewal.clock.sleep(LOOK_AT_CERTIFICATES))
-        .await
-        .is_some()
-    {
-        let kept = tokio::task::block_in_place(|| keep_once(&renewal, &mut last));
-        if let Err(error) = kept {
-            tracing::warn!("failed to renew the certificates; the old ones are kept: {error:#}");
-        }
-    }
-}
-
-fn keep_once(renewal: &Renewal, last: &mut String) -> Result<()> {
-    let pki = Pki::ensure(&renewal.folder, &renewal.names, &renewal.clock)?;
-    let now = format!("{}{}", pki.server.certificate, pki.admin.certificate);
-    if now == *last {
-        return Ok(());
-    }
-    renewal.shown.replace(&pki.server)?;
-    let config = kubeconfig::new(&renewal.url, &pki.ca, &pki.admin);
-    kubeconfig::write(&renewal.kubeconfig, &config)?;
-    *last = now;
-    Ok(())
 }
 
 /// Applies the manifests and follows them until all are ready.

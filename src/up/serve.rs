@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use coracle_network::{Fabric, TcpStream};
 use coracle_server::ApiServer;
+use parking_lot::RwLock;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -18,12 +19,31 @@ const CONNECTIONS: usize = 10_000;
 /// Connections of guests at once; more are closed.
 const GUEST_CONNECTIONS: usize = 2_000;
 
+/// The TLS configuration of connections that come from now on.
+pub(super) struct Tls(RwLock<Arc<ServerConfig>>);
+
+impl Tls {
+    /// Begins with this one.
+    pub(super) fn new(config: ServerConfig) -> Arc<Self> {
+        Arc::new(Self(RwLock::new(Arc::new(config))))
+    }
+
+    /// Another one from now on; open connections keep theirs.
+    pub(super) fn replace(&self, config: ServerConfig) {
+        *self.0.write() = Arc::new(config);
+    }
+
+    fn current(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.0.read())
+    }
+}
+
 /// Serves the host's listener until the API server stops, which is after the cluster's parts.
-pub(super) fn host(cluster: &Cluster, listener: TcpListener, tls: Arc<ServerConfig>) {
+pub(super) fn host(cluster: &Cluster, listener: TcpListener, tls: Arc<Tls>) {
     tokio::spawn(accept(cluster.api().clone(), listener, tls));
 }
 
-async fn accept(api: ApiServer, listener: TcpListener, tls: Arc<ServerConfig>) {
+async fn accept(api: ApiServer, listener: TcpListener, tls: Arc<Tls>) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     let stopped = api.stopped();
     loop {
@@ -39,7 +59,7 @@ async fn accept(api: ApiServer, listener: TcpListener, tls: Arc<ServerConfig>) {
         match accepted {
             Ok((stream, peer)) => {
                 let _ = stream.set_nodelay(true);
-                let (api, tls) = (api.clone(), tls.clone());
+                let (api, tls) = (api.clone(), tls.current());
                 tokio::spawn(async move {
                     if let Err(error) = api.serve(stream, Some(tls), Some(peer.ip())).await {
                         tracing::debug!(target: "coracle::access", %error, "connection ended");
@@ -57,12 +77,7 @@ async fn accept(api: ApiServer, listener: TcpListener, tls: Arc<ServerConfig>) {
 }
 
 /// Serves guests at the node's address in the pod network.
-pub(super) fn fabric(
-    cluster: &Cluster,
-    fabric: &Fabric,
-    address: SocketAddr,
-    tls: Arc<ServerConfig>,
-) {
+pub(super) fn fabric(cluster: &Cluster, fabric: &Fabric, address: SocketAddr, tls: Arc<Tls>) {
     let api = cluster.api().clone();
     let runtime = tokio::runtime::Handle::current();
     let permits = Arc::new(Semaphore::new(GUEST_CONNECTIONS));
@@ -73,7 +88,7 @@ pub(super) fn fabric(
                 tracing::debug!("too many connections of guests to the API");
                 return;
             };
-            let (api, tls) = (api.clone(), tls.clone());
+            let (api, tls) = (api.clone(), tls.current());
             runtime.spawn(async move {
                 let _permit = permit;
                 let from = stream.peer_addr().ip();

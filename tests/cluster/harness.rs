@@ -6,6 +6,7 @@ use std::time::Duration;
 use coracle::cluster::{Cluster, ClusterConfig, KubernetesService, NodeConfig};
 use coracle_client::{Kind, Lister, ObjectClient, ObjectKey};
 use coracle_clock::Clock;
+use coracle_controllers::Published;
 use coracle_cri::fake::{FakeRuntime, Script};
 use coracle_kubelet::{Capacity, KubeletConfig, PodDefaults};
 use coracle_server::Config;
@@ -63,7 +64,7 @@ impl TestCluster {
         server.authentication.service_accounts = Some(Arc::new(ServiceAccountTokens::new(keys)));
         let config = ClusterConfig {
             server,
-            authority: Some("the authority".to_owned()),
+            published: Some(Published::fixed("the authority")),
             kubernetes: KubernetesService {
                 cluster_ip: [10, 96, 0, 1].into(),
                 endpoint: ([10, 240, 0, 1], 6443).into(),

@@ -1,5 +1,6 @@
 //! One `coracle up` of a script.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -21,13 +22,19 @@ pub(crate) struct Up {
 
 impl Up {
     /// Starts it and waits until it says that it is up.
-    pub(crate) fn start(flags: &[String], work: &Path, stdin: Stdio) -> Result<Self, String> {
+    pub(crate) fn start(
+        flags: &[String],
+        work: &Path,
+        environment: &BTreeMap<String, String>,
+        stdin: Stdio,
+    ) -> Result<Self, String> {
         let mut child = Command::new(env!("CARGO_BIN_EXE_coracle"))
             .arg("up")
             .args(flags)
             .current_dir(work)
             .env("HOME", work)
             .env_remove("KUBECONFIG")
+            .envs(environment)
             .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! up -f guestbook            start `coracle up` with these flags and wait until it is ready
-//! printed 'text'             wait until `coracle up` has printed the text
+//! env NAME VALUE             what is in the environment of `up` from now on
+//! printed 'text'             wait until `coracle up` has printed the text; ! for "it has not so far"
 //! kubectl get pods           run a command; it must succeed …
 //! ! kubectl get pod missing  … or, with !, fail
 //! stdout 'text'              the last command's output contains the text; ! for "does not"
@@ -107,6 +108,8 @@ struct Session {
     background: BTreeMap<String, Background>,
     /// What `kubectl` stands for.
     kubectl: PathBuf,
+    /// What `coracle up` finds in its environment.
+    environment: BTreeMap<String, String>,
     /// The file that the next command reads.
     stdin: Option<PathBuf>,
     stdout: String,
@@ -130,6 +133,7 @@ impl Session {
             registry: None,
             background: BTreeMap::new(),
             kubectl: PathBuf::from("kubectl"),
+            environment: BTreeMap::new(),
             stdin: None,
             stdout: String::new(),
             stderr: String::new(),
@@ -208,7 +212,8 @@ impl Session {
             "up" => {
                 self.up = None;
                 let stdin = self.next_stdin()?;
-                self.up = Some(Up::start(&self.up_flags(rest), self.work(), stdin)?);
+                let flags = self.up_flags(rest);
+                self.up = Some(Up::start(&flags, self.work(), &self.environment, stdin)?);
                 Ok(())
             }
             "registry" => {
@@ -219,6 +224,22 @@ impl Session {
                 self.registry = Some(registry);
                 // Files were written before the address was known.
                 set_registry(self.work(), &address).map_err(|error| error.to_string())
+            }
+            "env" => {
+                self.environment.insert(rest[0].clone(), rest[1].clone());
+                Ok(())
+            }
+            "printed" if expect_failure => {
+                // Whole, it is megabytes at the highest level of the log.
+                match self
+                    .running()?
+                    .output()
+                    .lines()
+                    .find(|line| line.contains(&rest[0]))
+                {
+                    Some(line) => Err(format!("it printed {:?}: {line}", rest[0])),
+                    None => Ok(()),
+                }
             }
             "printed" => self.running()?.wait_for(&rest[0]),
             "stop" => {

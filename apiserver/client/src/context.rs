@@ -22,7 +22,7 @@ pub type ClientFactory = Arc<dyn Fn(&str) -> Client + Send + Sync>;
 /// `kube-scheduler` is `system:kube-scheduler`; `kubelet:NODE` is `system:node:NODE` in
 /// `system:nodes`; `services:NODE` is `system:kube-proxy`; `reflector` (all shared reads) is
 /// `system:kube-controller-manager`, as upstream's shared informers are; `ipallocator-repair-controller`
-/// and `legacy-token-tracking-controller` are `system:apiserver`; everything else is a service account of `kube-system`.
+/// and others that upstream runs within its API server are `system:apiserver`; everything else is a service account of `kube-system`.
 pub fn component_user(component: &str) -> (String, Vec<String>) {
     let authenticated = "system:authenticated".to_owned();
     match component.split_once(':') {
@@ -37,7 +37,9 @@ pub fn component_user(component: &str) -> (String, Vec<String>) {
         // A part of the API server in upstream, which speaks to itself as an administrator.
         _ if matches!(
             component,
-            "ipallocator-repair-controller" | "legacy-token-tracking-controller"
+            "ipallocator-repair-controller"
+                | "legacy-token-tracking-controller"
+                | "cluster-authentication-trust-controller"
         ) =>
         {
             (

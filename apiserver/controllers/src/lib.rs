@@ -17,6 +17,7 @@
 //! # }
 //! ```
 
+mod authenticationtrust;
 mod certificates;
 mod clusterroleaggregation;
 mod days;
@@ -42,6 +43,7 @@ mod serviceaccounttoken;
 mod servicecidrs;
 mod worker;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -49,8 +51,9 @@ use std::time::Duration;
 
 pub use certificates::{CertificateAuthority, CertificateRequest, Terms, run_certificates};
 use coracle_client::{Context, supervise};
-use futures::future::{join, join_all};
+use futures::future::{join, join_all, join3};
 use k8s_openapi::api::core::v1::ServiceAccount;
+use tokio::sync::watch;
 
 /// How long a controller waits for its caches to show its own writes before it looks again anyway.
 const EXPECTATION_DEADLINE: Duration = Duration::from_secs(5);
@@ -59,10 +62,46 @@ type Run = fn(Context) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What controllers hand on of the cluster's identity.
 pub struct ClusterTrust {
-    /// The certificate of the authority that signs the API server's, in PEM form.
-    pub authority: Arc<str>,
+    /// What is published, and whatever takes its place while the cluster runs.
+    pub published: watch::Receiver<Arc<Published>>,
     /// Signs the token of an account for the Secret of that name; the error says why it cannot.
     pub sign: TokenSigner,
+}
+
+/// What everybody in the cluster may read to know whom to trust.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Published {
+    /// The certificates of the authorities that sign the API server's, in PEM form.
+    pub authority: Arc<str>,
+    /// How the API server knows its clients: the data of the ConfigMap
+    /// `kube-system/extension-apiserver-authentication`.
+    pub authentication: BTreeMap<String, String>,
+}
+
+impl Published {
+    /// This authority and nothing else, for ever.
+    pub fn fixed(authority: impl Into<Arc<str>>) -> watch::Receiver<Arc<Self>> {
+        let published = Self {
+            authority: authority.into(),
+            authentication: BTreeMap::new(),
+        };
+        watch::channel(Arc::new(published)).1
+    }
+}
+
+impl ClusterTrust {
+    fn authority(&self) -> Arc<str> {
+        Arc::clone(&self.published.borrow().authority)
+    }
+}
+
+/// Calls `again` whenever something else is published; never ends.
+async fn when_published_anew(trust: &ClusterTrust, mut again: impl FnMut()) {
+    let mut published = trust.published.clone();
+    while published.changed().await.is_ok() {
+        again();
+    }
+    std::future::pending().await
 }
 
 /// See [`ClusterTrust::sign`].
@@ -125,9 +164,16 @@ async fn run_trusted(ctx: &Context, trust: Option<ClusterTrust>) {
     };
     let publisher = {
         let (own, clock, stop) = supervised(rootca::NAME);
-        let authority = Arc::clone(&trust.authority);
+        let trust = Arc::clone(&trust);
         supervise(rootca::NAME, clock, stop, move || {
-            rootca::run(own.clone(), Arc::clone(&authority))
+            rootca::run(own.clone(), Arc::clone(&trust))
+        })
+    };
+    let clients = {
+        let (own, clock, stop) = supervised(authenticationtrust::NAME);
+        let trust = Arc::clone(&trust);
+        supervise(authenticationtrust::NAME, clock, stop, move || {
+            authenticationtrust::run(own.clone(), Arc::clone(&trust))
         })
     };
     let tokens = {
@@ -136,11 +182,15 @@ async fn run_trusted(ctx: &Context, trust: Option<ClusterTrust>) {
             serviceaccounttoken::run(own.clone(), Arc::clone(&trust))
         })
     };
-    join(publisher, tokens).await;
+    join3(publisher, clients, tokens).await;
 }
 
 /// The names of all controllers, which are also those of their service accounts.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    let trusted = [rootca::NAME, serviceaccounttoken::NAME];
+    let trusted = [
+        rootca::NAME,
+        authenticationtrust::NAME,
+        serviceaccounttoken::NAME,
+    ];
     CONTROLLERS.iter().map(|(name, _)| *name).chain(trusted)
 }

@@ -1,4 +1,4 @@
-//! Puts the cluster's certificate authority into every namespace, where pods' volumes find it.
+//! Puts the certificates of the cluster's authority into every namespace, where pods' volumes find them.
 
 mod reconcile;
 #[cfg(test)]
@@ -10,6 +10,7 @@ use coracle_client::{Context, Lister, ObjectKey, Outcome};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 
 use crate::worker::{outcome, work};
+use crate::{ClusterTrust, when_published_anew};
 use reconcile::{Change, MAP, World, reconcile};
 
 /// The user's name, as upstream's.
@@ -17,8 +18,8 @@ pub(crate) const NAME: &str = "root-ca-cert-publisher";
 
 const WORKERS: usize = 4;
 
-/// Runs until the context is stopped; `authority` is the certificate in PEM form.
-pub(crate) async fn run(ctx: Context, authority: Arc<str>) {
+/// Runs until the context is stopped.
+pub(crate) async fn run(ctx: Context, trust: Arc<ClusterTrust>) {
     let namespaces: Lister<Namespace> = ctx.lister();
     let maps: Lister<ConfigMap> = ctx.lister();
     let queue = ctx
@@ -35,7 +36,7 @@ pub(crate) async fn run(ctx: Context, authority: Arc<str>) {
         let world = World {
             namespace: namespaces.get(&key),
             map: maps.get(&ObjectKey::new(key.name.clone(), MAP)),
-            authority: Arc::clone(&authority),
+            authority: trust.authority(),
         };
         let result = match reconcile(&world) {
             None => Ok(()),
@@ -48,5 +49,13 @@ pub(crate) async fn run(ctx: Context, authority: Arc<str>) {
         };
         outcome(NAME, &key, result.map(|()| Outcome::Done))
     };
-    work(queue, WORKERS, sync).await;
+    let everywhere = when_published_anew(&trust, || {
+        for namespace in namespaces.list() {
+            queue.add(ObjectKey::of(namespace.as_ref()));
+        }
+    });
+    tokio::select! {
+        () = work(queue.clone(), WORKERS, sync) => {}
+        () = everywhere => {}
+    }
 }

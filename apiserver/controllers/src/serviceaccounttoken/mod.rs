@@ -12,8 +12,8 @@ use std::sync::Arc;
 use coracle_client::{Context, DeletePropagation, Lister, ObjectKey, Outcome, Precondition};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 
-use crate::ClusterTrust;
 use crate::worker::{outcome, work};
+use crate::{ClusterTrust, when_published_anew};
 use reconcile::{Change, World, account_name, is_token, reconcile};
 
 /// The controller's name, as upstream's.
@@ -80,5 +80,14 @@ pub(crate) async fn run(ctx: Context, trust: Arc<ClusterTrust>) {
         };
         outcome(NAME, &key, result.map(|()| Outcome::Done))
     };
-    work(queue, WORKERS, sync).await;
+    let everywhere = when_published_anew(&trust, || {
+        let all = secrets.list().into_iter();
+        for secret in all.filter(|secret| is_token(secret)) {
+            queue.add(ObjectKey::of(secret.as_ref()));
+        }
+    });
+    tokio::select! {
+        () = work(queue.clone(), WORKERS, sync) => {}
+        () = everywhere => {}
+    }
 }

@@ -61,8 +61,9 @@ pub(crate) fn reconcile(world: &World, trust: &ClusterTrust) -> Result<Option<Ch
     let mut filled = Secret::clone(secret);
     let data = filled.data.get_or_insert_default();
     let namespace = secret.metadata.namespace.clone().unwrap_or_default();
+    let authority = trust.authority();
     for (key, value) in [
-        ("ca.crt", trust.authority.as_bytes()),
+        ("ca.crt", authority.as_bytes()),
         ("namespace", namespace.as_bytes()),
     ] {
         if data.get(key).map(|bytes| bytes.0.as_slice()) != Some(value) {

@@ -4,11 +4,11 @@ use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use serde_json::{Value, json};
 
 use super::reconcile::{Change, World, reconcile};
-use crate::ClusterTrust;
+use crate::{ClusterTrust, Published};
 
 fn trust() -> ClusterTrust {
     ClusterTrust {
-        authority: "PEM".into(),
+        published: Published::fixed("PEM"),
         sign: Arc::new(|account: &ServiceAccount, secret: &str| {
             let uid = account.metadata.uid.as_deref().unwrap_or_default();
             Ok(format!("token of {uid} in {secret}"))

@@ -9,7 +9,7 @@ use coracle_client::{
     ObjectClient, ObjectKey, Outcome, Precondition, component_user, is_terminating,
 };
 use coracle_clock::Clock;
-use coracle_controllers::ClusterTrust;
+use coracle_controllers::{ClusterTrust, Published};
 use coracle_server::{ApiServer, Config, Identity};
 use coracle_store::MemoryStore;
 use http::{Request, Response};
@@ -41,7 +41,7 @@ pub(crate) struct TestCluster {
 /// An authority and tokens that nobody verifies.
 fn trust() -> ClusterTrust {
     ClusterTrust {
-        authority: AUTHORITY.into(),
+        published: Published::fixed(AUTHORITY),
         sign: Arc::new(|_, secret| Ok(format!("token in {secret}"))),
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_clock::Timestamp;
+use parking_lot::RwLock;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -75,6 +76,66 @@ pub fn identity_from_certificate(der: &[u8]) -> Option<Identity> {
         .map(str::to_owned)
         .collect();
     (!user.is_empty()).then(|| Identity::new(user, groups))
+}
+
+/// Authorities that others can take the place of while connections are served. A connection is judged once, when it comes.
+#[derive(Debug)]
+pub struct SharedAuthorities(RwLock<ClientAuthorities>);
+
+impl SharedAuthorities {
+    /// Begins with these.
+    pub fn new(authorities: ClientAuthorities) -> Arc<Self> {
+        Arc::new(Self(RwLock::new(authorities)))
+    }
+
+    /// Believes these from now on, and no others.
+    pub fn set(&self, authorities: ClientAuthorities) {
+        *self.0.write() = authorities;
+    }
+
+    fn current(&self) -> ClientAuthorities {
+        Arc::clone(&self.0.read())
+    }
+}
+
+impl ClientCertVerifier for SharedAuthorities {
+    /// None: hints are given by the TLS configuration, which is made anew when the authorities change.
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        own: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.current().verify_client_cert(own, between, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let authorities = self.current();
+        authorities.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let authorities = self.current();
+        authorities.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.current().supported_verify_schemes()
+    }
 }
 
 /// Lets every client certificate through the handshake, as long as the client has its key; to be used only with
@@ -182,7 +243,16 @@ mod tests {
     fn certificates_are_judged_by_their_authority_and_time() {
         let (ours, theirs) = (Authority::new(), Authority::new());
         let now = Timestamp::from_second(1_780_000_000).expect("a time");
-        let judge = |der: CertificateDer<'static>| Peer::judge(&[der], &ours.authorities, now);
+        let shared = SharedAuthorities::new(theirs.authorities.clone());
+        let authorities: ClientAuthorities = shared.clone();
+        let both = ours.sign("jane", 2100);
+        assert_eq!(
+            Peer::judge(std::slice::from_ref(&both), &authorities, now),
+            Peer::Rejected
+        );
+        shared.set(ours.authorities.clone());
+        assert_ne!(Peer::judge(&[both], &authorities, now), Peer::Rejected);
+        let judge = |der: CertificateDer<'static>| Peer::judge(&[der], &authorities, now);
         let Peer::Verified { identity, until } = judge(ours.sign("jane", 2100)) else {
             panic!("it is ours");
         };
@@ -192,7 +262,7 @@ mod tests {
         assert_eq!(judge(theirs.sign("jane", 2100)), Peer::Rejected);
         assert_eq!(judge(ours.sign("jane", 2020)), Peer::Rejected);
         assert_eq!(judge(b"junk".to_vec().into()), Peer::Rejected);
-        assert_eq!(Peer::judge(&[], &ours.authorities, now), Peer::Rejected);
+        assert_eq!(Peer::judge(&[], &authorities, now), Peer::Rejected);
         assert!(matches!(
             judge(ours.sign("", 2100)),
             Peer::Verified { identity: None, .. }

@@ -23,10 +23,10 @@ use rustls::pki_types::CertificateDer;
 
 use bootstrap_token::BootstrapTokens;
 pub(crate) use certificate::Peer;
-pub use certificate::{AnyClient, ClientAuthorities, identity_from_certificate};
+pub use certificate::{AnyClient, ClientAuthorities, SharedAuthorities, identity_from_certificate};
 pub use impersonation::impersonate;
 pub use jws::{KeyError, PublicKey, SigningKey};
-pub use request_header::RequestHeader;
+pub use request_header::{HeaderNames, RequestHeader};
 pub(crate) use service_account::{
     Bound, Grant, WARN_AFTER_SECONDS, discovery_document, key_set, note_uses,
 };
@@ -182,7 +182,10 @@ impl Authentication {
         let now = server.clock().now().as_second();
         let mut refused = false;
         if let Some(Connected { user, is_proxy }) = request.extensions.get() {
-            if *is_proxy && let Some(identity) = request_header::take(&mut request.headers) {
+            if *is_proxy
+                && let Some(proxies) = &self.request_header
+                && let Some(identity) = proxies.headers.take(&mut request.headers)
+            {
                 return Ok(identity);
             }
             match user {

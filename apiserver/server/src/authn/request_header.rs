@@ -3,23 +3,46 @@
 //! It is believed only over a connection with a client certificate of the proxies' own authority; from anybody else the
 //! headers are text.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 use super::Identity;
 use super::certificate::{ClientAuthorities, Peer};
 use crate::request_info::percent_decode;
 
-const USER: &str = "x-remote-user";
-const UID: &str = "x-remote-uid";
-const GROUP: &str = "x-remote-group";
-const EXTRA: &str = "x-remote-extra-";
-
-/// Which proxies are believed.
+/// Which proxies are believed, and where they say who asks.
 pub struct RequestHeader {
     /// Who signs the proxies' certificates.
     pub authorities: ClientAuthorities,
     /// Common names that proxies may have; empty: any.
     pub allowed_names: Vec<String>,
+    /// The headers.
+    pub headers: HeaderNames,
+}
+
+/// The headers in which proxies say who asks. Of several for one thing the first that says something counts; groups and
+/// extras are taken from all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderNames {
+    /// The user's name.
+    pub users: Vec<HeaderName>,
+    /// The user's identifier.
+    pub uids: Vec<HeaderName>,
+    /// Groups, one a header.
+    pub groups: Vec<HeaderName>,
+    /// How the names of headers begin whose rest is the key of an extra; lower case.
+    pub extra_prefixes: Vec<String>,
+}
+
+impl Default for HeaderNames {
+    /// Upstream's: `X-Remote-User`, `X-Remote-Group`, `X-Remote-Extra-`, and no identifier.
+    fn default() -> Self {
+        Self {
+            users: vec![HeaderName::from_static("x-remote-user")],
+            uids: Vec::new(),
+            groups: vec![HeaderName::from_static("x-remote-group")],
+            extra_prefixes: vec!["x-remote-extra-".to_owned()],
+        }
+    }
 }
 
 impl RequestHeader {
@@ -35,38 +58,41 @@ impl RequestHeader {
     }
 }
 
-/// Who asks by the headers, which are taken off so that nobody further on sees them.
-pub(super) fn take(headers: &mut HeaderMap) -> Option<Identity> {
-    let all = |headers: &HeaderMap, name: &str| -> Vec<String> {
-        let values = headers.get_all(name).into_iter();
-        let values = values.filter_map(|value| value.to_str().ok());
-        values.map(|value| value.trim().to_owned()).collect()
-    };
-    let user = all(headers, USER)
-        .into_iter()
-        .find(|user| !user.is_empty())?;
-    let extras: Vec<(String, String)> = headers
-        .keys()
-        .filter_map(|name| {
-            let key = name.as_str().strip_prefix(EXTRA)?;
-            Some((name.as_str().to_owned(), percent_decode(key)))
-        })
-        .collect();
-    let uid = all(headers, UID).into_iter().next().unwrap_or_default();
-    let mut identity = Identity {
-        uid,
-        ..Identity::new(user, all(headers, GROUP))
-    };
-    for (name, key) in &extras {
-        identity.extra.push((key.clone(), all(headers, name)));
+impl HeaderNames {
+    /// Who asks by the headers, which are taken off so that nobody further on sees them.
+    pub(super) fn take(&self, headers: &mut HeaderMap) -> Option<Identity> {
+        let all = |names: &[HeaderName]| -> Vec<String> {
+            let values = names.iter().flat_map(|name| headers.get_all(name));
+            let texts = values.filter_map(|value| value.to_str().ok());
+            let texts = texts.map(|text| text.trim().to_owned());
+            texts.filter(|text| !text.is_empty()).collect()
+        };
+        let first = |names: &[HeaderName]| all(names).into_iter().next();
+        let user = first(&self.users)?;
+        let uid = first(&self.uids).unwrap_or_default();
+        let mut identity = Identity {
+            uid,
+            ..Identity::new(user, all(&self.groups))
+        };
+        let mut taken = [&self.users[..], &self.uids, &self.groups].concat();
+        for name in headers.keys() {
+            let mut prefixes = self.extra_prefixes.iter();
+            let Some(key) = prefixes.find_map(|prefix| name.as_str().strip_prefix(&**prefix))
+            else {
+                continue;
+            };
+            let (key, values) = (percent_decode(key), all(std::slice::from_ref(name)));
+            match identity.extra.iter_mut().find(|(known, _)| *known == key) {
+                Some((_, known)) => known.extend(values),
+                None => identity.extra.push((key, values)),
+            }
+            taken.push(name.clone());
+        }
+        for name in taken {
+            headers.remove(name);
+        }
+        Some(identity)
     }
-    for name in [USER, UID, GROUP]
-        .into_iter()
-        .chain(extras.iter().map(|(name, _)| name.as_str()))
-    {
-        headers.remove(name);
-    }
-    Some(identity)
 }
 
 #[cfg(test)]
@@ -78,7 +104,11 @@ mod tests {
     #[test]
     fn headers_name_a_user() {
         let mut headers = HeaderMap::new();
-        assert_eq!(take(&mut headers), None);
+        let names = HeaderNames {
+            uids: vec![HeaderName::from_static("x-remote-uid")],
+            ..HeaderNames::default()
+        };
+        assert_eq!(names.take(&mut headers), None);
         for (name, value) in [
             ("x-remote-user", "jane"),
             ("x-remote-uid", "u1"),
@@ -90,7 +120,7 @@ mod tests {
             let name: http::HeaderName = name.parse().expect("a name");
             headers.append(name, value.parse().expect("a value"));
         }
-        let jane = take(&mut headers).expect("named");
+        let jane = names.take(&mut headers).expect("named");
         assert_eq!((jane.user.as_str(), jane.uid.as_str()), ("jane", "u1"));
         assert_eq!(jane.groups, ["a", "b", "system:authenticated"]);
         assert_eq!(
@@ -101,10 +131,48 @@ mod tests {
     }
 
     #[test]
+    fn headers_have_the_names_that_they_were_given() {
+        let header = HeaderName::from_static;
+        let names = HeaderNames {
+            users: vec![header("x-user"), header("x-name")],
+            uids: Vec::new(),
+            groups: vec![header("x-team"), header("x-group")],
+            extra_prefixes: vec!["x-more-".to_owned(), "x-extra-".to_owned()],
+        };
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("x-user", ""),
+            ("x-name", "jane"),
+            ("x-remote-user", "admin"),
+            ("x-remote-group", "system:masters"),
+            ("x-remote-uid", "u1"),
+            ("x-group", "b"),
+            ("x-team", "a"),
+            ("x-more-scope", "read"),
+            ("x-extra-scope", "write"),
+        ] {
+            headers.append(header(name), value.parse().expect("a value"));
+        }
+        let jane = names.take(&mut headers).expect("named");
+        assert_eq!((jane.user.as_str(), jane.uid.as_str()), ("jane", ""));
+        assert_eq!(jane.groups, ["a", "b", "system:authenticated"]);
+        let [(key, values)] = &jane.extra[..] else {
+            panic!("one key: {:?}", jane.extra);
+        };
+        assert_eq!((key.as_str(), values.len()), ("scope", 2));
+        assert_eq!(headers.len(), 3, "the others are text that nobody reads");
+        // Without a name there is nobody, whatever else is said.
+        let mut headers = HeaderMap::new();
+        headers.append(header("x-team"), "system:masters".parse().expect("a value"));
+        assert_eq!(names.take(&mut headers), None);
+    }
+
+    #[test]
     fn proxies_have_a_name_and_an_end() {
         let verifier = |names: &[&str]| RequestHeader {
             authorities: rustls::server::WebPkiClientVerifier::no_client_auth(),
             allowed_names: names.iter().map(|name| (*name).to_owned()).collect(),
+            headers: HeaderNames::default(),
         };
         let peer = Peer::Verified {
             identity: Some(Arc::new(Identity::new("proxy", [] as [&str; 0]))),

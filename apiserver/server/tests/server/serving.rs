@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use coracle_server::Identity;
-use coracle_server::authn::{AnyClient, RequestHeader};
+use coracle_server::authn::{AnyClient, HeaderNames, RequestHeader};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -187,6 +187,7 @@ async fn the_server_judges_certificates_and_believes_proxies() {
         config.authentication.request_header = Some(RequestHeader {
             authorities: proxies.verifier(),
             allowed_names: vec!["front-proxy".to_owned()],
+            headers: HeaderNames::default(),
         });
     })
     .await;

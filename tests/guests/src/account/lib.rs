@@ -6,7 +6,7 @@
 //! | `/as-account?URL` | asks `https://…` with the mounted token: the status and the body, or 502 and the host's error |
 //! | `/as-nobody?URL` | the same without a token |
 //! | `/as-liar?URL` | the same with the mounted token, of which one letter of the signature is another |
-//! | `/files` | the names of the mounted files, the namespace, and the first line of the authority |
+//! | `/files` | the names of the mounted files, the namespace, and how many authorities there are |
 //!
 //! Nothing but a request's own path makes it ask anything, so a test says who asks what, and when.
 
@@ -64,12 +64,13 @@ fn files() -> Result<String, String> {
         .filter(|name| !name.starts_with('.'))
         .collect();
     names.sort();
-    let authority = file("ca.crt")?;
+    let authorities = file("ca.crt")?;
+    let begin = "-----BEGIN CERTIFICATE-----";
     Ok(format!(
-        "{}\nnamespace {}\n{}\n",
+        "{}\nnamespace {}\nauthorities {}\n",
         names.join(" "),
         file("namespace")?,
-        authority.lines().next().unwrap_or_default()
+        authorities.lines().filter(|line| *line == begin).count()
     ))
 }
 
