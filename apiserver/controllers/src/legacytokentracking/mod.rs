@@ -26,15 +26,7 @@ const REMAKE_EVERY: Duration = Duration::from_secs(1800);
 pub(crate) async fn run(ctx: Context) {
     let maps: Lister<ConfigMap> = ctx.lister();
     let key = ObjectKey::new(NAMESPACE, MAP);
-    let is_ours = {
-        let key = key.clone();
-        move |map: &ConfigMap| (ObjectKey::of(map) == key).then(|| key.clone())
-    };
-    let queue = ctx
-        .watch::<ConfigMap>()
-        .and::<ConfigMap>(move |change| is_ours(change.object()).into_iter().collect())
-        .into_queue()
-        .await;
+    let queue = ctx.watch::<ConfigMap>().into_queue().await;
     queue.add(key.clone());
     let made = parking_lot::Mutex::new(None);
     let sync = async |found: ObjectKey| {
