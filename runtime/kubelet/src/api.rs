@@ -74,6 +74,7 @@ impl Kubelet {
                 .container_statuses
                 .iter()
                 .chain(&status.init_container_statuses)
+                .chain(&status.ephemeral_container_statuses)
                 .flatten();
             let status = all.find(|status| status.name == container);
             let run = run(status, container, &key.name, options.previous)
