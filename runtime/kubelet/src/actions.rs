@@ -59,6 +59,8 @@ impl Kubelet {
                     .await;
             }
             Action::PostStart { container } => self.post_start(uid, entry, container).await,
+            // It was done when it was begun.
+            Action::StartOver => {}
             Action::Resize { container } => self.resize(uid, entry, container).await,
             Action::PreStop { container, grace } => {
                 self.pre_stop(uid, entry, container, *grace).await;
@@ -127,6 +129,7 @@ impl Kubelet {
                 }
             }
             Action::StopSandbox => observed.sandbox = SandboxState::Ready,
+            Action::StartOver => {}
             Action::Forget => entry.forgetting = false,
         }
     }

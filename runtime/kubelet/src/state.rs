@@ -349,8 +349,13 @@ impl State {
                     .ended
                     .extend(why.map(|why| (entry.pod.clone(), why)));
             }
+            if step.actions.contains(&Action::StartOver) {
+                // Nothing will come of it by itself.
+                decision.wake_at = Some(now);
+            }
             for action in step.actions {
-                if entry.begin(&action, now) {
+                let has_changed = action == Action::StartOver;
+                if entry.begin(&action, now) && !has_changed {
                     decision.actions.push((uid.clone(), action));
                 }
             }
@@ -374,6 +379,11 @@ impl Entry {
         match action {
             Action::RunSandbox => self.observed.sandbox = SandboxState::Starting,
             Action::StopSandbox => self.observed.sandbox = SandboxState::Stopping,
+            Action::StartOver => {
+                if let Some(spec) = self.pod.spec.as_ref() {
+                    self.observed.start_over(spec);
+                }
+            }
             Action::EnsureImage { container } => {
                 self.observed.container_mut(container).image.pulling();
             }

@@ -237,7 +237,7 @@ pub(super) const FIELDS: &[Row] = &[
             "containers[].restartPolicyRules",
         ],
         Works,
-        "before the pod's; `Always` of an init container makes it a sidecar; of the rules' actions `Restart`, which is the one that is on by default upstream",
+        "before the pod's; `Always` of an init container makes it a sidecar; `RestartAllContainers` starts everything over in the same sandbox, init containers first",
     ),
     row(
         &[

@@ -20,6 +20,8 @@ pub(super) struct Facts<'a> {
     /// Of init containers, sidecars and main containers.
     pub(super) statuses: &'a [ContainerStatus],
     pub(super) now: Timestamp,
+    /// Its containers are being ended to start over.
+    pub(super) restarts_all: bool,
     /// Why the pod cannot have the resources that it asks for.
     pub(super) resize_refusal: Option<&'a ResizeRefusal>,
     /// It is being given them; in words, what went wrong.
@@ -49,6 +51,17 @@ pub(super) fn conditions(facts: &Facts<'_>, old: Vec<PodCondition>) -> Vec<PodCo
     let is_ready = containers_ready.is_none();
     conditions.set("ContainersReady", is_ready, containers_ready);
     conditions.set("PodScheduled", true, None);
+    if parts(facts.spec).any(|part| part.may_restart_all()) {
+        let why = match facts.verdict {
+            Some("Succeeded") => Some(("PodCompleted", String::new())),
+            Some(_) => Some(("PodFailed", String::new())),
+            None => facts.restarts_all.then(|| {
+                let message = "container exited with restart policy rule";
+                ("RestartAllContainersStarted", message.to_owned())
+            }),
+        };
+        conditions.set("AllContainersRestarting", facts.restarts_all, why);
+    }
     if let Some(refusal) = facts.resize_refusal {
         let why = match refusal {
             ResizeRefusal::Deferred(message) => ("Deferred", message.clone()),

@@ -17,7 +17,7 @@ use super::parts::{Part, Role, parts};
 use super::{Action, ContainerRecord, Hook, Observed, Run, SandboxState, Step};
 
 /// However much of the grace hooks and turns have used, a container gets this much to end.
-const LEAST: Duration = Duration::from_secs(2);
+pub(super) const LEAST: Duration = Duration::from_secs(2);
 /// Longest that the end of containers may take beyond their grace before their sandbox goes.
 pub(super) const OVERDUE: Duration = Duration::from_secs(5);
 

@@ -61,7 +61,7 @@ fn happening() -> impl Strategy<Value = Happening> {
 #[derive(Clone, Debug)]
 struct Shape {
     policy: Option<&'static str>,
-    rule: bool,
+    rule: Option<&'static str>,
     post_start: bool,
     pre_stop: bool,
     startup: bool,
@@ -70,10 +70,12 @@ struct Shape {
 fn shape() -> impl Strategy<Value = Shape> {
     let policies = vec![None, None, Some("Always"), Some("OnFailure"), Some("Never")];
     let policy = prop::sample::select(policies);
-    let flags = any::<(bool, bool, bool, bool)>();
-    (policy, flags).prop_map(|(policy, (rule, post_start, pre_stop, startup))| Shape {
+    let flags = any::<(bool, bool, bool)>();
+    let rules = vec![None, None, Some("Restart"), Some("RestartAllContainers")];
+    let rule = prop::sample::select(rules);
+    (policy, rule, flags).prop_map(|(policy, rule, (post_start, pre_stop, startup))| Shape {
         policy,
-        rule: rule && policy.is_some(),
+        rule: rule.filter(|_| policy.is_some()),
         post_start,
         pre_stop,
         startup,
@@ -82,7 +84,6 @@ fn shape() -> impl Strategy<Value = Shape> {
 
 fn container(name: String, shape: &Shape, init: bool) -> Value {
     let hook = |there: bool| there.then(|| json!({"sleep": {"seconds": 1}}));
-    let rules = json!([{"action": "Restart", "exitCodes": {"operator": "In", "values": [2]}}]);
     let mut container = json!({"name": name, "restartPolicy": shape.policy});
     // What runs to its end has neither hooks nor probes.
     if !init || shape.policy == Some("Always") {
@@ -94,8 +95,9 @@ fn container(name: String, shape: &Shape, init: bool) -> Value {
         container["resizePolicy"] =
             json!([{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]);
     }
-    if shape.rule {
-        container["restartPolicyRules"] = rules;
+    if let Some(action) = shape.rule {
+        let codes = json!({"operator": "In", "values": [2]});
+        container["restartPolicyRules"] = json!([{"action": action, "exitCodes": codes}]);
     }
     container
 }
@@ -176,6 +178,14 @@ impl World {
         let now = self.now;
         match action {
             Action::RunSandbox => self.observed.sandbox = SandboxState::Starting,
+            Action::StartOver => {
+                let spec = self.pod.spec.as_ref().expect("a spec");
+                let of_pod = parts(spec).filter(|part| part.role != Role::Debug);
+                let active =
+                    of_pod.filter(|part| self.observed.container(part.name()).run.is_active());
+                assert_eq!(active.count(), 0, "a run would be forgotten");
+                self.observed.start_over(spec);
+            }
             Action::StopSandbox => {
                 let grace = self.pod.metadata.deletion_grace_period_seconds;
                 let since = self.observed.ending_since.expect("it is ending");
@@ -252,12 +262,12 @@ impl World {
             let record = self.observed.container(part.name());
             let is_debug = super::part(&self.pod, name).expect("known").role == Role::Debug;
             match part.role {
-                Role::Init => assert!(
-                    record.run.has_succeeded() || is_debug,
-                    "{name} is too early"
-                ),
+                Role::Init => assert!(record.is_done() || is_debug, "{name} is too early"),
                 Role::Sidecar => {
-                    assert!(record.run != Run::Never || is_debug, "{name} is too early")
+                    assert!(
+                        record.run != Run::Never && !record.again || is_debug,
+                        "{name} is too early"
+                    )
                 }
                 Role::Main | Role::Debug => {}
             }
@@ -468,7 +478,7 @@ impl World {
                 self.begun.retain(|action| *action != Action::StopSandbox);
                 return;
             }
-            Action::Forget => {}
+            Action::StartOver | Action::Forget => {}
         }
         // An end may have taken others with it.
         self.begun.retain(|other| *other != action);

@@ -23,6 +23,7 @@ mod ending;
 #[cfg(test)]
 mod histories;
 mod observed;
+mod over;
 mod parts;
 pub(crate) mod resize;
 mod status;
@@ -80,6 +81,8 @@ pub enum Action {
         /// The container's name.
         container: String,
     },
+    /// Mark every container to run again; nothing is to be done for it.
+    StartOver,
     /// End a container's run.
     StopContainer {
         /// The container's name.
@@ -136,7 +139,11 @@ pub fn step(pod: &Pod, observed: &Observed, now: Timestamp) -> Step {
             SandboxState::Failed { .. } => step.actions.push(Action::RunSandbox),
             SandboxState::Starting | SandboxState::Stopping | SandboxState::Ready => {}
         }
-        run_containers(spec, observed, now, &mut step);
+        if over::is_under_way(spec, observed) {
+            over::start_over(spec, observed, &mut step);
+        } else {
+            run_containers(spec, observed, now, &mut step);
+        }
     }
     step
 }
@@ -181,13 +188,14 @@ fn run_containers(spec: &PodSpec, observed: &Observed, now: Timestamp, step: &mu
     // What has begun in this sandbox has begun in its turn: those before it are restarted at once.
     let begun = parts.iter().rposition(|part| {
         let record = record(part);
-        matches!(part.role, Role::Init | Role::Sidecar) && record.run != Run::Never && !record.stale
+        let has_begun = record.run != Run::Never && !record.stale && !record.again;
+        matches!(part.role, Role::Init | Role::Sidecar) && has_begun
     });
     let mut is_initialized = true;
     for (index, part) in parts.iter().enumerate() {
         let record = record(part);
         match part.role {
-            Role::Init if main_runs || record.run.has_succeeded() => {}
+            Role::Init if main_runs || record.is_done() => {}
             Role::Init | Role::Sidecar if !is_initialized => {}
             Role::Init => {
                 next.advance(part, record);
@@ -222,7 +230,7 @@ impl Next<'_> {
             Run::Running { .. } => return self.keep(part, record),
             Run::Starting | Run::Stopping { .. } => return,
             Run::Never => 0,
-            Run::Exited(exit) if part.restarts(self.spec, exit.exit_code) => {
+            Run::Exited(exit) if record.again || part.restarts(self.spec, exit.exit_code) => {
                 record.restart_count + 1
             }
             Run::Exited(_) => return,

@@ -92,6 +92,8 @@ pub struct ContainerRecord {
     pub stop_since: Option<Timestamp>,
     /// The latest run was in a sandbox that is gone.
     pub stale: bool,
+    /// All containers start over: the latest run counts no more.
+    pub again: bool,
     /// What the latest run may use.
     pub allocated: ResourceRequirements,
     /// Whether that is being changed.
@@ -416,6 +418,11 @@ impl ContainerRecord {
         })
     }
 
+    /// Whether it has done what an init container is there for.
+    pub fn is_done(&self) -> bool {
+        self.run.has_succeeded() && !self.again
+    }
+
     /// Notes that the run is being ended; its grace counts from the first time.
     pub fn stopping(&mut self, now: Timestamp) {
         self.stop_since.get_or_insert(now);
@@ -462,6 +469,7 @@ impl ContainerRecord {
         self.pre_stop = Hook::Due;
         self.stop_since = None;
         self.stale = false;
+        self.again = false;
         self.resize = Resizing::Idle;
         self.run = Run::Starting;
     }

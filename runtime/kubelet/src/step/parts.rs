@@ -6,6 +6,10 @@ use k8s_openapi::api::core::v1::{
     Container, ContainerRestartRule, EphemeralContainer, LifecycleHandler, Pod, PodSpec,
 };
 
+/// Actions of restart rules.
+const RESTART: &str = "Restart";
+const RESTART_ALL: &str = "RestartAllContainers";
+
 /// What a container is to its pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -76,6 +80,25 @@ impl Part<'_> {
         self.container.lifecycle.as_ref()?.pre_stop.as_ref()
     }
 
+    /// Whether such an end has all containers of the pod start over.
+    pub fn restarts_all(&self, exit_code: i32) -> bool {
+        self.role != Role::Debug && self.rule(exit_code) == Some(RESTART_ALL)
+    }
+
+    /// Whether any end has.
+    pub fn may_restart_all(&self) -> bool {
+        let mut rules = self.container.restart_policy_rules.iter().flatten();
+        self.container.restart_policy.is_some() && rules.any(|rule| rule.action == RESTART_ALL)
+    }
+
+    /// What the first rule that matches asks for; rules count beside a policy only.
+    fn rule(&self, exit_code: i32) -> Option<&str> {
+        self.container.restart_policy.as_ref()?;
+        let mut rules = self.container.restart_policy_rules.iter().flatten();
+        let rule = rules.find(|rule| matches(rule, exit_code))?;
+        Some(rule.action.as_str())
+    }
+
     /// Whether a run that ended with `exit_code` is followed by another: the first of the container's
     /// rules that matches, else its policy, else the pod's (upstream's `ContainerShouldRestart`).
     pub fn restarts(&self, spec: &PodSpec, exit_code: i32) -> bool {
@@ -86,8 +109,7 @@ impl Part<'_> {
             Role::Init if exit_code == 0 => false,
             Role::Init | Role::Main => {
                 let own = self.container.restart_policy.as_deref();
-                let mut rules = self.container.restart_policy_rules.iter().flatten();
-                if own.is_some() && rules.any(|rule| restarts_on(rule, exit_code)) {
+                if matches!(self.rule(exit_code), Some(RESTART | RESTART_ALL)) {
                     return true;
                 }
                 match own.or(spec.restart_policy.as_deref()) {
@@ -100,18 +122,15 @@ impl Part<'_> {
     }
 }
 
-/// Whether `rule` asks for a restart after `exit_code`. Of its actions only `Restart` is on by
-/// default upstream.
-fn restarts_on(rule: &ContainerRestartRule, exit_code: i32) -> bool {
-    let matches = rule.exit_codes.as_ref().is_some_and(|codes| {
+fn matches(rule: &ContainerRestartRule, exit_code: i32) -> bool {
+    rule.exit_codes.as_ref().is_some_and(|codes| {
         let listed = codes.values.iter().flatten().any(|code| *code == exit_code);
         match codes.operator.as_str() {
             "In" => listed,
             "NotIn" => !listed,
             _ => false,
         }
-    });
-    matches && rule.action == "Restart"
+    })
 }
 
 /// An ephemeral container in the shape of the others.

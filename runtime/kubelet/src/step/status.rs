@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 use super::conditions::{Facts, conditions, time};
 use super::parts::{Part, Role, parts};
 use super::{
-    ContainerRecord, Exit, Observed, Refusal, Run, SandboxState, Verdict, has_started, is_up,
+    ContainerRecord, Exit, Observed, Refusal, Run, SandboxState, Verdict, has_started, is_up, over,
     resize, verdict,
 };
 use crate::images::image_id;
@@ -53,6 +53,7 @@ pub fn status(pod: &Pod, observed: &Observed, host_ip: &str, now: Timestamp) -> 
     let init = of_role(&[Role::Init, Role::Sidecar]);
     let main = of_role(&[Role::Main]);
     let debug = of_role(&[Role::Debug]);
+    let is_deleted = pod.metadata.deletion_timestamp.is_some();
     let facts = Facts {
         pod,
         spec,
@@ -60,6 +61,7 @@ pub fn status(pod: &Pod, observed: &Observed, host_ip: &str, now: Timestamp) -> 
         sandbox_is_ready: observed.sandbox == SandboxState::Ready,
         statuses: &[init.as_slice(), main.as_slice()].concat(),
         now,
+        restarts_all: over::is_under_way(spec, observed) && !is_deleted,
         resize_refusal: observed.resize_refusal.as_ref(),
         resize_progress: resize::progress(spec, observed),
     };
@@ -114,7 +116,7 @@ impl View<'_> {
             let is_new = record.last_exit.is_none() && !matches!(record.run, Run::Exited(_));
             let is_up = is_up(&part, record);
             match part.role {
-                Role::Init => pending |= !record.run.has_succeeded(),
+                Role::Init => pending |= !record.is_done(),
                 Role::Sidecar => {
                     let waits = !is_up && is_new;
                     pending |= waits || is_up && !has_started(&part, record);
@@ -140,7 +142,7 @@ impl View<'_> {
         parts(self.spec).all(|part| {
             let record = self.observed.container(part.name());
             match part.role {
-                Role::Init => record.run.has_succeeded(),
+                Role::Init => record.is_done(),
                 Role::Sidecar => has_started(&part, record),
                 Role::Main | Role::Debug => true,
             }
@@ -165,7 +167,7 @@ impl View<'_> {
             container_id: (record.run != Run::Never)
                 .then(|| self.container_id(&container.name, record.restart_count)),
             ready: match part.role {
-                Role::Init => record.run.has_succeeded(),
+                Role::Init => record.is_done(),
                 Role::Sidecar | Role::Main => ready && is_serving,
                 Role::Debug => false,
             },
@@ -237,6 +239,12 @@ impl View<'_> {
             },
             Run::Exited(exit) => {
                 let latest = Some((exit, record.restart_count));
+                let starts_over = record.again
+                    || part.role != Role::Debug && over::is_under_way(self.spec, self.observed);
+                let is_ending = self.is_over || self.pod.metadata.deletion_timestamp.is_some();
+                if starts_over && !is_ending {
+                    return (waiting("RestartingAllContainers", None), latest);
+                }
                 let will_restart = !self.is_over
                     && self.pod.metadata.deletion_timestamp.is_none()
                     && part.restarts(self.spec, exit.exit_code);

@@ -101,6 +101,10 @@ impl World {
             Action::PostStart { container } => {
                 self.observed.container_mut(&container).post_start = Hook::Passed;
             }
+            Action::StartOver => {
+                let spec = self.pod.spec.as_ref().expect("a spec");
+                self.observed.start_over(spec);
+            }
             Action::Resize { container } => {
                 let part = part(&self.pod, &container).expect("known");
                 self.observed.container_mut(&container).allocated = resize::wanted(&part);

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
 use super::observed::NODE_RESTARTED;
 use super::parts::{Part, Role, parts};
-use super::{Exit, Observed, Run};
+use super::{Exit, Observed, Run, over};
 
 /// The reason of a pod that ran for longer than it may.
 pub(crate) const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
@@ -76,9 +76,16 @@ pub(super) fn deadline(pod: &Pod) -> Option<Timestamp> {
 
 fn of_containers(pod: &Pod, spec: &PodSpec, observed: &Observed) -> Option<Verdict> {
     let is_deleted = pod.metadata.deletion_timestamp.is_some();
+    if !is_deleted && over::is_under_way(spec, observed) {
+        return None;
+    }
     let (mut main, mut failed, mut cut_off) = (0, 0, false);
     for part in parts(spec) {
-        let exit = match (part.role, &observed.container(part.name()).run) {
+        let record = observed.container(part.name());
+        if record.again && !is_deleted {
+            return None;
+        }
+        let exit = match (part.role, &record.run) {
             (Role::Init, Run::Exited(exit)) if exit.exit_code != 0 => {
                 if part.restarts(spec, exit.exit_code) {
                     return None;

@@ -148,3 +148,48 @@ async fn a_restarted_node_starts_sidecars_first() {
     // What was done once is not done again.
     assert_eq!(node.begun_and_ended(), ["start proxy", "start app"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_has_all_containers_start_over_in_their_sandbox() {
+    let node = node().await;
+    node.script("app:1", Script::runs().ignores_stop());
+    let mut spec = with_sidecar(json!({"restartPolicy": "Never"}));
+    let codes = json!({"operator": "In", "values": [88]});
+    spec["initContainers"][0]["restartPolicyRules"] =
+        json!([{"action": "RestartAllContainers", "exitCodes": codes}]);
+    node.run("web", "app:1", spec).await;
+    let pod = node.ready("web").await;
+    assert_eq!(condition(&pod, "AllContainersRestarting"), ("False", ""));
+    assert!(node.runtime.exit(&node.container_of(&pod, "proxy"), 88));
+    let pod = node
+        .pod_when("web", "it starts over", |pod| {
+            condition(pod, "AllContainersRestarting").0 == "True"
+        })
+        .await;
+    let waits = status(&pod, "proxy").and_then(|s| s.state.as_ref()?.waiting.clone());
+    assert_eq!(
+        waits.and_then(|waits| waits.reason).as_deref(),
+        Some("RestartingAllContainers")
+    );
+    let pod = node.ready("web").await;
+    let counts = ["proxy", "setup", "app"];
+    let counts = counts.map(|name| status(&pod, name).map(|status| status.restart_count));
+    assert_eq!(counts, [Some(1); 3]);
+    assert_eq!(condition(&pod, "AllContainersRestarting").0, "False");
+    assert_eq!(
+        node.begun_and_ended(),
+        [
+            "start proxy",
+            "start setup",
+            "start app",
+            "stop app 2",
+            "start proxy",
+            "start setup",
+            "start app"
+        ]
+    );
+    let sandboxes = node.runtime.calls().into_iter();
+    let sandboxes =
+        sandboxes.filter(|call| matches!(call, coracle_cri::fake::Call::RunPodSandbox(_)));
+    assert_eq!(sandboxes.count(), 1);
+}

@@ -9,7 +9,7 @@ use crate::kinds::{
     NameRule, PORT_FORWARD, RESIZE, STATUS, Storage, proxy,
 };
 use crate::validation::address;
-use crate::{FieldErrors, Object, Resource, Strategy};
+use crate::{At, FieldErrors, Object, Resource, Strategy};
 
 mod table;
 
@@ -212,6 +212,19 @@ impl Strategy for Pod {
     }
 }
 
+/// Whether the end of any container may have all of them start over (upstream's
+/// `AllContainersCouldRestart`).
+fn restarts_all(spec: &At<'_>) -> bool {
+    ["containers", "initContainers"].into_iter().any(|list| {
+        spec.key(list).items().any(|container| {
+            let rules = container.key("restartPolicyRules");
+            rules
+                .items()
+                .any(|rule| rule.key("action").str() == "RestartAllContainers")
+        })
+    })
+}
+
 /// A container that has ended for good doesn't run again.
 fn no_resurrection(
     new: &Object,
@@ -222,6 +235,10 @@ fn no_resurrection(
     errors: &mut FieldErrors,
 ) {
     if policy == "Always" || old.at("status").key(list).is_empty() {
+        return;
+    }
+    // Where a rule may have all containers start over, any of them may run again.
+    if restarts_all(&old.at("spec")) {
         return;
     }
     let specs = old.at("spec").key(containers);

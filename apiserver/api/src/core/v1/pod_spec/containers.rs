@@ -24,7 +24,7 @@ pub fn all(spec: &At<'_>, volumes: &Volumes<'_>, errors: &mut FieldErrors) {
             errors.duplicate(&container.key("name"));
         }
         regular(&container, errors);
-        restart_policy(&container.key("restartPolicy"), errors);
+        restart_policy(&container, errors);
     }
     host_port_conflicts(&containers, errors);
     for container in spec.key("initContainers").items() {
@@ -91,8 +91,12 @@ fn init<'a>(
             }
         }
     }
-    restart_policy(&policy, errors);
+    restart_policy(container, errors);
 }
+
+/// Most restart rules of a container, and most exit codes of a rule.
+const MOST_RULES: usize = 20;
+const MOST_CODES: usize = 255;
 
 /// What every container must satisfy.
 fn common(container: &At<'_>, spec: &At<'_>, volumes: &Volumes<'_>, errors: &mut FieldErrors) {
@@ -156,9 +160,29 @@ fn regular(container: &At<'_>, errors: &mut FieldErrors) {
     }
 }
 
-fn restart_policy(policy: &At<'_>, errors: &mut FieldErrors) {
+fn restart_policy(container: &At<'_>, errors: &mut FieldErrors) {
+    let policy = container.key("restartPolicy");
+    let rules = container.key("restartPolicyRules");
     if policy.exists() {
-        errors.one_of(policy, &["Always", "Never", "OnFailure"]);
+        errors.one_of(&policy, &["Always", "Never", "OnFailure"]);
+    } else if !rules.is_empty() {
+        let detail = "must specify restartPolicy when restart rules are used";
+        errors.required(&policy, detail);
+    }
+    if rules.len() > MOST_RULES {
+        errors.too_many(&rules, MOST_RULES);
+    }
+    for rule in rules.items() {
+        errors.one_of(&rule.key("action"), &["Restart", "RestartAllContainers"]);
+        let codes = rule.key("exitCodes");
+        if !codes.exists() {
+            errors.required(&codes, "must be specified");
+            continue;
+        }
+        errors.one_of(&codes.key("operator"), &["In", "NotIn"]);
+        if codes.key("values").len() > MOST_CODES {
+            errors.too_many(&codes.key("values"), MOST_CODES);
+        }
     }
 }
 

@@ -191,6 +191,42 @@ fn policies_are_known_ones() {
 }
 
 #[test]
+fn restart_rules_stand_beside_a_policy_and_name_exit_codes() {
+    let with = |policy: Value, rule: Value| {
+        move |spec: &mut Value| {
+            spec["containers"][0]["restartPolicy"] = policy;
+            spec["containers"][0]["restartPolicyRules"] = json!([rule]);
+        }
+    };
+    let codes = json!({"operator": "In", "values": [42]});
+    refused(
+        with(
+            Value::Null,
+            json!({"action": "Restart", "exitCodes": codes}),
+        ),
+        &[
+            "spec.containers[0].restartPolicy: Required value: must specify restartPolicy when restart rules are used",
+        ],
+    );
+    refused(
+        with(
+            json!("Never"),
+            json!({"action": "DoNotRestart", "exitCodes": {"operator": "Equals"}}),
+        ),
+        &[
+            "spec.containers[0].restartPolicyRules[0].action: Unsupported value: \"DoNotRestart\": supported values: \
+             \"Restart\", \"RestartAllContainers\"",
+            "spec.containers[0].restartPolicyRules[0].exitCodes.operator: Unsupported value: \"Equals\": supported \
+             values: \"In\", \"NotIn\"",
+        ],
+    );
+    refused(
+        with(json!("Never"), json!({"action": "RestartAllContainers"})),
+        &["spec.containers[0].restartPolicyRules[0].exitCodes: Required value: must be specified"],
+    );
+}
+
+#[test]
 fn what_is_odd_but_legal_is_warned_of() {
     let spec = spec(|spec| {
         spec["containers"][0]["env"] =
