@@ -72,9 +72,11 @@ pub struct Program {
     pub path: PathBuf,
 }
 
-/// What an image brings beside its program.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What a container is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageSetup {
+    /// What it runs.
+    pub program: Program,
     /// How a container of it runs unless the pod says otherwise.
     pub run: RunConfig,
     /// Its unpacked files, not to be changed; none for a lone program.
@@ -135,53 +137,67 @@ impl Images {
 
     /// Whether [`ensure`](Self::ensure) would ask no source.
     pub async fn has(&self, request: &ImageRequest) -> bool {
+        let Ok(reference) = parse(request) else {
+            return false;
+        };
+        let is_file = matches!(reference, Reference::File(_));
+        if is_file && request.policy == PullPolicy::Always {
+            return false;
+        }
         let request = request.clone();
         let decided = self.blocking(move |images| {
-            Ok(match parse(&request)? {
-                Reference::File(_) if request.policy == PullPolicy::Always => false,
-                reference @ Reference::File(_) => {
-                    let found = images.store.resolve(&reference.to_string());
-                    found.map_err(failed)?.is_some()
+            let name = match reference {
+                Reference::Named(name) => name,
+                file => {
+                    let found = images.store.resolve(&file.to_string()).map_err(failed)?;
+                    return Ok(found.is_some());
                 }
-                Reference::Named(name) => {
-                    let credentials = lookup(&name, &keyring(&request)?);
-                    let decision = images.decide(&name, &request, &credentials)?;
-                    matches!(decision, Decision::Use(_))
-                }
-            })
+            };
+            let credentials = lookup(&name, &keyring(&request)?);
+            let decision = images.decide(&name, &request, &credentials)?;
+            Ok(matches!(decision, Decision::Use(_)))
         });
         decided.await.unwrap_or(false)
     }
 
-    /// The program that a container of `image` runs. `command` is the pod's, which may name another
-    /// file of an unpacked image.
-    pub async fn program(
+    /// What a container of `image` is made of. `command` is the pod's, which may name another file of
+    /// an unpacked image as its program.
+    pub async fn setup(
         &self,
         image: &ImageRef,
         command: &[String],
-    ) -> Result<Program, ImageError> {
+    ) -> Result<ImageSetup, ImageError> {
         let digest = digest_of(image)?;
         let (image, command) = (image.clone(), command.to_vec());
         self.blocking(move |images| {
-            let bare = |digest: Digest| Program {
-                path: images.store.blob_path(&digest),
-                digest,
-            };
-            match images.content(&image, &digest, Use::Run)? {
-                Content::Bare => Ok(bare(digest)),
-                Content::Image(parts) => match &parts.layout {
-                    Layout::Artifact { program } => Ok(bare(program.digest)),
-                    Layout::Root { layers } => {
-                        let root = images.root(&parts.manifest, layers)?;
-                        let path = content::program_path(&root, &parts.config, &command).map_err(
-                            |problem| {
-                                ImageError::NotRunnable(format!("{}: {problem}", image.image))
-                            },
-                        )?;
-                        images.program_at(path)
-                    }
+            let lone = |digest: Digest, run: RunConfig| ImageSetup {
+                program: Program {
+                    path: images.store.blob_path(&digest),
+                    digest,
                 },
-            }
+                run,
+                root: None,
+            };
+            let parts = match images.content(&image, &digest, Use::Run)? {
+                Content::Bare => return Ok(lone(digest, RunConfig::default())),
+                Content::Image(parts) => parts,
+            };
+            let layers = match &parts.layout {
+                Layout::Artifact { program } => {
+                    return Ok(lone(program.digest, parts.config.config));
+                }
+                Layout::Root { layers } => layers,
+            };
+            let root = images.root(&parts.manifest, layers)?;
+            let path = content::program_path(&root, &parts.config, &command);
+            let path = path.map_err(|problem| {
+                ImageError::NotRunnable(format!("{}: {problem}", image.image))
+            })?;
+            Ok(ImageSetup {
+                program: images.program_at(path)?,
+                run: parts.config.config,
+                root: Some(root),
+            })
         })
         .await
     }
@@ -202,24 +218,6 @@ impl Images {
                 ImageError::Pull(format!(
                     "program {digest} has disappeared from this node's store"
                 ))
-            })
-        })
-        .await
-    }
-
-    /// What `image` brings beside its program.
-    pub async fn setup(&self, image: &ImageRef) -> Result<ImageSetup, ImageError> {
-        let (digest, image) = (digest_of(image)?, image.clone());
-        self.blocking(move |images| {
-            Ok(match images.content(&image, &digest, Use::Run)? {
-                Content::Bare => ImageSetup::default(),
-                Content::Image(parts) => ImageSetup {
-                    root: match &parts.layout {
-                        Layout::Artifact { .. } => None,
-                        Layout::Root { layers } => Some(images.root(&parts.manifest, layers)?),
-                    },
-                    run: parts.config.config,
-                },
             })
         })
         .await
@@ -618,8 +616,8 @@ mod tests {
         }
 
         async fn bytes(&self, image: &ImageRef) -> Vec<u8> {
-            let program = self.images.program(image, &[]).await.unwrap();
-            self.images.bytes(&program).await.unwrap()
+            let setup = self.images.setup(image, &[]).await.unwrap();
+            self.images.bytes(&setup.program).await.unwrap()
         }
 
         async fn ask(&self, image: &str, policy: PullPolicy) -> Result<ImageRef, ImageError> {

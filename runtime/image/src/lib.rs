@@ -8,8 +8,8 @@
 //!                        RegistrySource: mirrors, credentials, retries, resumed blobs
 //! ```
 //!
-//! The pod runtime asks [`Images::ensure`] for a digest, [`Images::program`] for the file to compile
-//! and [`Images::setup`] for the rest, compiles with its own engine and keeps the machine code in the
+//! The pod runtime asks [`Images::ensure`] for a digest, [`Images::setup`] for the file to compile
+//! and what comes with it, compiles with its own engine and keeps the machine code in the
 //! [`CompiledCache`]. The command line writes into the same [`ImageStore`] while a node runs.
 //!
 //! What an image is made of, [`Layout`] decides; whether its program is WebAssembly of a world that

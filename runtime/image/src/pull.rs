@@ -29,6 +29,8 @@ use crate::store::{Access, Origin, Record, StoredImage, blocking};
 
 /// Blobs that one node fetches at once.
 const BLOBS_AT_ONCE: usize = 6;
+/// Layers of one image.
+const MAX_LAYERS: usize = 256;
 /// Rounds after which a store that loses blobs as fast as they come is given up.
 const ROUNDS: usize = 3;
 
@@ -145,6 +147,13 @@ impl RegistrySource {
             }
             documents.push(inner.bytes);
         }
+        if manifest.layers.len() > MAX_LAYERS {
+            let layers = manifest.layers.len();
+            return Err(RegistryError::TooLarge(format!(
+                "the image has {layers} layers; this node takes at most {MAX_LAYERS}"
+            ))
+            .into());
+        }
         let config = manifest.config.clone().expect("`parse` has seen it");
         if config.size > MAX_DOCUMENT_BYTES {
             return Err(too_large("its configuration", config.size, MAX_DOCUMENT_BYTES).into());
@@ -221,6 +230,14 @@ impl RegistrySource {
         let writer = blocking(move || store.writer(&digest))
             .await
             .map_err(failed)?;
+        // All of it came the last time, and then the process ended.
+        let writer = match writer.len() == wanted.size {
+            false => writer,
+            true => match writer.finish().await.map_err(failed)? {
+                Ok(()) => return Ok(()),
+                Err((fresh, _)) => fresh,
+            },
+        };
         session.blob(wanted, writer, &say).await?;
         Ok(())
     }

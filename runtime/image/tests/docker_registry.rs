@@ -175,8 +175,8 @@ async fn tags_and_digests() -> Outcome {
         assert_eq!(by_tag.digest, digest.to_string());
         let pinned = format!("{}/{repository}@{digest}", registry.address);
         assert_eq!(pull(&images, &pinned, &[]).await?.digest, by_tag.digest);
-        let program = images.program(&by_tag, &[]).await?;
-        let bytes = images.bytes(&program).await?;
+        let setup = images.setup(&by_tag, &[]).await?;
+        let bytes = images.bytes(&setup.program).await?;
         assert_eq!(bytes, std::fs::read(folder.path().join("app.wasm"))?);
         if digest == filed {
             let files = images.files(&by_tag).await?;

@@ -252,11 +252,11 @@ impl PodRuntime for WasmRuntime {
     async fn pull_image(&self, request: ImageRequest) -> Result<PulledImage, ImageError> {
         self.0.progress(&request.image, ImageStep::Pulling);
         let pulled = self.0.images.pull(&request, Use::Run).await?;
-        let program = self.0.images.program(&pulled.image, &[]).await?;
+        let setup = self.0.images.setup(&pulled.image, &[]).await?;
         let progress = |step| self.0.progress(&request.image, step);
         self.0
             .compiler
-            .program(&program, &request.image, progress)
+            .program(&setup.program, &request.image, progress)
             .await?;
         Ok(pulled)
     }
@@ -444,10 +444,12 @@ impl Inner {
     ) -> Result<Launched, RuntimeError> {
         let refused = |error: ImageError| RuntimeError::Start(error.to_string());
         let image = &config.image;
-        let setup = self.images.setup(image).await.map_err(refused)?;
-        let file = self.images.program(image, &config.command).await;
-        let file = file.map_err(refused)?;
-        let program = self.compiler.program(&file, &image.image, |_| {}).await;
+        let setup = self.images.setup(image, &config.command).await;
+        let setup = setup.map_err(refused)?;
+        let program = self
+            .compiler
+            .program(&setup.program, &image.image, |_| {})
+            .await;
         let program = program.map_err(refused)?;
         apply_image(&setup.run, &mut config);
         let place = match program.linked {

@@ -111,7 +111,7 @@ async fn an_image_of_archives_is_unpacked_and_its_entrypoint_found() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("not WebAssembly"), "{error}");
-    let setup = node.images.setup(&pulled).await.unwrap();
+    let setup = node.images.setup(&pulled, &[]).await.unwrap();
     assert_eq!(setup.run.env, ["A=1"]);
     assert_eq!(setup.run.working_dir, "/srv");
     let root = setup.root.unwrap();
@@ -201,12 +201,7 @@ async fn an_archive_that_leads_out_is_refused() {
     let manifest = container(&registry, ("wasi", "wasm"), &["/app.wasm"], &layers);
     registry.manifest("app", "1", &manifest);
     let pulled = node.pull(&registry.image("app:1")).await.unwrap();
-    let error = node
-        .images
-        .program(&pulled, &[])
-        .await
-        .unwrap_err()
-        .to_string();
+    let error = node.program(&pulled, &[]).await.unwrap_err().to_string();
     assert!(error.contains("leads out of the image"), "{error}");
     assert!(!node.folder.path().join("images/evil").exists());
     assert!(!node.folder.path().join("evil").exists());

@@ -76,8 +76,8 @@ impl Node {
 
     async fn program(&self, image: &ImageRef, command: &[&str]) -> Result<Vec<u8>, ImageError> {
         let command: Vec<String> = command.iter().map(|part| (*part).to_owned()).collect();
-        let program = self.images.program(image, &command).await?;
-        self.images.bytes(&program).await
+        let setup = self.images.setup(image, &command).await?;
+        self.images.bytes(&setup.program).await
     }
 
     /// The blobs of the store: nothing that was not verified may be among them.

@@ -108,6 +108,24 @@ async fn a_pull_that_was_given_up_goes_on_next_time() {
 }
 
 #[tokio::test]
+async fn what_a_killed_process_has_left_is_used_if_it_is_right() {
+    for (right, requests) in [(true, 1), (false, 2)] {
+        let (registry, node) = (TestRegistry::start().await, Node::start());
+        let mut program = wasm(5000);
+        registry.artifact("app", "1", &program);
+        let partial = node.folder.path().join("images/partial");
+        let left = partial.join(Digest::of(&program).hex());
+        if !right {
+            program[2000] ^= 1;
+        }
+        std::fs::write(left, &program).unwrap();
+        let pulled = node.pull(&registry.image("app:1")).await.unwrap();
+        assert_eq!(node.program(&pulled, &[]).await.unwrap(), wasm(5000));
+        assert_eq!(registry.asked("/blobs/").len(), requests);
+    }
+}
+
+#[tokio::test]
 async fn wrong_bytes_never_reach_the_store() {
     for fault in [Fault::Damage, Fault::Longer] {
         let (registry, node) = (TestRegistry::start().await, Node::start());
