@@ -23,6 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub(super) struct Screen {
     bars: MultiProgress,
     compiling: Arc<Mutex<HashMap<String, ProgressBar>>>,
+    pulling: Arc<Mutex<HashMap<String, ProgressBar>>>,
 }
 
 impl Screen {
@@ -60,8 +61,26 @@ impl Screen {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         let name = image.rsplit('/').next().unwrap_or(image).to_owned();
+        let mut pulling = self
+            .pulling
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let ImageStep::Downloading { done, total } = *step {
+            let bar = pulling.entry(image.to_owned()).or_insert_with(|| {
+                let text = format!("pulling {name}");
+                self.line(text.clone());
+                let style =
+                    ProgressStyle::with_template("{msg} [{bar:30}] {bytes} of {total_bytes}");
+                let bar = self.bars.add(ProgressBar::new(total).with_message(text));
+                bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+            });
+            return bar.set_position(done);
+        }
+        if let Some(bar) = pulling.remove(image) {
+            bar.finish_and_clear();
+        }
         match step {
-            ImageStep::Pulling => {}
+            ImageStep::Pulling | ImageStep::Downloading { .. } => {}
             ImageStep::Compiling { bytes } => {
                 let text = format!("compiling {name} ({} KiB)", bytes.div_ceil(1024));
                 self.line(text.clone());

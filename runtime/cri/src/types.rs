@@ -342,6 +342,13 @@ pub enum RuntimeEvent {
 pub enum ImageStep {
     /// Bytes are being fetched.
     Pulling,
+    /// So many bytes have come.
+    Downloading {
+        /// Bytes that are there.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
     /// Machine code is being made.
     Compiling {
         /// Size of the module.

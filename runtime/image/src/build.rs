@@ -77,8 +77,12 @@ impl Build {
             self.image(store, &program, platform)?
         };
         let image = named_manifest(store, &manifest)?;
-        store.commit(&Record::new(name.to_string(), &image, Origin::Loaded))?;
-        Ok(image)
+        match store.commit(&Record::new(name.to_string(), &image, Origin::Loaded))? {
+            true => Ok(image),
+            false => Err(BuildError::Invalid(format!(
+                "a part of {name} was removed while it was built; build it again"
+            ))),
+        }
     }
 
     fn image(

@@ -17,6 +17,7 @@ use crate::digest::Digest;
 use crate::file::FileSource;
 use crate::keyring::{Credential, Keyring};
 use crate::layout::{Layout, Use};
+use crate::pull::Progress;
 use crate::reference::{Name, Reference};
 use crate::source::{ImageSource, Pull};
 use crate::spec::RunConfig;
@@ -112,18 +113,20 @@ impl Images {
 
     /// Makes the image of `request` present and returns what its reference means now.
     pub async fn ensure(&self, request: &ImageRequest) -> Result<ImageRef, ImageError> {
-        Ok(self.pull(request, Use::Run).await?.image)
+        Ok(self.pull(request, Use::Run, None).await?.image)
     }
 
-    /// [`ensure`](Self::ensure), for a use, and saying how long it waited for its turn.
+    /// [`ensure`](Self::ensure), for a use, and saying how long it waited for its turn. Of several
+    /// callers that share a pull, the first one's `progress` hears of it.
     pub async fn pull(
         &self,
         request: &ImageRequest,
         wanted: Use,
+        progress: Option<&Progress>,
     ) -> Result<PulledImage, ImageError> {
         let (found, waited) = match parse(request)? {
             Reference::File(path) => (self.file(&path, request).await?, Duration::ZERO),
-            Reference::Named(name) => self.named(&name, request, wanted).await?,
+            Reference::Named(name) => self.named(&name, request, wanted, progress).await?,
         };
         Ok(PulledImage {
             image: ImageRef {
@@ -300,9 +303,7 @@ impl Images {
         let path = path.to_owned();
         let read = self.blocking(move |images| {
             let bytes = images.files.read(&path, images.max_bytes)?;
-            let image = images.store.put(&bytes).map_err(failed)?;
-            images.store.set_name(&name, &image).map_err(failed)?;
-            Ok(image)
+            images.store.put_named(&name, &bytes).map_err(failed)
         });
         let error = match read.await {
             Ok(image) => return Ok(image),
@@ -334,6 +335,7 @@ impl Images {
         name: &Name,
         request: &ImageRequest,
         wanted: Use,
+        progress: Option<&Progress>,
     ) -> Result<(StoredImage, Duration), ImageError> {
         let keyring = keyring(request)?;
         let credentials = lookup(name, &keyring);
@@ -350,7 +352,7 @@ impl Images {
         let shared = self.0.pulls.lock().entry(key.clone()).or_default().clone();
         // When whoever pulls is dropped, one of those who wait goes on.
         let outcome = shared
-            .get_or_init(|| self.pull_once(name, &keyring, known, wanted))
+            .get_or_init(|| self.pull_once(name, &keyring, known, wanted, progress))
             .await
             .clone();
         let mut pulls = self.0.pulls.lock();
@@ -369,6 +371,7 @@ impl Images {
         credentials: &Keyring,
         known: Option<StoredImage>,
         wanted: Use,
+        progress: Option<&Progress>,
     ) -> Result<(StoredImage, Duration), ImageError> {
         let clock = self.0.store.clock();
         let asked = clock.monotonic();
@@ -381,7 +384,7 @@ impl Images {
             store: &self.0.store,
             known,
             limit: self.0.max_bytes,
-            progress: None,
+            progress,
         };
         let image = self.0.source.pull(pull).await?;
         Ok((image, waited))

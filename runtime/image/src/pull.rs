@@ -165,6 +165,12 @@ impl RegistrySource {
         if total > pull.limit {
             return Err(too_large("the image", total, pull.limit).into());
         }
+        // So that whoever watches knows how much there will be.
+        if let Some(progress) = pull.progress {
+            for blob in std::iter::once(&config).chain(&manifest.layers) {
+                progress(&blob.digest, 0, blob.size);
+            }
+        }
         for _ in 0..ROUNDS {
             self.fetch(session, &config, pull).await?;
             // Before anything large is fetched.

@@ -1,7 +1,32 @@
-//! What a container has from its image, where its pod says nothing else.
+//! What a container has from its image, where its pod says nothing else; what is told while the image
+//! comes.
 
-use coracle_cri::ContainerConfig;
-use coracle_image::RunConfig;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use coracle_cri::{ContainerConfig, ImageStep};
+use coracle_image::{Digest, Progress, RunConfig};
+use parking_lot::Mutex;
+
+/// How often the progress of one image is told.
+const STEPS: u64 = 20;
+
+/// Tells `announce` of an image as a whole, in so many steps that a large image does not crowd out the
+/// news of containers.
+pub(crate) fn downloads(announce: impl Fn(ImageStep) + Send + Sync + 'static) -> Progress {
+    let (blobs, told) = (Mutex::new(HashMap::new()), AtomicU64::new(0));
+    Arc::new(move |digest: &Digest, done: u64, total: u64| {
+        let mut blobs = blobs.lock();
+        blobs.insert(*digest, (done, total));
+        let sum = |sum: (u64, u64), blob: &(u64, u64)| (sum.0 + blob.0, sum.1 + blob.1);
+        let (done, total) = blobs.values().fold((0, 0), sum);
+        let step = done.saturating_mul(STEPS) / total.max(1);
+        if told.swap(step, Ordering::Relaxed) != step {
+            announce(ImageStep::Downloading { done, total });
+        }
+    })
+}
 
 /// Fills in what `config` leaves to its image, by the rules of Kubernetes: a `command` replaces entry
 /// point and arguments, `args` alone replace the arguments, and the pod's environment wins.
@@ -83,6 +108,27 @@ mod tests {
             let all: Vec<_> = config.command.iter().chain(&config.args).collect();
             assert_eq!(all, wanted.iter().collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn downloads_are_told_in_steps() {
+        let told: Arc<Mutex<Vec<(u64, u64)>>> = Arc::default();
+        let heard = told.clone();
+        let progress = downloads(move |step| {
+            if let ImageStep::Downloading { done, total } = step {
+                heard.lock().push((done, total));
+            }
+        });
+        let (one, two) = (Digest::of(b"1"), Digest::of(b"2"));
+        progress(&one, 0, 1000);
+        progress(&two, 0, 1000);
+        for done in 1..=1000 {
+            progress(&one, done, 1000);
+        }
+        progress(&two, 1000, 1000);
+        let told = told.lock();
+        assert_eq!(told.len(), 11, "{told:?}");
+        assert_eq!((told[0], told[10]), ((100, 2000), (2000, 2000)));
     }
 
     #[test]

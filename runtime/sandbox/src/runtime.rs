@@ -23,7 +23,7 @@ use crate::container::{Guest, Prepared, StopHandle, StopSignal, prepare};
 use crate::cpu::CpuShare;
 use crate::engine::{GuestEngine, instance_ceiling};
 use crate::exit::Exit;
-use crate::image::apply_image;
+use crate::image::{apply_image, downloads};
 use crate::link::Linked;
 use crate::logs::{LogQueue, LogWriter, Rotation};
 use crate::memory::{MemoryBudget, Scope};
@@ -251,7 +251,13 @@ impl PodRuntime for WasmRuntime {
 
     async fn pull_image(&self, request: ImageRequest) -> Result<PulledImage, ImageError> {
         self.0.progress(&request.image, ImageStep::Pulling);
-        let pulled = self.0.images.pull(&request, Use::Run).await?;
+        let (runtime, image) = (self.0.clone(), request.image.clone());
+        let progress = downloads(move |step| runtime.progress(&image, step));
+        let pulled = self
+            .0
+            .images
+            .pull(&request, Use::Run, Some(&progress))
+            .await?;
         let setup = self.0.images.setup(&pulled.image, &[]).await?;
         let progress = |step| self.0.progress(&request.image, step);
         self.0
@@ -262,7 +268,7 @@ impl PodRuntime for WasmRuntime {
     }
 
     async fn image_files(&self, request: ImageRequest) -> Result<(ImageRef, PathBuf), ImageError> {
-        let image = self.0.images.pull(&request, Use::Files).await?.image;
+        let image = self.0.images.pull(&request, Use::Files, None).await?.image;
         let files = self.0.images.files(&image).await?;
         Ok((image, files))
     }

@@ -201,8 +201,7 @@ impl ImageStore {
             path: path.to_owned(),
             source,
         })?;
-        let image = self.put(&bytes)?;
-        self.set_name(&parsed.to_string(), &image)?;
+        let image = self.put_named(&parsed.to_string(), &bytes)?;
         Ok((parsed, image))
     }
 

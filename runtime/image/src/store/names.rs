@@ -128,6 +128,21 @@ impl ImageStore {
         self.write_record(&Record::new(name, image, origin))
     }
 
+    /// Keeps `bytes` and lets `name` mean them, as one step for whoever removes images meanwhile. What
+    /// the name means already is not written again.
+    pub(crate) fn put_named(&self, name: &str, bytes: &[u8]) -> Result<StoredImage, StoreError> {
+        self.locked(|| {
+            let image = self.put(bytes)?;
+            let known = self
+                .record(name)?
+                .filter(|known| known.origin != Origin::Pulled);
+            if known.and_then(|known| known.image()).as_ref() != Some(&image) {
+                self.set_name(name, &image)?;
+            }
+            Ok(image)
+        })
+    }
+
     fn write_record(&self, record: &Record) -> Result<(), StoreError> {
         let text = serde_json::to_vec(record).expect("texts and numbers always serialise");
         let path = self.name_path(&record.name);

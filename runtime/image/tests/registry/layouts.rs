@@ -139,7 +139,12 @@ async fn an_image_for_another_machine_is_refused_before_its_layers_are_fetched()
 
     // A volume has no use for a program.
     let request = node.request(&image, PullPolicy::IfNotPresent);
-    let pulled = node.images.pull(&request, Use::Files).await.unwrap().image;
+    let pulled = node
+        .images
+        .pull(&request, Use::Files, None)
+        .await
+        .unwrap()
+        .image;
     let files = node.images.files(&pulled).await.unwrap();
     assert_eq!(std::fs::read(files.join("bin/nginx")).unwrap(), b"elf");
 }
