@@ -21,6 +21,8 @@ mod compiled;
 mod content;
 mod digest;
 mod file;
+#[cfg(test)]
+mod hostile_tests;
 mod images;
 mod keyring;
 mod layout;

@@ -26,48 +26,48 @@ use toml::{Table, Value};
 
 /// One place to ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     /// TLS or not.
-    pub(super) tls: bool,
+    pub(crate) tls: bool,
     /// Host and port as the `Host` header has them.
-    pub(super) authority: String,
+    pub(crate) authority: String,
     /// What stands before the repository, such as `/v2`.
-    pub(super) base: String,
+    pub(crate) base: String,
     /// What it may be asked for.
-    pub(super) can: Capabilities,
+    pub(crate) can: Capabilities,
     /// How its certificate is judged and which one is shown.
-    pub(super) trust: Trust,
+    pub(crate) trust: Trust,
     /// Sent with each request.
-    pub(super) headers: Vec<(String, String)>,
+    pub(crate) headers: Vec<(String, String)>,
     /// A mirror: its failures are not the last word.
-    pub(super) mirror: bool,
+    pub(crate) mirror: bool,
 }
 
 /// What a place may be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Capabilities {
+pub(crate) struct Capabilities {
     /// Blobs and manifests by digest.
-    pub(super) pull: bool,
+    pub(crate) pull: bool,
     /// What a tag means.
-    pub(super) resolve: bool,
+    pub(crate) resolve: bool,
     /// To take images.
-    pub(super) push: bool,
+    pub(crate) push: bool,
 }
 
 /// How a server's certificate is judged, and which one is shown to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Trust {
+pub(crate) struct Trust {
     /// Files of further authorities.
-    pub(super) authorities: Vec<PathBuf>,
+    pub(crate) authorities: Vec<PathBuf>,
     /// Certificate and key to show.
-    pub(super) client: Option<(PathBuf, PathBuf)>,
+    pub(crate) client: Option<(PathBuf, PathBuf)>,
     /// Any certificate will do.
-    pub(super) skip_verify: bool,
+    pub(crate) skip_verify: bool,
 }
 
 /// A file about registries that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct InvalidHosts {
+pub(crate) struct InvalidHosts {
     path: PathBuf,
     problem: String,
 }
@@ -86,7 +86,7 @@ const ALL: Capabilities = Capabilities {
 
 /// The places to ask for images of `registry`, mirrors first, the registry itself last. Without a
 /// folder or a file in it: the registry, by TLS unless it is on this machine.
-pub(super) fn endpoints(
+pub(crate) fn endpoints(
     folder: Option<&Path>,
     registry: &str,
 ) -> Result<Vec<Endpoint>, InvalidHosts> {
@@ -136,7 +136,7 @@ fn plain(registry: &str) -> Endpoint {
 }
 
 /// Whether `authority` is on this machine, where a registry needs no TLS.
-pub(super) fn is_loopback(authority: &str) -> bool {
+pub(crate) fn is_loopback(authority: &str) -> bool {
     let host = match authority.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => host,
         _ => authority,
@@ -148,7 +148,7 @@ pub(super) fn is_loopback(authority: &str) -> bool {
             .is_ok_and(|address| address.is_loopback())
 }
 
-fn parse(text: &str, folder: &Path, registry: &str) -> Result<Vec<Endpoint>, String> {
+pub(crate) fn parse(text: &str, folder: &Path, registry: &str) -> Result<Vec<Endpoint>, String> {
     let file: Table = text.parse().map_err(|error| format!("{error}"))?;
     let mut endpoints = Vec::new();
     if let Some(hosts) = file.get("host") {

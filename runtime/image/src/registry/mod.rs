@@ -10,9 +10,9 @@
 //! Our own client rather than a library: a pull has to resume a broken blob, to write it to disk while
 //! it comes, to go by mirrors and authorities of files, and to say what the registry said.
 
-mod auth;
-mod error;
-mod hosts;
+pub(crate) mod auth;
+pub(crate) mod error;
+pub(crate) mod hosts;
 mod http;
 mod push;
 mod session;
