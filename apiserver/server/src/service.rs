@@ -570,7 +570,7 @@ impl ApiServer {
             Some((resource.qualified(), cache.len()))
         });
         let audit = server.audit.as_ref().map(|audit| audit.metrics());
-        let audit = audit.unwrap_or_default();
+        let audit = audit.unwrap_or_default() + &server.authorization.metrics();
         Answer::bytes(
             StatusCode::OK,
             "text/plain; version=0.0.4; charset=utf-8",

@@ -116,14 +116,17 @@ impl Trail {
 
     /// The authorizers have spoken.
     pub(crate) fn decided(&self, decision: &Decision) {
-        let (decision, reason) = match decision {
-            Decision::Allow(reason) => ("allow", reason),
-            Decision::Deny(reason) | Decision::NoOpinion(reason) => ("forbid", reason),
+        let decided = |decision: &str, reason: &str| {
+            json!({
+                "authorization.k8s.io/decision": decision,
+                "authorization.k8s.io/reason": reason,
+            })
         };
-        let annotations = json!({
-            "authorization.k8s.io/decision": decision,
-            "authorization.k8s.io/reason": reason,
-        });
+        let annotations = match decision {
+            Decision::Allow(reason) => decided("allow", reason),
+            Decision::Deny(reason) | Decision::NoOpinion(reason) => decided("forbid", reason),
+            Decision::Failed { .. } => json!({"authorization.k8s.io/reason": "internal error"}),
+        };
         let mut facts = self.facts.lock();
         facts.event.insert("annotations".to_owned(), annotations);
     }

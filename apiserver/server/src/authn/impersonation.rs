@@ -13,7 +13,7 @@ use coracle_api::validation::names::{dns1123_label, dns1123_subdomain};
 use http::HeaderMap;
 
 use super::{ANONYMOUS, AUTHENTICATED, Identity, MASTERS, UNAUTHENTICATED};
-use crate::authz::{Attributes, Authorization, Decision, refusal};
+use crate::authz::{Attributes, Authorization, refusal};
 use crate::request_info::{RequestInfo, percent_decode};
 use crate::status::{ApiError, Result};
 
@@ -302,10 +302,7 @@ fn wrong_extra((key, values): &(String, Vec<String>)) -> Option<String> {
 }
 
 async fn permit(authorization: &Authorization, asked: &Attributes<'_>) -> Result<()> {
-    match authorization.decide(asked).await {
-        Decision::Allow(_) => Ok(()),
-        Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(refusal(asked, &reason)),
-    }
+    authorization.authorize(asked).await
 }
 
 /// The namespace and name of the service account whose user name that is.

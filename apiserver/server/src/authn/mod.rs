@@ -6,12 +6,15 @@
 
 mod bootstrap_token;
 mod certificate;
+mod configured;
 mod impersonation;
 mod jws;
+mod oidc;
 mod request_header;
 mod service_account;
 mod static_tokens;
 mod token;
+mod webhook;
 
 use std::sync::Arc;
 
@@ -24,6 +27,7 @@ use rustls::pki_types::CertificateDer;
 use bootstrap_token::BootstrapTokens;
 pub(crate) use certificate::Peer;
 pub use certificate::{AnyClient, ClientAuthorities, SharedAuthorities, identity_from_certificate};
+pub use configured::ConfiguredAuthentication;
 pub use impersonation::impersonate;
 pub use jws::{KeyError, PublicKey, SigningKey};
 pub use request_header::{HeaderNames, RequestHeader};
@@ -33,6 +37,7 @@ pub(crate) use service_account::{
 pub use service_account::{ServiceAccountTokens, TokenKeys, TokenLife};
 pub use static_tokens::{StaticTokens, TokenFileError};
 pub use token::{Authenticated, Rejection, TokenAuthenticator};
+pub use webhook::TokenWebhook;
 
 use crate::server::Server;
 use crate::status::{ApiError, Result};
@@ -110,7 +115,6 @@ pub(crate) struct Connected {
 }
 
 /// Whom to believe besides in-process callers and client certificates.
-#[derive(Default)]
 pub struct AuthenticationOptions {
     /// Who signs users' certificates. Without them, certificates that the TLS configuration let through are believed.
     pub client_authorities: Option<ClientAuthorities>,
@@ -120,6 +124,27 @@ pub struct AuthenticationOptions {
     pub static_tokens: StaticTokens,
     /// The cluster's own tokens; without them none can be asked for.
     pub service_accounts: Option<Arc<ServiceAccountTokens>>,
+    /// Issuers elsewhere, and where strangers may go.
+    pub configured: Option<Arc<ConfiguredAuthentication>>,
+    /// A service that knows tokens.
+    pub webhook: Option<TokenWebhook>,
+    /// Whether requests without credentials are answered, unless a configuration says otherwise.
+    pub anonymous: bool,
+}
+
+impl Default for AuthenticationOptions {
+    /// Strangers are let in, as strangers; there is nothing else.
+    fn default() -> Self {
+        Self {
+            client_authorities: None,
+            request_header: None,
+            static_tokens: StaticTokens::default(),
+            service_accounts: None,
+            configured: None,
+            webhook: None,
+            anonymous: true,
+        }
+    }
 }
 
 /// All who know callers, in upstream's order; then anonymous.
@@ -127,6 +152,8 @@ pub struct Authentication {
     client_authorities: Option<ClientAuthorities>,
     request_header: Option<RequestHeader>,
     tokens: Tokens,
+    configured: Option<Arc<ConfiguredAuthentication>>,
+    anonymous: bool,
     /// Whom tokens have to be for when they are shown to this server.
     pub(crate) api_audiences: Vec<String>,
     pub(crate) service_accounts: Option<Arc<ServiceAccountTokens>>,
@@ -140,17 +167,28 @@ impl Authentication {
             request_header,
             static_tokens,
             service_accounts,
+            configured,
+            webhook,
+            anonymous,
         } = options;
         let mut authenticators: Vec<Box<dyn TokenAuthenticator>> = vec![Box::new(static_tokens)];
         if let Some(tokens) = &service_accounts {
             authenticators.push(Box::new(Arc::clone(tokens)));
         }
         authenticators.push(Box::new(BootstrapTokens));
+        if let Some(configured) = &configured {
+            authenticators.push(Box::new(Arc::clone(configured)));
+        }
+        if let Some(webhook) = webhook {
+            authenticators.push(Box::new(webhook));
+        }
         let issuer = service_accounts.as_ref().map(|tokens| tokens.issuer());
         Self {
             client_authorities,
             request_header,
             tokens: Tokens::new(authenticators),
+            configured,
+            anonymous,
             api_audiences: vec![issuer.unwrap_or(PRIVATE_AUDIENCE).to_owned()],
             service_accounts,
         }
@@ -200,9 +238,9 @@ impl Authentication {
         }
         let header = request.headers.get(AUTHORIZATION);
         let Some(token) = header.and_then(|header| bearer_token(header.as_bytes())) else {
-            return match refused {
-                true => Err(ApiError::unauthorized()),
-                false => Ok(Identity::anonymous()),
+            return match !refused && self.is_open(request.uri.path()) {
+                true => Ok(Identity::anonymous()),
+                false => Err(ApiError::unauthorized()),
             };
         };
         let audiences = &self.api_audiences;
@@ -217,6 +255,14 @@ impl Authentication {
                 tracing::debug!(target: "coracle::access", ?rejections, "a token was refused");
                 Err(ApiError::unauthorized())
             }
+        }
+    }
+
+    /// Whether strangers may ask for the path.
+    fn is_open(&self, path: &str) -> bool {
+        match &self.configured {
+            None => self.anonymous,
+            Some(configured) => configured.is_open(path, self.anonymous),
         }
     }
 

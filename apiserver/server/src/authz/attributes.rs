@@ -20,6 +20,8 @@ pub struct Attributes<'a> {
     pub path: &'a str,
     /// API group; empty for the core group.
     pub group: &'a str,
+    /// API version, or empty; no role knows it.
+    pub version: &'a str,
     /// Namespace, or empty.
     pub namespace: &'a str,
     /// Plural name.
@@ -30,6 +32,8 @@ pub struct Attributes<'a> {
     pub name: Cow<'a, str>,
     /// What the field selector of `list`, `watch` and `deletecollection` asks for.
     pub fields: FieldSelector,
+    /// Their label selector as it was written; whoever looks at it reads it.
+    pub labels: Cow<'a, str>,
 }
 
 impl<'a> Attributes<'a> {
@@ -48,7 +52,10 @@ impl<'a> Attributes<'a> {
             let fits = !matches!(*name, "." | "..") && !name.contains(['/', '%']);
             fits && info.verb != "deletecollection" && info.name.is_empty()
         });
+        let labels = info.query.get("labelSelector").filter(|_| selects);
         Self {
+            version: &info.version,
+            labels: Cow::Borrowed(labels.unwrap_or_default()),
             namespace: &info.namespace,
             subresource: &info.subresource,
             name: match one {
@@ -68,11 +75,13 @@ impl<'a> Attributes<'a> {
             is_resource: false,
             path,
             group: "",
+            version: "",
             namespace: "",
             resource: "",
             subresource: "",
             name: Cow::Borrowed(""),
             fields: FieldSelector::default(),
+            labels: Cow::Borrowed(""),
         }
     }
 

@@ -6,9 +6,12 @@
 //!
 //! One authorizer is one file or folder. Refusals are worded as upstream words them.
 
+mod always;
 mod attributes;
+mod configured;
 pub mod node;
 pub mod rbac;
+mod webhook;
 
 use std::sync::Arc;
 
@@ -16,6 +19,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 pub use attributes::Attributes;
+pub use configured::ConfiguredAuthorization;
 use node::NodeAuthorizer;
 use rbac::Rbac;
 
@@ -31,6 +35,13 @@ pub enum Decision {
     Deny(String),
     /// Not this authorizer's business; without anyone's `Allow` it is a refusal.
     NoOpinion(String),
+    /// It cannot be said; without anyone's `Allow` the request fails.
+    Failed {
+        /// Whether nobody else is asked either.
+        denied: bool,
+        /// What went wrong.
+        error: String,
+    },
 }
 
 /// Decides whether a request may happen.
@@ -64,6 +75,8 @@ pub enum Mode {
     Node,
     /// Roles and bindings.
     Rbac,
+    /// Those of a file, in its order.
+    Configured(Arc<ConfiguredAuthorization>),
     /// Another one.
     Other(Box<dyn Authorizer>),
 }
@@ -71,6 +84,8 @@ pub enum Mode {
 /// The authorizers in order.
 pub struct Authorization {
     authorizers: Vec<Box<dyn Authorizer>>,
+    /// One of them, for its metrics.
+    configured: Option<Arc<ConfiguredAuthorization>>,
 }
 
 /// Passes, or the 403 in upstream's words.
@@ -78,20 +93,84 @@ pub(crate) fn settle(asked: &Attributes<'_>, decision: Decision) -> Result<(), A
     match decision {
         Decision::Allow(_) => Ok(()),
         Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(refusal(asked, &reason)),
+        Decision::Failed { error, .. } => Err(ApiError::new(
+            500,
+            "InternalError",
+            format!("Internal Server Error: {error}"),
+        )),
+    }
+}
+
+/// What authorizers have said who did not decide.
+#[derive(Default)]
+struct Reasons {
+    reasons: Vec<String>,
+    errors: Vec<String>,
+}
+
+impl Reasons {
+    /// Takes note of a decision, or gives it back if nobody else is to be asked.
+    fn add(&mut self, decision: Decision) -> Option<Decision> {
+        match decision {
+            Decision::NoOpinion(reason) => self.reasons.push(reason),
+            Decision::Failed {
+                denied: false,
+                error,
+            } => self.errors.push(error),
+            decision => return Some(decision),
+        }
+        None
+    }
+
+    /// What they say together.
+    fn decision(mut self) -> Decision {
+        if !self.errors.is_empty() {
+            return Decision::Failed {
+                denied: false,
+                error: together(&self.errors),
+            };
+        }
+        self.reasons.retain(|reason| !reason.is_empty());
+        Decision::NoOpinion(self.reasons.join("\n"))
+    }
+}
+
+impl Rules {
+    fn add(&mut self, rules: Self) {
+        self.resources.extend(rules.resources);
+        self.others.extend(rules.others);
+        self.incomplete |= rules.incomplete;
+        self.errors.extend(rules.errors);
     }
 }
 
 impl Authorization {
     /// Asks `modes` in order; the first that has an opinion decides.
     pub fn new(modes: Vec<Mode>, rbac: &Arc<Rbac>, node: impl Fn() -> NodeAuthorizer) -> Self {
+        let mut told = None;
         let authorizers = modes.into_iter().map(|mode| match mode {
             Mode::Node => Box::new(node()) as Box<dyn Authorizer>,
             Mode::Rbac => Box::new(Arc::clone(rbac)),
+            Mode::Configured(configured) => {
+                configured.begin(rbac, &node);
+                told = Some(Arc::clone(&configured));
+                Box::new(configured)
+            }
             Mode::Other(other) => other,
         });
+        let authorizers = authorizers.collect();
         Self {
-            authorizers: authorizers.collect(),
+            authorizers,
+            configured: told,
         }
+    }
+
+    /// What webhooks cost, as `/metrics` tells it; mostly nothing.
+    pub(crate) fn metrics(&self) -> String {
+        let configured = self.configured.as_ref();
+        configured
+            .map(|configured| configured.metrics())
+            .unwrap_or_default()
     }
 
     /// Does that where there are no roles and no pods.
@@ -113,15 +192,13 @@ impl Authorization {
         if asked.identity.is_in(MASTERS) {
             return Decision::Allow(String::new());
         }
-        let mut reasons = Vec::new();
+        let mut reasons = Reasons::default();
         for authorizer in &self.authorizers {
-            match authorizer.authorize(asked).await {
-                Decision::NoOpinion(reason) => reasons.push(reason),
-                decision => return decision,
+            if let Some(decision) = reasons.add(authorizer.authorize(asked).await) {
+                return decision;
             }
         }
-        reasons.retain(|reason| !reason.is_empty());
-        Decision::NoOpinion(reasons.join("\n"))
+        reasons.decision()
     }
 
     /// Whether they may.
@@ -133,11 +210,7 @@ impl Authorization {
     pub async fn rules(&self, identity: &Identity, namespace: &str) -> Rules {
         let mut all = Rules::default();
         for authorizer in &self.authorizers {
-            let rules = authorizer.rules(identity, namespace).await;
-            all.resources.extend(rules.resources);
-            all.others.extend(rules.others);
-            all.incomplete |= rules.incomplete;
-            all.errors.extend(rules.errors);
+            all.add(authorizer.rules(identity, namespace).await);
         }
         all
     }

@@ -1,5 +1,7 @@
 //! Who may do what.
 
+use std::borrow::Cow;
+
 use async_trait::async_trait;
 use coracle_api::selector::FieldSelector;
 use coracle_api::{At, Object};
@@ -28,7 +30,7 @@ impl Review for Of {
             Self::Subject => subject(&spec),
             Self::Asker => call.identity.clone(),
         };
-        let (asked, errors) = attributes(&identity, &spec);
+        let (asked, mut errors) = attributes(&identity, &spec);
         let mut status = Map::new();
         let reason = match server.authorization.decide(&asked).await {
             Decision::Allow(reason) => {
@@ -43,6 +45,14 @@ impl Review for Of {
             Decision::NoOpinion(reason) => {
                 status.insert("allowed".to_owned(), false.into());
                 reason
+            }
+            Decision::Failed { denied, error } => {
+                status.insert("allowed".to_owned(), false.into());
+                if denied {
+                    status.insert("denied".to_owned(), true.into());
+                }
+                errors.insert(0, error);
+                String::new()
             }
         };
         if !reason.is_empty() {
@@ -82,19 +92,43 @@ fn attributes<'a>(identity: &'a Identity, spec: &At<'a>) -> (Attributes<'a>, Vec
     }
     let text = |field: &str| resource.key(field).str();
     let (fields, mut errors) = fields(&resource.key("fieldSelector"));
-    let labels = resource.key("labelSelector").key("rawSelector");
-    let labels = labels.str().parse::<coracle_api::selector::LabelSelector>();
-    if labels.is_err() {
+    let labels = labels(&resource.key("labelSelector"));
+    if labels
+        .parse::<coracle_api::selector::LabelSelector>()
+        .is_err()
+    {
         errors.push("spec.resourceAttributes.labelSelector ignored due to parse error".to_owned());
     }
     let attributes = Attributes {
         namespace: text("namespace"),
         subresource: text("subresource"),
         name: text("name").into(),
+        version: text("version"),
         fields,
+        labels,
         ..Attributes::resource(identity, text("verb"), text("group"), text("resource"))
     };
     (attributes, errors)
+}
+
+/// The label selector of a question: raw, or as requirements.
+fn labels<'a>(selector: &At<'a>) -> Cow<'a, str> {
+    let requirements = selector.key("requirements");
+    if requirements.is_empty() {
+        return selector.key("rawSelector").str().into();
+    }
+    let terms = requirements.items().map(|requirement| {
+        let key = requirement.key("key").str();
+        let values = requirement.key("values");
+        let values: Vec<&str> = values.items().map(|value| value.str()).collect();
+        match requirement.key("operator").str() {
+            "In" => format!("{key} in ({})", values.join(",")),
+            "NotIn" => format!("{key} notin ({})", values.join(",")),
+            "DoesNotExist" => format!("!{key}"),
+            _ => key.to_owned(),
+        }
+    });
+    terms.collect::<Vec<_>>().join(",").into()
 }
 
 /// The field selector of a question: raw, or as requirements, of which those count that a selector could have.

@@ -11,6 +11,7 @@ mod connects;
 mod deletes;
 mod fairness;
 mod history;
+mod identity;
 mod load;
 mod nodes;
 mod patches;

@@ -1,6 +1,7 @@
 use async_trait::async_trait;
 
 use super::*;
+use crate::authz::Decision;
 use crate::authz::{Authorizer, Mode};
 
 /// Allows exactly `verb group resource/subresource namespace name`.

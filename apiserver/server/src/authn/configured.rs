@@ -1,0 +1,121 @@
+//! What a file says about who is believed, and may say otherwise later.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use coracle_clock::Clock;
+use parking_lot::RwLock;
+
+use super::oidc::Issuer;
+use super::token::{Authenticated, Rejection, TokenAuthenticator, intersection};
+use crate::config::{Anonymous, AuthenticationConfiguration, ConfigError};
+use crate::outgoing::Outside;
+use crate::server::Server;
+
+/// An AuthenticationConfiguration that is in force. It is replaced as a whole while requests are answered.
+pub struct ConfiguredAuthentication {
+    current: RwLock<Arc<Current>>,
+    /// Issuers that a file may not have.
+    disallowed: Vec<String>,
+    outside: Arc<dyn Outside>,
+    clock: Clock,
+}
+
+struct Current {
+    issuers: Vec<Issuer>,
+    anonymous: Option<Anonymous>,
+}
+
+impl ConfiguredAuthentication {
+    /// Begins with the text of a file. `disallowed`: the issuers of service accounts' tokens. Must be called within a
+    /// tokio runtime, where the issuers' keys are looked for.
+    pub fn new(
+        text: &str,
+        disallowed: Vec<String>,
+        outside: Arc<dyn Outside>,
+        clock: Clock,
+    ) -> Result<Self, ConfigError> {
+        let current = build(text, &disallowed, &[], &outside, &clock)?;
+        Ok(Self {
+            current: RwLock::new(Arc::new(current)),
+            disallowed,
+            outside,
+            clock,
+        })
+    }
+
+    /// Goes on with another text; a wrong one changes nothing. Issuers that stay keep their keys; those of new ones have
+    /// to be found before their tokens are good.
+    pub fn replace(&self, text: &str) -> Result<(), ConfigError> {
+        let before = Arc::clone(&self.current.read());
+        let (outside, clock) = (&self.outside, &self.clock);
+        let new = build(text, &self.disallowed, &before.issuers, outside, clock)?;
+        *self.current.write() = Arc::new(new);
+        Ok(())
+    }
+
+    /// Whether strangers may ask for the path; `default`: what the flags say.
+    pub(super) fn is_open(&self, path: &str, default: bool) -> bool {
+        match &self.current.read().anonymous {
+            None => default,
+            Some(anonymous) => {
+                let here = anonymous.paths.iter().any(|open| open == path);
+                anonymous.enabled && (anonymous.paths.is_empty() || here)
+            }
+        }
+    }
+
+    /// Whether it says anything about strangers. Upstream forbids the flag then.
+    pub fn says_who_may_be_anonymous(&self) -> bool {
+        self.current.read().anonymous.is_some()
+    }
+}
+
+fn build(
+    text: &str,
+    disallowed: &[String],
+    before: &[Issuer],
+    outside: &Arc<dyn Outside>,
+    clock: &Clock,
+) -> Result<Current, ConfigError> {
+    let configuration = AuthenticationConfiguration::parse(text, disallowed)?;
+    let mut issuers = Vec::new();
+    for jwt in configuration.jwt {
+        let url = jwt.issuer.url.clone();
+        let issuer = Issuer::start(jwt, before, outside, clock);
+        let issuer =
+            issuer.map_err(|error| ConfigError::Invalid(format!("issuer {url:?}: {error}")))?;
+        tracing::info!(issuer = url, "tokens of an issuer are believed");
+        issuers.push(issuer);
+    }
+    Ok(Current {
+        issuers,
+        anonymous: configuration.anonymous,
+    })
+}
+
+#[async_trait]
+impl TokenAuthenticator for ConfiguredAuthentication {
+    /// Issuers' tokens are for us if their own audiences say so; then they are good for all of ours.
+    async fn authenticate(
+        &self,
+        server: &Server,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<Option<Authenticated>, Rejection> {
+        let trusted = intersection(&server.authentication.api_audiences, audiences);
+        let Some(audiences) = trusted else {
+            return Ok(None);
+        };
+        let current = Arc::clone(&self.current.read());
+        for issuer in &current.issuers {
+            if let Some(identity) = issuer.authenticate(token, &self.clock).await? {
+                return Ok(Some(Authenticated {
+                    identity,
+                    audiences,
+                }));
+            }
+        }
+        Ok(None)
+    }
+}
