@@ -1,7 +1,7 @@
 //! The kubelet's own API, as the API server asks it of a node.
 //!
-//! Plain requests and responses: the wiring carries them in process or over TLS. `exec`, `attach` and
-//! `portForward` will come here.
+//! Plain requests and responses: the wiring carries them in process or over TLS. What goes on with another
+//! protocol is in [`streams`](crate::streams).
 
 use std::io;
 
@@ -22,7 +22,7 @@ use crate::step::{self, Run};
 pub type Body = BoxStream<'static, io::Result<Bytes>>;
 
 /// A refusal: its status and upstream's words.
-type Refused = (StatusCode, String);
+pub(crate) type Refused = (StatusCode, String);
 
 impl Kubelet {
     /// Answers one request to the node: `/containerLogs/{namespace}/{pod}/{container}`, with the
@@ -142,7 +142,7 @@ fn run(
     ))
 }
 
-fn text(status: StatusCode, text: impl Into<String>) -> Response<Body> {
+pub(crate) fn text(status: StatusCode, text: impl Into<String>) -> Response<Body> {
     let line = Bytes::from(text.into());
     respond(status, futures::stream::iter([Ok(line)]).boxed())
 }
