@@ -84,6 +84,9 @@ mod tests {
             cpu_weight_millis: 1,
             restart_count: 0,
             stdin: false,
+            stdin_once: false,
+            tty: false,
+            termination_message: Default::default(),
             annotations: BTreeMap::new(),
         };
         let image = RunConfig {
