@@ -7,7 +7,7 @@ use coracle_server::Identity;
 use http_body_util::{BodyExt, Full, StreamBody};
 use serde_json::{Value, json};
 
-use crate::support::{CONFIG_MAPS, TestServer, request};
+use crate::support::{CONFIG_MAPS, TestServer, request, send_as};
 
 const SCHEMAS: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas";
 const LEVELS: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations";
@@ -106,10 +106,15 @@ fn get(user: &str) -> http::Request<Full<Bytes>> {
     request
 }
 
-/// Few seats: one for each level but `workload-low`, `node-high`, `workload-high`, and a processor.
+/// So few seats that `global-default` has one, and one processor.
 async fn crowded() -> TestServer {
+    with_seats(8).await
+}
+
+/// So many seats and one processor; Jane and John may do everything.
+async fn with_seats(seats: usize) -> TestServer {
     let server = TestServer::start_with(|config| {
-        config.max_in_flight = 8;
+        config.max_in_flight = seats;
         config.processors = 1;
     })
     .await;
@@ -325,4 +330,31 @@ async fn without_any_objects_requests_are_served() {
     let answer = server.send_as_is(get("jane")).await;
     assert_eq!(answer.status, 403);
     server.get(CONFIG_MAPS).await.ok();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_sends_slowly_holds_seats_and_no_turn() {
+    let server = with_seats(600).await;
+    let slow = send_stuck(&server, "jane", 5);
+    pass(1).await;
+    let jane = Identity::component("jane");
+    for name in ["a", "b"] {
+        let body = json!({"metadata": {"name": name}});
+        let made = send_as(&server, &jane, "POST", CONFIG_MAPS, Some(body)).await;
+        made.ok();
+    }
+    let metrics = server.get("/metrics").await;
+    let text = String::from_utf8_lossy(&metrics.body).into_owned();
+    let seats =
+        "apiserver_flowcontrol_current_executing_seats{priority_level=\"global-default\"} 5";
+    assert!(text.contains(seats), "{text}");
+    for request in slow {
+        request.abort();
+    }
+    pass(1).await;
+    let metrics = server.get("/metrics").await;
+    let text = String::from_utf8_lossy(&metrics.body).into_owned();
+    let seats =
+        "apiserver_flowcontrol_current_executing_seats{priority_level=\"global-default\"} 0";
+    assert!(text.contains(seats), "{text}");
 }
