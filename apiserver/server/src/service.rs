@@ -38,7 +38,7 @@ use crate::admission::{
 use crate::allocate::{Allocators, ServiceRanges};
 use crate::answer::{Answer, settle};
 use crate::audit::{Audit, AuditId, Source, Trail};
-use crate::authn::{Authentication, AuthenticationOptions, Identity, impersonate};
+use crate::authn::{Authentication, AuthenticationOptions, Identity, Remarks, impersonate};
 use crate::authz::node::NodeAuthorizer;
 use crate::authz::rbac::Rbac;
 use crate::authz::{self, Attributes as Access, Authorization, Mode};
@@ -334,6 +334,32 @@ impl ApiServer {
             .authentication
             .authenticate(server, &mut parts)
             .await?;
+        let remarks: Remarks = parts.extensions.remove().unwrap_or_default();
+        if let (Some((key, value)), Some(trail)) =
+            (&remarks.annotation, parts.extensions.get::<Arc<Trail>>())
+        {
+            trail.annotate(key, value);
+        }
+        let answered = self.answer_to(asking, parts, info, body, place).await;
+        match remarks.warning {
+            Some(warning) => Ok(settle(answered).with_first_warnings(vec![warning.to_owned()])),
+            None => answered,
+        }
+    }
+
+    async fn answer_to<B>(
+        &self,
+        asking: Identity,
+        mut parts: Parts,
+        info: RequestInfo,
+        body: &mut Option<Pin<Box<B>>>,
+        place: Option<Place>,
+    ) -> Result<Answer>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let server = &self.server;
         let trail: Option<Arc<Trail>> = parts.extensions.remove();
         let recorded = trail.as_ref().map(|trail| (trail, asking.clone()));
         let acting = impersonate(&parts.headers, asking, &info, &server.authorization).await;

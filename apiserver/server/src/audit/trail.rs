@@ -116,19 +116,25 @@ impl Trail {
 
     /// The authorizers have spoken.
     pub(crate) fn decided(&self, decision: &Decision) {
-        let decided = |decision: &str, reason: &str| {
-            json!({
-                "authorization.k8s.io/decision": decision,
-                "authorization.k8s.io/reason": reason,
-            })
+        let (decision, reason) = match decision {
+            Decision::Allow(reason) => ("allow", reason.as_str()),
+            Decision::Deny(reason) | Decision::NoOpinion(reason) => ("forbid", reason.as_str()),
+            Decision::Failed { .. } => ("", "internal error"),
         };
-        let annotations = match decision {
-            Decision::Allow(reason) => decided("allow", reason),
-            Decision::Deny(reason) | Decision::NoOpinion(reason) => decided("forbid", reason),
-            Decision::Failed { .. } => json!({"authorization.k8s.io/reason": "internal error"}),
-        };
+        if !decision.is_empty() {
+            self.annotate("authorization.k8s.io/decision", decision);
+        }
+        self.annotate("authorization.k8s.io/reason", reason);
+    }
+
+    /// Something else is told of the request.
+    pub(crate) fn annotate(&self, key: &str, value: &str) {
         let mut facts = self.facts.lock();
-        facts.event.insert("annotations".to_owned(), annotations);
+        let annotations = facts
+            .event
+            .entry("annotations")
+            .or_insert_with(|| json!({}));
+        annotations[key] = value.into();
     }
 
     /// The body arrived.

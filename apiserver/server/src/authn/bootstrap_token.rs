@@ -10,7 +10,7 @@ use coracle_api::Object;
 use coracle_clock::Timestamp;
 
 use super::Identity;
-use super::token::{Authenticated, Rejection, TokenAuthenticator, intersection, same};
+use super::token::{Authenticated, Rejection, Remarks, TokenAuthenticator, intersection, same};
 use crate::server::Server;
 
 /// The type of the Secrets.
@@ -43,6 +43,7 @@ impl TokenAuthenticator for BootstrapTokens {
         Ok(identity.map(|identity| Authenticated {
             identity,
             audiences,
+            remarks: Remarks::default(),
         }))
     }
 }

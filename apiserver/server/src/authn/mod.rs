@@ -36,7 +36,7 @@ pub(crate) use service_account::{
 };
 pub use service_account::{ServiceAccountTokens, TokenKeys, TokenLife};
 pub use static_tokens::{StaticTokens, TokenFileError};
-pub use token::{Authenticated, Rejection, TokenAuthenticator};
+pub use token::{Authenticated, Rejection, Remarks, TokenAuthenticator};
 pub use webhook::TokenWebhook;
 
 use crate::server::Server;
@@ -248,6 +248,7 @@ impl Authentication {
             Ok(Some(authenticated)) => {
                 // Nobody further down is tempted to use it, or to hand it on.
                 request.headers.remove(AUTHORIZATION);
+                request.extensions.insert(authenticated.remarks);
                 Ok(authenticated.identity)
             }
             Ok(None) => Err(ApiError::unauthorized()),
@@ -278,6 +279,7 @@ impl Authentication {
             return Ok(Authenticated {
                 identity: Identity::anonymous(),
                 audiences: audiences.to_vec(),
+                remarks: Remarks::default(),
             });
         };
         let rejections = match self.tokens.authenticate(server, &token, audiences).await {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use sha2::{Digest, Sha256};
 
 use super::Identity;
-use super::token::{Authenticated, Rejection, TokenAuthenticator, intersection};
+use super::token::{Authenticated, Rejection, Remarks, TokenAuthenticator, intersection};
 use crate::server::Server;
 
 /// Tokens read from a file. Only their digests are kept, so that a lookup takes the same time whatever the token.
@@ -81,6 +81,7 @@ impl TokenAuthenticator for StaticTokens {
         Ok(known.map(|(audiences, identity)| Authenticated {
             identity,
             audiences,
+            remarks: Remarks::default(),
         }))
     }
 }

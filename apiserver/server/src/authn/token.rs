@@ -23,6 +23,17 @@ pub struct Authenticated {
     pub identity: Identity,
     /// For whom.
     pub audiences: Vec<String>,
+    /// What else there is to say of it.
+    pub remarks: Remarks,
+}
+
+/// What is said of a token that is good.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remarks {
+    /// To whoever shows it.
+    pub warning: Option<&'static str>,
+    /// In audit events: key and value of an annotation.
+    pub annotation: Option<(&'static str, String)>,
 }
 
 /// Why a token is refused by whom it concerns. Only a TokenReview tells.
@@ -204,6 +215,7 @@ mod tests {
         Authenticated {
             identity: Identity::new(name, [] as [&str; 0]),
             audiences: vec!["api".to_owned()],
+            remarks: Remarks::default(),
         }
     }
 

@@ -361,6 +361,21 @@ async fn uses_of_tokens_in_secrets_are_written_down() {
     issuer.believed(&token).await;
     issuer.clock.sleep(Duration::from_secs(60)).await;
     assert_eq!((today(), version().await), (first.clone(), before));
+    // Nobody is warned of a token that somebody made; of one that the account lists, who shows it is.
+    assert_eq!(issuer.as_bearer(&token).await.warnings(), [""; 0]);
+    let listed = json!({"secrets": [{"name": "robot"}]});
+    let path = "/api/v1/namespaces/default/serviceaccounts/default";
+    issuer.server.merge(path, listed).await.ok();
+    issuer.clock.sleep(FORGOTTEN).await;
+    for _ in ["asked", "remembered"] {
+        let warnings = issuer.as_bearer(&token).await.warnings();
+        let expected =
+            "Use tokens from the TokenRequest API or manually created secret-based tokens instead";
+        assert!(
+            warnings.len() == 1 && warnings[0].contains(expected),
+            "{warnings:?}"
+        );
+    }
     // A token that was marked is not believed, and whoever marked it sees that somebody uses it still.
     issuer.clock.sleep(Duration::from_secs(3 * 86_400)).await;
     let marked =

@@ -25,7 +25,9 @@ pub(crate) use claims::{Bound, Grant, WARN_AFTER_SECONDS};
 pub(crate) use uses::note_uses;
 
 use super::jws::{Jws, KeyError, PublicKey, SigningKey};
-use super::token::{Authenticated, Rejection, TokenAuthenticator, audience_problem, intersection};
+use super::token::{
+    Authenticated, Rejection, Remarks, TokenAuthenticator, audience_problem, intersection,
+};
 use super::{Identity, PRIVATE_AUDIENCE};
 use crate::server::Server;
 use uses::Uses;
@@ -176,10 +178,12 @@ impl TokenAuthenticator for ServiceAccountTokens {
             let audiences = intersection(trusted, audiences)
                 .ok_or_else(|| audience_problem(trusted, audiences))?;
             let (verdict, used) = legacy::check(server, &claims, token).await?;
+            let remarks = used.remarks();
             self.uses.tell(used, server.clock().now());
             return Ok(Some(Authenticated {
                 identity: verdict?,
                 audiences,
+                remarks,
             }));
         }
         if !self.issuers.contains(&iss) {
@@ -196,6 +200,7 @@ impl TokenAuthenticator for ServiceAccountTokens {
         Ok(Some(Authenticated {
             identity,
             audiences,
+            remarks: Remarks::default(),
         }))
     }
 }
