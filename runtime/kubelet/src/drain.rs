@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use futures::StreamExt;
 use futures::future::{BoxFuture, join_all};
+use futures::stream::FuturesUnordered;
 
 use crate::kubelet::Kubelet;
-use crate::step::Action;
+use crate::step::{self, Action};
 
 /// What a stop may take beyond the time that guests were given.
 const SLACK: Duration = Duration::from_secs(2);
@@ -43,10 +45,12 @@ impl Kubelet {
     }
 
     async fn stop_all(&self, longest: Duration) {
+        let mut stops = FuturesUnordered::new();
         loop {
             // Before the look, so that no change is missed after it.
             let changed = self.0.changed.notified();
-            join_all(self.begin_stops(longest)).await;
+            let (begun, wake) = self.begin_stops(longest);
+            stops.extend(begun);
             let is_over = !self
                 .0
                 .state
@@ -55,36 +59,50 @@ impl Kubelet {
                 .values()
                 .any(|entry| entry.observed.is_anything_running());
             if is_over {
-                return;
+                break;
             }
-            // Something was being started, or is being stopped by somebody else.
-            changed.await;
+            let clock = self.0.ctx.clock();
+            let wake = async {
+                match wake {
+                    Some(wake) => clock.sleep(wake).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // Something was being started, or is being stopped by somebody else.
+                () = changed => {}
+                Some(()) = stops.next() => {}
+                () = wake => {}
+            }
         }
+        while stops.next().await.is_some() {}
     }
 
-    /// Marks every running container as ending; the futures end them.
-    fn begin_stops(&self, longest: Duration) -> Vec<BoxFuture<'static, ()>> {
+    /// Begins what comes next in the end of every pod, in the order and with the hooks of an end for
+    /// good; the futures carry it out. Also, when time alone brings something new.
+    fn begin_stops(&self, longest: Duration) -> (Vec<BoxFuture<'static, ()>>, Option<Duration>) {
         let now = self.0.ctx.clock().now();
         let mut state = self.0.state.lock();
         let mut stops: Vec<BoxFuture<'static, ()>> = Vec::new();
+        let mut wake_at = None;
         for (uid, entry) in &mut state.entries {
             let spec = entry.pod.spec.as_ref();
-            let seconds = spec
-                .and_then(|spec| spec.termination_grace_period_seconds)
-                .unwrap_or(30);
-            let grace = Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).min(longest);
-            let containers: Vec<String> = entry.observed.containers.keys().cloned().collect();
-            for container in containers {
-                let action = Action::StopContainer {
-                    container: container.clone(),
-                    grace,
-                };
-                if entry.begin(&action, now) {
-                    entry.observed.container_mut(&container).drained = true;
-                    stops.push(Box::pin(self.clone().carry_out(uid.clone(), action)));
+            let grace = spec.map(step::own_grace).unwrap_or_default().min(longest);
+            let step = step::drain(&entry.pod, &entry.observed, grace, now);
+            entry.observed.ending_since.get_or_insert(now);
+            wake_at = [wake_at, step.wake_at].into_iter().flatten().min();
+            for action in step.actions {
+                if !entry.begin(&action, now) {
+                    continue;
                 }
+                if let Action::StopContainer { container, .. } = &action {
+                    entry.observed.container_mut(container).drained = true;
+                }
+                stops.push(Box::pin(self.clone().carry_out(uid.clone(), action)));
             }
         }
-        stops
+        let wait = wake_at.map(|at| Duration::try_from(at - now).unwrap_or_default());
+        // A moment later rather than earlier: time stamps are compared as they are.
+        (stops, wait.map(|wait| wait + Duration::from_millis(1)))
     }
 }

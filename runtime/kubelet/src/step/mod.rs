@@ -148,6 +148,17 @@ pub fn step(pod: &Pod, observed: &Observed, now: Timestamp) -> Step {
     step
 }
 
+/// What comes next in the end of the pod's containers while the node stops. The pod itself stays, and
+/// runs again when the node does.
+pub(crate) fn drain(pod: &Pod, observed: &Observed, grace: Duration, now: Timestamp) -> Step {
+    let mut step = Step::default();
+    if let Some(spec) = pod.spec.as_ref() {
+        ending::end(pod, spec, observed, grace, now, &mut step);
+        step.actions.retain(|action| *action != Action::StopSandbox);
+    }
+    step
+}
+
 /// The grace that the pod gives its containers.
 pub(crate) fn own_grace(spec: &PodSpec) -> Duration {
     seconds(spec.termination_grace_period_seconds.unwrap_or(30))

@@ -193,3 +193,24 @@ async fn a_rule_has_all_containers_start_over_in_their_sandbox() {
         sandboxes.filter(|call| matches!(call, coracle_cri::fake::Call::RunPodSandbox(_)));
     assert_eq!(sandboxes.count(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_stops_ends_sidecars_last_and_calls_hooks() {
+    let node = node().await;
+    let hook = json!({"lifecycle": {"preStop": {"sleep": {"seconds": 2}}}});
+    node.run("web", "app:1", with_sidecar(json!({"containers": [hook]})))
+        .await;
+    node.ready("web").await;
+    node.run("other", "app:1", json!({})).await;
+    node.ready("other").await;
+    let before = node.elapsed();
+    node.kubelet.drain(Duration::from_secs(10)).await;
+    assert_eq!(node.elapsed() - before, 2);
+    let ends = node.begun_and_ended();
+    let ends: Vec<&str> = ends
+        .iter()
+        .map(String::as_str)
+        .filter(|end| end.starts_with("stop"))
+        .collect();
+    assert_eq!(ends, ["stop app 10", "stop app 8", "stop proxy 8"]);
+}
