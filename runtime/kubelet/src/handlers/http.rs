@@ -194,10 +194,10 @@ where
     let mut answer = std::pin::pin!(sender.send_request(request));
     let answer = tokio::select! {
         answer = &mut answer => answer,
-        ended = connection => {
-            ended.map_err(failed)?;
-            // It may have ended with the answer.
-            answer.await
+        // It may have ended with the answer, and without the end that TLS wants.
+        ended = connection => match (answer.await, ended) {
+            (Err(_), Err(error)) => Err(error),
+            (answer, _) => answer,
         }
     };
     let answer = answer.map_err(failed)?;

@@ -131,3 +131,44 @@ async fn a_server_decides_by_its_status() {
     status.store(200, Ordering::SeqCst);
     node.ready("web").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_server_behind_tls_is_asked_and_not_verified() {
+    let node = TestNode::start().await;
+    let names = ["somebody.example".to_owned()];
+    let own = rcgen::generate_simple_self_signed(names).expect("a certificate");
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(own.signing_key.serialize_der());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![own.cert.der().clone()], key.into())
+        .expect("a key of its certificate");
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    node.runtime.on_connect(move |_, stream| {
+        let acceptor = acceptor.clone();
+        tokio::spawn(async move {
+            let Ok(mut stream) = acceptor.accept(stream).await else {
+                return;
+            };
+            let mut request = [0; 512];
+            let _ = stream.read(&mut request).await;
+            let reply = b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n";
+            let _ = stream.write_all(reply).await;
+        });
+    });
+    // Without TLS the server says nothing that is HTTP.
+    let plain = json!({"httpGet": {"port": "http"}, "periodSeconds": 1, "failureThreshold": 1});
+    node.run("plain", "app:1", probed(json!({"readinessProbe": plain})))
+        .await;
+    node.event(
+        "Unhealthy",
+        "Readiness probe failed: Get \"http://10.240.0.2:8080/\"",
+    )
+    .await;
+    let secure = json!({"httpGet": {"port": "http", "scheme": "HTTPS"}, "periodSeconds": 1});
+    node.run("secure", "app:1", probed(json!({"readinessProbe": secure})))
+        .await;
+    node.ready("secure").await;
+}
