@@ -151,7 +151,13 @@ pub struct BuildArgs {
     #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
     pub cmd: Vec<String>,
     /// The folder in the image that the program starts in
-    #[arg(short, long, value_name = "PATH", default_value = "")]
+    #[arg(
+        short,
+        long,
+        value_name = "PATH",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub workdir: String,
     /// Where the node's images are
     #[command(flatten)]

@@ -108,7 +108,10 @@ impl ImageStore {
 
     /// Keeps `bytes` and returns their digest. Bytes that are there are not written again.
     pub fn put(&self, bytes: &[u8]) -> Result<StoredImage, StoreError> {
-        let digest = Digest::of(bytes);
+        self.put_as(Digest::of(bytes), bytes)
+    }
+
+    fn put_as(&self, digest: Digest, bytes: &[u8]) -> Result<StoredImage, StoreError> {
         let size = bytes.len() as u64;
         if self.size(&digest) != Some(size) {
             self.disk

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io;
-use std::path::PathBuf;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -131,8 +131,10 @@ impl ImageStore {
     /// Keeps `bytes` and lets `name` mean them, as one step for whoever removes images meanwhile. What
     /// the name means already is not written again.
     pub(crate) fn put_named(&self, name: &str, bytes: &[u8]) -> Result<StoredImage, StoreError> {
+        // Before the lock: hashing takes its time.
+        let digest = Digest::of(bytes);
         self.locked(|| {
-            let image = self.put(bytes)?;
+            let image = self.put_as(digest, bytes)?;
             let known = self
                 .record(name)?
                 .filter(|known| known.origin != Origin::Pulled);
@@ -232,18 +234,13 @@ impl ImageStore {
 
     /// A manifest or index of the store; `None` when it is not there or is no such thing.
     pub(crate) fn manifest(&self, digest: &Digest) -> Result<Option<Manifest>, StoreError> {
-        // Most blobs are programs and layers; their size alone tells.
-        if self
-            .size(digest)
-            .is_none_or(|size| size > MAX_DOCUMENT_BYTES)
-        {
+        // Most blobs are programs and layers: their size or their first byte tells.
+        let size = self.size(digest).unwrap_or(u64::MAX);
+        if size > MAX_DOCUMENT_BYTES || !begins_as_json(&self.blob_path(digest)) {
             return Ok(None);
         }
         let bytes = self.get(digest)?;
-        Ok(bytes.and_then(|bytes| {
-            let is_json = bytes.first() == Some(&b'{');
-            is_json.then(|| Manifest::parse(&bytes).ok()).flatten()
-        }))
+        Ok(bytes.and_then(|bytes| Manifest::parse(&bytes).ok()))
     }
 
     /// Every blob that `image` is made of, itself included, with its size; of an index, those of the
@@ -275,6 +272,12 @@ impl ImageStore {
             .filter(|(digest, size)| self.size(digest) != Some(*size));
         Ok(missing.map(|(digest, _)| digest).collect())
     }
+}
+
+fn begins_as_json(path: &Path) -> bool {
+    let mut first = [0];
+    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut first));
+    read.is_ok() && first == *b"{"
 }
 
 fn add_blobs(manifest: &Manifest, parts: &mut BTreeMap<Digest, u64>) {
