@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use image::{BuildArgs, ImageCommand, ListFormat, RegistryArgs};
+use crate::identity::IdentityArgs;
 
 /// A whole Kubernetes for WebAssembly in one binary.
 #[derive(Debug, Parser)]
@@ -190,6 +191,10 @@ pub struct UpArgs {
     /// Also accept the static tokens of a CSV file: token,user,uid,"group1,group2"
     #[arg(long, value_name = "FILE")]
     pub token_auth_file: Option<PathBuf>,
+
+    /// Who is believed, and who decides
+    #[command(flatten)]
+    pub identity: IdentityArgs,
 
     /// Record requests in the audit log as this audit.k8s.io/v1 Policy says; Secrets and tokens
     /// are never recorded whole

@@ -16,6 +16,7 @@ pub mod cli;
 pub mod cluster;
 pub mod data_dir;
 pub mod files;
+pub mod identity;
 pub mod image;
 pub mod kubeconfig;
 pub mod listeners;

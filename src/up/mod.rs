@@ -35,6 +35,7 @@ use crate::audit::{AuditLog, LogConfig};
 use crate::cli::{Part, UpArgs};
 use crate::cluster::{Cluster, ClusterConfig, KubernetesService};
 use crate::data_dir::DataDir;
+use crate::identity::Identity;
 use crate::kubeconfig::{self, Merged};
 use crate::listeners::Choice;
 use crate::manifests::{self, Manifest};
@@ -78,6 +79,7 @@ async fn up(args: UpArgs) -> Result<()> {
         .transpose()?;
     let clients = trust::Clients::of(&args)?;
     let clock = Clock::system();
+    let mut identity = Identity::read(&args.identity, &clock)?;
     let data = DataDir::open(args.data.data_dir.as_deref(), args.in_memory)?;
     let api = Choice {
         what: "the API server",
@@ -125,6 +127,7 @@ async fn up(args: UpArgs) -> Result<()> {
     if let Some(tokens) = tokens {
         server.authentication.static_tokens = tokens;
     }
+    identity.apply(&mut server);
     if let Some(node) = &node {
         server.cluster_dialer = node.dialer();
         node.trust()
@@ -157,6 +160,9 @@ async fn up(args: UpArgs) -> Result<()> {
         let context = cluster.context().clone();
         let signer = authority.clone();
         cluster.spawn(coracle_controllers::run_certificates(context, signer));
+    }
+    for task in identity.follow(cluster.context().stop()) {
+        cluster.spawn(task);
     }
     // From here on /readyz says ok; the kubeconfig is there already.
     let shown = ServerCertificate::new(&access.pki.server)?;
