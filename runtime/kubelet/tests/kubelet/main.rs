@@ -15,4 +15,5 @@ mod resize;
 mod restart;
 mod sidecars;
 mod statics;
+mod streams;
 mod volumes;
