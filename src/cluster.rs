@@ -26,7 +26,9 @@ use coracle_controllers::{ClusterTrust, Published};
 use coracle_cri::PodRuntime;
 use coracle_kubelet::{Kubelet, KubeletConfig};
 use coracle_server::authn::ServiceAccountTokens;
-use coracle_server::{ApiServer, Body, BoxError, Config, DialError, Identity, NodeDialer};
+use coracle_server::{
+    ApiServer, Body, BoxError, Config, DialError, Identity, NodeDialer, Upgraded,
+};
 use coracle_store::{CompactionPolicy, Store, run_compactor, run_expirer};
 use futures::StreamExt;
 use http::{Request, Response};
@@ -438,5 +440,15 @@ impl NodeDialer for LocalNode {
             Some(kubelet) => Ok(kubelet.serve(request).map(streamed)),
             None => Err(DialError::Unknown(node.to_owned())),
         }
+    }
+
+    async fn upgrade(&self, node: &str, request: Request<Bytes>) -> Result<Upgraded, DialError> {
+        let kubelet = self.0.get().filter(|kubelet| kubelet.node() == node);
+        let kubelet = kubelet.ok_or_else(|| DialError::Unknown(node.to_owned()))?;
+        let coracle_kubelet::Upgraded { response, stream } = kubelet.upgrade(&request);
+        Ok(Upgraded {
+            response: response.map(streamed),
+            stream: stream.map(|stream| Box::new(stream) as _),
+        })
     }
 }

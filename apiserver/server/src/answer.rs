@@ -10,6 +10,7 @@ use http::header::{
 use http::{Response, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Map, Value, json};
+use tokio::sync::oneshot;
 
 use crate::body::{self, Body};
 use crate::cache::Entry;
@@ -50,6 +51,8 @@ pub(crate) enum Payload {
     Bytes(Bytes),
     /// As it comes.
     Stream(Body),
+    /// Nothing, but what follows the answer on its connection: a tunnel, which keeps what it is sent until it ends.
+    Tunnel(oneshot::Sender<Box<dyn Send>>),
 }
 
 /// An object to show: as cached, or as made for this answer.
@@ -210,7 +213,7 @@ impl Answer {
         Self::value(StatusCode::OK, output, &value)
     }
 
-    /// Keeps what is `held`, such as a place, until the answer's stream ends.
+    /// Keeps what is `held`, such as a place, until the answer's stream or the tunnel after it ends.
     pub(crate) fn hold(&mut self, held: impl Send + 'static) {
         let payload = std::mem::replace(&mut self.payload, Payload::Bytes(Bytes::new()));
         self.payload = match payload {
@@ -222,6 +225,11 @@ impl Answer {
                     })
                     .boxed_unsync(),
             ),
+            Payload::Tunnel(tunnel) => {
+                // A tunnel that has ended already holds nothing.
+                let _ = tunnel.send(Box::new(held));
+                return;
+            }
             bytes => bytes,
         };
     }
@@ -282,6 +290,7 @@ impl Answer {
         }
         match self.payload {
             Payload::Stream(stream) => *response.body_mut() = stream,
+            Payload::Tunnel(_) => {}
             Payload::Bytes(bytes) => {
                 let mut bytes = bytes;
                 if body::wants_gzip(accept_encoding, bytes.len())

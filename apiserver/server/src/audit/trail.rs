@@ -169,7 +169,7 @@ impl Trail {
     pub(crate) fn answered(self: &Arc<Self>, answer: &mut Answer, panicked: bool) {
         match &answer.payload {
             _ if panicked => self.panicked(),
-            Payload::Stream(_) => {
+            Payload::Stream(_) | Payload::Tunnel(_) => {
                 self.started(answer.status);
                 answer.hold(Ending(Arc::clone(self)));
             }

@@ -16,9 +16,11 @@ use http::header::{CONNECTION, HeaderMap, UPGRADE};
 use http::{Request, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::sync::oneshot;
 
 use super::proxy;
 use crate::answer::{Answer, Payload};
+use crate::authz::{Attributes, Decision};
 use crate::body::{self, Body};
 use crate::call::Call;
 use crate::dialer::{Connection, Upgraded};
@@ -28,6 +30,9 @@ use crate::status::{ApiError, Result};
 
 /// How long the body of a request without a deadline may take: a slow sender must not hold a place for ever.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Bytes that a tunnel carries at once, each way.
+const PIECE: usize = 32 << 10;
 
 /// Whether a subresource is one of these.
 pub(crate) fn is_connect(subresource: &str) -> bool {
@@ -42,9 +47,26 @@ pub(crate) async fn connect(server: &Server, call: &Call, body: Body) -> Result<
         ("proxy", "services") => proxy::service(server, call, body).await,
         ("proxy", _) => proxy::pod(server, call, body).await,
         _ => {
+            may_create(server, call).await?;
             // Nothing is expected in it; but a connection whose request was not read can't be used again.
             read(body).await?;
             stream(server, call, name).await
+        }
+    }
+}
+
+/// WebSocket asks with GET, SPDY with POST; whoever streams needs the right to `create` either way (upstream's
+/// `AuthorizePodWebsocketUpgradeCreatePermission`).
+async fn may_create(server: &Server, call: &Call) -> Result<()> {
+    let mut asked = Attributes::of(&call.identity, &call.info);
+    if asked.verb == "create" {
+        return Ok(());
+    }
+    asked.verb = "create";
+    match server.authorization.decide(&asked).await {
+        Decision::Allow(_) => Ok(()),
+        Decision::Deny(why) | Decision::NoOpinion(why) => {
+            Err(ApiError::forbidden(call.resource, call.name(), why))
         }
     }
 }
@@ -91,7 +113,7 @@ async fn stream(server: &Server, call: &Call, name: &str) -> Result<Answer> {
     let request = handed_on(call, &uri, &call.headers, Bytes::new())?;
     let upgraded = server.dialer.upgrade(node, request).await;
     let upgraded = upgraded.map_err(|error| ApiError::unclassified(error.to_string()))?;
-    relay(call.upgrade.clone(), upgraded)
+    relay(server, call.upgrade.clone(), upgraded)
 }
 
 /// Whether the client wants to go on with another protocol.
@@ -140,8 +162,12 @@ pub(super) fn handed_on<B>(
     Ok(request)
 }
 
-/// Answers as the other side did, and carries bytes between the two if the protocol changed.
-pub(super) fn relay(client: Option<OnUpgrade>, upgraded: Upgraded) -> Result<Answer> {
+/// Answers as the other side did, and carries bytes between the two if the protocol changed, until the server stops.
+pub(super) fn relay(
+    server: &Server,
+    client: Option<OnUpgrade>,
+    upgraded: Upgraded,
+) -> Result<Answer> {
     let Upgraded { response, stream } = upgraded;
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let (parts, body) = response.into_parts();
@@ -151,7 +177,17 @@ pub(super) fn relay(client: Option<OnUpgrade>, upgraded: Upgraded) -> Result<Ans
     }
     match (switched, client, stream) {
         (true, Some(client), Some(stream)) => {
-            tokio::spawn(carry(client, stream));
+            let (tunnel, held) = oneshot::channel();
+            answer.payload = Payload::Tunnel(tunnel);
+            let stopped = server.stop.clone();
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = carry(client, stream) => {}
+                    () = stopped.cancelled() => {}
+                }
+                // Its place among the long requests is free again.
+                drop(held);
+            });
         }
         (true, _, _) => {
             return Err(ApiError::unclassified(
@@ -168,7 +204,9 @@ async fn carry(client: OnUpgrade, mut stream: Box<dyn Connection>) {
         Ok(client) => {
             let mut client = TokioIo::new(client);
             // Either side may end at any time; there is nobody to tell.
-            let _ = tokio::io::copy_bidirectional(&mut client, &mut stream).await;
+            let _ =
+                tokio::io::copy_bidirectional_with_sizes(&mut client, &mut stream, PIECE, PIECE)
+                    .await;
         }
         Err(error) => tracing::debug!(%error, "a client did not change the protocol"),
     }

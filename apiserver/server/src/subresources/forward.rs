@@ -57,7 +57,7 @@ pub(super) async fn forward(
 ) -> Result<Answer> {
     let uri = match path(call) {
         Ok(uri) => uri,
-        Err(redirect) => return Ok(redirect),
+        Err(redirect) => return Ok(*redirect),
     };
     let mut headers = forwarded(call);
     if wants_upgrade(&call.headers) {
@@ -103,7 +103,7 @@ pub(super) async fn forward(
         response.headers_mut().insert(header::LOCATION, moved);
     }
     let response = response.map(|body| body.map_err(BoxError::from).boxed_unsync());
-    relay(call.upgrade.clone(), Upgraded { response, stream })
+    relay(server, call.upgrade.clone(), Upgraded { response, stream })
 }
 
 async fn connect(server: &Server, target: &Target) -> Result<Box<dyn Connection>> {
@@ -120,7 +120,7 @@ async fn connect(server: &Server, target: &Target) -> Result<Box<dyn Connection>
 }
 
 /// Path and query of the request as it goes on; or the way to the root, which ends in a slash.
-pub(super) fn path(call: &Call) -> Result<String, Answer> {
+pub(super) fn path(call: &Call) -> Result<String, Box<Answer>> {
     let query = call.query_text();
     let question = if query.is_empty() {
         String::new()
@@ -137,7 +137,7 @@ pub(super) fn path(call: &Call) -> Result<String, Answer> {
         if let Ok(location) = HeaderValue::try_from(location) {
             answer.headers.push((header::LOCATION, location));
         }
-        return Err(answer);
+        return Err(Box::new(answer));
     }
     let path = if path.is_empty() { "/" } else { path };
     Ok(format!("{path}{question}"))

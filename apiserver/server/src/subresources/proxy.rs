@@ -131,19 +131,20 @@ pub(super) async fn node(server: &Server, call: &Call, body: Body) -> Result<Ans
     }
     let uri = match path(call) {
         Ok(uri) => uri,
-        Err(redirect) => return Ok(redirect),
+        Err(redirect) => return Ok(*redirect),
     };
     let body = read(body).await?;
     if wants_upgrade(&call.headers) {
         let request = handed_on(call, &uri, &call.headers, body)?;
         let upgraded = server.dialer.upgrade(reference.name, request).await;
         let upgraded = upgraded.map_err(|error| ApiError::unclassified(error.to_string()))?;
-        return relay(call.upgrade.clone(), upgraded);
+        return relay(server, call.upgrade.clone(), upgraded);
     }
     let request = handed_on(call, &uri, &forwarded(call), body)?;
     let response = server.dialer.request(reference.name, request).await;
     let response = response.map_err(unreachable_service)?;
     relay(
+        server,
         None,
         Upgraded {
             response,
