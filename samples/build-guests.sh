@@ -1,8 +1,9 @@
 #!/bin/sh
-# Rebuilds the guests of samples/ and tests/guests/ and puts the .wasm files and their SHA256SUMS beside the sources.
+# Rebuilds the guests of samples/, tests/guests/ and runtime/sandbox/toolbox/ and puts the .wasm files and their SHA256SUMS beside the sources.
 # Running the samples and the tests does not need it: the results are committed.
 #
 #   samples/build-guests.sh            build, check, print sizes
+#   samples/build-guests.sh NAME…      build only these packages
 #   samples/build-guests.sh --check    only compare the committed files with SHA256SUMS
 #
 # It takes the toolchain that is there:
@@ -17,7 +18,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(dirname "$here")
 target=wasm32-wasip1
-outputs="samples/guestbook/wasm samples/hello-http/wasm tests/guests/wasm"
+outputs="samples/guestbook/wasm samples/hello-http/wasm tests/guests/wasm runtime/sandbox/toolbox/wasm"
 
 fail() { echo "build-guests: $*" >&2; exit 1; }
 
@@ -29,7 +30,8 @@ check() {
 }
 
 if [ "${1-}" = --check ]; then check; exit; fi
-[ $# -eq 0 ] || fail "unknown argument $1"
+case ${1-} in -*) fail "unknown argument $1" ;; esac
+only=" $* "
 
 # Which toolchain: flags for every crate, flags for linking commands and libraries.
 host=$(rustc -vV | sed -n 's/^host: //p')
@@ -38,7 +40,7 @@ component_ld=$(rustc --print sysroot)/lib/rustlib/$host/bin/wasm-component-ld
 
 if [ -d "$(rustc --print sysroot)/lib/rustlib/$target/lib" ]; then
     rustc=rustc
-    flags="" build_std="" module="" command="" library="" component="-Clinker=$component_ld"
+    flags="" build_std="" small="" small_std="" module="" command="" library="" component="-Clinker=$component_ld"
 elif [ -d "$(/usr/bin/rustc --print sysroot 2>/dev/null)/lib/rustlib/src/rust/library" ]; then
     rustc=/usr/bin/rustc
     wasm_ld=$(ls /usr/bin/wasm-ld-* /usr/bin/wasm-ld 2>/dev/null | sort -V | tail -n 1)
@@ -47,6 +49,8 @@ elif [ -d "$(/usr/bin/rustc --print sysroot 2>/dev/null)/lib/rustlib/src/rust/li
     [ -f "$libc/libc.a" ] || fail "there is no libc for WebAssembly; install Debian's wasi-libc"
     export RUSTC_BOOTSTRAP=1
     flags="-Lnative=$libc -Clink-self-contained=no" build_std="-Zbuild-std=std,panic_abort"
+    # A sixth less code; a panic is a bare trap then.
+    small="-Zunstable-options -Cpanic=immediate-abort" small_std="-Zbuild-std-features=optimize_for_size"
     module="-Clinker=$wasm_ld" command="-Clink-arg=$libc/crt1-command.o" library="-Clink-arg=$libc/crt1-reactor.o"
     component="-Clinker=$component_ld -Clink-arg=--wasm-ld-path=$wasm_ld"
 else
@@ -60,21 +64,23 @@ fi
 export RUSTC="$rustc" CARGO_TARGET_DIR="$GUESTS_TARGET_DIR"
 # No path of this machine gets into the files.
 sources=$("$rustc" --print sysroot)/lib/rustlib/src/rust
-export CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS="$flags --remap-path-prefix=$root=coracle --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo --remap-path-prefix=$sources=rust --remap-path-prefix=$GUESTS_TARGET_DIR=target"
+flags="$flags --remap-path-prefix=$root=coracle --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo --remap-path-prefix=$sources=rust --remap-path-prefix=$GUESTS_TARGET_DIR=target"
 echo "building with $("$rustc" -V)"
 
-# build FOLDER PACKAGE KIND FILE OUTPUT: KIND is module, command (a component with a main function) or library (a
+# build FOLDER PACKAGE KIND FILE OUTPUT [STACK [SMALL [SMALL_STD]]]: KIND is module, command (a component with a main function) or library (a
 # component with other exports); FILE is what cargo calls the result, OUTPUT its place here.
 build() {
+    case $only in "  " | *" $2 "*) ;; *) return ;; esac
     case $3 in
         module) link="$module $command" ;;
         command) link="$component $command" ;;
         library) link="$component $library" ;;
     esac
     # A megabyte of stack, the default, would be most of what these guests need.
-    link="$link -Clink-arg=-zstack-size=131072"
+    link="$link -Clink-arg=-zstack-size=${6-131072}"
     # shellcheck disable=SC2086 # the flags are meant to be split
-    (cd "$root/$1" && cargo rustc --quiet --locked --release --target $target $build_std -p "$2" -- $link)
+    (cd "$root/$1" && CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS="$flags ${7-}" \
+        cargo rustc --quiet --locked --release --target $target $build_std ${8-} -p "$2" -- $link)
     mkdir -p "$root/$(dirname "$5")"
     cp "$GUESTS_TARGET_DIR/$target/release/$4.wasm" "$root/$5"
     # The first eight bytes say what it is: version 1 is a module, version 13 in layer 1 is a component.
@@ -103,6 +109,9 @@ build tests/guests echo-inherited module echo-inherited $guests/echo-inherited.w
 build tests/guests sockets command sockets $guests/sockets.wasm
 build tests/guests http-echo library http_echo $guests/http-echo.wasm
 fi
+
+# Its shell, its patterns and its archives go deep.
+build runtime/sandbox/toolbox toolbox command toolbox runtime/sandbox/toolbox/wasm/toolbox.wasm 524288 "$small" "$small_std"
 
 for output in $outputs; do
     [ -d "$root/$output" ] || continue
