@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use image::{BuildArgs, ImageCommand, ListFormat, RegistryArgs};
 use crate::identity::IdentityArgs;
+pub use image::{BuildArgs, ImageCommand, ListFormat, RegistryArgs};
 
 /// A whole Kubernetes for WebAssembly in one binary.
 #[derive(Debug, Parser)]

@@ -45,7 +45,7 @@ pub use error::{NetError, ResolveError};
 pub use fabric::{Fabric, FabricConfig};
 pub use listener::TcpListener;
 pub use names::{DnsConfig, NamespaceView, Resolver};
-pub use namespace::{NamespaceConfig, NetworkNamespace, SocketPermit, SocketScope};
+pub use namespace::{NamespaceConfig, NetworkNamespace, PortInUse, SocketPermit, SocketScope};
 pub use route::{
     ConnectionPolicy, Protocol, RemoteNodes, Route, ServiceRouter, StreamHandler, Verdict,
 };

@@ -68,6 +68,17 @@ pub struct NetworkNamespace {
     closed: AtomicBool,
 }
 
+/// A port that a socket of the pod holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortInUse {
+    /// TCP, else UDP.
+    pub tcp: bool,
+    /// A TCP socket that listens, else one that is bound or connected.
+    pub listening: bool,
+    /// Where it is bound.
+    pub address: SocketAddr,
+}
+
 /// Who holds a TCP port.
 enum Holder {
     /// A bound socket that does not listen, or an outgoing connection.
@@ -148,6 +159,26 @@ impl NetworkNamespace {
         let mut addresses: Vec<_> = listening.map(|(address, _)| address).collect();
         addresses.sort();
         addresses
+    }
+
+    /// All ports that are held, in order of protocol and address.
+    pub fn ports(&self) -> Vec<PortInUse> {
+        let tcp = self.tcp.lock();
+        let tcp = tcp.iter().map(|(address, held)| PortInUse {
+            tcp: true,
+            listening: matches!(held, Holder::Listening(_)),
+            address,
+        });
+        let mut ports: Vec<_> = tcp.collect();
+        let udp = self.udp.lock();
+        ports.extend(udp.iter().map(|(address, _)| PortInUse {
+            tcp: false,
+            listening: false,
+            address,
+        }));
+        drop(udp);
+        ports.sort_by_key(|port| (!port.tcp, port.address));
+        ports
     }
 
     /// Whether a connect to `port` of the pod's address would find a listener.

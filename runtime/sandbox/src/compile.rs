@@ -1,5 +1,6 @@
 //! From an image's bytes to machine code, once per image.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -67,7 +68,41 @@ impl Compiler {
     ) -> Result<Arc<Program>, ImageError> {
         let cell = self.cell(file.digest);
         let program = cell
-            .get_or_try_init(|| self.make(file, name, &progress))
+            .get_or_try_init(|| async {
+                let bytes = self.images.bytes(file).await?;
+                self.make(file.digest, name, bytes.into(), &progress).await
+            })
+            .await?;
+        Ok(program.clone())
+    }
+
+    /// The program in `bytes`, which are part of this binary.
+    pub(crate) async fn embedded(
+        &self,
+        name: &str,
+        bytes: &'static [u8],
+    ) -> Result<Arc<Program>, ImageError> {
+        self.of_bytes(name, Cow::Borrowed(bytes)).await
+    }
+
+    /// The program in `bytes`, called `name` in messages.
+    pub(crate) async fn bytes(
+        &self,
+        name: &str,
+        bytes: Vec<u8>,
+    ) -> Result<Arc<Program>, ImageError> {
+        self.of_bytes(name, Cow::Owned(bytes)).await
+    }
+
+    async fn of_bytes(
+        &self,
+        name: &str,
+        bytes: Cow<'static, [u8]>,
+    ) -> Result<Arc<Program>, ImageError> {
+        let digest = Digest::of(&bytes);
+        let cell = self.cell(digest);
+        let program = cell
+            .get_or_try_init(|| self.make(digest, name, bytes, &|_| {}))
             .await?;
         Ok(program.clone())
     }
@@ -88,15 +123,15 @@ impl Compiler {
 
     async fn make(
         &self,
-        file: &image::Program,
+        digest: Digest,
         name: &str,
+        bytes: Cow<'static, [u8]>,
         progress: &(impl Fn(ImageStep) + Sync),
     ) -> Result<Arc<Program>, ImageError> {
-        let bytes = self.images.bytes(file).await?;
         let not_runnable = |error: NotRunnable| ImageError::NotRunnable(format!("{name}: {error}"));
         let world = World::detect(&bytes).map_err(not_runnable)?;
         let entry = CacheEntry {
-            image: file.digest,
+            image: digest,
             engine: self.engine.hash,
         };
         let code = match self.load(entry, world).await {
@@ -138,7 +173,7 @@ impl Compiler {
         &self,
         entry: CacheEntry,
         world: World,
-        bytes: Vec<u8>,
+        bytes: Cow<'static, [u8]>,
         name: &str,
     ) -> Result<Code, ImageError> {
         let failed = |what: &str| ImageError::NotRunnable(format!("{name}: {what}"));

@@ -13,7 +13,8 @@ mod outgoing;
 mod stop;
 mod turns;
 
-pub(crate) use guest::Guest;
+pub(crate) use command::call as call_command;
+pub(crate) use guest::{Guest, Stdio, program_name};
 pub(crate) use outgoing::OutgoingHttp;
 pub(crate) use stop::{StopHandle, StopSignal};
 
@@ -36,8 +37,7 @@ pub(crate) enum Prepared {
 
 /// Takes what the guest's world needs before it runs: the port of an http component, the listeners
 /// that a module inherits.
-pub(crate) fn prepare(guest: Guest) -> Result<Prepared, RuntimeError> {
-    let guest = Arc::new(guest);
+pub(crate) fn prepare(guest: Arc<Guest>) -> Result<Prepared, RuntimeError> {
     match &guest.program.linked {
         Linked::Http(_) => Ok(Prepared::Http(http::Server::bind(guest)?)),
         Linked::Command(_) => Ok(Prepared::Command(guest, None)),

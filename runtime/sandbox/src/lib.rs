@@ -19,6 +19,7 @@ mod compile;
 mod container;
 mod cpu;
 mod engine;
+mod exec;
 mod exit;
 mod image;
 mod link;

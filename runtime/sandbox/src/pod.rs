@@ -3,13 +3,16 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use coracle_clock::Clock;
 use coracle_cri::{ContainerId, ContainerState, ContainerStatus, PodSandboxConfig, SandboxStatus};
 use coracle_network::NetworkNamespace;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::container::StopHandle;
+use crate::container::{Guest, StopHandle};
 use crate::cpu::CpuShare;
+use crate::exec::SESSIONS_PER_POD;
 use crate::memory::MemoryBudget;
 use crate::preopens::PodFiles;
 
@@ -20,6 +23,9 @@ pub(crate) struct Pod {
     pub(crate) memory: Arc<MemoryBudget>,
     /// Holds a root folder per container.
     pub(crate) roots: PathBuf,
+    /// Bounds the exec sessions.
+    pub(crate) sessions: Arc<Semaphore>,
+    pub(crate) clock: Clock,
     /// The latest run of each container, in the order of their first start.
     runs: Mutex<Vec<Arc<Run>>>,
 }
@@ -32,6 +38,8 @@ pub(crate) struct Run {
     pub(crate) ended: CancellationToken,
     pub(crate) cpu: Arc<CpuShare>,
     pub(crate) memory: Arc<MemoryBudget>,
+    /// Its surroundings while it runs, for what is executed beside it.
+    guest: Mutex<Option<Arc<Guest>>>,
 }
 
 impl Pod {
@@ -40,12 +48,15 @@ impl Pod {
         namespace: Arc<NetworkNamespace>,
         memory: Arc<MemoryBudget>,
         roots: PathBuf,
+        clock: Clock,
     ) -> Self {
         Self {
             config,
             namespace,
             memory,
             roots,
+            sessions: Arc::new(Semaphore::new(SESSIONS_PER_POD)),
+            clock,
             runs: Mutex::default(),
         }
     }
@@ -112,7 +123,17 @@ impl Run {
             ended,
             cpu,
             memory,
+            guest: Mutex::default(),
         })
+    }
+
+    pub(crate) fn guest(&self) -> Option<Arc<Guest>> {
+        self.guest.lock().clone()
+    }
+
+    /// Set when the run begins, and forgotten when it has ended.
+    pub(crate) fn set_guest(&self, guest: Option<Arc<Guest>>) {
+        *self.guest.lock() = guest;
     }
 
     pub(crate) fn status(&self) -> ContainerStatus {

@@ -76,6 +76,45 @@ impl Preopens {
         Ok(Self(preopens))
     }
 
+    /// Adds a folder that the guest may only read.
+    pub(crate) fn add_read_only(&mut self, host: PathBuf, guest: &str) {
+        self.0.push(Preopen {
+            host,
+            guest: guest.to_owned(),
+            read_only: true,
+        });
+    }
+
+    /// Guest path, host path and whether it is read-only, of each folder.
+    pub(crate) fn list(&self) -> impl Iterator<Item = (&str, &Path, bool)> {
+        let list = self.0.iter();
+        list.map(|folder| {
+            (
+                folder.guest.as_str(),
+                folder.host.as_path(),
+                folder.read_only,
+            )
+        })
+    }
+
+    /// The folder of the host that holds the absolute guest path, and the path within it.
+    pub(crate) fn locate(&self, path: &str) -> Option<(PathBuf, PathBuf)> {
+        let below = |folder: &Preopen| {
+            let rest = match folder.guest.as_str() {
+                "/" => path,
+                guest => path.strip_prefix(guest)?,
+            };
+            (rest.is_empty() || rest.starts_with('/')).then(|| rest.trim_start_matches('/'))
+        };
+        let holding = self
+            .0
+            .iter()
+            .filter_map(|folder| Some((folder, below(folder)?)));
+        let (folder, rest) = holding.min_by_key(|(_, rest)| rest.len())?;
+        let rest = if rest.is_empty() { "." } else { rest };
+        Some((folder.host.clone(), rest.into()))
+    }
+
     /// Opens the folders for one instance.
     pub(crate) fn open(&self, context: &mut WasiCtxBuilder) -> wasmtime::Result<()> {
         for folder in &self.0 {

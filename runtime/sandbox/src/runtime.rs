@@ -19,9 +19,10 @@ use parking_lot::RwLock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 
 use crate::compile::Compiler;
-use crate::container::{Guest, Prepared, StopHandle, StopSignal, prepare};
+use crate::container::{Guest, Prepared, Stdio, StopHandle, StopSignal, prepare};
 use crate::cpu::CpuShare;
 use crate::engine::{GuestEngine, instance_ceiling};
+use crate::exec::{Surroundings, exec};
 use crate::exit::Exit;
 use crate::image::{apply_image, downloads};
 use crate::link::Linked;
@@ -215,7 +216,8 @@ impl PodRuntime for WasmRuntime {
         let memory = inner.memory.child(Scope::Pod, config.memory_limit);
         let roots = inner.pods_dir.join(&config.id.0).join("root");
         let id = config.id.clone();
-        let pod = Arc::new(Pod::new(config, namespace, memory, roots));
+        let pod = Pod::new(config, namespace, memory, roots, inner.clock.clone());
+        let pod = Arc::new(pod);
         inner.pods.write().insert(id, pod);
         Ok(())
     }
@@ -334,6 +336,7 @@ impl PodRuntime for WasmRuntime {
         let runtime = self.0.clone();
         tokio::spawn(async move {
             let exit = launched.run(signal).await;
+            run.set_guest(None);
             let state = exit.into_state(started_at, runtime.clock.now());
             tracing::debug!(container = %run.id(), ?state, "container has ended");
             runtime.announce(run.set_state(state));
@@ -373,11 +376,15 @@ impl PodRuntime for WasmRuntime {
         self.0.events.subscribe()
     }
 
-    async fn exec(&self, id: &ContainerId, _request: ExecRequest) -> Result<Session, ExecError> {
-        self.0.running(id)?;
-        Err(ExecError::CannotExecute(
-            "commands cannot be run in containers yet".to_owned(),
-        ))
+    async fn exec(&self, id: &ContainerId, request: ExecRequest) -> Result<Session, ExecError> {
+        let (pod, run) = self.0.running(id)?;
+        let guest = run.guest().ok_or(ExecError::NotRunning(id.clone()))?;
+        let surroundings = Surroundings {
+            compiler: &self.0.compiler,
+            engine: &self.0.engine,
+            admission: &self.0.admission,
+        };
+        exec(surroundings, pod, run, guest, request).await
     }
 
     async fn attach(
@@ -466,7 +473,7 @@ impl Inner {
         let root = pod.roots.join(&config.id.name);
         let preopens = Preopens::prepare(&root, setup.root, &pod.files(), &config.mounts).await?;
         let logs = LogQueue::new(self.clock.clone());
-        let prepared = prepare(Guest {
+        let guest = Arc::new(Guest {
             program,
             hostname: pod.config.hostname.clone(),
             preopens,
@@ -475,11 +482,13 @@ impl Inner {
             cpu: run.cpu.clone(),
             logs: logs.clone(),
             trust: self.trust.clone(),
+            stdio: Stdio::Logs,
             engine: self.engine.clone(),
             threads: self.guests.handle().clone(),
             admission: self.admission.clone(),
             config: config.clone(),
-        })?;
+        });
+        let prepared = prepare(guest.clone())?;
         let path = log_path(&pod.config.log_directory, &config);
         let writer = LogWriter::start(
             path.clone(),
@@ -499,6 +508,7 @@ impl Inner {
             let file = &config.termination_message.path;
             RuntimeError::Start(format!("failed to make {file}: {error}"))
         })?;
+        run.set_guest(Some(guest));
         Ok(Launched {
             prepared,
             logs,

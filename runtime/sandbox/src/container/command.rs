@@ -54,7 +54,8 @@ async fn quiet(scope: &SocketScope) {
     }
 }
 
-async fn call(guest: Arc<Guest>, listeners: Option<Listeners>) -> Exit {
+/// Runs the guest in an instance of its own.
+pub(crate) async fn call(guest: Arc<Guest>, listeners: Option<Listeners>) -> Exit {
     let outcome = match (&guest.program.linked, listeners) {
         (Linked::Module(pre), Some(listeners)) => call_module(&guest, pre, listeners).await,
         (Linked::Command(pre), _) => call_component(&guest, pre).await,

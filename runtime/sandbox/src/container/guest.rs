@@ -12,6 +12,7 @@ use super::outgoing::OutgoingHttp;
 use crate::compile::Program;
 use crate::cpu::CpuShare;
 use crate::engine::GuestEngine;
+use crate::exec::GuestEnd;
 use crate::link::{ComponentState, ModuleState};
 use crate::logs::{GuestOutput, LogQueue};
 use crate::memory::{MemoryBudget, StoreMemory};
@@ -19,6 +20,18 @@ use crate::preopens::Preopens;
 use crate::sockets::p1::{FdTable, Listeners, nonblocking};
 use crate::tls::TlsTrust;
 use crate::world::World;
+
+/// What the standard streams are.
+pub(crate) enum Stdio {
+    /// Output goes to the log, input is empty.
+    Logs,
+    /// The streams of an exec session.
+    Session {
+        stdin: GuestEnd,
+        stdout: GuestEnd,
+        stderr: GuestEnd,
+    },
+}
 
 /// A run's surroundings.
 pub(crate) struct Guest {
@@ -31,6 +44,7 @@ pub(crate) struct Guest {
     pub(crate) cpu: Arc<CpuShare>,
     pub(crate) logs: Arc<LogQueue>,
     pub(crate) trust: Arc<TlsTrust>,
+    pub(crate) stdio: Stdio,
     pub(crate) engine: Arc<GuestEngine>,
     /// Where instances run.
     pub(crate) threads: tokio::runtime::Handle,
@@ -59,8 +73,8 @@ impl Guest {
         })
     }
 
-    /// Nothing is inherited: what is not set here does not exist for the guest. Standard input is
-    /// empty. `more` is what the runtime adds to the environment.
+    /// Nothing is inherited: what is not set here does not exist for the guest. `more` is what the
+    /// runtime adds to the environment.
     fn context(&self, more: Vec<(String, String)>) -> wasmtime::Result<WasiCtxBuilder> {
         let mut context = WasiCtx::builder();
         context.args(&arguments(&self.config)).envs(&environment(
@@ -71,8 +85,22 @@ impl Guest {
         if !self.config.working_dir.is_empty() {
             context.initial_cwd(&self.config.working_dir);
         }
-        let (stdout, stderr) = GuestOutput::pair(&self.logs);
-        context.stdout(stdout).stderr(stderr);
+        match &self.stdio {
+            Stdio::Logs => {
+                let (stdout, stderr) = GuestOutput::pair(&self.logs);
+                context.stdout(stdout).stderr(stderr);
+            }
+            Stdio::Session {
+                stdin,
+                stdout,
+                stderr,
+            } => {
+                context
+                    .stdin(stdin.clone())
+                    .stdout(stdout.clone())
+                    .stderr(stderr.clone());
+            }
+        }
         self.preopens.open(&mut context)?;
         Ok(context)
     }
@@ -89,7 +117,7 @@ fn arguments(config: &ContainerConfig) -> Vec<String> {
 }
 
 /// The last part of a reference, without tag and digest.
-fn program_name(image: &str) -> &str {
+pub(crate) fn program_name(image: &str) -> &str {
     let last = image.rsplit('/').next().unwrap_or(image);
     if image.starts_with("file:") {
         return last;

@@ -11,6 +11,6 @@ pub(crate) mod p2;
 use std::task::{Context, Waker};
 
 /// For asking without waiting. Tasks that wait are woken by what they polled themselves.
-fn without_waiting() -> Context<'static> {
+pub(crate) fn without_waiting() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }

@@ -1,6 +1,8 @@
 //! The pod runtime with real guests: small ones written as text, and the samples' own.
 
 mod commands;
+mod exec;
 mod guests;
 mod http;
 mod node;
+mod toolbox;
