@@ -291,7 +291,8 @@ mod tests {
             ("ls", false),
             ("echo (a)", false),
             ("(a)", false),
-            ("f(1) && g(2) ", false),
+            ("f(1) ", true),
+            ("f(1) x", false),
         ] {
             assert_eq!(is_call(&[text.to_owned()]), call, "{text}");
         }
