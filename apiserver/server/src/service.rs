@@ -340,7 +340,7 @@ impl ApiServer {
         {
             trail.annotate(key, value);
         }
-        let answered = self.answer_to(asking, parts, info, body, place).await;
+        let answered = self.answer_to(asking, parts, info, body, limit).await;
         match remarks.warning {
             Some(warning) => Ok(settle(answered).with_first_warnings(vec![warning.to_owned()])),
             None => answered,
@@ -353,7 +353,7 @@ impl ApiServer {
         mut parts: Parts,
         info: RequestInfo,
         body: &mut Option<Pin<Box<B>>>,
-        place: Option<Place>,
+        limit: Option<Duration>,
     ) -> Result<Answer>
     where
         B: HttpBody<Data = Bytes> + Send + 'static,

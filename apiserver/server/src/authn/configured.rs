@@ -7,7 +7,7 @@ use coracle_clock::Clock;
 use parking_lot::RwLock;
 
 use super::oidc::Issuer;
-use super::token::{Authenticated, Rejection, TokenAuthenticator, intersection};
+use super::token::{Authenticated, Rejection, Remarks, TokenAuthenticator, intersection};
 use crate::config::{Anonymous, AuthenticationConfiguration, ConfigError};
 use crate::outgoing::Outside;
 use crate::server::Server;
@@ -113,6 +113,7 @@ impl TokenAuthenticator for ConfiguredAuthentication {
                 return Ok(Some(Authenticated {
                     identity,
                     audiences,
+                    remarks: Remarks::default(),
                 }));
             }
         }

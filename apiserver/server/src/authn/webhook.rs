@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::Identity;
-use super::token::{Authenticated, Rejection, TokenAuthenticator, intersection};
+use super::token::{Authenticated, Rejection, Remarks, TokenAuthenticator, intersection};
 use crate::expiring::{Digest, Expiring};
 use crate::outgoing::Webhook;
 use crate::server::Server;
@@ -151,6 +151,7 @@ fn judge(
     Ok(Some(Authenticated {
         identity,
         audiences,
+        remarks: Remarks::default(),
     }))
 }
 

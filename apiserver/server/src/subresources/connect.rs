@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 use super::proxy;
 use crate::answer::{Answer, Payload};
-use crate::authz::{Attributes, Decision};
+use crate::authz::{self, Attributes, Decision};
 use crate::body::{self, Body};
 use crate::call::Call;
 use crate::dialer::{Connection, Upgraded};
@@ -68,6 +68,7 @@ async fn may_create(server: &Server, call: &Call) -> Result<()> {
         Decision::Deny(why) | Decision::NoOpinion(why) => {
             Err(ApiError::forbidden(call.resource, call.name(), why))
         }
+        failed @ Decision::Failed { .. } => authz::settle(&asked, failed),
     }
 }
 
