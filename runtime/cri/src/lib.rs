@@ -107,8 +107,8 @@ pub trait PodRuntime: Send + Sync + 'static {
     async fn exec(&self, id: &ContainerId, request: ExecRequest) -> Result<Session, ExecError>;
 
     /// Joins the streams of a container's run, from here on. Standard output and error go to the log as
-    /// well; several may be attached at once, and one that does not read falls behind, loses nothing,
-    /// and holds the container up as a full pipe would. The exit code is that of the run.
+    /// well; several may be attached at once. None holds the container up: one that falls too far behind
+    /// is detached, which is an error of its session. The exit code is that of the run.
     async fn attach(&self, id: &ContainerId, request: AttachRequest) -> Result<Session, ExecError>;
 
     /// Opens a TCP connection into the sandbox's namespace, as `localhost` of the pod

@@ -57,8 +57,8 @@ pub struct TerminalSize {
 
 /// Streams to something that runs.
 ///
-/// All streams are bounded: a guest waits while nobody reads what it writes, and a writer waits while
-/// the guest does not read. Whoever holds a session reads its outputs to their end *while* it waits
+/// All streams are bounded: what an exec runs waits while nobody reads what it writes (an attached
+/// session fails instead when it is too far behind), and a writer waits while the guest does not read. Whoever holds a session reads its outputs to their end *while* it waits
 /// for [`exited`](Self::exited); both outputs end soon after the run has.
 ///
 /// Dropping `exited` before it is ready ends what an exec runs, and detaches from what was attached to.

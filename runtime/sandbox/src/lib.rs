@@ -12,9 +12,10 @@
 //! trait, and it knows no Kubernetes kinds. It can be embedded without a cluster.
 //!
 //! Guests get nothing that their configuration does not give: no environment, no folder of the host,
-//! no socket of the host, no standard input. Restarting, probing, pulling schedules and status
+//! no socket of the host. Restarting, probing, pulling schedules and status
 //! belong to the caller.
 
+mod attach;
 mod compile;
 mod container;
 mod cpu;

@@ -23,7 +23,7 @@ pub(crate) struct Pod {
     pub(crate) memory: Arc<MemoryBudget>,
     /// Holds a root folder per container.
     pub(crate) roots: PathBuf,
-    /// Bounds the exec sessions.
+    /// Bounds the sessions of exec and attach.
     pub(crate) sessions: Arc<Semaphore>,
     pub(crate) clock: Clock,
     /// The latest run of each container, in the order of their first start.

@@ -18,11 +18,12 @@ use coracle_network::{DnsConfig, Fabric, NamespaceConfig};
 use parking_lot::RwLock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 
+use crate::attach::{attach, standard_input};
 use crate::compile::Compiler;
 use crate::container::{Guest, Prepared, Stdio, StopHandle, StopSignal, prepare};
 use crate::cpu::CpuShare;
 use crate::engine::{GuestEngine, instance_ceiling};
-use crate::exec::{Surroundings, exec};
+use crate::exec::{GuestEnd, Surroundings, exec};
 use crate::exit::Exit;
 use crate::image::{apply_image, downloads};
 use crate::link::Linked;
@@ -387,15 +388,10 @@ impl PodRuntime for WasmRuntime {
         exec(surroundings, pod, run, guest, request).await
     }
 
-    async fn attach(
-        &self,
-        id: &ContainerId,
-        _request: AttachRequest,
-    ) -> Result<Session, ExecError> {
-        self.0.running(id)?;
-        Err(ExecError::Failed(
-            "containers cannot be attached to yet".to_owned(),
-        ))
+    async fn attach(&self, id: &ContainerId, request: AttachRequest) -> Result<Session, ExecError> {
+        let (pod, run) = self.0.running(id)?;
+        let guest = run.guest().ok_or(ExecError::NotRunning(id.clone()))?;
+        attach(&pod, run, &guest, request.streams)
     }
 
     async fn connect(&self, id: &SandboxId, port: u16) -> Result<BoxedStream, RuntimeError> {
@@ -413,6 +409,7 @@ impl PodRuntime for WasmRuntime {
 /// A run that holds everything it needs.
 struct Launched {
     prepared: Prepared,
+    stdin: GuestEnd,
     logs: Arc<LogQueue>,
     writer: LogWriter,
     termination: Termination,
@@ -424,6 +421,8 @@ impl Launched {
     async fn run(self, stop: StopSignal) -> Exit {
         let exit = self.prepared.run(stop).await;
         self.logs.close();
+        self.logs.audience().close(&exit.message);
+        self.stdin.pipe.abandon();
         self.writer.finish().await;
         self.termination.explain(exit).await
     }
@@ -473,6 +472,7 @@ impl Inner {
         let root = pod.roots.join(&config.id.name);
         let preopens = Preopens::prepare(&root, setup.root, &pod.files(), &config.mounts).await?;
         let logs = LogQueue::new(self.clock.clone());
+        let stdin = standard_input(config.stdin, config.stdin_once, config.tty);
         let guest = Arc::new(Guest {
             program,
             hostname: pod.config.hostname.clone(),
@@ -482,7 +482,7 @@ impl Inner {
             cpu: run.cpu.clone(),
             logs: logs.clone(),
             trust: self.trust.clone(),
-            stdio: Stdio::Logs,
+            stdio: Stdio::Container(stdin.clone()),
             engine: self.engine.clone(),
             threads: self.guests.handle().clone(),
             admission: self.admission.clone(),
@@ -511,6 +511,7 @@ impl Inner {
         run.set_guest(Some(guest));
         Ok(Launched {
             prepared,
+            stdin,
             logs,
             writer,
             termination,

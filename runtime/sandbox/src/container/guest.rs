@@ -23,8 +23,8 @@ use crate::world::World;
 
 /// What the standard streams are.
 pub(crate) enum Stdio {
-    /// Output goes to the log, input is empty.
-    Logs,
+    /// Output goes to the log and to whoever is attached, who may feed this input.
+    Container(GuestEnd),
     /// The streams of an exec session.
     Session {
         stdin: GuestEnd,
@@ -75,7 +75,10 @@ impl Guest {
 
     /// Nothing is inherited: what is not set here does not exist for the guest. `more` is what the
     /// runtime adds to the environment.
-    fn context(&self, more: Vec<(String, String)>) -> wasmtime::Result<WasiCtxBuilder> {
+    fn context(&self, mut more: Vec<(String, String)>) -> wasmtime::Result<WasiCtxBuilder> {
+        if matches!(&self.stdio, Stdio::Container(stdin) if stdin.terminal) {
+            more.push(("TERM".to_owned(), "xterm".to_owned()));
+        }
         let mut context = WasiCtx::builder();
         context.args(&arguments(&self.config)).envs(&environment(
             &self.config,
@@ -86,9 +89,12 @@ impl Guest {
             context.initial_cwd(&self.config.working_dir);
         }
         match &self.stdio {
-            Stdio::Logs => {
-                let (stdout, stderr) = GuestOutput::pair(&self.logs);
-                context.stdout(stdout).stderr(stderr);
+            Stdio::Container(stdin) => {
+                let (stdout, stderr) = match stdin.terminal {
+                    true => GuestOutput::terminal(&self.logs),
+                    false => GuestOutput::pair(&self.logs),
+                };
+                context.stdin(stdin.clone()).stdout(stdout).stderr(stderr);
             }
             Stdio::Session {
                 stdin,

@@ -22,19 +22,20 @@ mod terminal;
 mod toolbox;
 mod view;
 
-pub(crate) use pipe::GuestEnd;
+pub(crate) use pipe::{GuestEnd, Pipe, Reader, Writer};
+pub(crate) use terminal::{LineEditor, TerminalWriter};
 
 use std::sync::Arc;
 
 use coracle_cri::{ExecError, ExecRequest, Session};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::compile::Compiler;
 use crate::container::Guest;
 use crate::engine::GuestEngine;
 use crate::pod::{Pod, Run};
 
-/// Sessions of one pod at once.
+/// Sessions of one pod at once, attached clients included.
 pub(crate) const SESSIONS_PER_POD: usize = 16;
 
 /// What the runtime gives.
@@ -42,6 +43,17 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) compiler: &'a Compiler,
     pub(crate) engine: &'a Arc<GuestEngine>,
     pub(crate) admission: &'a Arc<Semaphore>,
+}
+
+/// A place among the pod's sessions.
+pub(crate) fn place(pod: &Pod) -> Result<OwnedSemaphorePermit, ExecError> {
+    pod.sessions.clone().try_acquire_owned().map_err(|_| {
+        ExecError::Exhausted(format!(
+            "pod {} has {SESSIONS_PER_POD} exec sessions and attached clients, the most at once; end \
+             one of them",
+            pod.config.pod
+        ))
+    })
 }
 
 /// Runs a command beside `run`, whose surroundings are those of `guest`.
@@ -52,12 +64,7 @@ pub(crate) async fn exec(
     guest: Arc<Guest>,
     request: ExecRequest,
 ) -> Result<Session, ExecError> {
-    let place = pod.sessions.clone().try_acquire_owned().map_err(|_| {
-        ExecError::Exhausted(format!(
-            "pod {} has {SESSIONS_PER_POD} exec sessions, the most at once; end one of them",
-            pod.config.pod
-        ))
-    })?;
+    let place = place(&pod)?;
     let instance = surroundings.admission.clone().try_acquire_owned();
     let instance = instance.map_err(|_| {
         ExecError::Exhausted(

@@ -7,6 +7,7 @@
 //!
 //! A writer waits while the queue is full; either end learns when the other has gone.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -19,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
 
+use super::terminal::with_returns;
 use crate::sockets::without_waiting;
 
 /// Bytes that wait in a pipe.
@@ -38,6 +40,8 @@ struct State {
     unread: bool,
     /// What is written is forgotten.
     discards: bool,
+    /// A writer that goes is not the end.
+    kept_open: bool,
     /// Whoever waits for a change, reader or writer.
     wakers: Vec<Waker>,
 }
@@ -68,6 +72,13 @@ impl Pipe {
     pub(crate) fn discarding() -> Arc<Self> {
         let pipe = Self::new();
         pipe.state.lock().discards = true;
+        pipe
+    }
+
+    /// A pipe whose writers come and go.
+    pub(crate) fn kept_open() -> Arc<Self> {
+        let pipe = Self::new();
+        pipe.state.lock().kept_open = true;
         pipe
     }
 
@@ -124,6 +135,30 @@ impl Pipe {
         }
     }
 
+    /// Adds bytes if at most `most` wait afterwards, or nobody cares. False, and nothing is added, when
+    /// the reader is too far behind.
+    fn offer(&self, bytes: &[u8], most: usize) -> bool {
+        let fits = self.state.lock().bytes.len() + bytes.len() <= most;
+        if fits {
+            self.push(bytes);
+        }
+        fits
+    }
+
+    /// True when nothing will be written any more, or nobody reads.
+    pub(crate) fn has_ended(&self) -> bool {
+        let state = self.state.lock();
+        state.ended || state.unread
+    }
+
+    /// A writer has gone.
+    pub(crate) fn writer_left(&self) {
+        let kept_open = self.state.lock().kept_open;
+        if !kept_open {
+            self.end();
+        }
+    }
+
     /// Says that nothing more will be written.
     pub(crate) fn end(&self) {
         let mut state = self.state.lock();
@@ -161,7 +196,7 @@ impl Drop for Reader {
     }
 }
 
-/// The session's end of an input. Dropping it is the input's end.
+/// The session's end of an input. Dropping it is the input's end, unless the pipe is kept open.
 pub(crate) struct Writer(pub(crate) Arc<Pipe>);
 
 impl AsyncWrite for Writer {
@@ -183,14 +218,14 @@ impl AsyncWrite for Writer {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.end();
+        self.0.writer_left();
         Poll::Ready(Ok(()))
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.0.end();
+        self.0.writer_left();
     }
 }
 
@@ -204,17 +239,19 @@ pub(crate) struct GuestEnd {
 
 impl GuestEnd {
     fn write(&self, bytes: &[u8]) {
-        if !self.terminal {
-            return self.pipe.push(bytes);
+        self.pipe.push(&self.cooked(bytes));
+    }
+
+    /// Writes if at most `most` bytes wait afterwards; false when the reader is too far behind.
+    pub(crate) fn offer(&self, bytes: &[u8], most: usize) -> bool {
+        self.pipe.offer(&self.cooked(bytes), most)
+    }
+
+    fn cooked<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        match self.terminal {
+            true => Cow::Owned(with_returns(bytes)),
+            false => Cow::Borrowed(bytes),
         }
-        let mut cooked = Vec::with_capacity(bytes.len() + 16);
-        for byte in bytes {
-            if *byte == b'\n' {
-                cooked.push(b'\r');
-            }
-            cooked.push(*byte);
-        }
-        self.pipe.push(&cooked);
     }
 }
 

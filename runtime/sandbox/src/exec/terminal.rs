@@ -133,6 +133,18 @@ impl LineEditor {
     }
 }
 
+/// What a terminal is sent for a program's output: CR LF for every LF.
+pub(super) fn with_returns(bytes: &[u8]) -> Vec<u8> {
+    let mut cooked = Vec::with_capacity(bytes.len() + 16);
+    for byte in bytes {
+        if *byte == b'\n' {
+            cooked.push(b'\r');
+        }
+        cooked.push(*byte);
+    }
+    cooked
+}
+
 /// The session's end of a terminal's input.
 pub(crate) struct TerminalWriter {
     pub(crate) editor: LineEditor,
@@ -184,14 +196,14 @@ impl AsyncWrite for TerminalWriter {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.input.end();
+        self.input.writer_left();
         Poll::Ready(Ok(()))
     }
 }
 
 impl Drop for TerminalWriter {
     fn drop(&mut self) {
-        self.input.end();
+        self.input.writer_left();
     }
 }
 

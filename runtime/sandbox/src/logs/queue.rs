@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{MAX_LINE, Stream};
+use crate::attach::Audience;
 
 /// Bytes that wait for the writer; beyond them guests wait.
 const CAPACITY: usize = 256 << 10;
@@ -19,6 +20,8 @@ pub(crate) struct LogQueue {
     filled: Notify,
     /// Wakes guests.
     drained: Notify,
+    /// Sees what goes into the log.
+    audience: Audience,
     clock: Clock,
 }
 
@@ -35,8 +38,14 @@ impl LogQueue {
             state: Mutex::default(),
             filled,
             drained,
+            audience: Audience::default(),
             clock,
         })
+    }
+
+    /// Who is attached to the run.
+    pub(crate) fn audience(&self) -> &Audience {
+        &self.audience
     }
 
     /// True while a guest may write.

@@ -25,14 +25,16 @@ pub(crate) struct GuestOutput(Arc<LineBuffer>);
 
 struct LineBuffer {
     stream: Stream,
+    terminal: bool,
     queue: Arc<LogQueue>,
     line: Mutex<Vec<u8>>,
 }
 
 impl GuestOutput {
-    pub(crate) fn new(stream: Stream, queue: Arc<LogQueue>) -> Self {
+    fn new(stream: Stream, terminal: bool, queue: Arc<LogQueue>) -> Self {
         Self(Arc::new(LineBuffer {
             stream,
+            terminal,
             queue,
             line: Mutex::default(),
         }))
@@ -41,15 +43,22 @@ impl GuestOutput {
     /// The pair of streams of a new store.
     pub(crate) fn pair(queue: &Arc<LogQueue>) -> (Self, Self) {
         (
-            Self::new(Stream::Stdout, queue.clone()),
-            Self::new(Stream::Stderr, queue.clone()),
+            Self::new(Stream::Stdout, false, queue.clone()),
+            Self::new(Stream::Stderr, false, queue.clone()),
         )
+    }
+
+    /// The pair of a store at a terminal, which has one output.
+    pub(crate) fn terminal(queue: &Arc<LogQueue>) -> (Self, Self) {
+        let output = Self::new(Stream::Stdout, true, queue.clone());
+        (output.clone(), output)
     }
 }
 
 impl LineBuffer {
     fn write(&self, mut bytes: &[u8]) {
         let mut line = self.line.lock();
+        self.queue.audience().show(self.stream, bytes);
         while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
             if line.is_empty() {
                 self.queue.push(self.stream, &bytes[..end], true);
@@ -80,7 +89,7 @@ impl Drop for LineBuffer {
 
 impl IsTerminal for GuestOutput {
     fn is_terminal(&self) -> bool {
-        false
+        self.0.terminal
     }
 }
 

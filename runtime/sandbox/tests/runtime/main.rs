@@ -1,5 +1,6 @@
 //! The pod runtime with real guests: small ones written as text, and the samples' own.
 
+mod attach;
 mod commands;
 mod exec;
 mod guests;
