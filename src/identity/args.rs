@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use coracle_server::config::parse_duration;
+use coracle_api::duration;
 
 /// Who is believed, and who decides.
 #[derive(Debug, Clone, Args)]
@@ -19,7 +19,7 @@ pub struct IdentityArgs {
     pub authentication_token_webhook_config_file: Option<PathBuf>,
 
     /// How long its answers are remembered; 0 is not at all
-    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = duration,
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = length_of_time,
           requires = "authentication_token_webhook_config_file")]
     pub authentication_token_webhook_cache_ttl: Duration,
 
@@ -61,12 +61,12 @@ pub struct IdentityArgs {
     pub authorization_webhook_version: WebhookVersion,
 
     /// How long it is remembered that somebody may
-    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration,
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = length_of_time,
           requires = "authorization_webhook_config_file")]
     pub authorization_webhook_cache_authorized_ttl: Duration,
 
     /// How long it is remembered that somebody may not
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration,
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = length_of_time,
           requires = "authorization_webhook_config_file")]
     pub authorization_webhook_cache_unauthorized_ttl: Duration,
 }
@@ -113,8 +113,10 @@ impl WebhookVersion {
 }
 
 /// A length of time in Go's form.
-fn duration(text: &str) -> Result<Duration, String> {
-    let nanos = parse_duration(text).and_then(|nanos| u64::try_from(nanos).ok());
+fn length_of_time(text: &str) -> Result<Duration, String> {
+    let nanos = duration::parse(text)
+        .ok()
+        .and_then(|nanos| u64::try_from(nanos).ok());
     let wanted = || "expected a time such as 90s, 2m or 1h30m".to_owned();
     nanos.map(Duration::from_nanos).ok_or_else(wanted)
 }

@@ -18,6 +18,7 @@ pub mod certificates;
 pub mod coordination;
 pub mod core;
 pub mod discovery;
+pub mod duration;
 pub mod events;
 pub mod field_errors;
 pub mod flowcontrol;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use coracle_api::duration;
+
 use crate::request_info::RequestInfo;
 use crate::status::{ApiError, Result};
 
@@ -21,52 +23,16 @@ pub(crate) fn deadline(info: &RequestInfo) -> Result<Duration> {
     let Some(text) = info.query.get("timeout").filter(|text| !text.is_empty()) else {
         return Ok(REQUEST_TIMEOUT);
     };
-    let seconds = parse_duration(text).ok_or_else(|| {
+    let nanos = duration::parse(text).map_err(|why| {
         ApiError::bad_request(format!(
-            "invalid timeout specified in the request URL - time: invalid duration {text:?}"
+            "invalid timeout specified in the request URL - {why}"
         ))
     })?;
     // Zero and negative ones mean "no wish".
-    let asked = Duration::try_from_secs_f64(seconds).ok();
+    let asked = u64::try_from(nanos).ok().map(Duration::from_nanos);
     Ok(asked
         .filter(|asked| !asked.is_zero() && *asked < REQUEST_TIMEOUT)
         .unwrap_or(REQUEST_TIMEOUT))
-}
-
-/// Seconds, as Go's `time.ParseDuration` reads them: `1h2m3.5s`, `-100ms`, `0`.
-fn parse_duration(text: &str) -> Option<f64> {
-    let (sign, mut rest) = match text.as_bytes().first()? {
-        b'-' => (-1.0, &text[1..]),
-        b'+' => (1.0, &text[1..]),
-        _ => (1.0, text),
-    };
-    if rest == "0" {
-        return Some(0.0);
-    }
-    if rest.is_empty() {
-        return None;
-    }
-    let is_number = |character: char| character.is_ascii_digit() || character == '.';
-    let mut seconds = 0.0;
-    while !rest.is_empty() {
-        let at = rest.find(|character| !is_number(character))?;
-        let (number, after) = rest.split_at(at);
-        let number: f64 = number.parse().ok()?;
-        let at = after.find(is_number).unwrap_or(after.len());
-        let (unit, after) = after.split_at(at);
-        seconds += number
-            * match unit {
-                "ns" => 1e-9,
-                "us" | "µs" | "μs" => 1e-6,
-                "ms" => 1e-3,
-                "s" => 1.0,
-                "m" => 60.0,
-                "h" => 3600.0,
-                _ => return None,
-            };
-        rest = after;
-    }
-    Some(sign * seconds)
 }
 
 #[cfg(test)]

@@ -203,7 +203,7 @@ fn scalar(
         }
         (SchemaKind::Duration, Field::Bytes(bytes)) => {
             let (numbers, _) = parts(bytes)?;
-            Value::from(duration(numbers[0].unwrap_or_default() as i64))
+            Value::from(crate::duration::shown(numbers[0].unwrap_or_default() as i64))
         }
         (
             SchemaKind::RawExtension | SchemaKind::FieldsV1 | SchemaKind::Json,
@@ -245,35 +245,6 @@ fn time(seconds: i64, nanoseconds: i32) -> Result<Value, ProtobufError> {
     match Timestamp::new(seconds, nanoseconds) {
         Ok(time) => Ok(Value::from(time.to_string())),
         Err(_) => Err(ProtobufError::Malformed("time out of range")),
-    }
-}
-
-/// A Go duration's text.
-fn duration(nanoseconds: i64) -> String {
-    let sign = if nanoseconds < 0 { "-" } else { "" };
-    let total = nanoseconds.unsigned_abs();
-    if total == 0 {
-        return "0s".into();
-    }
-    let fraction = |value: u64, unit: u64| {
-        let digits = format!("{:0width$}", value % unit, width = unit.ilog10() as usize);
-        let digits = digits.trim_end_matches('0');
-        let dot = if digits.is_empty() { "" } else { "." };
-        format!("{}{dot}{digits}", value / unit)
-    };
-    match total {
-        ..1_000 => format!("{sign}{total}ns"),
-        1_000..1_000_000 => format!("{sign}{}µs", fraction(total, 1_000)),
-        1_000_000..1_000_000_000 => format!("{sign}{}ms", fraction(total, 1_000_000)),
-        _ => {
-            let seconds = total / 1_000_000_000;
-            let rest = fraction(total % 60_000_000_000, 1_000_000_000);
-            match (seconds / 3600, seconds / 60 % 60) {
-                (0, 0) => format!("{sign}{rest}s"),
-                (0, minutes) => format!("{sign}{minutes}m{rest}s"),
-                (hours, minutes) => format!("{sign}{hours}h{minutes}m{rest}s"),
-            }
-        }
     }
 }
 

@@ -188,7 +188,7 @@ fn write(out: &mut Vec<u8>, number: u32, value: &Value, schema: &SchemaRef) {
             write_number(&mut message, 2, time.subsec_nanosecond() as u64);
         }
         (SchemaKind::Duration, Value::String(text)) => {
-            let nanoseconds = duration(text).unwrap_or_default();
+            let nanoseconds = crate::duration::parse(text).unwrap_or_default();
             write_number(&mut message, 1, nanoseconds as u64);
         }
         (SchemaKind::RawExtension | SchemaKind::FieldsV1 | SchemaKind::Json, value) => {
@@ -197,32 +197,4 @@ fn write(out: &mut Vec<u8>, number: u32, value: &Value, schema: &SchemaRef) {
         _ => return,
     }
     write_bytes(out, number, &message);
-}
-
-/// The nanoseconds of a Go duration's text.
-fn duration(text: &str) -> Option<i64> {
-    let (negative, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text),
-    };
-    let mut total = 0.0;
-    while !rest.is_empty() && rest != "0" {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..end].parse().ok()?;
-        let units = [
-            ("ns", 1.0),
-            ("µs", 1e3),
-            ("us", 1e3),
-            ("ms", 1e6),
-            ("s", 1e9),
-            ("m", 6e10),
-            ("h", 3.6e12),
-        ];
-        let (unit, size) = units
-            .iter()
-            .find(|(unit, _)| rest[end..].starts_with(unit))?;
-        total += number * size;
-        rest = &rest[end + unit.len()..];
-    }
-    Some((if negative { -total } else { total }).round() as i64)
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use coracle_api::cel::eval::Program;
 use coracle_api::cel::{Environment, ObjectType, Type};
 use coracle_api::validation::names::dns1123_subdomain;
-use coracle_api::{At, FieldErrors};
+use coracle_api::{At, FieldErrors, duration};
 
 use super::shape::Shape::{self, Bool, List, Object, Text};
-use super::{ConfigError, decode, duration, settled};
+use super::{ConfigError, decode, settled};
 
 const VERSIONS: &[&str] = &["v1", "v1beta1", "v1alpha1"];
 /// Most conditions of one webhook.
@@ -256,11 +256,11 @@ fn read_webhook(
     let conditions = read_conditions(&conditions, errors);
     let kept = |cached: &str, nanos: i64| match field(cached).as_bool() {
         Some(false) => Duration::ZERO,
-        _ => duration::positive(nanos),
+        _ => positive(nanos),
     };
     Some(WebhookAuthorizer {
         name: name.to_owned(),
-        timeout: duration::positive(timeout),
+        timeout: positive(timeout),
         authorized: kept("cacheAuthorizedRequests", authorized),
         unauthorized: kept("cacheUnauthorizedRequests", unauthorized),
         version: version.str().to_owned(),
@@ -270,20 +270,19 @@ fn read_webhook(
     })
 }
 
+/// A length of time that is not negative.
+fn positive(nanos: i64) -> Duration {
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
+}
+
 /// A length of time; `default` if there is none.
 fn length(at: &At<'_>, default: i64, errors: &mut FieldErrors) -> Option<i64> {
     if at.str().is_empty() {
         return Some(default);
     }
-    let parsed = duration::parse(at.str());
-    if parsed.is_none() {
-        let why = format!(
-            "time: invalid duration {}",
-            coracle_api::field_errors::go_quote(at.str())
-        );
-        errors.invalid(at, why);
-    }
-    parsed
+    duration::parse(at.str())
+        .map_err(|why| errors.invalid(at, why))
+        .ok()
 }
 
 fn required_of(at: &At<'_>, known: &[&str], errors: &mut FieldErrors) {

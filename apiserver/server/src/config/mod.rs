@@ -9,7 +9,6 @@
 
 mod authentication;
 mod authorization;
-mod duration;
 mod shape;
 mod url;
 
@@ -22,7 +21,6 @@ pub use authentication::{
     Rule,
 };
 pub use authorization::{AuthorizationConfiguration, Authorizer, WebhookAuthorizer};
-pub use duration::{parse as parse_duration, shown as shown_duration};
 use shape::Shape;
 
 /// The group of both kinds.

@@ -12,6 +12,7 @@ mod secrets;
 
 use std::time::Duration;
 
+use coracle_api::duration;
 use coracle_client::{EventKind, InvolvedObject};
 use coracle_cri::{ImageError, ImageRequest, PullPolicy, PulledImage};
 
@@ -118,25 +119,10 @@ fn failure(image: &str, error: &ImageError) -> (&'static str, String) {
     }
 }
 
-/// As Go prints a duration that was cut to milliseconds: `532ms`, `1.2s`, `1m2.5s`.
-fn go_duration(duration: Duration) -> String {
-    let millis = duration.as_millis();
-    if millis == 0 {
-        return "0s".to_owned();
-    }
-    if millis < 1000 {
-        return format!("{millis}ms");
-    }
-    let (minutes, rest) = (millis / 60_000, millis % 60_000);
-    let mut seconds = (rest / 1000).to_string();
-    if rest % 1000 > 0 {
-        seconds.push_str(format!(".{:03}", rest % 1000).trim_end_matches('0'));
-    }
-    match (minutes / 60, minutes % 60) {
-        (0, 0) => format!("{seconds}s"),
-        (0, minutes) => format!("{minutes}m{seconds}s"),
-        (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
-    }
+/// As Go prints it, to the millisecond.
+fn go_duration(length: Duration) -> String {
+    let millis = i64::try_from(length.as_millis()).unwrap_or(i64::MAX);
+    duration::shown(millis.saturating_mul(1_000_000))
 }
 
 #[cfg(test)]

@@ -259,7 +259,7 @@ impl View<'_> {
                     let delay = (start_at.as_second() - exit.finished_at.as_second()).max(0);
                     let message = format!(
                         "back-off {} restarting failed container={} pod={}_{}({})",
-                        go_duration(delay),
+                        coracle_api::duration::shown(delay.saturating_mul(1_000_000_000)),
                         container.name,
                         self.pod.metadata.name.as_deref().unwrap_or_default(),
                         self.pod.metadata.namespace.as_deref().unwrap_or_default(),
@@ -314,14 +314,5 @@ impl View<'_> {
             finished_at: Some(time(exit.finished_at)),
             signal: None,
         }
-    }
-}
-
-/// Seconds as Go prints a duration: `10s`, `1m20s`, `5m0s`.
-fn go_duration(seconds: i64) -> String {
-    if seconds < 60 {
-        format!("{seconds}s")
-    } else {
-        format!("{}m{}s", seconds / 60, seconds % 60)
     }
 }

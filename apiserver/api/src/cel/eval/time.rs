@@ -40,53 +40,8 @@ pub(super) fn from_seconds<'a>(seconds: i64) -> Outcome<'a> {
 
 /// Go's form: `1h30m`, `-1.5s`, `0`.
 pub(super) fn duration<'a>(text: &str) -> Outcome<'a> {
-    let wrong = || EvalError::new(format!("time: invalid duration {text:?}"));
-    let nanos = nanos(text).ok_or_else(wrong)?;
+    let nanos = crate::duration::parse(text).map_err(EvalError::new)?;
     Ok(Value::Duration(SignedDuration::from_nanos(nanos)))
-}
-
-fn nanos(text: &str) -> Option<i64> {
-    let (negative, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
-    if rest == "0" {
-        return Some(0);
-    }
-    if rest.is_empty() {
-        return None;
-    }
-    let mut all: i128 = 0;
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, after) = rest.split_at(end);
-        let end = after.find(|c: char| c.is_ascii_digit() || c == '.');
-        let (unit, after) = after.split_at(end.unwrap_or(after.len()));
-        let unit: i128 = match unit {
-            "ns" => 1,
-            "us" | "µs" | "μs" => 1_000,
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "m" => 60_000_000_000,
-            "h" => 3_600_000_000_000,
-            _ => return None,
-        };
-        let (whole, part) = number.split_once('.').unwrap_or((number, ""));
-        if (whole.is_empty() && part.is_empty()) || whole.len() > 18 || part.contains('.') {
-            return None;
-        }
-        let digits = |text: &str| text.parse::<i128>().ok();
-        if !whole.is_empty() {
-            all = all.checked_add(digits(whole)?.checked_mul(unit)?)?;
-        }
-        let part = part.get(..part.len().min(18))?;
-        if !part.is_empty() {
-            let scale = 10_i128.checked_pow(u32::try_from(part.len()).ok()?)?;
-            all = all.checked_add(digits(part)?.checked_mul(unit)? / scale)?;
-        }
-        rest = after;
-    }
-    i64::try_from(if negative { -all } else { all }).ok()
 }
 
 /// Seconds, as upstream writes a length of time.

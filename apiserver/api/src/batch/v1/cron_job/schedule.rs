@@ -1,7 +1,7 @@
 //! Schedules in cron's notation, and time zones, judged as upstream's libraries judge them.
 
 use super::go;
-use crate::{At, FieldErrors};
+use crate::{At, FieldErrors, duration};
 
 /// The names of the time zone database; which offsets they stand for is the controller's matter.
 static TIME_ZONES: &str = include_str!("time_zones.txt");
@@ -100,7 +100,8 @@ fn descriptor(text: &str) -> Result<(), String> {
         return Ok(());
     }
     match text.strip_prefix("@every ") {
-        Some(duration) => go::duration(duration)
+        Some(length) => duration::parse(length)
+            .map(drop)
             .map_err(|error| format!("failed to parse duration {text}: {error}")),
         None => Err(format!("unrecognized descriptor: {text}")),
     }

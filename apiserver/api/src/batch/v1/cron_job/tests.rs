@@ -67,6 +67,6 @@ proptest::proptest! {
     #[test]
     fn any_text_is_judged(text in "\\PC*") {
         let _ = check(&text);
-        let _ = go::duration(&text);
+        let _ = crate::duration::parse(&text);
     }
 }
