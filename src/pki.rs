@@ -233,9 +233,20 @@ impl Folder {
     }
 
     fn authority(&self) -> Result<Authorities> {
-        let current = match self.load("ca")? {
-            Some(found) => found,
-            None => self.new_authority()?,
+        let current = match (self.read("ca.crt")?, self.read("ca.key")?) {
+            (Some(certificate), Some(key)) => Credential { certificate, key },
+            (None, None) => self.new_authority()?,
+            // A new authority in the place of a known one would shut out all whom that one has signed.
+            (there, _) => {
+                let (missing, there) = match there {
+                    Some(_) => ("ca.key", "ca.crt"),
+                    None => ("ca.crt", "ca.key"),
+                };
+                bail!(
+                    "{} is missing beside {there}: put it back, or remove {there} for a new authority",
+                    self.path.join(missing).display()
+                );
+            }
         };
         if !fits(&current) {
             bail!(
@@ -402,7 +413,7 @@ impl Folder {
         }
     }
 
-    /// The key goes first: a certificate without its key is made anew, never the other way round.
+    /// The key goes first, so that nobody finds a certificate that nobody can use.
     fn save(&self, name: &str, credential: Credential) -> Result<Credential> {
         files::write_secret(
             &self.path.join(format!("{name}.key")),
@@ -486,6 +497,28 @@ mod tests {
             (first.ca, first.admin.certificate),
             (moved.ca, moved.admin.certificate)
         );
+    }
+
+    #[tokio::test]
+    async fn half_an_authority_is_not_replaced() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let clock = Clock::fake(1);
+        let ensure = || Pki::ensure(folder.path(), &names(&[]), &clock);
+        let first = ensure().expect("made").ca;
+        for (missing, there) in [("ca.key", "ca.crt"), ("ca.crt", "ca.key")] {
+            let path = folder.path().join(missing);
+            let text = fs::read_to_string(&path).expect("there");
+            fs::remove_file(&path).expect("removed");
+            let error = ensure().err().map(|error| error.to_string());
+            let expected = format!(
+                "{} is missing beside {there}: put it back, or remove {there} for a new authority",
+                path.display()
+            );
+            assert_eq!(error, Some(expected));
+            assert!(!path.exists(), "nothing was made");
+            fs::write(&path, text).expect("put back");
+            assert_eq!(ensure().expect("as before").ca, first);
+        }
     }
 
     #[tokio::test]
