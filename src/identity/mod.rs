@@ -58,18 +58,24 @@ impl Identity {
                     "--anonymous-auth flag cannot be set when anonymous field is configured in authentication configuration file"
                 );
             }
-            authentication = Some((path.clone(), text, Arc::new(built)));
+            authentication = Some((path.clone(), text, built));
         }
         let webhook = token_webhook(args, &outside, clock)?;
         let (authorization, authorization_file) = authorization(args, &outside, clock)?;
-        if anonymous && authorization.as_ref().is_some_and(|all| all.allows_all()) {
-            tracing::warn!(
-                "strangers are not let in, because everybody may do everything (AlwaysAllow)"
-            );
+        if authorization.as_ref().is_some_and(|all| all.allows_all()) {
+            if let Some((path, _, configured)) = &mut authentication {
+                let barred = configured.bar_strangers();
+                barred.with_context(|| unusable("authentication", path))?;
+            }
+            if anonymous {
+                tracing::warn!(
+                    "strangers are not let in, because everybody may do everything (AlwaysAllow)"
+                );
+            }
             anonymous = false;
         }
         Ok(Self {
-            authentication,
+            authentication: authentication.map(|(path, text, all)| (path, text, Arc::new(all))),
             authorization,
             authorization_file,
             webhook,

@@ -108,6 +108,28 @@ async fn nobody_is_a_stranger_where_everybody_may_do_everything() {
             .expect("good")
             .anonymous
     );
+    let folder = tempfile::tempdir().expect("a folder");
+    let with = |anonymous: &str| {
+        let head = "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\n";
+        let file = write(folder.path(), &format!("{head}{anonymous}\n"));
+        read(&[
+            "--authorization-mode=AlwaysAllow",
+            "--authentication-config",
+            &file,
+        ])
+    };
+    for open in [
+        "anonymous: {enabled: true}",
+        "anonymous: {enabled: true, conditions: [{path: /livez}]}",
+    ] {
+        let error = with(open).err().unwrap_or_default();
+        let why =
+            "anonymous.enabled: strangers cannot be let in, because everybody may do everything";
+        assert!(error.contains(why), "{error}");
+    }
+    for barred in ["anonymous: {enabled: false}", ""] {
+        assert!(!with(barred).expect("good").anonymous, "{barred}");
+    }
     assert!(!read(&["--anonymous-auth=false"]).expect("good").anonymous);
     assert!(
         read(&["--authorization-mode", "Node,RBAC", "--anonymous-auth"])

@@ -17,6 +17,8 @@ pub struct ConfiguredAuthentication {
     current: RwLock<Arc<Current>>,
     /// Issuers that a file may not have.
     disallowed: Vec<String>,
+    /// Whether no file may let strangers in.
+    strangers_barred: bool,
     outside: Arc<dyn Outside>,
     clock: Clock,
 }
@@ -39,9 +41,18 @@ impl ConfiguredAuthentication {
         Ok(Self {
             current: RwLock::new(Arc::new(current)),
             disallowed,
+            strangers_barred: false,
             outside,
             clock,
         })
+    }
+
+    /// Lets no strangers in, because everybody may do everything: neither may the file say otherwise now (the error), nor
+    /// any later one.
+    pub fn bar_strangers(&mut self) -> Result<(), ConfigError> {
+        no_strangers(&self.current.read())?;
+        self.strangers_barred = true;
+        Ok(())
     }
 
     /// Goes on with another text; a wrong one changes nothing. Issuers that stay keep their keys; those of new ones have
@@ -50,6 +61,9 @@ impl ConfiguredAuthentication {
         let before = Arc::clone(&self.current.read());
         let (outside, clock) = (&self.outside, &self.clock);
         let new = build(text, &self.disallowed, &before.issuers, outside, clock)?;
+        if self.strangers_barred {
+            no_strangers(&new)?;
+        }
         *self.current.write() = Arc::new(new);
         Ok(())
     }
@@ -68,6 +82,17 @@ impl ConfiguredAuthentication {
     /// Whether it says anything about strangers. Upstream forbids the flag then.
     pub fn says_who_may_be_anonymous(&self) -> bool {
         self.current.read().anonymous.is_some()
+    }
+}
+
+fn no_strangers(current: &Current) -> Result<(), ConfigError> {
+    match &current.anonymous {
+        Some(anonymous) if anonymous.enabled => Err(ConfigError::Invalid(
+            "anonymous.enabled: strangers cannot be let in, because everybody may do everything (AlwaysAllow): \
+             set it to false, or authorize with other modes"
+                .to_owned(),
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -90,7 +90,8 @@ impl ConfiguredAuthorization {
                 "missing required types: [{missing}]"
             )));
         }
-        if let Some(kind) = ["Node", "RBAC"]
+        // Whether strangers may come in was settled at start, when nobody was to have everything.
+        if let Some(kind) = ["Node", "RBAC", "AlwaysAllow"]
             .iter()
             .find(|kind| kinds.contains(*kind) && !self.kinds.contains(*kind))
         {

@@ -379,3 +379,21 @@ async fn strangers_may_go_where_the_file_says() {
         (200, 200)
     );
 }
+
+#[tokio::test]
+async fn strangers_who_are_barred_stay_barred() {
+    let begin = |anonymous: &str| {
+        let text = configuration(anonymous, &[]);
+        let outside = World::new().outside();
+        ConfiguredAuthentication::new(&text, Vec::new(), outside, Clock::fake(1)).expect("good")
+    };
+    let open = "anonymous: {enabled: true, conditions: [{path: /livez}]}";
+    assert!(begin(open).bar_strangers().is_err());
+    let mut configured = begin("");
+    configured.bar_strangers().expect("nothing is open");
+    let error = configured.replace(&configuration(open, &[]));
+    let error = error.expect_err("it is open").to_string();
+    assert!(error.contains("(AlwaysAllow)"), "{error}");
+    let closed = configuration("anonymous: {enabled: false}", &[]);
+    configured.replace(&closed).expect("it is closed");
+}

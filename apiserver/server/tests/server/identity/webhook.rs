@@ -247,6 +247,12 @@ async fn a_configuration_is_replaced_and_a_wrong_one_is_not() {
     assert_eq!(replace(plain), Ok(()));
     assert_eq!((server.status("jane").await, hook.asked()), (403, 1));
     let all = "authorizers: [{type: Node, name: node}, {type: RBAC, name: rbac}, {type: AlwaysAllow, name: alwaysallow}]";
-    assert_eq!(replace(all), Ok(()));
-    assert_eq!(server.status("jane").await, 200);
+    assert_eq!(
+        replace(all),
+        Err(
+            "authorizer type AlwaysAllow is not allowed if it was not enabled at initial server startup"
+                .to_owned()
+        )
+    );
+    assert_eq!(server.status("jane").await, 403);
 }
