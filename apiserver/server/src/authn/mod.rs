@@ -110,8 +110,8 @@ impl Identity {
 pub(crate) struct Connected {
     /// As a user's.
     user: Peer,
-    /// As a proxy's.
-    is_proxy: bool,
+    /// As a proxy's: the last second in which it is one's.
+    proxy_until: Option<i64>,
 }
 
 /// Whom to believe besides in-process callers and client certificates.
@@ -201,11 +201,11 @@ impl Authentication {
             (None, Some(own)) => Peer::of(own),
             (None, None) => Peer::Rejected,
         };
-        let is_proxy = self.request_header.as_ref().is_some_and(|proxies| {
+        let proxy_until = self.request_header.as_ref().and_then(|proxies| {
             let peer = Peer::judge(chain, &proxies.authorities, now);
-            proxies.is_proxy(&peer, now.as_second())
+            proxies.proxy_until(&peer)
         });
-        Connected { user, is_proxy }
+        Connected { user, proxy_until }
     }
 
     /// Who asks. Credentials that nobody knows are 401, not anonymous.
@@ -219,8 +219,8 @@ impl Authentication {
         }
         let now = server.clock().now().as_second();
         let mut refused = false;
-        if let Some(Connected { user, is_proxy }) = request.extensions.get() {
-            if *is_proxy
+        if let Some(Connected { user, proxy_until }) = request.extensions.get() {
+            if proxy_until.is_some_and(|until| until >= now)
                 && let Some(proxies) = &self.request_header
                 && let Some(identity) = proxies.headers.take(&mut request.headers)
             {

@@ -46,15 +46,16 @@ impl Default for HeaderNames {
 }
 
 impl RequestHeader {
-    /// Whether a connection with the certificate `peer`, which this one's authorities judged, is a proxy's.
-    pub(super) fn is_proxy(&self, peer: &Peer, now: i64) -> bool {
+    /// Until which second a connection with the certificate `peer`, which this one's authorities judged, is a proxy's;
+    /// `None`: it is none.
+    pub(super) fn proxy_until(&self, peer: &Peer) -> Option<i64> {
         let Peer::Verified { identity, until } = peer else {
-            return false;
+            return None;
         };
         let name = identity.as_ref().map(|identity| identity.user.as_str());
         let allowed = self.allowed_names.is_empty()
             || name.is_some_and(|name| self.allowed_names.iter().any(|one| one == name));
-        *until >= now && allowed
+        allowed.then_some(*until)
     }
 }
 
@@ -178,10 +179,9 @@ mod tests {
             identity: Some(Arc::new(Identity::new("proxy", [] as [&str; 0]))),
             until: 100,
         };
-        assert!(verifier(&[]).is_proxy(&peer, 100));
-        assert!(verifier(&["proxy"]).is_proxy(&peer, 100));
-        assert!(!verifier(&["other"]).is_proxy(&peer, 100));
-        assert!(!verifier(&[]).is_proxy(&peer, 101));
-        assert!(!verifier(&[]).is_proxy(&Peer::Rejected, 0));
+        assert_eq!(verifier(&[]).proxy_until(&peer), Some(100));
+        assert_eq!(verifier(&["proxy"]).proxy_until(&peer), Some(100));
+        assert_eq!(verifier(&["other"]).proxy_until(&peer), None);
+        assert_eq!(verifier(&[]).proxy_until(&Peer::Rejected), None);
     }
 }

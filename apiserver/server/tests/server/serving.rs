@@ -1,6 +1,7 @@
 //! Connections: TLS, client certificates, HTTP/1.1 and HTTP/2 over any byte stream.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use coracle_server::Identity;
@@ -38,6 +39,11 @@ impl Authority {
     }
 
     fn issue(&self, names: &[&str], user: &str, group: &str) -> Credential {
+        self.issue_until(names, user, group, 4_102_444_800)
+    }
+
+    /// Good until that second of Unix time.
+    fn issue_until(&self, names: &[&str], user: &str, group: &str, end: u64) -> Credential {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut parameters = rcgen::CertificateParams::new(names).expect("legal names");
         parameters
@@ -46,6 +52,7 @@ impl Authority {
         parameters
             .distinguished_name
             .push(rcgen::DnType::OrganizationName, group);
+        parameters.not_after = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(end);
         let key = rcgen::KeyPair::generate().expect("a key");
         let certificate = parameters
             .signed_by(&key, &self.issuer)
@@ -220,6 +227,73 @@ async fn the_server_judges_certificates_and_believes_proxies() {
             let answer = ask_over(&server, tls.clone(), client, request, false).await;
             assert_eq!(answer.0, expected, "{user}: {}", answer.1);
         }
+    }
+}
+
+/// A connection over which one request after another is sent.
+struct Open {
+    sender: hyper::client::conn::http1::SendRequest<Empty<Bytes>>,
+}
+
+impl Open {
+    async fn new(server: &TestServer, tls: Arc<ServerConfig>, client: Arc<ClientConfig>) -> Self {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let api = server.api.clone();
+        tokio::spawn(async move { api.serve(far, Some(tls), None).await });
+        let name = ServerName::try_from("localhost").expect("a name");
+        let stream = TlsConnector::from(client).connect(name, near).await;
+        let io = TokioIo::new(stream.expect("a handshake"));
+        let connected = hyper::client::conn::http1::handshake(io).await;
+        let (sender, connection) = connected.expect("HTTP/1.1");
+        tokio::spawn(connection);
+        Self { sender }
+    }
+
+    async fn ask(&mut self, request: Request<Empty<Bytes>>) -> StatusCode {
+        self.sender.ready().await.expect("it is open");
+        let response = self.sender.send_request(request).await.expect("an answer");
+        let status = response.status();
+        response.into_body().collect().await.expect("a body");
+        status
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn certificates_end_while_their_connection_is_open() {
+    let (ours, proxies) = (Authority::new(), Authority::new());
+    let mut clock = None;
+    let server = TestServer::start_with(|config| {
+        clock = Some(config.clock.clone());
+        config.authentication.client_authorities = Some(ours.verifier());
+        config.authentication.request_header = Some(RequestHeader {
+            authorities: proxies.verifier(),
+            allowed_names: Vec::new(),
+            headers: HeaderNames::default(),
+        });
+    })
+    .await;
+    let clock = clock.expect("the server has one");
+    let tls = ours.server_with(Arc::new(AnyClient::new(ours.verifier())));
+    let end = u64::try_from(clock.now().as_second()).expect("after 1970") + 10;
+    let forwarded = || {
+        let mut request = request();
+        let headers = request.headers_mut();
+        headers.insert("x-remote-user", "jane".parse().expect("a header"));
+        headers.insert(
+            "x-remote-group",
+            "system:masters".parse().expect("a header"),
+        );
+        request
+    };
+    let by = |signer: &Authority, group: &str| {
+        ours.client_with(Some(signer.issue_until(&[], "front", group, end)))
+    };
+    let mut user = Open::new(&server, tls.clone(), by(&ours, "system:masters")).await;
+    let mut proxy = Open::new(&server, tls, by(&proxies, "proxies")).await;
+    for status in [200, 401] {
+        assert_eq!(user.ask(request()).await, status);
+        assert_eq!(proxy.ask(forwarded()).await, status);
+        clock.sleep(Duration::from_secs(15)).await;
     }
 }
 
