@@ -80,14 +80,14 @@ impl ApiServer {
         let now = server.clock().now();
         let peer = certificates
             .filter(|chain| !chain.is_empty())
-            .map(|chain| server.authentication.connected(chain, now));
+            .map(|chain| Arc::new(server.authentication.connected(chain, now)));
         self.serve_http(stream, peer, from).await
     }
 
     async fn serve_http<S>(
         &self,
         stream: S,
-        peer: Option<Connected>,
+        peer: Option<Arc<Connected>>,
         from: Option<IpAddr>,
     ) -> Result<(), ServeError>
     where
@@ -105,9 +105,9 @@ impl ApiServer {
             request.extensions_mut().insert(Cut(own_cut.clone()));
             // An identity in the extensions is for callers in this process; the network brings none.
             request.extensions_mut().remove::<Identity>();
-            request.extensions_mut().remove::<Connected>();
+            request.extensions_mut().remove::<Arc<Connected>>();
             if let Some(peer) = &peer {
-                request.extensions_mut().insert(peer.clone());
+                request.extensions_mut().insert(Arc::clone(peer));
             }
             async move {
                 let id = AuditId::of(request.headers(), server.server.clock());

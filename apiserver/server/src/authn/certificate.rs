@@ -1,10 +1,11 @@
 //! Client certificates: the common name is the user, the organisations are the groups.
 //!
 //! The TLS handshake only proves that the client has the certificate's key ([`AnyClient`]); whose signature counts is
-//! judged here, once per connection, so that a certificate of another authority is answered with 401 rather than with a
+//! judged here, once per connection and again when the authorities change, so that a certificate of another authority is answered with 401 rather than with a
 //! broken handshake, as upstream does.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use coracle_clock::Timestamp;
@@ -36,7 +37,7 @@ impl Peer {
     /// Judges a chain, the client's own certificate first.
     pub(crate) fn judge(
         chain: &[CertificateDer<'_>],
-        authorities: &ClientAuthorities,
+        authorities: &dyn ClientCertVerifier,
         now: Timestamp,
     ) -> Self {
         let Some((own, between)) = chain.split_first() else {
@@ -78,23 +79,36 @@ pub fn identity_from_certificate(der: &[u8]) -> Option<Identity> {
     (!user.is_empty()).then(|| Identity::new(user, groups))
 }
 
-/// Authorities that others can take the place of while connections are served. A connection is judged once, when it comes.
+/// Authorities that others can take the place of while connections are served. A connection is judged when it comes, and
+/// again at its first request after they have changed.
 #[derive(Debug)]
-pub struct SharedAuthorities(RwLock<ClientAuthorities>);
+pub struct SharedAuthorities {
+    current: RwLock<ClientAuthorities>,
+    generation: AtomicU64,
+}
 
 impl SharedAuthorities {
     /// Begins with these.
     pub fn new(authorities: ClientAuthorities) -> Arc<Self> {
-        Arc::new(Self(RwLock::new(authorities)))
+        Arc::new(Self {
+            current: RwLock::new(authorities),
+            generation: AtomicU64::new(0),
+        })
     }
 
     /// Believes these from now on, and no others.
     pub fn set(&self, authorities: ClientAuthorities) {
-        *self.0.write() = authorities;
+        *self.current.write() = authorities;
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// How often they have changed. Whoever reads it first and judges then, judges by these or later ones.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     fn current(&self) -> ClientAuthorities {
-        Arc::clone(&self.0.read())
+        Arc::clone(&self.current.read())
     }
 }
 
@@ -244,15 +258,15 @@ mod tests {
         let (ours, theirs) = (Authority::new(), Authority::new());
         let now = Timestamp::from_second(1_780_000_000).expect("a time");
         let shared = SharedAuthorities::new(theirs.authorities.clone());
-        let authorities: ClientAuthorities = shared.clone();
+        let authorities = shared.as_ref();
         let both = ours.sign("jane", 2100);
         assert_eq!(
-            Peer::judge(std::slice::from_ref(&both), &authorities, now),
+            Peer::judge(std::slice::from_ref(&both), authorities, now),
             Peer::Rejected
         );
         shared.set(ours.authorities.clone());
-        assert_ne!(Peer::judge(&[both], &authorities, now), Peer::Rejected);
-        let judge = |der: CertificateDer<'static>| Peer::judge(&[der], &authorities, now);
+        assert_ne!(Peer::judge(&[both], authorities, now), Peer::Rejected);
+        let judge = |der: CertificateDer<'static>| Peer::judge(&[der], authorities, now);
         let Peer::Verified { identity, until } = judge(ours.sign("jane", 2100)) else {
             panic!("it is ours");
         };
@@ -262,7 +276,7 @@ mod tests {
         assert_eq!(judge(theirs.sign("jane", 2100)), Peer::Rejected);
         assert_eq!(judge(ours.sign("jane", 2020)), Peer::Rejected);
         assert_eq!(judge(b"junk".to_vec().into()), Peer::Rejected);
-        assert_eq!(Peer::judge(&[], &authorities, now), Peer::Rejected);
+        assert_eq!(Peer::judge(&[], authorities, now), Peer::Rejected);
         assert!(matches!(
             judge(ours.sign("", 2100)),
             Peer::Verified { identity: None, .. }

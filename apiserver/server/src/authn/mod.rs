@@ -22,6 +22,7 @@ use async_trait::async_trait;
 use coracle_clock::Timestamp;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
+use parking_lot::RwLock;
 use rustls::pki_types::CertificateDer;
 
 use bootstrap_token::BootstrapTokens;
@@ -106,10 +107,12 @@ impl Identity {
 }
 
 /// A connection's client certificate as it was judged, put into requests by [`crate::ApiServer::serve`].
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Connected {
-    /// As a user's.
-    user: Peer,
+    /// The certificates, the client's own first: they are judged again when other authorities count.
+    chain: Vec<CertificateDer<'static>>,
+    /// As a user's, by the authorities of that generation.
+    user: RwLock<(u64, Peer)>,
     /// As a proxy's: the last second in which it is one's.
     proxy_until: Option<i64>,
 }
@@ -117,7 +120,7 @@ pub(crate) struct Connected {
 /// Whom to believe besides in-process callers and client certificates.
 pub struct AuthenticationOptions {
     /// Who signs users' certificates. Without them, certificates that the TLS configuration let through are believed.
-    pub client_authorities: Option<ClientAuthorities>,
+    pub client_authorities: Option<Arc<SharedAuthorities>>,
     /// The proxies that may say who asks.
     pub request_header: Option<RequestHeader>,
     /// Tokens read from a file.
@@ -149,7 +152,7 @@ impl Default for AuthenticationOptions {
 
 /// All who know callers, in upstream's order; then anonymous.
 pub struct Authentication {
-    client_authorities: Option<ClientAuthorities>,
+    client_authorities: Option<Arc<SharedAuthorities>>,
     request_header: Option<RequestHeader>,
     tokens: Tokens,
     configured: Option<Arc<ConfiguredAuthentication>>,
@@ -196,16 +199,45 @@ impl Authentication {
 
     /// Judges the certificates of a connection, the client's own first.
     pub(crate) fn connected(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> Connected {
-        let user = match (&self.client_authorities, chain.first()) {
-            (Some(authorities), _) => Peer::judge(chain, authorities, now),
-            (None, Some(own)) => Peer::of(own),
-            (None, None) => Peer::Rejected,
-        };
+        let generation = self.generation();
+        let user = self.judge(chain, now);
         let proxy_until = self.request_header.as_ref().and_then(|proxies| {
-            let peer = Peer::judge(chain, &proxies.authorities, now);
+            let peer = Peer::judge(chain, proxies.authorities.as_ref(), now);
             proxies.proxy_until(&peer)
         });
-        Connected { user, proxy_until }
+        Connected {
+            chain: chain.iter().map(|one| one.clone().into_owned()).collect(),
+            user: RwLock::new((generation, user)),
+            proxy_until,
+        }
+    }
+
+    /// Which authorities count now: a number that changes when they do.
+    fn generation(&self) -> u64 {
+        let authorities = self.client_authorities.as_ref();
+        authorities.map_or(0, |authorities| authorities.generation())
+    }
+
+    fn judge(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> Peer {
+        match (&self.client_authorities, chain.first()) {
+            (Some(authorities), _) => Peer::judge(chain, authorities.as_ref(), now),
+            (None, Some(own)) => Peer::of(own),
+            (None, None) => Peer::Rejected,
+        }
+    }
+
+    /// Whose the connection is, by the authorities that count now.
+    fn user(&self, connected: &Connected, now: Timestamp) -> Peer {
+        // Read before they judge: authorities that come meanwhile judge again, at the next request.
+        let generation = self.generation();
+        let known = connected.user.read();
+        if known.0 == generation {
+            return known.1.clone();
+        }
+        drop(known);
+        let user = self.judge(&connected.chain, now);
+        *connected.user.write() = (generation, user.clone());
+        user
     }
 
     /// Who asks. Credentials that nobody knows are 401, not anonymous.
@@ -217,20 +249,21 @@ impl Authentication {
         if let Some(identity) = request.extensions.get::<Identity>() {
             return Ok(identity.clone());
         }
-        let now = server.clock().now().as_second();
         let mut refused = false;
-        if let Some(Connected { user, proxy_until }) = request.extensions.get() {
-            if proxy_until.is_some_and(|until| until >= now)
+        if let Some(connected) = request.extensions.get::<Arc<Connected>>() {
+            let time = server.clock().now();
+            let now = time.as_second();
+            if connected.proxy_until.is_some_and(|until| until >= now)
                 && let Some(proxies) = &self.request_header
                 && let Some(identity) = proxies.headers.take(&mut request.headers)
             {
                 return Ok(identity);
             }
-            match user {
-                Peer::Verified { until, .. } if *until < now => refused = true,
+            match self.user(connected, time) {
+                Peer::Verified { until, .. } if until < now => refused = true,
                 Peer::Verified { identity, .. } => {
                     if let Some(identity) = identity {
-                        return Ok(Identity::clone(identity));
+                        return Ok(Arc::unwrap_or_clone(identity));
                     }
                 }
                 Peer::Rejected => refused = true,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coracle_server::Identity;
-use coracle_server::authn::{AnyClient, HeaderNames, RequestHeader};
+use coracle_server::authn::{AnyClient, HeaderNames, RequestHeader, SharedAuthorities};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -190,7 +190,7 @@ async fn a_client_certificate_names_user_and_groups() {
 async fn the_server_judges_certificates_and_believes_proxies() {
     let (ours, proxies, theirs) = (Authority::new(), Authority::new(), Authority::new());
     let server = TestServer::start_with(|config| {
-        config.authentication.client_authorities = Some(ours.verifier());
+        config.authentication.client_authorities = Some(SharedAuthorities::new(ours.verifier()));
         config.authentication.request_header = Some(RequestHeader {
             authorities: proxies.verifier(),
             allowed_names: vec!["front-proxy".to_owned()],
@@ -264,7 +264,7 @@ async fn certificates_end_while_their_connection_is_open() {
     let mut clock = None;
     let server = TestServer::start_with(|config| {
         clock = Some(config.clock.clone());
-        config.authentication.client_authorities = Some(ours.verifier());
+        config.authentication.client_authorities = Some(SharedAuthorities::new(ours.verifier()));
         config.authentication.request_header = Some(RequestHeader {
             authorities: proxies.verifier(),
             allowed_names: Vec::new(),
@@ -295,6 +295,24 @@ async fn certificates_end_while_their_connection_is_open() {
         assert_eq!(proxy.ask(forwarded()).await, status);
         clock.sleep(Duration::from_secs(15)).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn open_connections_follow_the_authorities() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let authorities = SharedAuthorities::new(ours.verifier());
+    let server = TestServer::start_with(|config| {
+        config.authentication.client_authorities = Some(Arc::clone(&authorities));
+    })
+    .await;
+    let tls = ours.server_with(Arc::new(AnyClient::new(ours.verifier())));
+    let client = ours.client(Some(("jane", "system:masters")));
+    let mut jane = Open::new(&server, tls, client).await;
+    assert_eq!(jane.ask(request()).await, 200);
+    authorities.set(theirs.verifier());
+    assert_eq!(jane.ask(request()).await, 401);
+    authorities.set(ours.verifier());
+    assert_eq!(jane.ask(request()).await, 200);
 }
 
 #[tokio::test(start_paused = true)]
