@@ -90,17 +90,16 @@ pub(super) fn call<'a>(
 pub(super) fn sorted_by<'a>(
     mut keyed: Vec<(Value<'a>, Value<'a>)>,
 ) -> Result<Vec<Value<'a>>, EvalError> {
-    let mut wrong = false;
-    keyed.sort_by(|(a, _), (b, _)| {
-        a.order(b).unwrap_or_else(|| {
-            wrong = true;
-            Ordering::Equal
-        })
-    });
-    match wrong {
-        true => Err(EvalError::new("list elements must be comparable")),
-        false => Ok(keyed.into_iter().map(|(_, value)| value).collect()),
+    // Sorting needs an order of all with all. The kinds that have one are apart from each other, so comparing with one tells;
+    // NaN alone has no place beside itself.
+    if let [(first, _), _, ..] = &keyed[..] {
+        let comparable = |(key, _): &(Value<'a>, _)| key.order(first).and(key.order(key));
+        if keyed.iter().any(|one| comparable(one).is_none()) {
+            return Err(EvalError::new("list elements must be comparable"));
+        }
     }
+    keyed.sort_by(|(a, _), (b, _)| a.order(b).unwrap_or(Ordering::Equal));
+    Ok(keyed.into_iter().map(|(_, value)| value).collect())
 }
 
 fn sum<'a>(all: Vec<Value<'a>>, budget: &mut Budget) -> Outcome<'a> {

@@ -258,6 +258,28 @@ fn lists_and_sets_are_worked_on() {
 }
 
 #[test]
+fn only_values_that_have_an_order_are_sorted() {
+    // So many, so mixed that the standard library's sort notices that it was told no order, and panics.
+    let mixed = |odd: &str| {
+        let all = (0..21).map(|at| match at % 3 {
+            0 => odd.to_owned(),
+            _ => format!("{}.0", at * 37 % 101),
+        });
+        format!("[{}].sort()", all.collect::<Vec<_>>().join(", "))
+    };
+    let why = "error: list elements must be comparable";
+    for odd in ["double('NaN')", "dyn('a')", "dyn([])"] {
+        assert_eq!(outcome(&mixed(odd)), why, "{odd}");
+    }
+    check_all(&[
+        ("[dyn(3), dyn(1.5), dyn(2u)].sort()", "[1.5, 2, 3]"),
+        ("[1.0, double('NaN')].sort()", why),
+        ("[dyn(1), dyn('a')].sortBy(x, x)", why),
+        ("[double('NaN')].sort().size()", "1"),
+    ]);
+}
+
+#[test]
 fn types_are_converted() {
     check_all(&[
         ("int('42') + int(2.9) + int(3u)", "47"),
