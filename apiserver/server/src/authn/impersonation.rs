@@ -12,7 +12,7 @@
 use coracle_api::validation::names::{dns1123_label, dns1123_subdomain};
 use http::HeaderMap;
 
-use super::{ANONYMOUS, AUTHENTICATED, Identity, MASTERS, UNAUTHENTICATED};
+use super::{ANONYMOUS, AUTHENTICATED, Identity, MASTERS, UNAUTHENTICATED, header_text};
 use crate::authz::{Attributes, Authorization, refusal};
 use crate::request_info::{RequestInfo, percent_decode};
 use crate::status::{ApiError, Result};
@@ -57,24 +57,24 @@ pub async fn impersonate(
 
 /// The user that the headers name, as they name them.
 fn wanted(headers: &HeaderMap) -> Result<Option<Identity>> {
-    let text = |name: &str| {
-        let value = headers.get(name).and_then(|value| value.to_str().ok());
-        value.unwrap_or_default().to_owned()
+    let text = |name: &str| match headers.get(name) {
+        Some(value) => header_text(name, value).map(str::to_owned),
+        None => Ok(String::new()),
     };
-    let all = |name: &str| -> Vec<String> {
+    let all = |name: &str| -> Result<Vec<String>> {
         let values = headers.get_all(name).into_iter();
-        let values = values.filter_map(|value| value.to_str().ok());
-        values.map(str::to_owned).collect()
+        let texts = values.map(|value| header_text(name, value).map(str::to_owned));
+        texts.collect()
     };
     let extras = headers.keys().filter_map(|name| {
         let key = name.as_str().strip_prefix(EXTRA)?;
-        Some((percent_decode(key), all(name.as_str())))
+        Some(all(name.as_str()).map(|values| (percent_decode(key), values)))
     });
     let wanted = Identity {
-        user: text(USER),
-        uid: text(UID),
-        groups: all(GROUP),
-        extra: extras.collect(),
+        user: text(USER)?,
+        uid: text(UID)?,
+        groups: all(GROUP)?,
+        extra: extras.collect::<Result<_>>()?,
     };
     if !wanted.user.is_empty() {
         return Ok(Some(wanted));

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use coracle_clock::Timestamp;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, HeaderValue};
 use http::request::Parts;
 use parking_lot::RwLock;
 use rustls::pki_types::CertificateDer;
@@ -240,12 +240,23 @@ impl Authentication {
         user
     }
 
-    /// Who asks. Credentials that nobody knows are 401, not anonymous.
+    /// Who asks. Credentials that nobody knows are 401, not anonymous. They are taken off the request: nobody further down
+    /// is tempted to use them, or to hand them on.
     pub(crate) async fn authenticate(
         &self,
         server: &Server,
         request: &mut Parts,
     ) -> Result<Identity> {
+        let identity = self.identify(server, request).await;
+        request.headers.remove(AUTHORIZATION);
+        HeaderNames::standard().strip(&mut request.headers);
+        if let Some(proxies) = &self.request_header {
+            proxies.headers.strip(&mut request.headers);
+        }
+        identity
+    }
+
+    async fn identify(&self, server: &Server, request: &mut Parts) -> Result<Identity> {
         if let Some(identity) = request.extensions.get::<Identity>() {
             return Ok(identity.clone());
         }
@@ -255,7 +266,7 @@ impl Authentication {
             let now = time.as_second();
             if connected.proxy_until.is_some_and(|until| until >= now)
                 && let Some(proxies) = &self.request_header
-                && let Some(identity) = proxies.headers.take(&mut request.headers)
+                && let Some(identity) = proxies.headers.identity(&request.headers)?
             {
                 return Ok(identity);
             }
@@ -279,8 +290,6 @@ impl Authentication {
         let audiences = &self.api_audiences;
         match self.tokens.authenticate(server, &token, audiences).await {
             Ok(Some(authenticated)) => {
-                // Nobody further down is tempted to use it, or to hand it on.
-                request.headers.remove(AUTHORIZATION);
                 request.extensions.insert(authenticated.remarks);
                 Ok(authenticated.identity)
             }
@@ -345,6 +354,12 @@ impl<T: TokenAuthenticator> TokenAuthenticator for Arc<T> {
     ) -> std::result::Result<Option<Authenticated>, Rejection> {
         T::authenticate(self, server, token, audiences).await
     }
+}
+
+/// The text of a header that says who asks: UTF-8, as names may be. What is not is no way to be somebody else.
+fn header_text<'v>(name: &str, value: &'v HeaderValue) -> Result<&'v str> {
+    std::str::from_utf8(value.as_bytes())
+        .map_err(|_| ApiError::bad_request(format!("the header {name} is not UTF-8")))
 }
 
 /// The bearer token of an `Authorization` header: the word after `Bearer`.

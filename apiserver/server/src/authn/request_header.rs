@@ -3,11 +3,14 @@
 //! It is believed only over a connection with a client certificate of the proxies' own authority; from anybody else the
 //! headers are text.
 
+use std::sync::LazyLock;
+
 use http::{HeaderMap, HeaderName};
 
-use super::Identity;
 use super::certificate::{ClientAuthorities, Peer};
+use super::{Identity, header_text};
 use crate::request_info::percent_decode;
+use crate::status::Result;
 
 /// Which proxies are believed, and where they say who asks.
 pub struct RequestHeader {
@@ -60,39 +63,69 @@ impl RequestHeader {
 }
 
 impl HeaderNames {
-    /// Who asks by the headers, which are taken off so that nobody further on sees them.
-    pub(super) fn take(&self, headers: &mut HeaderMap) -> Option<Identity> {
-        let all = |names: &[HeaderName]| -> Vec<String> {
-            let values = names.iter().flat_map(|name| headers.get_all(name));
-            let texts = values.filter_map(|value| value.to_str().ok());
-            let texts = texts.map(|text| text.trim().to_owned());
-            texts.filter(|text| !text.is_empty()).collect()
+    /// The names that proxies use if they are not told others.
+    pub(super) fn standard() -> &'static Self {
+        static STANDARD: LazyLock<HeaderNames> = LazyLock::new(|| HeaderNames {
+            uids: vec![HeaderName::from_static("x-remote-uid")],
+            ..HeaderNames::default()
+        });
+        &STANDARD
+    }
+
+    /// Who asks by the headers. One that is not UTF-8 is an error: without it, somebody else would ask.
+    pub(super) fn identity(&self, headers: &HeaderMap) -> Result<Option<Identity>> {
+        let all = |names: &[HeaderName]| -> Result<Vec<String>> {
+            let mut texts = Vec::new();
+            for name in names {
+                for value in headers.get_all(name) {
+                    let text = header_text(name.as_str(), value)?.trim();
+                    if !text.is_empty() {
+                        texts.push(text.to_owned());
+                    }
+                }
+            }
+            Ok(texts)
         };
-        let first = |names: &[HeaderName]| all(names).into_iter().next();
-        let user = first(&self.users)?;
-        let uid = first(&self.uids).unwrap_or_default();
+        let first = |names: &[HeaderName]| all(names).map(|all| all.into_iter().next());
+        let Some(user) = first(&self.users)? else {
+            return Ok(None);
+        };
+        let uid = first(&self.uids)?.unwrap_or_default();
         let mut identity = Identity {
             uid,
-            ..Identity::new(user, all(&self.groups))
+            ..Identity::new(user, all(&self.groups)?)
         };
-        let mut taken = [&self.users[..], &self.uids, &self.groups].concat();
         for name in headers.keys() {
-            let mut prefixes = self.extra_prefixes.iter();
-            let Some(key) = prefixes.find_map(|prefix| name.as_str().strip_prefix(&**prefix))
-            else {
+            let Some(key) = self.extra(name) else {
                 continue;
             };
-            let (key, values) = (percent_decode(key), all(std::slice::from_ref(name)));
+            let (key, values) = (percent_decode(key), all(std::slice::from_ref(name))?);
             match identity.extra.iter_mut().find(|(known, _)| *known == key) {
                 Some((_, known)) => known.extend(values),
                 None => identity.extra.push((key, values)),
             }
-            taken.push(name.clone());
         }
-        for name in taken {
+        Ok(Some(identity))
+    }
+
+    /// Takes the headers off, whoever has sent them.
+    pub(super) fn strip(&self, headers: &mut HeaderMap) {
+        for name in [&self.users, &self.uids, &self.groups]
+            .into_iter()
+            .flatten()
+        {
             headers.remove(name);
         }
-        Some(identity)
+        let extras = headers.keys().filter(|name| self.extra(name).is_some());
+        for name in extras.cloned().collect::<Vec<HeaderName>>() {
+            headers.remove(name);
+        }
+    }
+
+    /// The key of the extra that a header of this name has, escaped.
+    fn extra<'n>(&self, name: &'n HeaderName) -> Option<&'n str> {
+        let mut prefixes = self.extra_prefixes.iter();
+        prefixes.find_map(|prefix| name.as_str().strip_prefix(&**prefix))
     }
 }
 
@@ -109,9 +142,10 @@ mod tests {
             uids: vec![HeaderName::from_static("x-remote-uid")],
             ..HeaderNames::default()
         };
-        assert_eq!(names.take(&mut headers), None);
+        let identity = |headers: &HeaderMap| names.identity(headers).expect("UTF-8");
+        assert_eq!(identity(&headers), None);
         for (name, value) in [
-            ("x-remote-user", "jane"),
+            ("x-remote-user", "jos\u{e9}"),
             ("x-remote-uid", "u1"),
             ("x-remote-group", "a"),
             ("x-remote-group", "b"),
@@ -119,16 +153,26 @@ mod tests {
             ("accept", "*/*"),
         ] {
             let name: http::HeaderName = name.parse().expect("a name");
-            headers.append(name, value.parse().expect("a value"));
+            let value = http::HeaderValue::from_bytes(value.as_bytes());
+            headers.append(name, value.expect("a value"));
         }
-        let jane = names.take(&mut headers).expect("named");
-        assert_eq!((jane.user.as_str(), jane.uid.as_str()), ("jane", "u1"));
-        assert_eq!(jane.groups, ["a", "b", "system:authenticated"]);
+        let jose = identity(&headers).expect("named");
+        assert_eq!((jose.user.as_str(), jose.uid.as_str()), ("jos\u{e9}", "u1"));
+        assert_eq!(jose.groups, ["a", "b", "system:authenticated"]);
         assert_eq!(
-            jane.extra,
+            jose.extra,
             [("example.com/key".to_owned(), vec!["v".to_owned()])]
         );
-        assert_eq!(headers.len(), 1, "the others are gone");
+        let mut stripped = headers.clone();
+        HeaderNames::standard().strip(&mut stripped);
+        assert_eq!(stripped.len(), 1, "the others are gone");
+        for name in ["x-remote-user", "x-remote-group", "x-remote-extra-a"] {
+            let mut headers = headers.clone();
+            let latin1 = http::HeaderValue::from_bytes(b"jos\xe9").expect("a value");
+            headers.insert(name, latin1);
+            let error = names.identity(&headers).expect_err("no UTF-8").to_string();
+            assert_eq!(error, format!("the header {name} is not UTF-8"));
+        }
     }
 
     #[test]
@@ -154,18 +198,19 @@ mod tests {
         ] {
             headers.append(header(name), value.parse().expect("a value"));
         }
-        let jane = names.take(&mut headers).expect("named");
+        let jane = names.identity(&headers).expect("UTF-8").expect("named");
         assert_eq!((jane.user.as_str(), jane.uid.as_str()), ("jane", ""));
         assert_eq!(jane.groups, ["a", "b", "system:authenticated"]);
         let [(key, values)] = &jane.extra[..] else {
             panic!("one key: {:?}", jane.extra);
         };
         assert_eq!((key.as_str(), values.len()), ("scope", 2));
+        names.strip(&mut headers);
         assert_eq!(headers.len(), 3, "the others are text that nobody reads");
         // Without a name there is nobody, whatever else is said.
         let mut headers = HeaderMap::new();
         headers.append(header("x-team"), "system:masters".parse().expect("a value"));
-        assert_eq!(names.take(&mut headers), None);
+        assert_eq!(names.identity(&headers).expect("UTF-8"), None);
     }
 
     #[test]

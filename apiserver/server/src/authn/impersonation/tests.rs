@@ -72,6 +72,24 @@ async fn nobody_acts_as_others_without_a_right() {
     }
 }
 
+#[test]
+fn headers_are_utf8() {
+    let wanted = |name: &'static str, value: &[u8]| {
+        let mut headers = HeaderMap::new();
+        headers.append(USER, "jane".parse().expect("a header"));
+        let value = http::HeaderValue::from_bytes(value).expect("a header");
+        headers.insert(name, value);
+        super::wanted(&headers).map_err(|error| error.to_string())
+    };
+    let jose = wanted(USER, "jos\u{e9}".as_bytes()).expect("UTF-8");
+    assert_eq!(jose.expect("named").user, "jos\u{e9}");
+    for name in [USER, UID, GROUP, "impersonate-extra-a"] {
+        // Left out, it would make somebody else of them: the one who asks, or one of fewer groups.
+        let error = wanted(name, b"jos\xe9");
+        assert_eq!(error, Err(format!("the header {name} is not UTF-8")));
+    }
+}
+
 #[tokio::test]
 async fn constrained_and_legacy_rights_let_act() {
     let constrained: &[&str] = &[
