@@ -57,7 +57,7 @@ pub(crate) async fn connect(server: &Server, call: &Call, body: Body) -> Result<
 
 /// WebSocket asks with GET, SPDY with POST; whoever streams needs the right to `create` either way (upstream's
 /// `AuthorizePodWebsocketUpgradeCreatePermission`).
-async fn may_create(server: &Server, call: &Call) -> Result<()> {
+pub(super) async fn may_create(server: &Server, call: &Call) -> Result<()> {
     let mut asked = Attributes::of(&call.identity, &call.info);
     if asked.verb == "create" {
         return Ok(());

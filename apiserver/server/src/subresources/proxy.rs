@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use coracle_api::Object;
 
-use super::connect::{handed_on, reachable, read, relay, wants_upgrade};
+use super::connect::{handed_on, may_create, reachable, read, relay, wants_upgrade};
 use super::forward::{Target, forward, forwarded, path, unreachable_service};
 use crate::answer::Answer;
 use crate::body::Body;
@@ -135,6 +135,8 @@ pub(super) async fn node(server: &Server, call: &Call, body: Body) -> Result<Ans
     };
     let body = read(body).await?;
     if wants_upgrade(&call.headers) {
+        // What a kubelet streams are its pods' `exec`, `attach` and ports.
+        may_create(server, call).await?;
         let request = handed_on(call, &uri, &call.headers, body)?;
         let upgraded = server.dialer.upgrade(reference.name, request).await;
         let upgraded = upgraded.map_err(|error| ApiError::unclassified(error.to_string()))?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use coracle_server::{ClusterDialer, Connection, DialError};
+use coracle_server::{ClusterDialer, Connection, DialError, Identity};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::service::service_fn;
@@ -102,6 +102,45 @@ async fn streams_are_refused_step_by_step() {
         (code, message.as_str()),
         (500, "no kubelet is known for node n")
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_of_a_kubelet_need_the_right_to_create() {
+    let server = TestServer::start().await;
+    let address = json!([{"type": "InternalIP", "address": "10.0.0.9"}]);
+    let node = json!({"metadata": {"name": "n"}, "status": {"addresses": address}});
+    server.post("/api/v1/nodes", node.clone()).await.ok();
+    server.put("/api/v1/nodes/n/status", node).await.ok();
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    for (user, verbs) in [("jane", json!(["get"])), ("john", json!(["get", "create"]))] {
+        let rule = json!({"apiGroups": [""], "resources": ["nodes/proxy"], "verbs": verbs});
+        let role = json!({"metadata": {"name": user}, "rules": [rule]});
+        server
+            .post(&format!("{rbac}/clusterroles"), role)
+            .await
+            .ok();
+        let group = "rbac.authorization.k8s.io";
+        let binding = json!({
+            "metadata": {"name": user},
+            "subjects": [{"apiGroup": group, "kind": "User", "name": user}],
+            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": user},
+        });
+        let bindings = format!("{rbac}/clusterrolebindings");
+        server.post(&bindings, binding).await.ok();
+    }
+    // The roles are in force.
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    for (user, expected) in [("jane", 403), ("john", 500)] {
+        let path = "/api/v1/nodes/n/proxy/exec/default/x/c?command=ls";
+        let mut upgrade = request("GET", path, "", None);
+        upgrade.extensions_mut().insert(Identity::component(user));
+        for (name, value) in [("connection", "Upgrade"), ("upgrade", "websocket")] {
+            let value = value.parse().expect("a header");
+            upgrade.headers_mut().insert(name, value);
+        }
+        let (code, _, message) = server.send_as_is(upgrade).await.failure();
+        assert_eq!(code, expected, "{user}: {message}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
