@@ -137,12 +137,12 @@ pub(super) struct Waiting {
 
 /// A place in a queue; dropping it leaves the queue.
 struct InQueue<'a> {
-    flow: &'a FlowControl,
+    flow: &'a Arc<FlowControl>,
     route: &'a Route,
     place: usize,
     queue: u32,
     id: u64,
-    /// Why it leaves, if it does.
+    /// Why it is refused if it leaves; `None` for one who has seats.
     reason: Option<Reason>,
 }
 
@@ -153,9 +153,14 @@ impl Drop for InQueue<'_> {
         let mut seats = self.flow.seats.lock();
         let waited = seats.give_up(self.place, self.queue, self.id, now);
         drop(seats);
-        if let (true, Some(reason)) = (waited, self.reason) {
+        if !waited {
+            return;
+        }
+        if let Some(reason) = self.reason {
             self.route.counts.refuse(reason);
         }
+        // Behind one who wanted many seats, others may have waited for whom there are enough.
+        self.flow.dispatch();
     }
 }
 
@@ -218,7 +223,7 @@ impl FlowControl {
         Err(too_many_requests(after))
     }
 
-    /// Waits in a queue, until it is the turn of whoever waits there.
+    /// Waits in a queue, until it is the turn of whoever waits there; without a limit if they have seats.
     async fn wait(
         self: &Arc<Self>,
         route: &Route,
@@ -232,7 +237,7 @@ impl FlowControl {
             place,
             queue,
             id,
-            reason: Some(Reason::Cancelled),
+            reason: limit.is_some().then_some(Reason::Cancelled),
         };
         self.dispatch();
         if let Ok(granted) = receiver.try_recv() {

@@ -358,3 +358,31 @@ async fn who_sends_slowly_holds_seats_and_no_turn() {
         "apiserver_flowcontrol_current_executing_seats{priority_level=\"global-default\"} 0";
     assert!(text.contains(seats), "{text}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_wants_many_seats_and_goes_away_lets_others_on() {
+    // The level has seven seats, of which one is left, and all ConfigMaps are worth two.
+    let server = with_seats(80).await;
+    for name in ["a", "b"] {
+        let body = json!({"metadata": {"name": name}, "data": {"text": "x".repeat(90_000)}});
+        server.post(CONFIG_MAPS, body).await.ok();
+    }
+    let held = send_stuck(&server, "jane", 6);
+    pass(1).await;
+    let send = |request| {
+        let api = server.api.clone();
+        tokio::spawn(async move { api.handle(request).await })
+    };
+    let wide = send(get("john"));
+    pass(1).await;
+    let mut one = request("GET", &format!("{CONFIG_MAPS}/a"), "", None);
+    one.extensions_mut().insert(Identity::component("jane"));
+    let narrow = send(one);
+    pass(1).await;
+    assert!(!wide.is_finished() && !narrow.is_finished());
+    wide.abort();
+    pass(1).await;
+    assert!(narrow.is_finished(), "nobody was told of the free seat");
+    assert_eq!(narrow.await.expect("an answer").status(), 200);
+    drop(held);
+}
