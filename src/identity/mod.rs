@@ -106,6 +106,7 @@ impl Identity {
                 path,
                 text,
                 replace: Box::new(move |text| configured.replace(text)),
+                problem: None,
             });
         }
         if let (Some((path, text)), Some(configured)) =
@@ -116,6 +117,7 @@ impl Identity {
                 path,
                 text,
                 replace: Box::new(move |text| configured.replace(text, &look)),
+                problem: None,
             });
         }
         let clock = self.clock;

@@ -11,12 +11,14 @@ const INTERVAL: Duration = Duration::from_secs(2);
 
 type Replace = dyn Fn(&str) -> Result<(), ConfigError> + Send + Sync;
 
-/// A file, what was last read of it, and what is done with another text.
+/// A file, the text of it that is in force, and what is done with another text.
 pub(super) struct Followed {
     pub(super) what: &'static str,
     pub(super) path: PathBuf,
     pub(super) text: String,
     pub(super) replace: Box<Replace>,
+    /// What was last said to be wrong, as long as it is.
+    pub(super) problem: Option<String>,
 }
 
 impl Followed {
@@ -25,33 +27,42 @@ impl Followed {
         loop {
             clock.sleep(INTERVAL).await;
             let read = tokio::fs::read_to_string(&self.path).await;
-            self.look(read.map_err(|error| error.to_string()));
+            let said = self.look(read.map_err(|error| error.to_string()));
+            let (what, path) = (self.what, self.path.display());
+            match said {
+                Some(Ok(news)) => tracing::info!("the {what} configuration {path} {news}"),
+                Some(Err(problem)) => {
+                    tracing::error!(
+                        "the {what} configuration {path} {problem}; the last one stays"
+                    );
+                }
+                None => {}
+            }
         }
     }
 
-    /// Takes a text that is new. One that is wrong, or a file that is gone, leaves everything as it is, and is said once.
-    pub(super) fn look(&mut self, read: Result<String, String>) {
-        let (what, path) = (self.what, self.path.display());
-        let text = match read {
-            Ok(text) if text == self.text => return,
-            Ok(text) => text,
-            Err(error) => {
-                // Said at every look: somebody should put the file back.
-                tracing::warn!(
-                    "the {what} configuration {path} cannot be read, the last one stays: {error}"
-                );
-                return;
+    /// Takes a text that is new; what there is to say of it. One that is wrong, or a file that is gone, leaves everything as
+    /// it is. It is tried again at the next look, as what it names may be there by then, but the same problem is said once.
+    fn look(&mut self, read: Result<String, String>) -> Option<Result<&'static str, String>> {
+        let problem = match read {
+            Ok(text) if text == self.text => {
+                let news = self.problem.take().map(|_| "is the one in force again");
+                return news.map(Ok);
             }
+            Ok(text) => match (self.replace)(&text) {
+                Ok(()) => {
+                    (self.text, self.problem) = (text, None);
+                    return Some(Ok("has changed and is in force"));
+                }
+                Err(error) => format!("has changed and is not usable: {error}"),
+            },
+            Err(error) => format!("cannot be read: {error}"),
         };
-        match (self.replace)(&text) {
-            Ok(()) => tracing::info!("the {what} configuration {path} has changed and is in force"),
-            Err(error) => {
-                tracing::error!(
-                    "the {what} configuration {path} has changed and is not usable, the last one stays: {error}"
-                );
-            }
+        if self.problem.as_ref() == Some(&problem) {
+            return None;
         }
-        self.text = text;
+        self.problem = Some(problem.clone());
+        Some(Err(problem))
     }
 }
 
@@ -64,13 +75,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_new_texts_are_taken() {
+    fn new_texts_are_taken_and_problems_are_said_once() {
         let taken: Arc<Mutex<Vec<String>>> = Arc::default();
         let into = Arc::clone(&taken);
         let mut followed = Followed {
             what: "test",
             path: PathBuf::from("/file"),
             text: "a".to_owned(),
+            problem: None,
             replace: Box::new(move |text| {
                 into.lock().push(text.to_owned());
                 match text {
@@ -79,18 +91,29 @@ mod tests {
                 }
             }),
         };
-        let texts = [
-            Ok("a"),
-            Ok("b"),
-            Ok("b"),
-            Ok("wrong"),
-            Ok("wrong"),
-            Err("gone"),
-            Ok("c"),
-        ];
-        for text in texts {
-            followed.look(text.map(str::to_owned).map_err(str::to_owned));
+        let in_force = Some(Ok("has changed and is in force"));
+        let again = Some(Ok("is the one in force again"));
+        let wrong = Some(Err("has changed and is not usable: wrong"));
+        let gone = Some(Err("cannot be read: gone"));
+        for (text, said) in [
+            (Ok("a"), None),
+            (Ok("b"), in_force),
+            (Ok("b"), None),
+            (Ok("wrong"), wrong),
+            (Ok("wrong"), None),
+            (Err("gone"), gone),
+            (Err("gone"), None),
+            (Ok("wrong"), wrong),
+            (Ok("b"), again),
+            (Ok("b"), None),
+            (Err("gone"), gone),
+            (Ok("c"), in_force),
+        ] {
+            let found = followed.look(text.map(str::to_owned).map_err(str::to_owned));
+            let said = said.map(|said: Result<_, &str>| said.map_err(str::to_owned));
+            assert_eq!(found, said, "{text:?}");
         }
-        assert_eq!(*taken.lock(), ["b", "wrong", "c"]);
+        // What is wrong is tried at every look.
+        assert_eq!(*taken.lock(), ["b", "wrong", "wrong", "wrong", "c"]);
     }
 }

@@ -37,7 +37,8 @@ impl ConfiguredAuthentication {
         outside: Arc<dyn Outside>,
         clock: Clock,
     ) -> Result<Self, ConfigError> {
-        let current = build(text, &disallowed, &[], &outside, &clock)?;
+        let configuration = AuthenticationConfiguration::parse(text, &disallowed)?;
+        let current = build(configuration, &[], &outside, &clock)?;
         Ok(Self {
             current: RwLock::new(Arc::new(current)),
             disallowed,
@@ -50,7 +51,7 @@ impl ConfiguredAuthentication {
     /// Lets no strangers in, because everybody may do everything: neither may the file say otherwise now (the error), nor
     /// any later one.
     pub fn bar_strangers(&mut self) -> Result<(), ConfigError> {
-        no_strangers(&self.current.read())?;
+        no_strangers(self.current.read().anonymous.as_ref())?;
         self.strangers_barred = true;
         Ok(())
     }
@@ -60,10 +61,11 @@ impl ConfiguredAuthentication {
     pub fn replace(&self, text: &str) -> Result<(), ConfigError> {
         let before = Arc::clone(&self.current.read());
         let (outside, clock) = (&self.outside, &self.clock);
-        let new = build(text, &self.disallowed, &before.issuers, outside, clock)?;
+        let configuration = AuthenticationConfiguration::parse(text, &self.disallowed)?;
         if self.strangers_barred {
-            no_strangers(&new)?;
+            no_strangers(configuration.anonymous.as_ref())?;
         }
+        let new = build(configuration, &before.issuers, outside, clock)?;
         *self.current.write() = Arc::new(new);
         Ok(())
     }
@@ -85,8 +87,8 @@ impl ConfiguredAuthentication {
     }
 }
 
-fn no_strangers(current: &Current) -> Result<(), ConfigError> {
-    match &current.anonymous {
+fn no_strangers(anonymous: Option<&Anonymous>) -> Result<(), ConfigError> {
+    match anonymous {
         Some(anonymous) if anonymous.enabled => Err(ConfigError::Invalid(
             "anonymous.enabled: strangers cannot be let in, because everybody may do everything (AlwaysAllow): \
              set it to false, or authorize with other modes"
@@ -97,22 +99,24 @@ fn no_strangers(current: &Current) -> Result<(), ConfigError> {
 }
 
 fn build(
-    text: &str,
-    disallowed: &[String],
+    configuration: AuthenticationConfiguration,
     before: &[Issuer],
     outside: &Arc<dyn Outside>,
     clock: &Clock,
 ) -> Result<Current, ConfigError> {
-    let configuration = AuthenticationConfiguration::parse(text, disallowed)?;
     let mut issuers = Vec::new();
     for jwt in configuration.jwt {
         let url = jwt.issuer.url.clone();
         let issuer = Issuer::start(jwt, before, outside, clock);
         let issuer =
             issuer.map_err(|error| ConfigError::Invalid(format!("issuer {url:?}: {error}")))?;
-        tracing::info!(issuer = url, "tokens of an issuer are believed");
-        issuers.push(issuer);
+        issuers.push((url, issuer));
     }
+    let believed = |(url, issuer)| {
+        tracing::info!(issuer = url, "tokens of an issuer are believed");
+        issuer
+    };
+    let issuers = issuers.into_iter().map(believed).collect();
     Ok(Current {
         issuers,
         anonymous: configuration.anonymous,
