@@ -1,6 +1,6 @@
 //! Webhooks as kubeconfig files describe them: the cluster is the service that is called, the user is this server.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use http::{HeaderValue, Method};
 use rustls::pki_types::ServerName;
 use serde_json::Value;
 
+use super::token_file::TokenFile;
 use super::{
     Backoff, Call, CallError, Client, Outside, Reply, Target, certificates_in, may_try_again, tls,
 };
@@ -34,9 +35,8 @@ pub struct Webhook {
     client: Client,
     target: Target,
     authorization: Option<HeaderValue>,
-    /// Where the token is, if it is to be read again for each call.
-    token_file: Option<PathBuf>,
-    outside: Arc<dyn Outside>,
+    /// In the place of that, if the token is in a file.
+    token_file: Option<TokenFile>,
     within: Duration,
 }
 
@@ -92,17 +92,16 @@ impl Webhook {
     }
 
     async fn once(&self, question: Bytes) -> Result<Reply, CallError> {
-        let mut authorization = self.authorization.clone();
-        if let Some(path) = &self.token_file {
-            let token = self
-                .outside
-                .read(path)
-                .map_err(|error| CallError::Connect {
+        let authorization = match &self.token_file {
+            Some(file) => {
+                let header = file.header(self.client.clock()).await;
+                Some(header.map_err(|why| CallError::Connect {
                     at: self.target.to_string(),
-                    why: format!("the token file cannot be read: {error}"),
-                })?;
-            authorization = bearer(&String::from_utf8_lossy(&token));
-        }
+                    why,
+                })?)
+            }
+            None => self.authorization.clone(),
+        };
         let call = Call {
             method: Method::POST,
             body: Some(("application/json", question)),
@@ -182,8 +181,8 @@ impl File<'_> {
             client: Client::with(Arc::clone(outside), config, name, clock.clone()),
             target,
             authorization: authorization(&user)?,
-            token_file: token_file.map(|path| self.folder.join(path)),
-            outside: Arc::clone(outside),
+            token_file: token_file
+                .map(|path| TokenFile::new(self.folder.join(path), Arc::clone(outside))),
             within,
         })
     }
@@ -237,7 +236,8 @@ fn authorization(user: &At<'_>) -> Found<Option<HeaderValue>> {
         .ok_or_else(|| "the user's token cannot be sent".to_owned())
 }
 
-fn bearer(token: &str) -> Option<HeaderValue> {
+/// The header with the token; `None` if it cannot be sent.
+pub(super) fn bearer(token: &str) -> Option<HeaderValue> {
     secret(&format!("Bearer {}", token.trim()))
 }
 

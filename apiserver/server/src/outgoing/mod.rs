@@ -13,6 +13,7 @@ mod backoff;
 mod client;
 mod kubeconfig;
 mod tls;
+mod token_file;
 
 use std::io;
 use std::path::Path;
