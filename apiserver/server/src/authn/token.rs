@@ -1,14 +1,12 @@
 //! Bearer tokens: those who know some, asked one after another, behind a short memory of successes.
 
-use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use coracle_clock::Clock;
-use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use super::Identity;
+use crate::expiring::{Expiring, Salted};
 use crate::server::Server;
 
 /// How long a token that was good is believed without asking again, as upstream's `TokenSuccessCacheTTL`.
@@ -64,14 +62,17 @@ pub trait TokenAuthenticator: Send + Sync {
 /// All who know tokens, in order.
 pub(super) struct Tokens {
     authenticators: Vec<Box<dyn TokenAuthenticator>>,
-    remembered: Memory,
+    /// The successes of the last seconds. Tokens themselves are not kept.
+    remembered: Expiring<Authenticated>,
+    digests: Salted,
 }
 
 impl Tokens {
     pub(super) fn new(authenticators: Vec<Box<dyn TokenAuthenticator>>) -> Self {
         Self {
             authenticators,
-            remembered: Memory::new(),
+            remembered: Expiring::new(MOST_REMEMBERED),
+            digests: Salted::default(),
         }
     }
 
@@ -82,7 +83,7 @@ impl Tokens {
         token: &str,
         audiences: &[String],
     ) -> Result<Option<Authenticated>, Vec<Rejection>> {
-        let key = self.remembered.key(token, audiences, server.clock());
+        let key = self.digests.digest(token, audiences, server.clock());
         let now = server.clock().monotonic();
         if let Some(known) = self.remembered.get(&key, now) {
             return Ok(Some(known));
@@ -91,7 +92,8 @@ impl Tokens {
         for authenticator in &self.authenticators {
             match authenticator.authenticate(server, token, audiences).await {
                 Ok(Some(authenticated)) => {
-                    self.remembered.put(key, authenticated.clone(), now);
+                    let until = now + REMEMBERED;
+                    self.remembered.put(key, authenticated.clone(), now, until);
                     return Ok(Some(authenticated));
                 }
                 Ok(None) => {}
@@ -101,79 +103,6 @@ impl Tokens {
         match rejections.is_empty() {
             true => Ok(None),
             false => Err(rejections),
-        }
-    }
-}
-
-/// The successes of the last seconds. Tokens themselves are not kept, only salted digests.
-struct Memory {
-    salt: Mutex<Option<[u8; 32]>>,
-    successes: Mutex<Successes>,
-}
-
-#[derive(Default)]
-struct Successes {
-    known: HashMap<Key, Authenticated>,
-    /// Oldest first, with the time until which it counts.
-    order: VecDeque<(Key, Duration)>,
-}
-
-type Key = [u8; 32];
-
-impl Memory {
-    fn new() -> Self {
-        Self {
-            salt: Mutex::new(None),
-            successes: Mutex::default(),
-        }
-    }
-
-    fn key(&self, token: &str, audiences: &[String], clock: &Clock) -> Key {
-        let salt = *self.salt.lock().get_or_insert_with(|| {
-            let mut salt = [0; 32];
-            clock.random_bytes(&mut salt);
-            salt
-        });
-        let mut digest = Sha256::new();
-        digest.update(salt);
-        for part in [token]
-            .into_iter()
-            .chain(audiences.iter().map(String::as_str))
-        {
-            digest.update(part.len().to_le_bytes());
-            digest.update(part);
-        }
-        digest.finalize().into()
-    }
-
-    fn get(&self, key: &Key, now: Duration) -> Option<Authenticated> {
-        let mut successes = self.successes.lock();
-        successes.forget(now);
-        successes.known.get(key).cloned()
-    }
-
-    fn put(&self, key: Key, authenticated: Authenticated, now: Duration) {
-        let mut successes = self.successes.lock();
-        successes.forget(now);
-        if successes.known.insert(key, authenticated).is_some() {
-            return;
-        }
-        successes.order.push_back((key, now + REMEMBERED));
-        if successes.order.len() > MOST_REMEMBERED
-            && let Some((oldest, _)) = successes.order.pop_front()
-        {
-            successes.known.remove(&oldest);
-        }
-    }
-}
-
-impl Successes {
-    fn forget(&mut self, now: Duration) {
-        while let Some((key, until)) = self.order.front()
-            && *until <= now
-        {
-            self.known.remove(key);
-            self.order.pop_front();
         }
     }
 }
@@ -210,41 +139,6 @@ pub(super) fn same(a: &[u8], b: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn someone(name: &str) -> Authenticated {
-        Authenticated {
-            identity: Identity::new(name, [] as [&str; 0]),
-            audiences: vec!["api".to_owned()],
-            remarks: Remarks::default(),
-        }
-    }
-
-    #[tokio::test]
-    async fn successes_are_remembered_for_a_while_and_not_without_bound() {
-        let memory = Memory::new();
-        let clock = Clock::fake(1);
-        let key = |token: &str, audience: &str| memory.key(token, &[audience.to_owned()], &clock);
-        let at = Duration::from_secs;
-        memory.put(key("t", "a"), someone("jane"), at(0));
-        assert_eq!(memory.get(&key("t", "a"), at(9)), Some(someone("jane")));
-        assert_eq!(memory.get(&key("t", "b"), at(9)), None, "another audience");
-        assert_eq!(
-            memory.get(&key("ta", ""), at(9)),
-            None,
-            "parts do not run together"
-        );
-        assert_eq!(memory.get(&key("t", "a"), at(10)), None);
-        for number in 0..MOST_REMEMBERED + 5 {
-            memory.put(key(&number.to_string(), "a"), someone("joe"), at(20));
-        }
-        assert_eq!(memory.successes.lock().known.len(), MOST_REMEMBERED);
-        assert_eq!(
-            memory.get(&key("4", "a"), at(20)),
-            None,
-            "the oldest made room"
-        );
-        assert!(memory.get(&key("5", "a"), at(20)).is_some());
-    }
 
     #[test]
     fn audiences_are_told_as_go_prints_them() {

@@ -8,13 +8,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use coracle_api::At;
 use coracle_clock::Clock;
-use parking_lot::Mutex;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use super::Identity;
 use super::token::{Authenticated, Rejection, Remarks, TokenAuthenticator, intersection};
-use crate::expiring::{Digest, Expiring};
+use crate::expiring::{Expiring, Salted};
 use crate::outgoing::Webhook;
 use crate::server::Server;
 
@@ -29,7 +27,7 @@ pub struct TokenWebhook {
     /// How long.
     life: Duration,
     clock: Clock,
-    salt: Mutex<Option<[u8; 32]>>,
+    digests: Salted,
 }
 
 impl TokenWebhook {
@@ -45,27 +43,8 @@ impl TokenWebhook {
             remembered: Expiring::new(MOST_REMEMBERED),
             life,
             clock,
-            salt: Mutex::default(),
+            digests: Salted::default(),
         }
-    }
-
-    /// What an answer is found by, without the token in it.
-    fn key(&self, token: &str, audiences: &[String]) -> Digest {
-        let salt = *self.salt.lock().get_or_insert_with(|| {
-            let mut salt = [0; 32];
-            self.clock.random_bytes(&mut salt);
-            salt
-        });
-        let mut digest = Sha256::new();
-        digest.update(salt);
-        for part in [token]
-            .into_iter()
-            .chain(audiences.iter().map(String::as_str))
-        {
-            digest.update(part.len().to_le_bytes());
-            digest.update(part);
-        }
-        digest.finalize().into()
     }
 
     async fn ask(&self, token: &str, audiences: &[String]) -> Result<Value, Rejection> {
@@ -104,7 +83,7 @@ impl TokenAuthenticator for TokenWebhook {
         token: &str,
         audiences: &[String],
     ) -> Result<Option<Authenticated>, Rejection> {
-        let key = self.key(token, audiences);
+        let key = self.digests.digest(token, audiences, &self.clock);
         let now = self.clock.monotonic();
         if let Some(known) = self.remembered.get(&key, now) {
             return Ok(known);
@@ -112,7 +91,8 @@ impl TokenAuthenticator for TokenWebhook {
         let answer = self.ask(token, audiences).await?;
         let known = judge(&answer, &server.authentication.api_audiences, audiences)?;
         if !self.life.is_zero() {
-            self.remembered.put(key, known.clone(), now + self.life);
+            let until = now + self.life;
+            self.remembered.put(key, known.clone(), now, until);
         }
         Ok(known)
     }

@@ -148,7 +148,8 @@ impl Asked {
             false => self.configured.unauthorized,
         };
         if life > Duration::ZERO && question::written_by_asker(asked) < LARGEST_REMEMBERED {
-            self.remembered.put(key, decision.clone(), started + life);
+            self.remembered
+                .put(key, decision.clone(), started, started + life);
         }
         decision
     }
