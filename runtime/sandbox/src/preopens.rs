@@ -1,6 +1,7 @@
 //! The folders that a guest sees: its mounts, and a root of its own.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::path::{Component, Path, PathBuf};
 
 use coracle_cri::{Mount, RuntimeError};
@@ -64,8 +65,10 @@ impl Preopens {
             }
             // So that the guest sees the place when it lists the folder above. A place inside
             // another mount is left to that mount.
-            let place = root.join(guest.trim_start_matches('/'));
-            fs::create_dir_all(&place).await.map_err(failed)?;
+            let (root, place) = (root.to_owned(), guest.clone());
+            blocking(move || own_folder(&root, Path::new(&place)))
+                .await
+                .map_err(failed)?;
             let read_only = mount.read_only;
             preopens.push(Preopen {
                 host: mount.host_path.clone(),
@@ -135,30 +138,68 @@ async fn make_root(root: &Path, image: Option<PathBuf>, files: &PodFiles) -> io:
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let etc = root.join("etc");
-    if let Some(image) = image {
-        let to = root.to_owned();
-        tokio::task::spawn_blocking(move || copy(&image, &to)).await??;
-        // An image may have anything in the places of the pod's files.
-        for folder in [&etc, &root.join("tmp")] {
-            let found = fs::symlink_metadata(folder).await;
-            if found.is_ok_and(|found| !found.is_dir()) {
-                fs::remove_file(folder).await?;
+    let (root, files) = (root.to_owned(), files.clone());
+    blocking(move || {
+        match image {
+            Some(image) => copy(&image, &root)?,
+            None => std::fs::create_dir_all(&root)?,
+        }
+        own_folder(&root, Path::new("tmp"))?;
+        let etc = own_folder(&root, Path::new("etc"))?;
+        for (name, text) in [
+            ("hosts", files.hosts),
+            ("resolv.conf", files.resolv_conf),
+            ("hostname", files.hostname + "\n"),
+        ] {
+            let file = etc.join(name);
+            remove(&file)?;
+            File::create_new(file)?.write_all(text.as_bytes())?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// The folder at `way` below the root of a container that does not run yet, made where it is missing.
+/// An image may have anything on the way, above all links that lead out of the root: what is no folder
+/// gives way to one.
+pub(crate) fn own_folder(root: &Path, way: &Path) -> io::Result<PathBuf> {
+    let mut here = root.to_owned();
+    for part in way.components() {
+        match part {
+            Component::RootDir | Component::CurDir => continue,
+            Component::Normal(part) => here.push(part),
+            Component::ParentDir | Component::Prefix(_) => {
+                let why = format!("{} must not lead upwards", way.display());
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
             }
         }
-        for name in ["hosts", "resolv.conf", "hostname"] {
-            match fs::symlink_metadata(etc.join(name)).await {
-                Ok(found) if found.is_dir() => fs::remove_dir_all(etc.join(name)).await?,
-                Ok(_) => fs::remove_file(etc.join(name)).await?,
-                Err(_) => {}
-            }
+        match std::fs::symlink_metadata(&here) {
+            Ok(found) if found.is_dir() => continue,
+            Ok(_) => std::fs::remove_file(&here)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
+        std::fs::create_dir(&here)?;
     }
-    fs::create_dir_all(&etc).await?;
-    fs::create_dir_all(root.join("tmp")).await?;
-    fs::write(etc.join("hosts"), &files.hosts).await?;
-    fs::write(etc.join("resolv.conf"), &files.resolv_conf).await?;
-    fs::write(etc.join("hostname"), format!("{}\n", files.hostname)).await
+    Ok(here)
+}
+
+/// Removes whatever is at `path`; a link goes, and not what it leads to.
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => std::fs::remove_dir_all(path),
+        Ok(_) => std::fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 /// Copies a folder. File systems that share blocks between copies do so here (`copy_file_range`).
@@ -264,6 +305,29 @@ mod tests {
         assert_eq!(read(&outside), "outside");
         std::fs::write(root.join("lib/data"), "changed").unwrap();
         assert_eq!(read(&image.join("lib/data")), "image");
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn links_of_an_image_do_not_lead_a_mounts_place_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, image) = (folder.path().join("root"), folder.path().join("image"));
+        std::fs::create_dir(&image).unwrap();
+        std::os::unix::fs::symlink("../outside", image.join("data")).unwrap();
+        std::os::unix::fs::symlink("../outside", image.join("tmp")).unwrap();
+        std::fs::write(image.join("file"), "").unwrap();
+        let outside = folder.path().join("outside");
+        std::fs::create_dir(&outside).unwrap();
+        let mounts = [mount(&outside, "/data/a/b"), mount(&outside, "/file/a")];
+        Preopens::prepare(&root, Some(image), &PodFiles::default(), &mounts)
+            .await
+            .unwrap();
+        assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
+        for way in ["data/a/b", "file/a", "tmp"] {
+            let found = std::fs::symlink_metadata(root.join(way)).unwrap();
+            assert!(found.is_dir(), "{way}");
+        }
+        assert!(own_folder(&root, Path::new("a/../../b")).is_err());
     }
 
     #[tokio::test]

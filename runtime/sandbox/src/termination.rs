@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use coracle_cri::TerminationMessage;
 
 use crate::exit::Exit;
+use crate::preopens::own_folder;
 
 /// Most of the file that is read: its end (`MaxContainerTerminationMessageLength` upstream).
 const MOST_OF_FILE: u64 = 4096;
@@ -32,14 +33,18 @@ impl Termination {
         message: TerminationMessage,
     ) -> io::Result<Self> {
         let termination = Self { root, log, message };
-        let Some(path) = termination.path() else {
+        let Some(way) = termination.way() else {
             return Ok(termination);
         };
+        let root = termination.root.clone();
         let make = move || {
-            if let Some(folder) = path.parent() {
-                std::fs::create_dir_all(folder)?;
+            let folder = own_folder(&root, way.parent().unwrap_or(Path::new("")))?;
+            let file = folder.join(way.file_name().unwrap_or_default());
+            // An image may have put a link there that leads out of the root.
+            if std::fs::symlink_metadata(&file).is_ok_and(|found| !found.is_dir()) {
+                std::fs::remove_file(&file)?;
             }
-            File::create(&path).map(drop)
+            File::create_new(&file).map(drop)
         };
         let made = tokio::task::spawn_blocking(make).await;
         made.unwrap_or_else(|error| Err(io::Error::other(error)))?;
@@ -61,7 +66,7 @@ impl Termination {
     }
 
     fn said(&self, failed: bool) -> String {
-        let path = self.path();
+        let path = self.way().map(|way| self.root.join(way));
         let said = path
             .filter(|path| is_own(&self.root, path))
             .and_then(|path| end_of(&path, MOST_OF_FILE).ok());
@@ -73,17 +78,17 @@ impl Termination {
         String::from_utf8_lossy(&said).into_owned()
     }
 
-    /// The file on the host; None when there is none, or its path leads nowhere.
-    fn path(&self) -> Option<PathBuf> {
-        let mut path = self.root.clone();
+    /// The file's path below the root; None when there is none, or it leads nowhere.
+    fn way(&self) -> Option<PathBuf> {
+        let mut way = PathBuf::new();
         for part in Path::new(&self.message.path).components() {
             match part {
                 Component::RootDir | Component::CurDir => {}
-                Component::Normal(part) => path.push(part),
+                Component::Normal(part) => way.push(part),
                 Component::ParentDir | Component::Prefix(_) => return None,
             }
         }
-        (path != self.root).then_some(path)
+        (way != Path::new("")).then_some(way)
     }
 }
 
@@ -188,6 +193,44 @@ mod tests {
 
     #[cfg(unix)]
     #[tokio::test]
+    async fn links_of_an_image_do_not_lead_the_file_out() {
+        use std::os::unix::fs::symlink;
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let precious = folder.path().join("precious");
+        std::fs::write(&precious, "of the host").expect("written");
+        for (number, links) in [
+            [("dev", "..")].as_slice(),
+            &[("dev/precious", "../../precious")],
+            &[("dev/precious", "../missing/precious"), ("missing", "..")],
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let root = folder.path().join(number.to_string());
+            std::fs::create_dir(&root).expect("made");
+            for (link, to) in links {
+                let link = root.join(link);
+                std::fs::create_dir_all(link.parent().expect("a folder")).expect("made");
+                symlink(to, link).expect("linked");
+            }
+            let message = TerminationMessage {
+                path: "/dev/precious".to_owned(),
+                fall_back_to_logs: false,
+            };
+            let log = folder.path().join("0.log");
+            let prepared = Termination::prepare(root.clone(), log, message).await;
+            let termination = prepared.expect("prepared");
+            let kept = std::fs::read_to_string(&precious).expect("read");
+            assert_eq!(kept, "of the host", "{links:?}");
+            std::fs::write(root.join("dev/precious"), "its own").expect("written");
+            let exit = termination.explain(Exit::with_code(0)).await;
+            assert_eq!(exit.message, "its own", "{links:?}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
     async fn a_link_leads_nowhere() {
         let (folder, termination) = prepared("/out/message", false).await;
         let root = folder.path().join("root");
@@ -197,7 +240,7 @@ mod tests {
         assert_eq!(termination.explain(Exit::with_code(1)).await.message, "");
         for path in ["", "/", "/../message"] {
             let (_folder, termination) = prepared(path, false).await;
-            assert_eq!(termination.path(), None, "{path}");
+            assert_eq!(termination.way(), None, "{path}");
         }
     }
 }
