@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use coracle_cri::TerminationMessage;
 
+use crate::exec::open_below;
 use crate::exit::Exit;
 use crate::preopens::own_folder;
 
@@ -66,16 +67,22 @@ impl Termination {
     }
 
     fn said(&self, failed: bool) -> String {
-        let path = self.way().map(|way| self.root.join(way));
-        let said = path
-            .filter(|path| is_own(&self.root, path))
-            .and_then(|path| end_of(&path, MOST_OF_FILE).ok());
-        let said = said.unwrap_or_default();
+        let said = self.own_words().unwrap_or_default();
         if said.is_empty() && failed && self.message.fall_back_to_logs {
-            let log = end_of(&self.log, LOOK_AT).unwrap_or_default();
-            return last_lines(&String::from_utf8_lossy(&log));
+            let log = File::open(&self.log).and_then(|log| end_of(log, LOOK_AT));
+            return last_lines(&String::from_utf8_lossy(&log.unwrap_or_default()));
         }
         String::from_utf8_lossy(&said).into_owned()
+    }
+
+    /// What the file says. The guest may have put a link there that leads out of its root, and commands
+    /// that run beside it may be about to.
+    fn own_words(&self) -> io::Result<Vec<u8>> {
+        let file = match self.way() {
+            Some(way) => open_below(&self.root, &way)?,
+            None => None,
+        };
+        file.map_or_else(|| Ok(Vec::new()), |file| end_of(file, MOST_OF_FILE))
     }
 
     /// The file's path below the root; None when there is none, or it leads nowhere.
@@ -92,26 +99,8 @@ impl Termination {
     }
 }
 
-/// Whether `path` is a file below `root`, and no part of the way is a link: the guest may have put one
-/// there that leads out of its root. Nothing of the guest runs any more that could put one there now.
-fn is_own(root: &Path, path: &Path) -> bool {
-    let Ok(way) = path.strip_prefix(root) else {
-        return false;
-    };
-    let mut here = root.to_owned();
-    for part in way.components() {
-        here.push(part);
-        match std::fs::symlink_metadata(&here) {
-            Ok(found) if found.is_dir() || found.is_file() && here == *path => {}
-            _ => return false,
-        }
-    }
-    here.is_file()
-}
-
 /// The last `most` bytes.
-fn end_of(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
+fn end_of(mut file: File, most: u64) -> io::Result<Vec<u8>> {
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(most)))?;
     let mut bytes = Vec::new();
@@ -241,6 +230,49 @@ mod tests {
         for path in ["", "/", "/../message"] {
             let (_folder, termination) = prepared(path, false).await;
             assert_eq!(termination.way(), None, "{path}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_link_within_the_root_leads_to_what_the_guest_sees() {
+        let (folder, termination) = prepared("/out/message", false).await;
+        let root = folder.path().join("root");
+        std::fs::remove_file(root.join("out/message")).expect("removed");
+        std::fs::write(root.join("log"), "no such table").expect("written");
+        std::os::unix::fs::symlink("../log", root.join("out/message")).expect("linked");
+        let exit = termination.explain(Exit::with_code(1)).await;
+        assert_eq!(exit.message, "no such table");
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_link_that_comes_and_goes_leads_nowhere_either() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+
+        let (folder, termination) = prepared("/out/message", false).await;
+        let root = folder.path().join("root");
+        std::fs::write(folder.path().join("message"), "a secret of the host").expect("written");
+        std::fs::write(root.join("out/message"), "its own").expect("written");
+        let link = root.join("link");
+        std::os::unix::fs::symlink(folder.path(), &link).expect("linked");
+        let done = AtomicBool::new(false);
+        let said = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (out, aside) = (root.join("out"), root.join("aside"));
+                while !done.load(Ordering::Relaxed) {
+                    for (from, to) in [(&out, &aside), (&link, &out), (&out, &link), (&aside, &out)]
+                    {
+                        std::fs::rename(from, to).expect("renamed");
+                    }
+                }
+            });
+            let said: Vec<String> = (0..5000).map(|_| termination.said(true)).collect();
+            done.store(true, Ordering::Relaxed);
+            said
+        });
+        for said in said {
+            assert!(said.is_empty() || said == "its own", "{said}");
         }
     }
 }

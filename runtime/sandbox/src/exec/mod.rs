@@ -24,6 +24,7 @@ mod view;
 
 pub(crate) use pipe::{GuestEnd, Pipe, Reader, Writer};
 pub(crate) use terminal::{LineEditor, TerminalWriter};
+pub(crate) use view::open_below;
 
 use std::sync::Arc;
 

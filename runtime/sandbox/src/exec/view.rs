@@ -47,29 +47,34 @@ pub(super) async fn read(preopens: &Preopens, path: &str) -> io::Result<Option<V
 }
 
 fn read_below(folder: &Path, rest: &Path) -> io::Result<Option<Vec<u8>>> {
+    let Some(file) = open_below(folder, rest)? else {
+        return Ok(None);
+    };
+    let length = file.metadata()?.len();
+    if length > MAX_BYTES {
+        return Err(io::Error::other(format!(
+            "the file has {length} bytes; programs may have {MAX_BYTES}"
+        )));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}
+
+/// Opens a file to read, `None` if it is of another kind. Links that lead out of `folder` are errors,
+/// also while a guest changes them.
+pub(crate) fn open_below(folder: &Path, rest: &Path) -> io::Result<Option<File>> {
     let folder = File::open(folder)?;
     let mut options = OpenOptions::new();
     options.read(true);
-    // A pipe in a mount must not hold up the node.
+    // A pipe must not hold up the node.
     #[cfg(unix)]
     {
         use cap_primitives::fs::OpenOptionsExt;
         options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
     }
     let file = open(&folder, rest, &options)?;
-    let facts = file.metadata()?;
-    if !facts.is_file() {
-        return Ok(None);
-    }
-    if facts.len() > MAX_BYTES {
-        return Err(io::Error::other(format!(
-            "the file has {} bytes; programs may have {MAX_BYTES}",
-            facts.len()
-        )));
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_BYTES).read_to_end(&mut bytes)?;
-    Ok(Some(bytes))
+    Ok(file.metadata()?.is_file().then_some(file))
 }
 
 #[cfg(test)]
