@@ -490,6 +490,13 @@ impl Inner {
         });
         let prepared = prepare(guest.clone())?;
         let path = log_path(&pod.config.log_directory, &config);
+        let termination =
+            Termination::prepare(root, path.clone(), config.termination_message.clone()).await;
+        let termination = termination.map_err(|error| {
+            let file = &config.termination_message.path;
+            RuntimeError::Start(format!("failed to make {file}: {error}"))
+        })?;
+        // Last, as it has a task and a file that only the end of a run lets go.
         let writer = LogWriter::start(
             path.clone(),
             logs.clone(),
@@ -501,12 +508,6 @@ impl Inner {
                 "failed to open the log file {}: {error}",
                 path.display()
             ))
-        })?;
-        let termination =
-            Termination::prepare(root, path, config.termination_message.clone()).await;
-        let termination = termination.map_err(|error| {
-            let file = &config.termination_message.path;
-            RuntimeError::Start(format!("failed to make {file}: {error}"))
         })?;
         run.set_guest(Some(guest));
         Ok(Launched {

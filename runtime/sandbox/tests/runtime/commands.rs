@@ -302,6 +302,22 @@ async fn what_cannot_run_says_why() {
 }
 
 #[tokio::test]
+async fn a_run_that_cannot_be_prepared_opens_no_log() {
+    let node = Node::start();
+    let pod = node.pod("no-message", 2).await;
+    let image = node.image(&module("", "")).await.unwrap();
+    let mut config = container(&pod, "app", &image);
+    config.termination_message.path = "/etc".to_owned();
+    let error = node.start_with(config).await.unwrap_err();
+    assert!(error.to_string().contains("failed to make /etc"), "{error}");
+    let log = node.folder.path().join("pods/no-message/logs/app/0.log");
+    assert!(!log.exists());
+    // The next try is not held up.
+    let id = node.run(&pod, &image).await;
+    assert_eq!(node.exit(&id).await.code, 0);
+}
+
+#[tokio::test]
 async fn compiled_code_is_used_again_and_never_after_it_was_changed() {
     let node = Node::start();
     let pod = node.pod("cache", 2).await;
