@@ -366,7 +366,8 @@ impl Kubelet {
         // A panic in there is a folder that stays until the next start.
         let _ = tokio::task::spawn_blocking(move || remove_folder(&folder)).await;
         if entry.orphaned {
-            self.0.state.lock().remove(uid);
+            let now = self.0.ctx.clock().now();
+            self.0.state.lock().remove_orphan(uid, now);
             return true;
         }
         let when = Precondition::uid_of(entry.pod.as_ref());

@@ -245,6 +245,26 @@ impl State {
         }
     }
 
+    /// Drops a pod that has been wound down. A static pod that the node was given again meanwhile begins
+    /// anew.
+    pub(crate) fn remove_orphan(&mut self, uid: &str, now: Timestamp) {
+        let again = self.entries.get(uid).filter(|entry| {
+            let mirror = entry.mirror.as_ref();
+            mirror.is_some_and(|mirror| mirror.wanted)
+        });
+        let again = again.map(|entry| {
+            let mut pod = Pod::clone(&entry.pod);
+            pod.metadata.deletion_timestamp = None;
+            pod.metadata.deletion_grace_period_seconds = None;
+            pod.status = None;
+            Arc::new(pod)
+        });
+        self.remove(uid);
+        if let Some(pod) = again {
+            self.insert_static(pod, now);
+        }
+    }
+
     /// Takes over what the runtime says of a container.
     pub(crate) fn apply(&mut self, status: &ContainerStatus) -> Option<(&Entry, News)> {
         let entry = self.entries.get_mut(&status.id.sandbox.0)?;

@@ -99,6 +99,31 @@ async fn a_changed_pod_takes_the_place_of_the_one_before() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_that_is_taken_away_and_put_back_within_its_grace_runs_anew() {
+    for between in [vec![], vec![given("app:2")]] {
+        let node = TestNode::start().await;
+        node.script("app:1", Script::runs().ignores_stop());
+        node.kubelet.set_static_pods([given("app:1")]);
+        let first = node.ready("web-node-a").await;
+        node.kubelet.set_static_pods(between);
+        node.clock.sleep(Duration::from_secs(2)).await;
+        node.kubelet.set_static_pods([given("app:1")]);
+        node.clock.sleep(Duration::from_secs(60)).await;
+        let again = node.ready("web-node-a").await;
+        assert_eq!(annotation(&first, "hash"), annotation(&again, "hash"));
+        assert_eq!(restarts(&again), 0);
+        let begun = node.begun_and_ended();
+        assert_eq!(
+            begun.last().map(String::as_str),
+            Some("start app"),
+            "{begun:?}"
+        );
+        node.kubelet.set_static_pods([]);
+        node.gone("web-node-a").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restarted_node_goes_on_with_its_static_pods_and_drops_those_it_is_not_given() {
     let node = TestNode::start().await;
     let mut other = given("app:1");
