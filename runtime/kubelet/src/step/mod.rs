@@ -199,7 +199,8 @@ fn run_containers(spec: &PodSpec, observed: &Observed, now: Timestamp, step: &mu
     // What has begun in this sandbox has begun in its turn: those before it are restarted at once.
     let begun = parts.iter().rposition(|part| {
         let record = record(part);
-        let has_begun = record.run != Run::Never && !record.stale && !record.again;
+        let counts = !record.stale && !record.again && record.run != Run::Never;
+        let has_begun = counts || record.run.is_active();
         matches!(part.role, Role::Init | Role::Sidecar) && has_begun
     });
     let mut is_initialized = true;

@@ -434,6 +434,14 @@ impl ContainerRecord {
             started_at,
             serving,
         };
+        self.is_fresh();
+    }
+
+    /// Notes that the latest run is one of this sandbox and this round. Not before the runtime says so:
+    /// what was asked for may not come to be.
+    fn is_fresh(&mut self) {
+        self.stale = false;
+        self.again = false;
     }
 
     /// Notes the end of a run, and from when the next one may start.
@@ -451,6 +459,7 @@ impl ContainerRecord {
         self.start_at = (!delay.is_zero()).then(|| exit.finished_at + delay);
         self.image = ImageState::Absent;
         self.run = Run::Exited(exit);
+        self.is_fresh();
     }
 
     /// Notes that the runtime was asked for another run.
@@ -468,8 +477,6 @@ impl ContainerRecord {
         self.post_start = Hook::Due;
         self.pre_stop = Hook::Due;
         self.stop_since = None;
-        self.stale = false;
-        self.again = false;
         self.resize = Resizing::Idle;
         self.run = Run::Starting;
     }

@@ -333,3 +333,40 @@ fn a_restarted_node_starts_what_ran_and_fails_what_never_restarts() {
         );
     }
 }
+
+#[test]
+fn starting_over_survives_a_start_that_could_not_be_prepared() {
+    let rules = serde_json::json!([{
+        "action": "RestartAllContainers",
+        "exitCodes": {"operator": "In", "values": [88]},
+    }]);
+    let mut start = pod("Never");
+    let app = &mut start.spec.as_mut().expect("a spec").containers[0];
+    app.restart_policy = Some("Never".into());
+    app.restart_policy_rules = Some(serde_json::from_value(rules).expect("rules"));
+    let mut world = World::new(start);
+    world.settle();
+    world.observed.container_mut("app").started(world.now, true);
+    world.exit("app", 88);
+    assert_eq!(world.step().actions, [Action::StartOver]);
+    world.carry_out(Action::StartOver);
+    let record = world.observed.container_mut("app");
+    record.starting(1);
+    record.not_started(1);
+    record.blocked(CONFIG_ERROR, "no such Secret".into(), world.now);
+    let actions = world.step().actions;
+    assert!(
+        !actions.contains(&Action::StartOver),
+        "once is enough: {actions:?}"
+    );
+    assert_ne!(world.phase(), "Failed");
+    world.now += seconds(3600);
+    world.settle();
+    let record = world.observed.container_mut("app");
+    assert_eq!((&record.run, record.restart_count), (&Run::Starting, 1));
+    record.started(world.now, true);
+    assert!(!record.again);
+    // The next time is another time.
+    world.exit("app", 88);
+    assert_eq!(world.step().actions, [Action::StartOver]);
+}
