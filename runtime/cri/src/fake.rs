@@ -491,7 +491,9 @@ impl PodRuntime for FakeRuntime {
             let handler = state.exec.clone();
             (handler, state.running(id)?)
         };
-        let ExecRequest { command, streams } = request;
+        let ExecRequest {
+            command, streams, ..
+        } = request;
         let handler = handler.ok_or_else(|| {
             let name = command.first().map_or("", String::as_str);
             ExecError::CommandNotFound(format!("{name}: not found"))
@@ -869,6 +871,7 @@ mod tests {
                 stderr: true,
                 tty,
             },
+            waits: false,
         }
     }
 

@@ -37,6 +37,9 @@ pub struct ExecRequest {
     pub command: Vec<String>,
     /// Its streams.
     pub streams: Streams,
+    /// It is the node's own, a probe or a hook: it waits for its turn among these instead of being refused,
+    /// and sessions of users take no place from it.
+    pub waits: bool,
 }
 
 /// A wish to see, and to feed, what a container runs.

@@ -125,7 +125,11 @@ impl Kubelet {
             let container = container?;
             let session = match verb {
                 Verb::Exec => {
-                    let request = ExecRequest { command, streams };
+                    let request = ExecRequest {
+                        command,
+                        streams,
+                        waits: false,
+                    };
                     runtime.exec(&container, request).await
                 }
                 Verb::Attach => runtime.attach(&container, AttachRequest { streams }).await,

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::container::{Guest, StopHandle};
 use crate::cpu::CpuShare;
-use crate::exec::SESSIONS_PER_POD;
+use crate::exec::{OWN_SESSIONS_PER_POD, SESSIONS_PER_POD};
 use crate::memory::MemoryBudget;
 use crate::preopens::PodFiles;
 
@@ -25,6 +25,8 @@ pub(crate) struct Pod {
     pub(crate) roots: PathBuf,
     /// Bounds the sessions of exec and attach.
     pub(crate) sessions: Arc<Semaphore>,
+    /// Bounds the node's own, so that a pod with many clients is probed all the same.
+    pub(crate) own_sessions: Arc<Semaphore>,
     pub(crate) clock: Clock,
     /// The latest run of each container, in the order of their first start.
     runs: Mutex<Vec<Arc<Run>>>,
@@ -56,6 +58,7 @@ impl Pod {
             memory,
             roots,
             sessions: Arc::new(Semaphore::new(SESSIONS_PER_POD)),
+            own_sessions: Arc::new(Semaphore::new(OWN_SESSIONS_PER_POD)),
             clock,
             runs: Mutex::default(),
         }

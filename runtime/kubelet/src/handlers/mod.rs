@@ -196,6 +196,7 @@ impl Place<'_> {
                 stderr: true,
                 ..Streams::default()
             },
+            waits: true,
         };
         let errored = |error: ExecError| Failure::Errored(error.to_string());
         let session = self.kubelet.0.runtime.exec(&id, request).await;

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use coracle_cri::fake::Script;
+use coracle_cri::fake::{Call, Script};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -91,6 +91,15 @@ async fn a_command_decides_whether_a_container_is_ready() {
     node.event("Unhealthy", slow).await;
     node.runtime.on_exec(|_| Ok(Box::pin(async { Ok(0) })));
     node.ready("web").await;
+    let calls = node.runtime.calls().into_iter();
+    let mut waits = calls.filter_map(|call| match call {
+        Call::Exec(_, request) => Some(request.waits),
+        _ => None,
+    });
+    assert!(
+        waits.all(|waits| waits),
+        "users' sessions are no reason to give up"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -39,6 +39,9 @@ use crate::pod::{Pod, Run};
 /// Sessions of one pod at once, attached clients included.
 pub(crate) const SESSIONS_PER_POD: usize = 16;
 
+/// Probes and hooks of one pod at once; others wait.
+pub(crate) const OWN_SESSIONS_PER_POD: usize = 16;
+
 /// What the runtime gives.
 pub(crate) struct Surroundings<'a> {
     pub(crate) compiler: &'a Compiler,
@@ -57,6 +60,12 @@ pub(crate) fn place(pod: &Pod) -> Result<OwnedSemaphorePermit, ExecError> {
     })
 }
 
+/// The same for the node's own, for whoever's turn it is.
+async fn own_place(pod: &Pod) -> Result<OwnedSemaphorePermit, ExecError> {
+    let place = pod.own_sessions.clone().acquire_owned().await;
+    place.map_err(|error| ExecError::Failed(error.to_string()))
+}
+
 /// Runs a command beside `run`, whose surroundings are those of `guest`.
 pub(crate) async fn exec(
     surroundings: Surroundings<'_>,
@@ -65,7 +74,10 @@ pub(crate) async fn exec(
     guest: Arc<Guest>,
     request: ExecRequest,
 ) -> Result<Session, ExecError> {
-    let place = place(&pod)?;
+    let place = match request.waits {
+        true => own_place(&pod).await?,
+        false => place(&pod)?,
+    };
     let instance = surroundings.admission.clone().try_acquire_owned();
     let instance = instance.map_err(|_| {
         ExecError::Exhausted(

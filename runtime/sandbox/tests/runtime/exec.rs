@@ -65,10 +65,12 @@ async fn session(
         stderr: true,
         tty,
     };
-    let command = command.iter().map(|word| (*word).to_owned()).collect();
-    node.runtime
-        .exec(id, ExecRequest { command, streams })
-        .await
+    let request = ExecRequest {
+        command: command.iter().map(|word| (*word).to_owned()).collect(),
+        streams,
+        waits: false,
+    };
+    node.runtime.exec(id, request).await
 }
 
 /// Feeds `input`, and reads everything until the end.
@@ -307,6 +309,25 @@ async fn dropping_a_session_ends_what_runs_and_frees_its_place() {
         refused.to_string().contains("16 exec sessions"),
         "{refused}"
     );
+    // A probe is not refused, and another one waits for its turn.
+    let probe = || ExecRequest {
+        command: vec!["cat".to_owned()],
+        streams: Streams {
+            stdin: true,
+            ..Streams::default()
+        },
+        waits: true,
+    };
+    let mut probes = Vec::new();
+    for _ in 0..16 {
+        probes.push(math.node.runtime.exec(&math.id, probe()).await.unwrap());
+    }
+    let mut next = math.node.runtime.exec(&math.id, probe());
+    assert!(so_far(&mut next).await.is_none());
+    probes.clear();
+    let mut next = next.await.unwrap();
+    drop(next.stdin.take());
+    assert_eq!(next.exited.await, Ok(0));
     sessions.clear();
     let free = math
         .node
@@ -315,6 +336,17 @@ async fn dropping_a_session_ends_what_runs_and_frees_its_place() {
         free.await.expect("places are given back").exited.await,
         Ok(0)
     );
+}
+
+/// What has become of `future` so far.
+async fn so_far<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+    std::future::poll_fn(
+        |context| match std::pin::Pin::new(&mut *future).poll(context) {
+            std::task::Poll::Ready(output) => std::task::Poll::Ready(Some(output)),
+            std::task::Poll::Pending => std::task::Poll::Ready(None),
+        },
+    )
+    .await
 }
 
 #[tokio::test]
