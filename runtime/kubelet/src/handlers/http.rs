@@ -33,6 +33,29 @@ struct Answer {
     location: Option<String>,
 }
 
+/// Why a request was not answered.
+struct Unanswered {
+    failure: Failure,
+    /// The server answered the offer of TLS with something else.
+    speaks_no_tls: bool,
+}
+
+impl From<Failure> for Unanswered {
+    fn from(failure: Failure) -> Self {
+        let speaks_no_tls = false;
+        Self {
+            failure,
+            speaks_no_tls,
+        }
+    }
+}
+
+impl From<Unanswered> for Failure {
+    fn from(unanswered: Unanswered) -> Self {
+        unanswered.failure
+    }
+}
+
 impl Get {
     pub(super) fn probe(action: &HTTPGetAction, port: u16) -> Self {
         Self::new(action, port, "kube-probe/1.36")
@@ -100,18 +123,18 @@ impl Get {
         Err(Failure::Failed(message))
     }
 
-    /// As a hook: any answer will do, and a server that speaks no TLS is asked without.
+    /// As a hook: any answer will do, and a server that speaks no TLS is asked without (and without what is
+    /// only for the eyes of a server behind TLS), as in pkg/kubelet/lifecycle/handlers.go.
     pub(super) async fn hook_once(&self, place: &Place<'_>, address: &str) -> Result<(), Failure> {
         let first = self.once(place, address).await;
         match first {
-            Err(Failure::Failed(_)) if self.tls => {
-                let plain = Self {
-                    tls: false,
-                    ..self.clone()
-                };
-                plain.once(place, address).await.map(drop)
+            Err(unanswered) if unanswered.speaks_no_tls => {
+                let mut plain = self.clone();
+                plain.tls = false;
+                plain.headers.remove(header::AUTHORIZATION);
+                Ok(plain.once(place, address).await.map(drop)?)
             }
-            first => first.map(drop),
+            first => Ok(first.map(drop)?),
         }
     }
 
@@ -139,7 +162,7 @@ impl Get {
         Some(next)
     }
 
-    async fn once(&self, place: &Place<'_>, address: &str) -> Result<Answer, Failure> {
+    async fn once(&self, place: &Place<'_>, address: &str) -> Result<Answer, Unanswered> {
         let url = self.url(address);
         let stream = place.dial(address, self.port).await.map_err(|failure| {
             let Failure::Refused(why) = failure else {
@@ -154,6 +177,7 @@ impl Get {
         ) {
             headers.insert(header::HOST, host);
         }
+        let mut speaks_no_tls = false;
         let answer = if self.tls {
             let host = self.host(address).to_owned();
             let name = ServerName::try_from(host);
@@ -161,13 +185,25 @@ impl Get {
             let connector = tokio_rustls::TlsConnector::from(Arc::new(tls_config()));
             match connector.connect(name, stream).await {
                 Ok(stream) => request(stream, &self.path, &headers).await,
-                Err(error) => Err(error.to_string()),
+                Err(error) => {
+                    speaks_no_tls = is_no_tls(&error);
+                    Err(error.to_string())
+                }
             }
         } else {
             request(stream, &self.path, &headers).await
         };
-        answer.map_err(|error| Failure::Failed(format!("Get {url:?}: {error}")))
+        answer.map_err(|error| Unanswered {
+            failure: Failure::Failed(format!("Get {url:?}: {error}")),
+            speaks_no_tls,
+        })
     }
+}
+
+/// Whether a handshake failed because what came is no message of TLS.
+fn is_no_tls(error: &std::io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    matches!(inner, Some(rustls::Error::InvalidMessage(_)))
 }
 
 /// Asks for `path` and reads the head of the answer.

@@ -1,9 +1,10 @@
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use coracle_cri::ExecError;
 use coracle_cri::fake::{Call, Script};
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::node::{TestNode, app, is_ready, phase, restarts, waiting};
 
@@ -53,6 +54,57 @@ async fn a_container_whose_post_start_hook_fails_is_ended_and_started_again() {
     assert!(!is_ready(&pod));
     node.runtime.on_exec(|_| Ok(Box::pin(async { Ok(0) })));
     node.ready("web").await;
+}
+
+/// A hook in TLS with a password, and a server that answers the offer of TLS with `refusal`. Returns the
+/// requests that came without TLS.
+async fn plain_requests(refusal: &'static [u8], node: &TestNode) -> Arc<Mutex<Vec<String>>> {
+    let requests = Arc::<Mutex<Vec<String>>>::default();
+    let seen = requests.clone();
+    node.runtime.on_connect(move |_, mut stream| {
+        let seen = seen.clone();
+        tokio::spawn(async move {
+            let mut request = [0; 2048];
+            let count = stream.read(&mut request).await.unwrap_or(0);
+            // A handshake begins with this.
+            if request[0] == 22 {
+                let _ = stream.write_all(refusal).await;
+                return;
+            }
+            let text = String::from_utf8_lossy(&request[..count]).into_owned();
+            seen.lock().expect("no panic").push(text);
+            let reply = b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n";
+            let _ = stream.write_all(reply).await;
+        });
+    });
+    let headers = json!([{"name": "Authorization", "value": "Basic c2VjcmV0"},
+                         {"name": "X-Kept", "value": "1"}]);
+    let get = json!({"port": "http", "scheme": "HTTPS", "httpHeaders": headers});
+    let hook = json!({"postStart": {"httpGet": get}});
+    node.run("web", "app:1", with_hooks(hook, 5)).await;
+    requests
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hook_falls_back_to_plain_http_only_where_there_is_no_tls_and_without_its_password() {
+    let node = TestNode::start().await;
+    let requests = plain_requests(b"HTTP/1.0 400 Bad Request\r\n\r\n", &node).await;
+    node.ready("web").await;
+    let requests = requests.lock().expect("no panic").clone();
+    let [request] = &requests[..] else {
+        panic!("{requests:?}")
+    };
+    let request = request.to_lowercase();
+    assert!(request.contains("x-kept: 1"), "{request}");
+    assert!(!request.contains("authorization"), "{request}");
+    // A server that hangs up, and one that refuses with an alert of TLS (handshake_failure).
+    for refusal in [b"".as_slice(), &[21, 3, 3, 0, 2, 2, 40]] {
+        let node = TestNode::start().await;
+        let requests = plain_requests(refusal, &node).await;
+        node.event("FailedPostStartHook", "PostStartHook failed")
+            .await;
+        assert!(requests.lock().expect("no panic").is_empty());
+    }
 }
 
 #[tokio::test(start_paused = true)]
