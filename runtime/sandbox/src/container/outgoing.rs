@@ -59,7 +59,7 @@ impl WasiHttpHooks for OutgoingHttp {
     ) -> Box<dyn Future<Output = Result<(Response<WasiBody>, Driver), Error>> + Send> {
         let (scope, trust, logs) = (self.scope.clone(), self.trust.clone(), self.logs.clone());
         Box::new(async move {
-            let target = request.uri().clone();
+            let target = shown(request.uri());
             let result = send(&scope, &trust, request, options.unwrap_or_default()).await;
             // Guests tend to swallow the reason, and are told less of it than there is to say.
             result.map_err(|Failed { error, why }| {
@@ -69,6 +69,15 @@ impl WasiHttpHooks for OutgoingHttp {
             })
         })
     }
+}
+
+/// What a log may say of a request's target: passwords and tokens are in front of the host and in the query.
+fn shown(uri: &Uri) -> String {
+    let scheme = uri.scheme_str().unwrap_or("http");
+    let host = uri.host().unwrap_or_default();
+    let port = uri.port().map(|port| format!(":{port}"));
+    let (port, path) = (port.unwrap_or_default(), uri.path());
+    format!("{scheme}://{host}{port}{path}")
 }
 
 /// Why a request was not answered: for the guest, and for the log where that says more.
@@ -246,5 +255,24 @@ impl Body for TimedBody {
 
     fn size_hint(&self) -> http_body::SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_of_a_target_are_not_shown() {
+        for (uri, text) in [
+            (
+                "https://jane:secret@api:8443/a/b?token=secret",
+                "https://api:8443/a/b",
+            ),
+            ("http://[::1]/?q", "http://[::1]/"),
+            ("/path?secret", "http:///path"),
+        ] {
+            assert_eq!(shown(&uri.parse().unwrap()), text);
+        }
     }
 }
