@@ -70,6 +70,11 @@ impl MemoryBudget {
             .store(limit.unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
+    /// Its own limit, if it has one.
+    pub(crate) fn own_limit(&self) -> Option<u64> {
+        Some(self.limit.load(Ordering::Relaxed)).filter(|limit| *limit != u64::MAX)
+    }
+
     /// Bytes in use.
     pub(crate) fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)

@@ -179,7 +179,8 @@ fn sibling(
         hostname: container.hostname.clone(),
         preopens,
         scope: pod.namespace.scope(),
-        memory: pod.memory.child(Scope::Container, config.memory_limit),
+        // The one of now: a resize changes it.
+        memory: pod.memory.child(Scope::Container, run.memory.own_limit()),
         cpu: run.cpu.clone(),
         logs,
         stdio: Stdio::Session {

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use coracle_cri::{
-    ContainerConfig, ContainerId, ExecError, ExecRequest, Mount, PodRuntime, Session, Streams,
-    TerminalSize,
+    ContainerConfig, ContainerId, ExecError, ExecRequest, Mount, PodRuntime, Resize, Session,
+    Streams, TerminalSize,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -361,6 +361,24 @@ async fn memory_beyond_the_limit_ends_the_command_and_not_the_container() {
     let status = math.node.status(&math.id).await.unwrap();
     let running = matches!(status.state, coracle_cri::ContainerState::Running { .. });
     assert!(running, "{status:?}");
+}
+
+#[tokio::test]
+async fn a_command_has_the_memory_that_its_container_was_resized_to() {
+    let math = math(Some(8 << 20)).await;
+    for limit in [Some(4 << 20), Some(16 << 20)] {
+        let to = Resize {
+            memory_limit: limit,
+            cpu_limit_millis: None,
+            cpu_weight_millis: 1,
+            pod_memory_limit: None,
+        };
+        let resized = math.node.runtime.resize_container(&math.id, to).await;
+        resized.unwrap();
+        let (code, _, err) = math.run(&["hog()"], "").await;
+        let expected = format!("limit {}", limit.unwrap());
+        assert!(code == 137 && err.contains(&expected), "{code} {err}");
+    }
 }
 
 #[tokio::test]
