@@ -86,6 +86,13 @@ pub(crate) struct Decision {
     pub(crate) delete_mirror: Option<Arc<Pod>>,
 }
 
+impl Decision {
+    /// Notes that time alone changes the answer at `at`; another pod of the name may want it earlier.
+    fn wake(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |known| known.min(at)));
+    }
+}
+
 /// What is new about a container.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum News {
@@ -358,9 +365,9 @@ impl State {
                 entry.observed.resize_refusal,
                 Some(ResizeRefusal::Deferred(_))
             ) {
-                decision.wake_at = Some(now + ASK_AGAIN);
+                decision.wake(now + ASK_AGAIN);
             }
-            decision.wake_at = [decision.wake_at, step.wake_at].into_iter().flatten().min();
+            step.wake_at.into_iter().for_each(|at| decision.wake(at));
             if step.ending && entry.observed.ending_since.is_none() {
                 entry.observed.ending_since = Some(now);
                 let verdict = step::verdict(&entry.pod, &entry.observed, now);
@@ -371,7 +378,7 @@ impl State {
             }
             if step.actions.contains(&Action::StartOver) {
                 // Nothing will come of it by itself.
-                decision.wake_at = Some(now);
+                decision.wake(now);
             }
             for action in step.actions {
                 let has_changed = action == Action::StartOver;
@@ -497,4 +504,19 @@ fn wound_down(pod: &Pod, grace: Duration, now: Timestamp) -> Pod {
     let seconds = i64::try_from(grace.as_secs()).unwrap_or(i64::MAX);
     pod.metadata.deletion_grace_period_seconds = Some(seconds);
     pod
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_earliest_wish_to_be_woken_counts() {
+        let at = |second| Timestamp::from_second(second).expect("in range");
+        let mut decision = Decision::default();
+        for (wish, earliest) in [(20, 20), (10, 10), (30, 10)] {
+            decision.wake(at(wish));
+            assert_eq!(decision.wake_at, Some(at(earliest)));
+        }
+    }
 }
