@@ -64,6 +64,9 @@ impl Audience {
             let kept = end.offer(bytes, BEHIND);
             if !kept {
                 seat.end();
+                // Who does not read would keep what waits for as long as its connection lives.
+                seat.stdout.abandon();
+                seat.stderr.abandon();
                 seat.lost.cancel();
             }
             kept
@@ -231,6 +234,11 @@ mod tests {
         }
         assert_eq!(read, BEHIND / 2 * 3);
         assert!(slow.lost.is_cancelled());
+        let mut late = Vec::new();
+        for pipe in [&slow.stdout, &slow.stderr] {
+            Reader(pipe.clone()).read_to_end(&mut late).await.unwrap();
+        }
+        assert_eq!(late, b"", "it keeps nothing");
         assert!(!quick.lost.is_cancelled());
         audience.close("gone");
         let mut rest = Vec::new();
