@@ -1,12 +1,13 @@
 //! GET requests of probes and hooks, plain or in TLS that nobody verifies, as upstream.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header};
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{HTTPGetAction, HTTPHeader};
+use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
@@ -182,7 +183,7 @@ impl Get {
             let host = self.host(address).to_owned();
             let name = ServerName::try_from(host);
             let name = name.map_err(|error| Failure::Errored(format!("Get {url:?}: {error}")))?;
-            let connector = tokio_rustls::TlsConnector::from(Arc::new(tls_config()));
+            let connector = tokio_rustls::TlsConnector::from(TLS.clone());
             match connector.connect(name, stream).await {
                 Ok(stream) => request(stream, &self.path, &headers).await,
                 Err(error) => {
@@ -268,6 +269,14 @@ fn headers<'a>(given: impl Iterator<Item = &'a HTTPHeader>, agent: &'static str)
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     headers
 }
+
+/// One for all: its tables take longer to make than a probe. Nothing of one server helps with another, so no
+/// session is kept.
+static TLS: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
+    let mut config = tls_config();
+    config.resumption = Resumption::disabled();
+    Arc::new(config)
+});
 
 fn tls_config() -> ClientConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
