@@ -67,8 +67,8 @@ pub(super) const FIELDS: &[Row] = &[
     ),
     row(
         &["imagePullSecrets"],
-        NotYet,
-        "images are local files and loaded names",
+        Works,
+        "credentials for registries, see images.md",
     ),
     row(
         &[
@@ -176,7 +176,7 @@ pub(super) const FIELDS: &[Row] = &[
     row(
         &["containers[].image"],
         Works,
-        "a `.wasm` file: module of WASI 0.1, component of WASI 0.2",
+        "from a registry, the node's store or a file, see images.md",
     ),
     row(&["containers[].imagePullPolicy"], Works, "per reference"),
     row(

@@ -95,6 +95,12 @@ fn what_has_no_effect_is_named_once_and_the_rest_is_not() {
         read(json!({"containers": [container], "hostPID": false})),
         None
     );
+    let attached = json!({"name": "a", "stdin": true, "stdinOnce": true, "tty": true});
+    let secrets = json!([{"name": "login"}]);
+    assert_eq!(
+        read(json!({"containers": [attached], "imagePullSecrets": secrets})),
+        None
+    );
     let eager = json!({"name": "a", "securityContext": {"privileged": true, "runAsUser": 0}});
     let said = read(
         json!({"containers": [{"name": "b"}], "initContainers": [eager, eager], "hostPID": true}),
