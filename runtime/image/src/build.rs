@@ -336,10 +336,7 @@ mod tests {
         let Layout::Root { layers } = parts.layout else {
             panic!("it has a layer");
         };
-        let limits = crate::unpack::UnpackLimits {
-            bytes: 1000,
-            entries: 10,
-        };
+        let limits = crate::unpack::UnpackLimits::new(1000, 10);
         let root = crate::content::ensure_root(&store, &parts.manifest, &layers, limits).unwrap();
         assert_eq!(fs::read(root.join("srv/css/a.css")).unwrap(), b"a");
         assert!(root.join("app.wasm").exists());

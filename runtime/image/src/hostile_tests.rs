@@ -85,7 +85,7 @@ proptest! {
         fs::create_dir(&root).expect("made");
         fs::write(folder.path().join("a"), "secret").expect("written");
         let file = folder.path().join("layer");
-        let mut limits = UnpackLimits { bytes: 1000, entries: 100 };
+        let mut limits = UnpackLimits::new(1000, 100);
         for entries in &layers {
             fs::write(&file, archive(entries)).expect("written");
             let _ = layer(&Disk::default(), &file, &root, &mut limits);

@@ -474,10 +474,7 @@ impl Inner {
         manifest: &Digest,
         layers: &[crate::spec::Descriptor],
     ) -> Result<PathBuf, ImageError> {
-        let limits = UnpackLimits {
-            bytes: self.max_bytes.saturating_mul(UNPACKED_TIMES),
-            entries: MAX_ENTRIES,
-        };
+        let limits = UnpackLimits::new(self.max_bytes.saturating_mul(UNPACKED_TIMES), MAX_ENTRIES);
         content::ensure_root(&self.store, manifest, layers, limits)
     }
 

@@ -4,9 +4,10 @@
 //! links; devices and pipes are left out; bytes and entries have bounds, unpacked, so that a small
 //! archive cannot fill the disk.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
+use std::ops::Bound;
 use std::path::{Component, Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
@@ -22,7 +23,26 @@ pub(crate) struct UnpackLimits {
     pub(crate) bytes: u64,
     /// Files, folders and links.
     pub(crate) entries: u64,
+    /// Bytes of the archives themselves, decompressed: the files, and whatever is read past, which
+    /// compresses just as well.
+    archives: u64,
 }
+
+impl UnpackLimits {
+    /// Limits for `bytes` of files in so many `entries`.
+    pub(crate) fn new(bytes: u64, entries: u64) -> Self {
+        let around = entries.saturating_mul(AROUND_ENTRY);
+        Self {
+            bytes,
+            entries,
+            archives: bytes.saturating_add(around).saturating_add(MAX_HEADER),
+        }
+    }
+}
+
+/// Bytes of an archive that an entry may have, on an average, beside its content: its header, its
+/// padding, a long name.
+const AROUND_ENTRY: u64 = 2048;
 
 /// Longest path of an entry.
 const MAX_PATH: usize = 4096;
@@ -45,9 +65,36 @@ pub(crate) fn layer(
         disk,
         root,
         left,
-        made: HashSet::new(),
+        made: BTreeSet::new(),
+        hidden: BTreeSet::new(),
     };
-    layer.unpack(decompressed(file)?)
+    let mut left = layer.left.archives;
+    let unpacked = layer.unpack(Bounded {
+        archive: decompressed(file)?,
+        left: &mut left,
+    });
+    layer.left.archives = left;
+    unpacked
+}
+
+/// An archive of which no more is read than is left to read.
+struct Bounded<'a, R> {
+    archive: R,
+    left: &'a mut u64,
+}
+
+impl<R: Read> Read for Bounded<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.archive.read(buffer)?;
+        *self.left = self.left.checked_sub(read as u64).ok_or_else(|| {
+            invalid(
+                "the image's layers are larger, decompressed, than this node allows for files \
+                 and their headers"
+                    .to_owned(),
+            )
+        })?;
+        Ok(read)
+    }
 }
 
 /// What is in the archive, however it is compressed: its first bytes tell.
@@ -110,7 +157,9 @@ struct Layer<'a> {
     root: &'a Path,
     left: &'a mut UnpackLimits,
     /// Paths of this layer, which its own whiteouts do not concern.
-    made: HashSet<PathBuf>,
+    made: BTreeSet<PathBuf>,
+    /// Folders that have nothing of lower layers any more.
+    hidden: BTreeSet<PathBuf>,
 }
 
 impl Layer<'_> {
@@ -285,25 +334,15 @@ impl Layer<'_> {
         Ok(at)
     }
 
-    /// A link, relative even if it was not: guests may not follow absolute ones.
+    /// A link, as the container's `/` has it and relative even if it was not: guests may not follow
+    /// absolute ones.
     #[cfg(unix)]
     fn symlink(&self, target: &[u8], place: &Path) -> io::Result<()> {
         use std::os::unix::ffi::OsStrExt;
         let target = Path::new(std::ffi::OsStr::from_bytes(target));
-        let relative = match target.strip_prefix("/") {
-            Ok(absolute) => {
-                let inner = place.strip_prefix(self.root).expect("made by joining");
-                let up = inner.components().count().saturating_sub(1);
-                let mut relative: PathBuf = std::iter::repeat_n("..", up).collect();
-                relative.push(absolute);
-                if relative.as_os_str().is_empty() {
-                    relative.push(".");
-                }
-                relative
-            }
-            Err(_) => target.to_owned(),
-        };
-        self.disk.symlink(&relative, place)
+        let inner = place.strip_prefix(self.root).expect("made by joining");
+        let depth = inner.components().count().saturating_sub(1);
+        self.disk.symlink(&within(target, depth), place)
     }
 
     #[cfg(not(unix))]
@@ -314,17 +353,28 @@ impl Layer<'_> {
         )))
     }
 
-    /// What lower layers have in `folder`.
-    fn hide_all(&self, folder: &Path) -> io::Result<()> {
+    /// Removes what lower layers have in `folder`. Every folder is looked through once at most: what
+    /// comes into it later is of this layer.
+    fn hide_all(&mut self, folder: &Path) -> io::Result<()> {
+        if !self.hidden.insert(folder.to_owned()) {
+            return Ok(());
+        }
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
-            if !self.made.iter().any(|made| made.starts_with(&path)) {
+            if !self.has_made(&path) {
                 self.remove(&path)?;
-            } else if is_folder(&path) && !self.made.contains(&path) {
+            } else if is_folder(&path) {
                 self.hide_all(&path)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether `path` or something in it is of this layer. A folder's paths follow it in order.
+    fn has_made(&self, path: &Path) -> bool {
+        let from = (Bound::Included(path), Bound::Unbounded);
+        let next = self.made.range::<Path, _>(from).next();
+        next.is_some_and(|made| made.starts_with(path))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -410,6 +460,39 @@ fn inside(name: &[u8]) -> io::Result<PathBuf> {
         )));
     }
     Ok(path)
+}
+
+/// The target of a link that is `depth` folders below the root: relative, and without the steps that
+/// climb above the root, where a container's `/` is its own parent.
+#[cfg(unix)]
+fn within(target: &Path, depth: usize) -> PathBuf {
+    let mut relative = PathBuf::new();
+    let (mut at, mut is_changed) = (depth, false);
+    for part in target.components() {
+        match part {
+            Component::RootDir => {
+                relative.extend(std::iter::repeat_n("..", depth));
+                (at, is_changed) = (0, true);
+            }
+            Component::ParentDir if at == 0 => is_changed = true,
+            Component::ParentDir => {
+                at -= 1;
+                relative.push(part);
+            }
+            Component::Normal(_) => {
+                at += 1;
+                relative.push(part);
+            }
+            Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    if !is_changed {
+        return target.to_owned();
+    }
+    if relative.as_os_str().is_empty() {
+        relative.push(".");
+    }
+    relative
 }
 
 fn is_folder(path: &Path) -> bool {

@@ -4,10 +4,9 @@ use std::io::Write as _;
 
 use super::*;
 
-const PLENTY: UnpackLimits = UnpackLimits {
-    bytes: 1 << 20,
-    entries: 1000,
-};
+fn plenty() -> UnpackLimits {
+    UnpackLimits::new(1 << 20, 1000)
+}
 
 /// One entry: kind, name, link, content.
 type Entry<'a> = (EntryType, &'a str, &'a str, &'a [u8]);
@@ -60,7 +59,7 @@ impl Image {
     }
 
     fn add(&self, entries: &[Entry<'_>]) -> io::Result<()> {
-        self.add_bytes(&archive(entries), PLENTY)
+        self.add_bytes(&archive(entries), plenty())
     }
 
     fn error(&self, entries: &[Entry<'_>]) -> String {
@@ -117,6 +116,57 @@ fn an_opaque_folder_keeps_what_its_own_layer_has() {
         .unwrap();
     assert!(image.root().join("d/new").exists() && image.root().join("d/e/new").exists());
     assert!(!image.root().join("d/old").exists() && !image.root().join("d/e/old").exists());
+}
+
+#[test]
+fn an_opaque_folder_hides_lower_files_in_folders_that_its_layer_names() {
+    let image = Image::new();
+    image
+        .add(&[file("d/e/old", b""), file("d/e.g/old", b"")])
+        .unwrap();
+    image
+        .add(&[
+            (EntryType::Directory, "d/e", "", b""),
+            file("d/e/new", b""),
+            file("d/.wh..wh..opq", b""),
+            // A second mark finds only what is this layer's.
+            file("d/later", b""),
+            file("d/.wh..wh..opq", b""),
+            file("d/e/.wh..wh..opq", b""),
+        ])
+        .unwrap();
+    for (path, is_there) in [
+        ("d/e/new", true),
+        ("d/later", true),
+        ("d/e/old", false),
+        ("d/e.g", false),
+    ] {
+        assert_eq!(image.root().join(path).exists(), is_there, "{path}");
+    }
+}
+
+#[test]
+fn a_folder_is_looked_through_for_one_of_its_opaque_marks() {
+    let image = Image::new();
+    let disk = Disk::default();
+    let root = image.root();
+    let mut left = plenty();
+    let mut layer = Layer {
+        disk: &disk,
+        root: &root,
+        left: &mut left,
+        made: BTreeSet::new(),
+        hidden: BTreeSet::new(),
+    };
+    let folder = root.join("d");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("old"), "").unwrap();
+    layer.hide_all(&folder).unwrap();
+    assert!(!folder.join("old").exists());
+    // Nobody unpacks a file without telling; so this one shows whether anybody looks again.
+    fs::write(folder.join("untold"), "").unwrap();
+    layer.hide_all(&folder).unwrap();
+    assert!(folder.join("untold").exists());
 }
 
 #[test]
@@ -178,13 +228,32 @@ fn links_lead_nowhere_but_into_the_image() {
     assert_eq!(place, Path::new("../lib"));
 }
 
+#[cfg(unix)]
+#[test]
+fn links_that_climb_above_the_root_end_at_it() {
+    for (name, to, expected) in [
+        ("l", "../../etc/passwd", "etc/passwd"),
+        ("l", "..", "."),
+        ("l", "/", "."),
+        ("l", "/../x", "x"),
+        ("a/b/l", "../../../x", "../../x"),
+        ("a/b/l", "/../../x", "../../x"),
+        ("a/b/l", "c/../../../../x", "c/../../../x"),
+        // What stays inside stays as it is.
+        ("a/b/l", "../../x/", "../../x/"),
+        ("a/b/l", "./x", "./x"),
+    ] {
+        let image = Image::new();
+        image.add(&[link(name, to)]).unwrap();
+        let place = fs::read_link(image.root().join(name)).unwrap();
+        assert_eq!(place.as_os_str(), expected, "{name} -> {to}");
+    }
+}
+
 #[test]
 fn bounds_are_kept() {
     let image = Image::new();
-    let small = UnpackLimits {
-        bytes: 10,
-        entries: 2,
-    };
+    let small = UnpackLimits::new(10, 2);
     let one = archive(&[file("a", &[0; 11])]);
     let error = image.add_bytes(&one, small).unwrap_err().to_string();
     assert!(error.contains("larger, unpacked"), "{error}");
@@ -196,6 +265,25 @@ fn bounds_are_kept() {
     let long = vec![b'a'; 2 << 20];
     let error = image.error(&[(EntryType::GNULongName, "././@LongLink", "", &long)]);
     assert!(error.contains("header of more than"), "{error}");
+}
+
+#[test]
+fn bytes_that_are_read_past_have_a_bound() {
+    let mut limits = UnpackLimits::new(1000, 10);
+    let image = Image::new();
+    let path = image.folder.path().join("layer");
+    for kind in [EntryType::Fifo, EntryType::Block, EntryType::XGlobalHeader] {
+        let padding = vec![0; 2 << 20];
+        fs::write(&path, archive(&[(kind, "x", "", &padding)])).unwrap();
+        let mut limits = limits;
+        let error = layer(&Disk::default(), &path, &image.root(), &mut limits).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("larger, decompressed"), "{kind:?}: {error}");
+    }
+    // The bound is the image's, not each layer's.
+    fs::write(&path, archive(&[(EntryType::Fifo, "x", "", &[0; 600_000])])).unwrap();
+    layer(&Disk::default(), &path, &image.root(), &mut limits).unwrap();
+    assert!(layer(&Disk::default(), &path, &image.root(), &mut limits).is_err());
 }
 
 #[test]
@@ -232,16 +320,16 @@ fn damaged_archives_are_errors() {
     let zstd =
         ruzstd::encoding::compress_to_vec(&whole[..], ruzstd::encoding::CompressionLevel::Fastest);
     for bytes in [&whole, &gzip, &zstd] {
-        Image::new().add_bytes(bytes, PLENTY).unwrap();
+        Image::new().add_bytes(bytes, plenty()).unwrap();
         let cut = &bytes[..bytes.len() / 2];
         if bytes.len() > 1000 || bytes[0] == 0x1f {
-            assert!(Image::new().add_bytes(cut, PLENTY).is_err());
+            assert!(Image::new().add_bytes(cut, plenty()).is_err());
         }
         for at in [0, 5, bytes.len() / 3] {
             let mut other = bytes.clone();
             other[at] ^= 0xff;
             // Whatever becomes of it, it is no panic.
-            let _ = Image::new().add_bytes(&other, PLENTY);
+            let _ = Image::new().add_bytes(&other, plenty());
         }
     }
     // Several frames, one of them to skip.
@@ -251,5 +339,5 @@ fn damaged_archives_are_errors() {
         let level = ruzstd::encoding::CompressionLevel::Fastest;
         frames.extend(ruzstd::encoding::compress_to_vec(part, level));
     }
-    Image::new().add_bytes(&frames, PLENTY).unwrap();
+    Image::new().add_bytes(&frames, plenty()).unwrap();
 }

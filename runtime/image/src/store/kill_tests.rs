@@ -14,10 +14,9 @@ use crate::layout::Use;
 use crate::spec::{Descriptor, Manifest, media};
 use crate::unpack::UnpackLimits;
 
-const LIMITS: UnpackLimits = UnpackLimits {
-    bytes: 1 << 20,
-    entries: 100,
-};
+fn limits() -> UnpackLimits {
+    UnpackLimits::new(1 << 20, 100)
+}
 
 fn open(disk: Disk, folder: &Path) -> Result<ImageStore, StoreError> {
     // Another process draws other random numbers.
@@ -66,7 +65,7 @@ fn pull(store: &ImageStore, name: &str, content: &[u8]) -> Result<(), Box<dyn st
     if !store.commit(&Record::new(name, &image, Origin::Pulled))? {
         return Err("not whole".into());
     }
-    ensure_root(store, &image.digest, &manifest.layers, LIMITS)?;
+    ensure_root(store, &image.digest, &manifest.layers, limits())?;
     Ok(())
 }
 
