@@ -32,14 +32,16 @@ impl Session {
 
     /// Whether the registry has the blob already.
     pub(crate) async fn has_blob(&self, digest: &Digest) -> Result<bool, RegistryError> {
-        let place = self.push_place()?;
         let mut ask = Ask::get(self.path("blobs", &digest.to_string()));
         (ask.method, ask.push) = (Method::HEAD, true);
-        let answer = self.ask(place, &ask).await?;
-        match answer.status() {
-            StatusCode::NOT_FOUND => Ok(false),
-            _ => self.check(place, answer).await.map(|_| true),
-        }
+        self.again(async |place| {
+            let answer = self.ask(place, &ask).await?;
+            match answer.status() {
+                StatusCode::NOT_FOUND => Ok(false),
+                _ => self.check(place, answer).await.map(|_| true),
+            }
+        })
+        .await
     }
 
     /// Sends the file of a blob.
@@ -112,15 +114,16 @@ impl Session {
         .await
     }
 
-    async fn again(
+    /// Asks the place that takes images, several times while the failure may pass.
+    async fn again<T>(
         &self,
-        ask: impl AsyncFn(usize) -> Result<(), RegistryError>,
-    ) -> Result<(), RegistryError> {
+        ask: impl AsyncFn(usize) -> Result<T, RegistryError>,
+    ) -> Result<T, RegistryError> {
         let place = self.push_place()?;
         let mut failures = 0;
         loop {
             match ask(place).await {
-                Ok(()) => return Ok(()),
+                Ok(done) => return Ok(done),
                 Err(error) => {
                     failures += 1;
                     if !self.pause(&error, failures).await {

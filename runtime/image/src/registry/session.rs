@@ -502,6 +502,11 @@ impl Session {
         };
         let (mut place, mut path) = target(&url, endpoint)
             .ok_or_else(|| wrong(format!("names {url:?}, which is no URL")))?;
+        if endpoint.tls && !place.tls {
+            return Err(wrong(format!(
+                "names {url:?}, which has no TLS although the registry has"
+            )));
+        }
         let authorization = self.tokens.lock().get(&(index, ask.push)).cloned();
         for _ in 0..=REDIRECTS {
             let is_home = place.authority == endpoint.authority && place.tls == endpoint.tls;

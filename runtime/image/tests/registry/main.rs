@@ -3,6 +3,7 @@
 mod layouts;
 mod mirrors;
 mod pulls;
+mod pushes;
 mod server;
 
 use std::path::PathBuf;

@@ -11,7 +11,26 @@ use tokio_rustls::TlsAcceptor;
 use crate::server::{Fault, TestRegistry};
 use crate::{Node, wasm};
 
-fn hosts(folder: &Path, registry: &str, text: &str) {
+/// What a registry that calls itself `localhost` needs for TLS, and its certificate.
+pub(crate) fn tls() -> (TlsAcceptor, String) {
+    let key = KeyPair::generate().unwrap();
+    let names = vec!["localhost".to_owned()];
+    let certificate = CertificateParams::new(names)
+        .unwrap()
+        .self_signed(&key)
+        .unwrap();
+    let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], private)
+        .unwrap();
+    (TlsAcceptor::from(Arc::new(config)), certificate.pem())
+}
+
+pub(crate) fn hosts(folder: &Path, registry: &str, text: &str) {
     let folder = folder.join(registry);
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("hosts.toml"), text).unwrap();
@@ -67,21 +86,8 @@ async fn a_file_that_cannot_be_read_is_named() {
 
 #[tokio::test]
 async fn a_registry_with_its_own_authority_is_trusted_when_a_file_says_so() {
-    let key = KeyPair::generate().unwrap();
-    let names = vec!["localhost".to_owned()];
-    let certificate = CertificateParams::new(names)
-        .unwrap()
-        .self_signed(&key)
-        .unwrap();
-    let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], private)
-        .unwrap();
-    let registry = TestRegistry::listen(Some(TlsAcceptor::from(Arc::new(config)))).await;
+    let (tls, certificate) = tls();
+    let registry = TestRegistry::listen(Some(tls)).await;
     registry.artifact("app", "1", &wasm(10));
     let (place, folder) = (
         format!("localhost:{}", registry.address.port()),
@@ -111,7 +117,7 @@ async fn a_registry_with_its_own_authority_is_trusted_when_a_file_says_so() {
     hosts(folder.path(), &place, &format!("{server}ca = \"ca.pem\""));
     let error = node.error(&image).await;
     assert!(error.contains("ca.pem"), "{error}");
-    std::fs::write(folder.path().join(&place).join("ca.pem"), certificate.pem()).unwrap();
+    std::fs::write(folder.path().join(&place).join("ca.pem"), certificate).unwrap();
     node.pull(&image).await.unwrap();
 
     hosts(
