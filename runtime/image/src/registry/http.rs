@@ -2,8 +2,9 @@
 //! handful of them, and an idle node has none.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,7 +30,7 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 pub struct Patience {
     /// For a connection, its TLS included.
     pub connect: Duration,
-    /// For the head of an answer.
+    /// For the head of an answer, from when 16 KiB of what is sent last went.
     pub answer: Duration,
     /// Within this time at least 16 KiB have to come.
     pub progress: Duration,
@@ -52,7 +53,7 @@ impl Default for Patience {
     }
 }
 
-/// Bytes per [`Patience::progress`] below which a body counts as stalled.
+/// Bytes per [`Patience::progress`], or [`Patience::answer`], below which a body counts as stalled.
 const LEAST_PROGRESS: u64 = 16 << 10;
 
 /// Where a request goes.
@@ -108,13 +109,23 @@ impl Http {
                 tracing::trace!(%error, "connection to a registry ended");
             }
         });
-        let answer = tokio::time::timeout(self.patience.answer, sender.send_request(request)).await;
-        answer
-            .map_err(|_| RegistryError::Stalled {
-                host: host.clone(),
-                after: self.patience.answer,
-            })?
-            .map_err(|error| unreachable(chain(&error)))
+        let (request, sent) = counted(request);
+        let mut answer = pin!(sender.send_request(request));
+        let mut before = 0;
+        loop {
+            if let Ok(answer) = tokio::time::timeout(self.patience.answer, &mut answer).await {
+                return answer.map_err(|error| unreachable(chain(&error)));
+            }
+            // A large blob on a slow line takes its time; what counts is that it moves.
+            let now = sent.load(Ordering::Relaxed);
+            if now < before + LEAST_PROGRESS {
+                return Err(RegistryError::Stalled {
+                    host: host.clone(),
+                    after: self.patience.answer,
+                });
+            }
+            before = now;
+        }
     }
 
     async fn connect(&self, place: &Place) -> Result<Pin<Box<dyn Stream>>, RegistryError> {
@@ -221,6 +232,21 @@ impl Http {
 pub(crate) struct Window {
     end: Pin<Box<tokio::time::Sleep>>,
     seen: u64,
+}
+
+/// The request, and how many bytes of its body the connection has taken so far.
+fn counted(request: Request<Body>) -> (Request<Body>, Arc<AtomicU64>) {
+    let sent = Arc::new(AtomicU64::new(0));
+    let counter = sent.clone();
+    let request = request.map(|body| {
+        body.map_frame(move |frame| {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            counter.fetch_add(length as u64, Ordering::Relaxed);
+            frame
+        })
+        .boxed_unsync()
+    });
+    (request, sent)
 }
 
 /// A body without bytes.

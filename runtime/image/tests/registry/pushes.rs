@@ -1,17 +1,28 @@
 //! Images given to a registry that fails, or that is not to be trusted.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
 use coracle_clock::Clock;
 use coracle_cri::ImageError;
 use coracle_image::{
     Build, Digest, ImageStore, Manifest, Patience, Reference, RegistryConfig, RegistrySource,
 };
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
 
 use crate::mirrors::{hosts, tls};
 use crate::server::{Fault, TestRegistry};
 use crate::wasm;
+
+/// How long an answer is waited for.
+const ANSWER: Duration = Duration::from_millis(500);
 
 /// A store with one image, of one layer.
 struct Pusher {
@@ -44,7 +55,7 @@ impl Pusher {
     async fn push(&self, place: &str, hosts: Option<PathBuf>) -> Result<Digest, ImageError> {
         let patience = Patience {
             first_pause: Duration::from_millis(1),
-            answer: Duration::from_millis(500),
+            answer: ANSWER,
             ..Patience::default()
         };
         let config = RegistryConfig {
@@ -79,6 +90,47 @@ async fn a_busy_registry_is_asked_again_for_what_it_has() {
     let pushed = pusher.push(&registry.address.to_string(), None).await;
     assert_eq!(pushed.unwrap(), pusher.image);
     assert_eq!(registry.asked("HEAD").len(), 3);
+}
+
+/// A registry that has nothing, and takes a blob bit by bit with pauses that are together longer
+/// than an answer is waited for.
+async fn slow_registry() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = service_fn(|request: Request<Incoming>| async move {
+                let (head, mut body) = request.into_parts();
+                let answer = Response::builder();
+                let answer = match head.method.as_str() {
+                    "HEAD" => answer.status(404),
+                    "POST" => answer.status(202).header("location", "/upload"),
+                    _ => {
+                        let (mut taken, mut next_pause) = (0, 4 << 20);
+                        while let Some(frame) = body.frame().await {
+                            taken += frame?.data_ref().map_or(0, Bytes::len);
+                            if taken >= next_pause {
+                                next_pause += 4 << 20;
+                                tokio::time::sleep(ANSWER * 2 / 5).await;
+                            }
+                        }
+                        answer.status(201)
+                    }
+                };
+                Ok::<_, hyper::Error>(answer.body(Empty::<Bytes>::new()).unwrap())
+            });
+            let http = hyper::server::conn::http1::Builder::new();
+            tokio::spawn(http.serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn an_upload_may_take_longer_than_an_answer_while_it_moves() {
+    let (address, pusher) = (slow_registry().await, Pusher::new(32 << 20));
+    let pushed = pusher.push(&address.to_string(), None).await;
+    assert_eq!(pushed.unwrap(), pusher.image);
 }
 
 #[tokio::test]
