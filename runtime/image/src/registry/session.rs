@@ -441,9 +441,7 @@ impl Session {
         };
         let (server, path) = target(realm, endpoint)
             .ok_or_else(|| wrong(format!("names the token server {realm:?}, which is no URL")))?;
-        // A password crosses no network in the clear because a registry says so.
-        let is_safe = server.tls || !endpoint.tls || is_loopback(&server.authority);
-        if credential.is_some() && !is_safe {
+        if credential.is_some() && !may_have_password(&server, endpoint) {
             return Err(wrong(format!(
                 "names the token server {realm:?}, which has no TLS; no password is sent there"
             )));
@@ -588,6 +586,13 @@ async fn payload(payload: &Payload) -> Result<Body, RegistryError> {
     }
 }
 
+/// Whether a token server that the registry at `endpoint` names gets the password. In the clear it
+/// crosses a network only to a registry that was itself configured to be reached so.
+fn may_have_password(server: &Place, endpoint: &Endpoint) -> bool {
+    let is_registry = !endpoint.tls && server.authority.eq_ignore_ascii_case(&endpoint.authority);
+    server.tls || is_registry || is_loopback(&server.authority)
+}
+
 /// Place and path of a URL, or of a path at `endpoint`.
 fn target(url: &str, endpoint: &Endpoint) -> Option<(Place, String)> {
     let home = Place {
@@ -680,4 +685,37 @@ fn joined(before: Option<RegistryError>, last: RegistryError, mirror: bool) -> R
 
 fn local(error: impl std::fmt::Display) -> RegistryError {
     RegistryError::Local(format!("image store: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::hosts::parse;
+
+    #[test]
+    fn passwords_go_in_the_clear_to_the_registry_itself_at_most() {
+        let endpoint = |url: &str| {
+            let text = format!("server = \"{url}\"");
+            let folder = std::path::Path::new("/");
+            let endpoints = parse(&text, folder, "r.example").unwrap();
+            endpoints.into_iter().next_back().unwrap()
+        };
+        for (registry, realm, expected) in [
+            ("https://r.example", "https://auth.example/token", true),
+            ("https://r.example", "http://r.example/token", false),
+            ("https://r.example", "http://127.0.0.1:5000/token", true),
+            ("http://r.example", "https://auth.example/token", true),
+            ("http://r.example", "http://auth.example/token", false),
+            ("http://r.example", "http://r.example:81/token", false),
+            ("http://r.example:5000", "http://R.example:5000/token", true),
+            ("http://r.example:5000", "/token", true),
+            ("http://r.example", "http://localhost:5000/token", true),
+            ("http://127.0.0.1:5000", "http://auth.example/token", false),
+        ] {
+            let endpoint = endpoint(registry);
+            let (server, _) = target(realm, &endpoint).unwrap();
+            let may = may_have_password(&server, &endpoint);
+            assert_eq!(may, expected, "{registry} names {realm}");
+        }
+    }
 }
