@@ -333,3 +333,47 @@ fn too_many_requests(after: u64) -> Answer {
     ];
     answer
 }
+
+#[cfg(test)]
+mod tests {
+    use coracle_api::Registry;
+    use coracle_clock::Clock;
+    use coracle_store::MemoryStore;
+
+    use super::*;
+    use crate::cache::Caches;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_seats_and_waits_for_no_turn_any_longer_is_not_refused() {
+        let (clock, registry) = (Clock::fake(1), Registry::builtin());
+        let store = Arc::new(MemoryStore::new(clock.clone()));
+        let caches = Caches::start(store.clone(), &registry).await;
+        let caches = caches.expect("an empty store is read");
+        let flow = FlowControl::follow(&caches, &registry, 600, 1, store, clock);
+        let jane = Identity::component("jane");
+        let uri = "/api/v1/namespaces/a/pods/x".parse().expect("a uri");
+        let info = RequestInfo::parse(&http::Method::GET, &uri);
+        let route = flow
+            .route(&jane, &info)
+            .expect("there is one for everybody");
+        let enter = async || {
+            let entered = flow.enter(&route, &jane, &info, None, || None).await;
+            entered.unwrap_or_else(|_| panic!("there are seats"))
+        };
+        let first = enter().await;
+        first.done();
+        let _second = enter().await;
+        // Once it has done what is aside, the first waits for the turn that the second has.
+        let mut aside = Box::pin(first.aside(tokio::task::yield_now()));
+        for _ in 0..2 {
+            assert!(futures::poll!(&mut aside).is_pending());
+        }
+        let counts = &route.counts;
+        assert_eq!(counts.waiting.load(Ordering::Relaxed), 1);
+        drop(aside);
+        assert_eq!(counts.waiting.load(Ordering::Relaxed), 0);
+        for refused in &counts.refused {
+            assert_eq!(refused.load(Ordering::Relaxed), 0);
+        }
+    }
+}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use coracle_server::authn::{HeaderNames, RequestHeader};
 use coracle_server::{ClusterDialer, Connection, DialError, Identity};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -31,6 +32,24 @@ impl ClusterDialer for Echo {
             let head = "HTTP/1.1 200 OK\r\ncontent-type: text/x-echo\r\nconnection: close\r\n";
             let answer = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
             let _ = far.write_all(answer.as_bytes()).await;
+        });
+        Ok(Box::new(near))
+    }
+}
+
+/// A network in which every address answers with the head of what it was sent.
+struct Heads;
+
+#[async_trait]
+impl ClusterDialer for Heads {
+    async fn connect(&self, _: IpAddr, _: u16) -> Result<Box<dyn Connection>, DialError> {
+        let (near, mut far) = tokio::io::duplex(64 * 1024);
+        tokio::spawn(async move {
+            let mut asked = vec![0; 4096];
+            let length = far.read(&mut asked).await.unwrap_or(0);
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+            let _ = far.write_all(head.as_bytes()).await;
+            let _ = far.write_all(&asked[..length]).await;
         });
         Ok(Box::new(near))
     }
@@ -262,6 +281,37 @@ async fn bodies_of_any_size_stream_through_the_proxy_and_redirections_stay_in_it
     assert_eq!(answer.status, 302);
     let location = answer.headers["location"].to_str().expect("text");
     assert_eq!(location, format!("{PODS}/x/proxy/login"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_are_not_told_who_asks() {
+    let name = http::HeaderName::from_static;
+    let server = TestServer::start_with(|config| {
+        config.cluster_dialer = Arc::new(Heads);
+        config.authentication.request_header = Some(RequestHeader {
+            authorities: rustls::server::WebPkiClientVerifier::no_client_auth(),
+            allowed_names: Vec::new(),
+            headers: HeaderNames {
+                users: vec![name("x-user")],
+                uids: vec![name("x-uid")],
+                groups: vec![name("x-team")],
+                extra_prefixes: vec!["x-more-".to_owned()],
+            },
+        });
+    })
+    .await;
+    running_pod(&server, "x", "10.1.2.3").await;
+    let mut asked = request("GET", &format!("{PODS}/x/proxy/"), "", None);
+    let own = ["x-user", "x-uid", "x-team", "x-more-scope"];
+    let standard = ["authorization", "x-remote-user", "x-remote-extra-scope"];
+    for header in own.into_iter().chain(standard).chain(["x-kept"]) {
+        let value = "said".parse().expect("a header");
+        asked.headers_mut().insert(name(header), value);
+    }
+    let told = server.send(asked).await;
+    let told = String::from_utf8_lossy(&told.body).into_owned();
+    assert!(told.contains("x-kept: said"), "{told}");
+    assert_eq!(told.matches(": said").count(), 1, "{told}");
 }
 
 #[tokio::test(start_paused = true)]
