@@ -1,5 +1,6 @@
 //! The node's static pods: the manifests of a folder, looked at again and again.
 
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -17,16 +18,28 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 type Seen = Vec<(PathBuf, Option<SystemTime>, u64)>;
 
 /// Gives the node the pods of the folder's manifests until the stop signal. A file that cannot be read,
-/// or is no Pod, is left out, and said to be when it changes; a folder that is not there has no pods.
+/// or is no Pod, is left out, and said to be when it changes; a folder that is not there has no pods. While the
+/// system does not let the folder be read, the pods stay as they are.
 pub(super) async fn keep(folder: PathBuf, kubelet: Kubelet, clock: Clock, stop: CancellationToken) {
-    let mut seen = None;
+    let (mut seen, mut said) = (None, None);
     loop {
         let (folder, before) = (folder.clone(), seen.clone());
         let look = move || look(&folder, before.as_ref());
         // A panic is tried again like anything else.
-        if let Ok(Some((now, pods))) = tokio::task::spawn_blocking(look).await {
-            kubelet.set_static_pods(pods);
-            seen = Some(now);
+        match tokio::task::spawn_blocking(look).await {
+            Ok(Ok(Some((now, pods)))) => {
+                kubelet.set_static_pods(pods);
+                (seen, said) = (Some(now), None);
+            }
+            Ok(Err(error)) => {
+                // Once, and not with every look.
+                let why = Some(format!("{error:#}"));
+                if said != why {
+                    tracing::warn!("the static pods stay as they are: {error:#}");
+                    said = why;
+                }
+            }
+            Ok(Ok(None)) | Err(_) => {}
         }
         tokio::select! {
             () = clock.sleep(LOOK_EVERY) => {}
@@ -35,9 +48,12 @@ pub(super) async fn keep(folder: PathBuf, kubelet: Kubelet, clock: Clock, stop: 
     }
 }
 
-/// The pods, if the folder is another than before.
-fn look(folder: &Path, before: Option<&Seen>) -> Option<(Seen, Vec<Pod>)> {
-    let files = manifests::files(folder).unwrap_or_default();
+/// The pods, if the folder is another than before. An error says nothing about them, and is worth another look.
+fn look(folder: &Path, before: Option<&Seen>) -> anyhow::Result<Option<(Seen, Vec<Pod>)>> {
+    let files = match manifests::files(folder) {
+        Err(error) if io_kind(&error) == Some(ErrorKind::NotFound) => Vec::new(),
+        files => files?,
+    };
     let now: Seen = files
         .into_iter()
         .map(|path| {
@@ -47,16 +63,30 @@ fn look(folder: &Path, before: Option<&Seen>) -> Option<(Seen, Vec<Pod>)> {
         })
         .collect();
     if before == Some(&now) {
-        return None;
+        return Ok(None);
     }
     let mut pods = Vec::new();
     for (path, _, _) in &now {
         match read(path) {
             Ok(found) => pods.extend(found),
+            Err(error) if is_passing(&error) => return Err(error),
             Err(error) => tracing::warn!(path = %path.display(), "no static pod: {error:#}"),
         }
     }
-    Some((now, pods))
+    Ok(Some((now, pods)))
+}
+
+/// What the system said, if it is the system's error.
+fn io_kind(error: &anyhow::Error) -> Option<ErrorKind> {
+    let mut chain = error.chain();
+    chain.find_map(|cause| Some(cause.downcast_ref::<io::Error>()?.kind()))
+}
+
+/// Whether a file may be read the next time (too many files are open, the disk failed): not one that is gone, or
+/// belongs to somebody else.
+fn is_passing(error: &anyhow::Error) -> bool {
+    let kind = io_kind(error);
+    kind.is_some_and(|kind| !matches!(kind, ErrorKind::NotFound | ErrorKind::PermissionDenied))
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<Pod>> {
@@ -77,8 +107,8 @@ mod tests {
 
     const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: a, image: 'file:./a.wasm'}]}\n";
 
-    fn names(found: Option<(Seen, Vec<Pod>)>) -> Option<Vec<String>> {
-        let (_, pods) = found?;
+    fn names(found: anyhow::Result<Option<(Seen, Vec<Pod>)>>) -> Option<Vec<String>> {
+        let (_, pods) = found.expect("no error of the system")?;
         Some(
             pods.into_iter()
                 .filter_map(|pod| pod.metadata.name)
@@ -93,7 +123,7 @@ mod tests {
         assert_eq!(names(look(&missing, None)), Some(vec![]));
         std::fs::write(folder.path().join("web.yaml"), POD).expect("written");
         std::fs::write(folder.path().join("notes.txt"), "no manifest").expect("written");
-        let (seen, pods) = look(folder.path(), None).expect("read");
+        let (seen, pods) = look(folder.path(), None).expect("read").expect("new");
         let image = pods[0]
             .spec
             .as_ref()
@@ -112,5 +142,23 @@ mod tests {
             names(look(folder.path(), Some(&seen))),
             Some(vec!["web".into()])
         );
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_read_is_not_an_empty_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("pods");
+        std::fs::write(&path, "no folder").expect("written");
+        let error = look(&path, None).expect_err("not a folder");
+        assert_eq!(io_kind(&error), Some(ErrorKind::NotADirectory));
+        for (kind, passes) in [
+            (ErrorKind::Other, true),
+            (ErrorKind::NotFound, false),
+            (ErrorKind::PermissionDenied, false),
+        ] {
+            let error = anyhow::Error::from(io::Error::from(kind)).context("failed to read");
+            assert_eq!(is_passing(&error), passes, "{kind:?}");
+        }
+        assert!(!is_passing(&anyhow::anyhow!("is a ConfigMap")));
     }
 }
