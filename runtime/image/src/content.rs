@@ -120,6 +120,7 @@ pub(crate) fn config(
 }
 
 /// Makes the unpacked files of an image of archives, if they are not there, and returns their folder.
+/// Several at once, for pods of one image that start together, wait for the first.
 pub(crate) fn ensure_root(
     store: &ImageStore,
     manifest: &Digest,
@@ -127,6 +128,11 @@ pub(crate) fn ensure_root(
     mut limits: UnpackLimits,
 ) -> Result<PathBuf, ImageError> {
     let root = store.root_path(manifest);
+    if root.is_dir() {
+        return Ok(root);
+    }
+    let turn = store.unpacking().of(manifest);
+    let _turn = turn.lock();
     if root.is_dir() {
         return Ok(root);
     }

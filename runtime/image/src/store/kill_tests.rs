@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -186,4 +187,30 @@ fn a_load_and_a_sweep_can_be_killed_anywhere() {
             Ok(())
         },
     );
+}
+
+#[test]
+fn an_image_that_several_want_at_once_is_unpacked_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Disk::killed_after(1_000_000);
+    let life = disk.life.clone().unwrap();
+    let store = open(disk, folder.path()).unwrap();
+    pull(&store, "r.io/app:1", &wasm(1)).unwrap();
+    let image = store.resolve("r.io/app:1").unwrap().unwrap().digest;
+    let layers = store.manifest(&image).unwrap().unwrap().layers;
+    let root = store.root_path(&image);
+    let changes_of = |callers: usize| {
+        fs::remove_dir_all(&root).unwrap();
+        let (before, start) = (life.load(Ordering::Relaxed), Barrier::new(callers));
+        std::thread::scope(|scope| {
+            for _ in 0..callers {
+                scope.spawn(|| {
+                    start.wait();
+                    ensure_root(&store, &image, &layers, limits()).unwrap();
+                });
+            }
+        });
+        before - life.load(Ordering::Relaxed)
+    };
+    assert_eq!(changes_of(1), changes_of(16));
 }

@@ -21,10 +21,12 @@ mod names;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use coracle_clock::Clock;
 use sha2::{Digest as _, Sha256};
@@ -37,6 +39,7 @@ pub use disk::StoreError;
 pub(crate) use disk::{Disk, replace_file, unique};
 pub(crate) use names::Access;
 pub use names::{ImageInfo, Origin, Record};
+use turns::Turns;
 
 /// Bytes by digest and names for digests; cheap to clone.
 #[derive(Clone)]
@@ -44,6 +47,8 @@ pub struct ImageStore {
     folder: PathBuf,
     clock: Clock,
     disk: Disk,
+    /// Images that are being unpacked.
+    unpacking: Arc<Turns>,
 }
 
 /// What a name means in the store.
@@ -90,6 +95,7 @@ impl ImageStore {
             folder,
             clock,
             disk,
+            unpacking: Arc::default(),
         })
     }
 
@@ -104,6 +110,11 @@ impl ImageStore {
 
     pub(crate) fn disk(&self) -> &Disk {
         &self.disk
+    }
+
+    /// Turns at unpacking images.
+    pub(crate) fn unpacking(&self) -> &Turns {
+        &self.unpacking
     }
 
     /// Keeps `bytes` and returns their digest. Bytes that are there are not written again.
