@@ -90,6 +90,8 @@ pub struct ImageRequest {
     pub known_digest: Option<String>,
     /// Credentials for registries, of the pod.
     pub pull_secrets: Vec<PullSecret>,
+    /// The container's `command`, which may name another program of the image than its own.
+    pub command: Vec<String>,
 }
 
 /// A document of credentials for registries. Its content is never shown.

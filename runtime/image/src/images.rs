@@ -626,6 +626,7 @@ mod tests {
                 policy,
                 known_digest: None,
                 pull_secrets: Vec::new(),
+                command: Vec::new(),
             };
             self.images.ensure(&request).await
         }
@@ -659,6 +660,7 @@ mod tests {
             policy: PullPolicy::Always,
             known_digest: Some(known.digest.clone()),
             pull_secrets: Vec::new(),
+            command: Vec::new(),
         };
         assert_eq!(node.images.ensure(&request).await.unwrap(), known);
     }

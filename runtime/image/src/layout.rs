@@ -116,8 +116,9 @@ pub(crate) fn layout(
         return Err(NotWasm("found an image without layers".to_owned()));
     }
     let start = argv(config);
-    // `ENTRYPOINT ["/app"]` is taken at its platform's word; the file's first bytes will tell.
-    let is_wasm = config.platform.architecture.starts_with("wasm") && !start.is_empty()
+    // `ENTRYPOINT ["/app"]` is taken at its platform's word; the file's first bytes will tell. Without
+    // any, the pod has to say what runs.
+    let is_wasm = config.platform.architecture.starts_with("wasm")
         || start.iter().take(2).any(|part| part.ends_with(".wasm"));
     if wanted == Use::Run && !is_wasm {
         let start = match start.is_empty() {
@@ -218,6 +219,10 @@ mod tests {
         let linux = ("linux", "amd64");
         for start in [&["/app.wasm"][..], &["/wasm-runtime", "app.wasm"]] {
             let found = layout(&archive, &config(linux, start), Use::Run);
+            assert!(matches!(found, Ok(Layout::Root { .. })), "{found:?}");
+        }
+        for start in [&[][..], &["/app"]] {
+            let found = layout(&archive, &config(("wasip1", "wasm"), start), Use::Run);
             assert!(matches!(found, Ok(Layout::Root { .. })), "{found:?}");
         }
         let error = layout(&archive, &config(linux, &["/bin/nginx"]), Use::Run).unwrap_err();

@@ -132,6 +132,7 @@ async fn pull(
         policy: PullPolicy::Always,
         known_digest: None,
         pull_secrets: secrets.to_vec(),
+        command: Vec::new(),
     };
     images.ensure(&request).await
 }

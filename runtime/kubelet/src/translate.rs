@@ -158,6 +158,7 @@ pub(crate) fn image(container: &Container, record: &ContainerRecord) -> ImageReq
         },
         known_digest: known.map(|known| known.digest.clone()),
         pull_secrets: Vec::new(),
+        command: container.command.clone().unwrap_or_default(),
         image,
     }
 }

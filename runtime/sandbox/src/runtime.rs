@@ -261,7 +261,8 @@ impl PodRuntime for WasmRuntime {
             .images
             .pull(&request, Use::Run, Some(&progress))
             .await?;
-        let setup = self.0.images.setup(&pulled.image, &[]).await?;
+        let command = &request.command;
+        let setup = self.0.images.setup(&pulled.image, command).await?;
         let progress = |step| self.0.progress(&request.image, step);
         self.0
             .compiler

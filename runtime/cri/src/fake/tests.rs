@@ -40,6 +40,7 @@ impl Node {
             policy,
             known_digest: None,
             pull_secrets: Vec::new(),
+            command: Vec::new(),
         };
         let image = self.runtime.ensure_image(request).await.unwrap();
         let port = ContainerPort {
@@ -143,6 +144,7 @@ async fn errors_are_those_of_the_script() {
         policy: PullPolicy::Always,
         known_digest: None,
         pull_secrets: Vec::new(),
+        command: Vec::new(),
     };
     let node = node(Script::start_error("no room")).await;
     assert_eq!(node.start(0).await.unwrap_err().to_string(), "no room");

@@ -150,6 +150,20 @@ async fn an_image_for_another_machine_is_refused_before_its_layers_are_fetched()
 }
 
 #[tokio::test]
+async fn an_image_without_an_entrypoint_runs_what_the_pod_says() {
+    let (registry, node) = (TestRegistry::start().await, Node::start());
+    let tool = wasm(200);
+    let layers = [archive(&[("tool.wasm", &tool)])];
+    let manifest = container(&registry, ("wasip1", "wasm"), &[], &layers);
+    registry.manifest("tools", "1", &manifest);
+    let pulled = node.pull(&registry.image("tools:1")).await.unwrap();
+    let found = node.program(&pulled, &["/tool.wasm"]).await;
+    assert_eq!(found.unwrap(), tool);
+    let error = node.program(&pulled, &[]).await.unwrap_err().to_string();
+    assert!(error.contains("no command specified"), "{error}");
+}
+
+#[tokio::test]
 async fn the_wasm_manifest_of_an_index_is_taken() {
     let (registry, node) = (TestRegistry::start().await, Node::start());
     let program = wasm(300);

@@ -63,6 +63,7 @@ impl Node {
             policy,
             known_digest: None,
             pull_secrets: self.secrets.clone(),
+            command: Vec::new(),
         }
     }
 

@@ -113,6 +113,7 @@ impl Node {
             policy: PullPolicy::Always,
             known_digest: None,
             pull_secrets: Vec::new(),
+            command: Vec::new(),
         };
         self.runtime.ensure_image(request).await
     }
