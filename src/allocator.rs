@@ -21,6 +21,17 @@ pub fn give_back_freed_memory() {
     }
 }
 
+/// Gives back what is free at this moment between blocks that are in use, which glibc keeps otherwise. It looks through
+/// all heaps, some milliseconds: for once after a time of much work, such as the start.
+pub fn give_back_now() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        #[expect(unsafe_code, reason = "no safe binding of malloc_trim exists")]
+        // SAFETY: malloc_trim takes an integer, may be called at any time, and touches only memory that is free.
+        let _gave_any = unsafe { libc::malloc_trim(0) };
+    }
+}
+
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "no safe binding of mallopt exists")]
 fn set(parameter: i32, value: i32) {

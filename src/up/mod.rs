@@ -40,7 +40,7 @@ use crate::kubeconfig::{self, Merged};
 use crate::listeners::Choice;
 use crate::manifests::{self, Manifest};
 use crate::pki::{CurrentAuthority, Pki, ServerCertificate, client_authorities, server_config};
-use crate::{apply, files};
+use crate::{allocator, apply, files};
 
 /// The port of the API server when `--listen` does not say.
 const API_PORT: u16 = 6443;
@@ -215,6 +215,7 @@ async fn up(args: UpArgs) -> Result<()> {
         } else {
             deploy(&cluster, &manifests, node.as_ref(), &screen, &kubectl).await?;
         }
+        tokio::task::spawn_blocking(allocator::give_back_now);
         std::future::pending::<Result<()>>().await
     };
     let outcome = tokio::select! {
