@@ -1,8 +1,10 @@
 //! The store on disk: revisions on top of redb.
 //!
 //! One [`writer`] writes, behind a [`desk`] that takes the writes in; any number of readers read snapshots
-//! ([`history`]), a [`journal`] makes single writes durable, and [`layout`] says how it all lies in the file.
+//! ([`history`]), a [`journal`] makes single writes durable while the database is left [behind](ahead) for as long as
+//! nobody looks, and [`layout`] says how it all lies in the file.
 
+mod ahead;
 mod desk;
 mod file;
 mod history;
@@ -27,6 +29,7 @@ use redb::{
     WriteTransaction,
 };
 
+use self::ahead::Ahead;
 use self::desk::Desk;
 use self::file::{DataFile, database_error, folder, journal_path, open_error, open_journal, room};
 use self::history::Snapshot;
@@ -60,6 +63,8 @@ pub struct RedbStore {
 
 /// What the store, its writer and its watches share.
 struct Shared {
+    /// Locked before the database, and dropped before it.
+    ahead: Mutex<Ahead>,
     /// Locked for reading by everyone who uses it, for writing by [`RedbStore::shrink`] and to open it again.
     database: RwLock<Opened>,
     hub: Arc<Hub>,
@@ -124,6 +129,7 @@ impl RedbStore {
     fn start(opener: Opener, room: Room, clock: Clock) -> Result<Self, OpenError> {
         let (database, header) = opener()?;
         let shared = Arc::new(Shared {
+            ahead: Mutex::default(),
             database: RwLock::new(Ok(database)),
             hub: Arc::new(Hub::new(header.current)),
             compacted: AtomicU64::new(header.compacted.0),
@@ -143,9 +149,13 @@ impl RedbStore {
     /// of little use, after a large compaction.
     pub async fn shrink(&self) -> Result<(), Error> {
         let shared = self.shared.clone();
-        blocking(move || match &mut *shared.database.write() {
-            Ok(database) => Ok(database.compact().map(drop)?),
-            Err(error) => Err(error.clone()),
+        blocking(move || {
+            let mut ahead = shared.ahead.lock();
+            ahead.commit()?;
+            match &mut *shared.database.write() {
+                Ok(database) => Ok(database.compact().map(drop)?),
+                Err(error) => Err(error.clone()),
+            }
         })
         .await
     }
@@ -276,6 +286,7 @@ impl Shared {
     fn read<T>(&self, read: impl FnOnce(&Snapshot) -> Result<T, Error>) -> Result<T, Error> {
         // Before the snapshot is taken, so that it holds at least this revision.
         let current = self.hub.published();
+        self.ahead.lock().commit()?;
         let database = self.database.read();
         let database = database.as_ref().map_err(Clone::clone)?;
         read(&Snapshot {

@@ -14,9 +14,9 @@
 //!                                  │   ▼                                               │
 //!                                  │ journal the rows and sync ──failed──▶ all get the │
 //!                                  │   ▼                    │    error, no turns any   │
-//!                                  │ commit ────────────────┘    more                  │
-//!                                  │   │ (durable itself, without the journal, when    │
-//!                                  │   │  that is full: a checkpoint)                  │
+//!                                  │ leave open ────────────┘    more                  │
+//!                                  │   │ (or commit durably, when the journal is full: │
+//!                                  │   │  a checkpoint)                                │
 //!                                  │   ▼                                               │
 //!                                  │ publish the events, then answer                   │
 //!                                  └───────────────────────────────────────────────────┘
@@ -38,6 +38,7 @@ use coracle_clock::Clock;
 use redb::{Durability, ReadableDatabase, ReadableTable, Table, WriteTransaction};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::ahead::Ahead;
 use super::desk::{Pace, Place};
 use super::history::{Found, Snapshot, find};
 use super::journal::{Frame, Journal, Row};
@@ -127,10 +128,14 @@ impl Writer {
             Some((error, since)) if self.clock.monotonic().saturating_sub(*since) < RETRY_AFTER => {
                 answer_all(group, error)
             }
-            Some(_) if self.journal.is_none() => match self.reopen() {
-                Ok(()) => self.turn(group),
-                Err(error) => self.fail(group, error),
-            },
+            Some(_) if self.journal.is_none() => {
+                let shared = Arc::clone(&self.shared);
+                let reopened = self.reopen(&mut shared.ahead.lock());
+                match reopened {
+                    Ok(()) => self.turn(group),
+                    Err(error) => self.fail(group, error),
+                }
+            }
             _ => self.turn(group),
         }
     }
@@ -163,6 +168,8 @@ impl Writer {
                 "the last checkpoint failed"
             );
         }
+        // Nothing stays open that would keep the file from being closed.
+        self.shared.ahead.lock().give_up();
         self.shared.hub.close(Error::Closed);
     }
 
@@ -189,8 +196,12 @@ impl Writer {
             return answer_all(group, &full);
         }
         let goal = self.compaction_goal(&group);
-        match guarded(|| self.commit(&group, goal)).flatten() {
+        let shared = Arc::clone(&self.shared);
+        // Readers wait: until the group is durable, and after a failure until the database is what it was.
+        let mut ahead = shared.ahead.lock();
+        match guarded(|| self.commit(&mut ahead, &group, goal)).flatten() {
             Ok(done) => {
+                drop(ahead);
                 if self.failed.take().is_some() {
                     self.shared.trouble.lock().take();
                 }
@@ -220,7 +231,8 @@ impl Writer {
                     error = &error as &dyn std::error::Error,
                     "the store can't write"
                 );
-                let reopened = self.reopen();
+                let reopened = self.reopen(&mut ahead);
+                drop(ahead);
                 self.fail(group, error);
                 if let Err(error) = reopened {
                     tracing::error!(
@@ -245,8 +257,9 @@ impl Writer {
 
     /// Goes back to what is on the disk for certain. A write that was answered with an error may turn out to be
     /// there; it is published like any other.
-    fn reopen(&mut self) -> Result<(), Error> {
+    fn reopen(&mut self, ahead: &mut Ahead) -> Result<(), Error> {
         self.journal = None;
+        ahead.give_up();
         let mut place = self.shared.database.write();
         // Closed first: the file can't be locked twice.
         *place = Err(Error::Closed);
@@ -297,33 +310,41 @@ impl Writer {
             .max()
     }
 
-    /// Carries out a group in one transaction. An error means that nothing of it can be relied on.
-    fn commit(&mut self, group: &[Command], goal: Option<Revision>) -> Result<Done, Error> {
-        let mut transaction = self.shared.begin_write()?;
+    /// Carries out a group. An error means that nothing of it can be relied on.
+    fn commit(
+        &mut self,
+        ahead: &mut Ahead,
+        group: &[Command],
+        goal: Option<Revision>,
+    ) -> Result<Done, Error> {
+        let transaction = ahead.take(&self.shared)?;
         let (done, frame) = self.carry_out(&transaction, group, goal)?;
         if done.events.is_empty() && done.compacted == self.shared.compacted() {
-            transaction.abort()?;
+            ahead.keep(transaction);
             return Ok(done);
         }
         let journal = self.journal.as_mut().ok_or(Error::Closed)?;
         if journal.takes(&frame) {
-            transaction.set_durability(Durability::None)?;
             let start = self.clock.monotonic();
             journal.append(frame)?;
             let took = self.clock.monotonic().saturating_sub(start);
             self.pace.note(took);
-            transaction.commit()?;
+            ahead.keep(transaction);
         } else {
-            checkpoint(journal, transaction)?;
+            checkpoint(journal, *transaction)?;
+            ahead.committed();
         }
         Ok(done)
     }
 
     /// Leaves a file that can do without its journal.
     fn finish(&mut self) -> Result<(), Error> {
-        let transaction = self.shared.begin_write()?;
+        let mut ahead = self.shared.ahead.lock();
+        let transaction = ahead.take(&self.shared)?;
         set_meta_number(&mut transaction.open_table(META)?, NEEDED, 0)?;
-        checkpoint(self.journal.as_mut().ok_or(Error::Closed)?, transaction)
+        checkpoint(self.journal.as_mut().ok_or(Error::Closed)?, *transaction)?;
+        ahead.committed();
+        Ok(())
     }
 
     fn carry_out(
