@@ -94,10 +94,15 @@ impl Crowd {
     }
 
     /// Compares all that was noted with the whole history of the store.
-    pub(super) fn judge(mut self, history: &[Event]) -> Figures {
+    pub(super) fn judge(self, history: &[Event]) -> Figures {
+        judge(history, &self.into_notes())
+    }
+
+    /// All that was noted.
+    pub(super) fn into_notes(mut self) -> Vec<Notes> {
         let watched = self.watchers.drain(..).map(|watcher| watcher.notes);
         self.notes.extend(watched);
-        judge(history, &self.notes)
+        self.notes
     }
 
     fn client(&self, api: &Arc<Api>, id: String) -> Client {

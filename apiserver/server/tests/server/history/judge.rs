@@ -120,7 +120,8 @@ impl<'a> Attempts<'a> {
             assert_eq!(attempt.replaces, before, "{attempt:?} met something else");
             match attempt.outcome {
                 Outcome::Answered(revision) => {
-                    assert!(revision.is_none_or(|revision| revision == event.revision));
+                    let same = revision.is_none_or(|revision| revision == event.revision);
+                    assert!(same, "{attempt:?} happened at {}", event.revision);
                     figures.answered += 1;
                 }
                 Outcome::Refused => panic!("{attempt:?} happened at {}", event.revision),

@@ -16,7 +16,7 @@
 //!
 //! The same clients run while the power goes ([`power_cuts`]), while writes fail ([`torn_writes`]), while the server
 //! is killed ([`kills`]) and while its past is forgotten ([`compaction`]); [`full_disk`] fills the disk. How often is
-//! told in `docs/reliability.md`.
+//! told in `docs/reliability.md`. That the judge finds what is wrong is shown by [`lies`].
 
 mod api;
 mod client;
@@ -29,6 +29,7 @@ mod world;
 mod compaction;
 mod full_disk;
 mod kills;
+mod lies;
 mod power_cuts;
 mod torn_writes;
 

@@ -23,7 +23,7 @@ pub(super) struct Event {
 }
 
 /// A write that somebody asked for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Attempt {
     pub(super) name: String,
     /// The revision that it may replace; `None` for a create.
@@ -45,7 +45,7 @@ pub(super) enum Outcome {
 }
 
 /// A list, or the rest of one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct List {
     pub(super) revision: u64,
     /// Only names after this one were asked for.
@@ -56,7 +56,7 @@ pub(super) struct List {
 }
 
 /// One object as it was read; `None`: it was not there.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Read {
     pub(super) name: String,
     pub(super) found: Option<(u64, String)>,
@@ -64,14 +64,14 @@ pub(super) struct Read {
 }
 
 /// What one watch showed after the revision `from`, without a break.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Segment {
     pub(super) from: u64,
     pub(super) events: Vec<Event>,
 }
 
 /// The notes of one client or watcher.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Notes {
     pub(super) attempts: Vec<Attempt>,
     pub(super) lists: Vec<List>,
