@@ -237,7 +237,7 @@ fn authorization(user: &At<'_>) -> Found<Option<HeaderValue>> {
 }
 
 /// The header with the token; `None` if it cannot be sent.
-pub(super) fn bearer(token: &str) -> Option<HeaderValue> {
+pub(crate) fn bearer(token: &str) -> Option<HeaderValue> {
     secret(&format!("Bearer {}", token.trim()))
 }
 

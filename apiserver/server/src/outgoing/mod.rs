@@ -24,6 +24,7 @@ use rustls::RootCertStore;
 
 pub(crate) use backoff::{Backoff, may_try_again};
 pub use client::{Call, CallError, Client, Reply, Target, TargetError};
+pub(crate) use kubeconfig::bearer;
 pub use kubeconfig::{KubeconfigError, Webhook};
 pub use tls::{TlsError, certificates_in};
 

@@ -1,5 +1,6 @@
 //! Public keys: read from PEM or from a JSON Web Key, written as one, and verifying signatures.
 
+use p521::ecdsa::signature::Verifier;
 use ring::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey};
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject;
@@ -10,7 +11,7 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::{decode, encode};
 
-/// The headers of a `SubjectPublicKeyInfo` (RFC 5280) up to the point of the curve, for the two curves.
+/// The headers of a `SubjectPublicKeyInfo` (RFC 5280) up to the point of the curve, for the three curves.
 const P256_HEADER: &[u8] = &[
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
     0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
@@ -18,6 +19,10 @@ const P256_HEADER: &[u8] = &[
 const P384_HEADER: &[u8] = &[
     0x30, 0x76, 0x30, 0x10, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b,
     0x81, 0x04, 0x00, 0x22, 0x03, 0x62, 0x00,
+];
+const P521_HEADER: &[u8] = &[
+    0x30, 0x81, 0x9b, 0x30, 0x10, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05,
+    0x2b, 0x81, 0x04, 0x00, 0x23, 0x03, 0x81, 0x86, 0x00,
 ];
 /// `SEQUENCE { OID rsaEncryption, NULL }`.
 const RSA_ALGORITHM: &[u8] = &[
@@ -32,7 +37,7 @@ pub enum KeyError {
     NoPem,
     /// A key of a type or size that is not served.
     #[error(
-        "the key is none of RSA from 2048 bits, ECDSA P-256 and ECDSA P-384 (as PKCS #8, or PKCS #1 for RSA)"
+        "the key is none of RSA from 2048 bits and ECDSA over P-256, P-384 and P-521 (as PKCS #8, or PKCS #1 for RSA)"
     )]
     Unsupported,
     /// No randomness.
@@ -53,16 +58,20 @@ pub(super) enum Material {
     P256(Vec<u8>),
     /// The uncompressed point on P-384.
     P384(Vec<u8>),
+    /// The uncompressed point on P-521.
+    P521(Vec<u8>),
     /// Modulus and exponent, big-endian, without leading zeros.
     Rsa(Vec<u8>, Vec<u8>),
 }
 
+/// The algorithms that tokens may be signed with, sorted.
+pub(crate) const ALGORITHMS: [&str; 9] = [
+    "ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512",
+];
+
 /// Whether somebody may sign with the algorithm.
 pub(super) fn is_algorithm(name: &str) -> bool {
-    const ALL: [&str; 8] = [
-        "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384",
-    ];
-    ALL.contains(&name)
+    ALGORITHMS.contains(&name)
 }
 
 impl PublicKey {
@@ -89,6 +98,9 @@ impl PublicKey {
         }
         if let Some(point) = der.strip_prefix(P384_HEADER).filter(|p| p.len() == 97) {
             return Ok(Self::new(Material::P384(point.to_vec())));
+        }
+        if let Some(point) = der.strip_prefix(P521_HEADER).filter(|p| p.len() == 133) {
+            return Ok(Self::new(Material::P521(point.to_vec())));
         }
         let (_, parsed) = SubjectPublicKeyInfo::from_der(der).map_err(|_| KeyError::Unsupported)?;
         match parsed.parsed() {
@@ -121,6 +133,7 @@ impl PublicKey {
         let mut key = Self::new(match (text("kty"), text("crv")) {
             ("EC", "P-256") => Material::P256(point(32)?),
             ("EC", "P-384") => Material::P384(point(48)?),
+            ("EC", "P-521") => Material::P521(point(66)?),
             ("RSA", _) => Material::Rsa(trimmed(&number("n")?), trimmed(&number("e")?)),
             _ => return Err(KeyError::Unsupported),
         });
@@ -140,6 +153,7 @@ impl PublicKey {
         match self.material {
             Material::P256(_) => "ES256",
             Material::P384(_) => "ES384",
+            Material::P521(_) => "ES512",
             Material::Rsa(..) => "RS256",
         }
     }
@@ -154,6 +168,7 @@ impl PublicKey {
         match &self.material {
             Material::P256(point) => ec("P-256", point),
             Material::P384(point) => ec("P-384", point),
+            Material::P521(point) => ec("P-521", point),
             Material::Rsa(n, e) => {
                 json!({"use": "sig", "kty": "RSA", "kid": kid, "alg": alg, "n": encode(n), "e": encode(e)})
             }
@@ -185,6 +200,7 @@ impl PublicKey {
         match (&self.material, algorithm) {
             (Material::P256(point), "ES256") => ec(&signature::ECDSA_P256_SHA256_FIXED, point),
             (Material::P384(point), "ES384") => ec(&signature::ECDSA_P384_SHA384_FIXED, point),
+            (Material::P521(point), "ES512") => verifies_p521(point, message, signature),
             (Material::Rsa(n, e), name) => {
                 let algorithm = match name {
                     "RS256" => &signature::RSA_PKCS1_2048_8192_SHA256,
@@ -210,12 +226,23 @@ impl Material {
         match self {
             Self::P256(point) => [P256_HEADER, point].concat(),
             Self::P384(point) => [P384_HEADER, point].concat(),
+            Self::P521(point) => [P521_HEADER, point].concat(),
             Self::Rsa(n, e) => {
                 let key = der(0x30, &[integer(n), integer(e)].concat());
                 let bits = der(0x03, &[&[0], key.as_slice()].concat());
                 der(0x30, &[RSA_ALGORITHM, &bits].concat())
             }
         }
+    }
+}
+
+/// Ring has no P-521.
+fn verifies_p521(point: &[u8], message: &[u8], signature: &[u8]) -> bool {
+    let key = p521::ecdsa::VerifyingKey::from_sec1_bytes(point);
+    let signature = p521::ecdsa::Signature::from_slice(signature);
+    match (key, signature) {
+        (Ok(key), Ok(signature)) => key.verify(message, &signature).is_ok(),
+        _ => false,
     }
 }
 
@@ -269,11 +296,20 @@ f6Q242RUuEB0JWYRm9eevYpU6ud0Ag4q
 -----END PUBLIC KEY-----
 ";
 
+    const P521: &str = "-----BEGIN PUBLIC KEY-----
+MIGbMBAGByqGSM49AgEGBSuBBAAjA4GGAAQAaTXFve96n9qLJ3kIMs9z5jmGcwvB
+y3EWiBiw3emz5eNMBtHOxFWigNPGD+ZgLI4gykvK7XBNvsRlU1nWJHNN8tIABsA5
+rQYFAMWME1bNEx7iHPqqW6V//HmrRD5IKRn0qFmJNUrWxN5J5q+3qDGLUjIZAI/n
+R43je7Fk6jIFtsJriJ4=
+-----END PUBLIC KEY-----
+";
+
     #[test]
     fn keys_survive_pem_and_jwk() {
         for (pem, algorithm, id) in [
             (RSA, "RS256", "oyGckSgmQz-65NV6Kd8QYb8Mqlfn8f4BibPJWWJ6zxk"),
             (P384, "ES384", "CgJyxG3ksvIl0GaiPOLvE5NxIv9SzIKcy2K_CTogYQ0"),
+            (P521, "ES512", "RPWZx1sWZsfK-01AQuhqaBSwTxMmqEK_epOuj_YGsuU"),
         ] {
             let keys = PublicKey::all_from_pem(pem).expect("a key");
             assert_eq!((keys[0].algorithm(), keys[0].id()), (algorithm, id));
@@ -300,6 +336,23 @@ f6Q242RUuEB0JWYRm9eevYpU6ud0Ag4q
     }
 
     #[test]
+    fn signatures_over_p521_are_verified() {
+        let key = &PublicKey::all_from_pem(P521).expect("a key")[0];
+        let mut signature = decode(
+            "AAP6ON0m_GG66nYZufjJuNGWlTyRDUIK2FrjumhoEIJgk-xf0AeApHITzPD_1rO471KWDMzBgtiBf6H1xPot346pAKHptnfdjjKMFb6j\
+             1PeHcn_95XwkZkuVaTKmDWEywv8mmntbps85qrt1sbffpCFyRuNPbFpJUxygO__umpTHe6-F",
+        )
+        .expect("base64url");
+        assert!(key.verifies("ES512", b"message", &signature));
+        assert!(!key.verifies("ES512", b"massage", &signature));
+        assert!(!key.verifies("ES384", b"message", &signature));
+        assert!(!key.verifies("ES512", b"message", &signature[1..]));
+        assert!(!key.verifies("ES512", b"message", &[0; 132]));
+        signature[131] ^= 1;
+        assert!(!key.verifies("ES512", b"message", &signature));
+    }
+
+    #[test]
     fn what_is_no_key_is_refused() {
         assert_eq!(PublicKey::all_from_pem("junk"), Err(KeyError::NoPem));
         assert_eq!(PublicKey::from_spki(b"junk"), Err(KeyError::Unsupported));
@@ -308,6 +361,7 @@ f6Q242RUuEB0JWYRm9eevYpU6ud0Ag4q
             json!({"kty": "oct", "k": "AAAA"}),
             json!({"kty": "EC", "crv": "P-256", "x": "!", "y": "AA"}),
             json!({"kty": "EC", "crv": "P-256", "x": encode([1; 33]), "y": "AA"}),
+            json!({"kty": "EC", "crv": "P-521", "x": encode([1; 67]), "y": "AA"}),
             json!({"kty": "RSA", "n": "AQAB", "e": "AQAB", "use": "enc"}),
         ] {
             assert_eq!(

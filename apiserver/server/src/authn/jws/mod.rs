@@ -11,6 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+pub(crate) use key::ALGORITHMS;
 pub use key::{KeyError, PublicKey};
 pub use signer::SigningKey;
 

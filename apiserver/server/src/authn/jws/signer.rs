@@ -1,5 +1,7 @@
 //! A private key that signs tokens.
 
+use p521::ecdsa::signature::Signer;
+use p521::pkcs8::DecodePrivateKey;
 use ring::rand::SystemRandom;
 use ring::rsa;
 use ring::signature::{
@@ -13,7 +15,7 @@ use serde_json::{Value, json};
 use super::encode;
 use super::key::{KeyError, Material, PublicKey};
 
-/// A key that signs: RSA (RS256), ECDSA P-256 (ES256) or P-384 (ES384).
+/// A key that signs: RSA (RS256), ECDSA P-256 (ES256), P-384 (ES384) or P-521 (ES512).
 pub struct SigningKey {
     pair: Pair,
     public: PublicKey,
@@ -21,6 +23,7 @@ pub struct SigningKey {
 
 enum Pair {
     Ecdsa(EcdsaKeyPair),
+    P521(Box<p521::ecdsa::SigningKey>),
     Rsa(rsa::KeyPair),
 }
 
@@ -56,6 +59,12 @@ impl SigningKey {
             let public = Material::P384(pair.public_key().as_ref().to_vec());
             return Ok(Self::new(Pair::Ecdsa(pair), public));
         }
+        if let Ok(secret) = p521::SecretKey::from_pkcs8_der(der) {
+            let pair = p521::ecdsa::SigningKey::from(&secret);
+            let point = pair.verifying_key().to_sec1_point(false);
+            let public = Material::P521(point.as_bytes().to_vec());
+            return Ok(Self::new(Pair::P521(Box::new(pair)), public));
+        }
         let pair = rsa::KeyPair::from_pkcs8(der).map_err(|_| KeyError::Unsupported)?;
         Self::from_rsa(pair)
     }
@@ -89,6 +98,11 @@ impl SigningKey {
             Pair::Ecdsa(pair) => {
                 let signature = pair.sign(&random, signed.as_bytes());
                 signature.map_err(|_| KeyError::Random)?.as_ref().to_vec()
+            }
+            // By RFC 6979, without randomness.
+            Pair::P521(pair) => {
+                let signature: p521::ecdsa::Signature = pair.sign(signed.as_bytes());
+                signature.to_bytes().to_vec()
             }
             Pair::Rsa(pair) => {
                 let mut signature = vec![0; pair.public().modulus_len()];

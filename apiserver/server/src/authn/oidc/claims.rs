@@ -167,15 +167,20 @@ fn text(claims: &Value, name: &str) -> Result<String, String> {
 
 /// What Go's decoder says of a value of a wrong type.
 fn mismatch(value: &Value, wanted: &str) -> String {
-    let found = match value {
+    let found = kind(value);
+    format!("json: cannot unmarshal {found} into Go value of type {wanted}")
+}
+
+/// What Go's decoder calls a value.
+pub(super) fn kind(value: &Value) -> &'static str {
+    match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",
         Value::Number(_) => "number",
         Value::String(_) => "string",
         Value::Array(_) => "array",
         Value::Object(_) => "object",
-    };
-    format!("json: cannot unmarshal {found} into Go value of type {wanted}")
+    }
 }
 
 fn evaluated<'a>(program: &'a Program, name: &'a str, value: &'a Value) -> Result<Cel<'a>, String> {

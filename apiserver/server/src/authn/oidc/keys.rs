@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_clock::Clock;
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::authn::jws::{Jws, PublicKey};
 use crate::config::Issuer;
-use crate::outgoing::{Call, CallError, Client, Outside, Target, TargetError, TlsError};
+use crate::outgoing::{Call, CallError, Client, Outside, Reply, Target, TargetError, TlsError};
 
 /// How long after a failure the issuer is looked for again.
 const SEARCH: Duration = Duration::from_secs(10);
@@ -48,7 +48,7 @@ pub(in crate::authn) enum KeysError {
 pub(super) struct RemoteKeys {
     issuer: String,
     discovery: Target,
-    client: Client,
+    client: Arc<Client>,
     state: RwLock<State>,
     /// Held while the issuer is asked, so that it is asked once for all who wait.
     asking: tokio::sync::Mutex<()>,
@@ -93,22 +93,34 @@ impl RemoteKeys {
     ) -> Result<Self, KeysError> {
         let roots = issuer.authorities.clone();
         let client = Client::new(Arc::clone(outside), roots, clock.clone())?;
-        let discovery = match &issuer.discovery_url {
-            Some(url) => url.clone(),
-            None => {
-                let base = issuer.url.strip_suffix('/').unwrap_or(&issuer.url);
-                format!("{base}/.well-known/openid-configuration")
-            }
+        Self::of(
+            &issuer.url,
+            issuer.discovery_url.as_deref(),
+            Arc::new(client),
+        )
+    }
+
+    /// The keys of another issuer, whom the same authorities vouch for.
+    pub(super) fn beside(&self, url: &str) -> Result<Self, KeysError> {
+        Self::of(url, None, Arc::clone(&self.client))
+    }
+
+    fn of(url: &str, discovery: Option<&str>, client: Arc<Client>) -> Result<Self, KeysError> {
+        let usual = || {
+            let base = url.strip_suffix('/').unwrap_or(url);
+            format!("{base}/.well-known/openid-configuration")
         };
+        let discovery = discovery.map_or_else(usual, str::to_owned);
+        let since = client.clock().monotonic();
         Ok(Self {
-            issuer: issuer.url.clone(),
+            issuer: url.to_owned(),
             discovery: Target::parse(&discovery)?,
             client,
             state: RwLock::default(),
             asking: tokio::sync::Mutex::default(),
             questions: Mutex::new(Questions {
                 left: QUESTIONS.0,
-                since: clock.monotonic(),
+                since,
             }),
         })
     }
@@ -215,15 +227,24 @@ impl RemoteKeys {
         )?)
     }
 
-    async fn get(&self, target: &Target) -> Result<Value, KeysError> {
+    /// Asks whoever is there, as the issuer is asked.
+    pub(super) async fn call(
+        &self,
+        target: &Target,
+        authorization: Option<HeaderValue>,
+    ) -> Result<Reply, CallError> {
         let call = Call {
             method: Method::GET,
             body: None,
-            authorization: None,
+            authorization,
             within: WITHIN,
             most: MOST_BYTES,
         };
-        let reply = self.client.send(target, call).await?;
+        self.client.send(target, call).await
+    }
+
+    async fn get(&self, target: &Target) -> Result<Value, KeysError> {
+        let reply = self.call(target, None).await?;
         if reply.status != StatusCode::OK {
             return Err(wrong(
                 target,

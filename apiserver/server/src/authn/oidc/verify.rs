@@ -6,6 +6,8 @@ use coracle_clock::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::authn::jws::ALGORITHMS;
+
 /// How far ahead of ours an issuer's clock may be, in seconds.
 const LEEWAY: i64 = 60;
 
@@ -41,8 +43,8 @@ pub(super) fn unsupported(token: &str) -> String {
     let header = header.and_then(|bytes| serde_json::from_slice::<Header>(&bytes).ok());
     match header {
         Some(Header { alg }) => format!(
-            "oidc: id token signed with unsupported algorithm, expected [\"ES256\" \"ES384\" \"PS256\" \"PS384\" \"PS512\" \
-             \"RS256\" \"RS384\" \"RS512\"] got {alg:?}"
+            "oidc: id token signed with unsupported algorithm, expected {} got {alg:?}",
+            quoted(ALGORITHMS)
         ),
         None => "oidc: malformed jwt".to_owned(),
     }
@@ -63,15 +65,11 @@ pub(super) fn check(
         .iter()
         .any(|named| audiences.iter().any(|audience| audience == named))
     {
-        let quoted = |all: &mut dyn Iterator<Item = &str>| {
-            let quoted: Vec<String> = all.map(|one| format!("{one:?}")).collect();
-            format!("[{}]", quoted.join(" "))
-        };
         let expected = match audiences {
             [one] => format!("{one:?}"),
-            several => format!("in {}", quoted(&mut several.iter().map(String::as_str))),
+            several => format!("in {}", quoted(several.iter().map(String::as_str))),
         };
-        let got = quoted(&mut named.into_iter());
+        let got = quoted(named);
         return Err(format!("oidc: expected audience {expected} got {got}"));
     }
     // Without an end, a token has ended.
@@ -102,6 +100,12 @@ fn time(claim: Option<&Value>) -> Result<Option<i64>, String> {
         }
         Some(_) => Err("oidc: failed to unmarshal claims: a time is no number".to_owned()),
     }
+}
+
+/// As Go prints a list of texts.
+fn quoted<'t>(all: impl IntoIterator<Item = &'t str>) -> String {
+    let quoted: Vec<String> = all.into_iter().map(|one| format!("{one:?}")).collect();
+    format!("[{}]", quoted.join(" "))
 }
 
 /// As Go prints a time.

@@ -15,16 +15,27 @@ use crate::support::{Answer, TestServer, request};
 
 const REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 const RSA: &str = include_str!("rsa-key.pem");
+pub(super) const P521: &str = include_str!("p521-key.pem");
 
 /// An issuer at a host, whose keys can be replaced.
-struct Issuer {
-    url: String,
-    keys: Arc<Mutex<Vec<SigningKey>>>,
-    host: Arc<Host>,
+pub(super) struct Issuer {
+    pub(super) url: String,
+    pub(super) keys: Arc<Mutex<Vec<SigningKey>>>,
+    pub(super) host: Arc<Host>,
 }
 
 impl Issuer {
-    fn open(world: &World, name: &str, key: SigningKey) -> Self {
+    pub(super) fn open(world: &World, name: &str, key: SigningKey) -> Self {
+        Self::open_with(world, name, key, |_| None)
+    }
+
+    /// With answers to paths of its own.
+    pub(super) fn open_with(
+        world: &World,
+        name: &str,
+        key: SigningKey,
+        more: impl Fn(&str) -> Option<(u16, String)> + Send + Sync + 'static,
+    ) -> Self {
         let url = format!("https://{name}");
         let keys = Arc::new(Mutex::new(vec![key]));
         let (published, own) = (Arc::clone(&keys), url.clone());
@@ -38,19 +49,19 @@ impl Issuer {
                 let keys: Vec<Value> = keys.iter().map(|key| key.public().to_jwk()).collect();
                 (200, json!({"keys": keys}).to_string())
             }
-            _ => (404, String::new()),
+            other => more(other).unwrap_or((404, String::new())),
         });
         Self { url, keys, host }
     }
 
     /// A good token, after `change`.
-    fn token(&self, clock: &Clock, change: impl FnOnce(&mut Value)) -> String {
+    pub(super) fn token(&self, clock: &Clock, change: impl FnOnce(&mut Value)) -> String {
         self.keys.lock()[0]
             .sign(&self.claims(clock, change))
             .expect("signed")
     }
 
-    fn claims(&self, clock: &Clock, change: impl FnOnce(&mut Value)) -> Value {
+    pub(super) fn claims(&self, clock: &Clock, change: impl FnOnce(&mut Value)) -> Value {
         let now = clock.now().as_second();
         let mut claims = json!({
             "iss": self.url, "aud": "kube", "sub": "jane", "exp": now + 600, "iat": now, "groups": ["devs"],
@@ -60,9 +71,9 @@ impl Issuer {
     }
 }
 
-struct Server {
-    server: TestServer,
-    clock: Clock,
+pub(super) struct Server {
+    pub(super) server: TestServer,
+    pub(super) clock: Clock,
     configured: Arc<ConfiguredAuthentication>,
 }
 
@@ -80,7 +91,7 @@ fn configuration(more: &str, urls: &[&str]) -> String {
 }
 
 impl Server {
-    async fn start(world: &Arc<World>, text: &str) -> Self {
+    pub(super) async fn start(world: &Arc<World>, text: &str) -> Self {
         let mut made = None;
         let server = TestServer::start_with(|config| {
             let clock = config.clock.clone();
@@ -109,7 +120,7 @@ impl Server {
         self.server.send_as_is(request).await
     }
 
-    async fn review(&self, token: &str) -> Value {
+    pub(super) async fn review(&self, token: &str) -> Value {
         let answer = self
             .server
             .post(REVIEWS, json!({"spec": {"token": token}}))
@@ -117,7 +128,7 @@ impl Server {
         answer.ok()["status"].clone()
     }
 
-    async fn believed(&self, token: &str) -> bool {
+    pub(super) async fn believed(&self, token: &str) -> bool {
         let shown = self.show("/version", token).await.status.as_u16();
         let reviewed = self.review(token).await["authenticated"] == true;
         assert_eq!(shown == 200, reviewed, "{shown}");
@@ -126,7 +137,7 @@ impl Server {
     }
 
     /// Why a token is refused.
-    async fn refused(&self, token: &str) -> String {
+    pub(super) async fn refused(&self, token: &str) -> String {
         assert!(!self.believed(token).await, "{token}");
         let why = self.review(token).await["error"]
             .as_str()
@@ -137,7 +148,7 @@ impl Server {
     }
 }
 
-fn ecdsa() -> SigningKey {
+pub(super) fn ecdsa() -> SigningKey {
     SigningKey::generate().expect("a key")
 }
 
@@ -146,8 +157,10 @@ async fn tokens_of_issuers_are_believed() {
     let world = World::new();
     let a = Issuer::open(&world, "a.test", ecdsa());
     let b = Issuer::open(&world, "b.test", SigningKey::from_pem(RSA).expect("a key"));
-    let server = Server::start(&world, &configuration("", &[&a.url, &b.url])).await;
-    for issuer in [&a, &b] {
+    let c = Issuer::open(&world, "c.test", SigningKey::from_pem(P521).expect("a key"));
+    let all = configuration("", &[&a.url, &b.url, &c.url]);
+    let server = Server::start(&world, &all).await;
+    for issuer in [&a, &b, &c] {
         let known = server.review(&issuer.token(&server.clock, |_| {})).await;
         assert_eq!(known["authenticated"], true, "{known}");
         assert_eq!(known["user"]["username"], "o:jane");

@@ -48,7 +48,7 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new() -> Arc<Self> {
-        let names = ["a.test", "b.test", "hook.test"].map(str::to_owned);
+        let names = ["a.test", "b.test", "c.test", "hook.test"].map(str::to_owned);
         let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
         let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
