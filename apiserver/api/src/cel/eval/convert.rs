@@ -109,7 +109,11 @@ pub(super) fn shown(value: &Value<'_>) -> String {
             true => url.path.clone(),
             false => format!("{}://{}{}", url.scheme, url.host, url.path),
         },
-        Value::List(_) | Value::Map(_) | Value::Optional(_) => value.type_name().to_owned(),
+        Value::List(_)
+        | Value::Map(_)
+        | Value::Optional(_)
+        | Value::Semver(_)
+        | Value::Format(_) => value.type_name().to_owned(),
     }
 }
 

@@ -10,7 +10,7 @@ use regex::Regex;
 use super::run::Budget;
 use super::url::Url;
 use super::value::Value;
-use super::{EvalError, Outcome, convert, lists, numbers, operate, texts, time};
+use super::{EvalError, Outcome, convert, formats, lists, numbers, operate, semver, texts, time};
 use crate::quantity::Quantity;
 use crate::validation::address::{contains, masked, parse_cidr, parse_ip};
 
@@ -61,6 +61,7 @@ const NAMES: &[&str] = &[
     "isLinkLocalUnicast",
     "isLoopback",
     "isQuantity",
+    "isSemver",
     "isSorted",
     "isURL",
     "isUnspecified",
@@ -69,19 +70,23 @@ const NAMES: &[&str] = &[
     "lastIndexOf",
     "lists.range",
     "lowerAscii",
+    "major",
     "masked",
     "matches",
     "max",
     "min",
+    "minor",
     "optional.none",
     "optional.of",
     "optional.ofNonZeroValue",
     "or",
     "orValue",
+    "patch",
     "prefixLength",
     "quantity",
     "replace",
     "reverse",
+    "semver",
     "sets.contains",
     "sets.equivalent",
     "sets.intersects",
@@ -104,6 +109,7 @@ const NAMES: &[&str] = &[
     "unwrapOpt",
     "upperAscii",
     "url",
+    "validate",
     "value",
 ];
 
@@ -117,6 +123,7 @@ pub(super) fn knows(name: &str) -> bool {
     let is_math = |name: &str| MATH.contains(&name);
     NAMES.contains(&name)
         || name.strip_prefix("math.").is_some_and(is_math)
+        || name.strip_prefix("format.").is_some_and(formats::knows)
         || name.starts_with("get")
 }
 
@@ -139,6 +146,8 @@ pub(super) fn call<'a>(
     }
     let found = kubernetes(name, values, budget)
         .or_else(|| optional(name, values))
+        .or_else(|| semver::call(name, values, budget))
+        .or_else(|| formats::call(name, values, budget))
         .or_else(|| texts::call(name, values, pattern, budget))
         .or_else(|| lists::call(name, values, budget))
         .or_else(|| time::part(name, values))

@@ -9,16 +9,18 @@
 //! upstream's cost estimate does it, so an expression ends whatever it says. Nothing here panics, blocks or looks at a clock.
 //!
 //! Upstream: the interpreter of `cel-go`; `k8s.io/apiserver/pkg/cel/library` for Kubernetes' own functions, and its
-//! `RuntimeCELCostBudget`. Not run yet: the authorizer, `jsonpatch`, `semver`, named formats and object literals, which
-//! [`Program::compile`] refuses.
+//! `RuntimeCELCostBudget`. Not run yet: the authorizer, `jsonpatch` and object literals, which [`Program::compile`]
+//! refuses.
 
 mod convert;
+mod formats;
 mod library;
 mod lists;
 mod lower;
 mod numbers;
 mod operate;
 mod run;
+mod semver;
 mod texts;
 mod time;
 mod url;

@@ -12,6 +12,8 @@ use indexmap::IndexMap;
 use jiff::SignedDuration;
 use serde_json::Value as Json;
 
+use super::formats::Format;
+use super::semver::Semver;
 use super::url::Url;
 use crate::quantity::Quantity;
 
@@ -52,6 +54,10 @@ pub enum Value<'a> {
     Cidr(IpAddr, u8),
     /// An address in the web.
     Url(Rc<Url>),
+    /// A semantic version.
+    Semver(Rc<Semver>),
+    /// A format of text.
+    Format(&'static Format),
 }
 
 /// Text of the input, or made by the expression.
@@ -254,6 +260,11 @@ impl<'a> Value<'a> {
         Self::Map(Map::Made(Rc::new(entries.collect())))
     }
 
+    /// A value that may be absent.
+    pub(super) fn optional(value: Option<Self>) -> Self {
+        Self::Optional(value.map(Rc::new))
+    }
+
     /// The text, if it is one.
     pub fn as_str(&self) -> Option<&str> {
         match self {
@@ -290,6 +301,8 @@ impl<'a> Value<'a> {
             Self::Ip(_) => "net.IP",
             Self::Cidr(..) => "net.CIDR",
             Self::Url(_) => "kubernetes.URL",
+            Self::Semver(_) => "kubernetes.Semver",
+            Self::Format(_) => "kubernetes.NamedFormat",
         }
     }
 
@@ -367,6 +380,8 @@ impl<'a> Value<'a> {
             (Self::Ip(a), Self::Ip(b)) => a == b,
             (Self::Cidr(a, x), Self::Cidr(b, y)) => a == b && x == y,
             (Self::Url(a), Self::Url(b)) => a == b,
+            (Self::Semver(a), Self::Semver(b)) => a.order(b) == Ordering::Equal,
+            (Self::Format(a), Self::Format(b)) => a == b,
             (a, b) => numeric_order(a, b) == Some(Ordering::Equal),
         })
     }
