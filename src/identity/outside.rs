@@ -22,15 +22,8 @@ impl Outside for Host {
     }
 
     fn roots(&self) -> Result<Arc<RootCertStore>, String> {
-        let found = rustls_native_certs::load_native_certs();
-        let mut roots = RootCertStore::empty();
-        // Old ones that cannot be read are no reason to believe none.
-        roots.add_parsable_certificates(found.certs);
-        match (roots.is_empty(), found.errors.first()) {
-            (false, _) => Ok(Arc::new(roots)),
-            (true, Some(error)) => Err(error.to_string()),
-            (true, None) => Err("the system has none: give certificateAuthority".to_owned()),
-        }
+        let roots = coracle_tls::host_authorities();
+        roots.map(Arc::new).map_err(|why| why.to_string())
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {

@@ -134,29 +134,13 @@ impl TlsTrust {
 }
 
 fn host_authorities() -> Result<Arc<ClientConfig>, String> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    // One that cannot be parsed is passed over, as other programs do.
-    let (good, _) = roots.add_parsable_certificates(found.certs);
-    if good == 0 {
-        let mut why = "no certificate authority was found on the node: install its ca-certificates, or name a bundle \
-                       in SSL_CERT_FILE of `coracle up`"
-            .to_owned();
-        for error in found.errors {
-            why.push_str(&format!("; {error}"));
-        }
-        return Err(why);
-    }
-    Ok(config(roots))
+    let roots = coracle_tls::host_authorities();
+    roots.map(config).map_err(|why| why.to_string())
 }
 
 fn config(roots: RootCertStore) -> Arc<ClientConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("ring knows TLS 1.2 and 1.3")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let client = coracle_tls::client().with_root_certificates(roots);
+    let mut config = client.with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Arc::new(config)
 }

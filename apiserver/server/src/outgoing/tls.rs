@@ -40,12 +40,8 @@ pub(super) fn config(
     roots: Arc<RootCertStore>,
     identity: Option<(&[u8], &[u8])>,
 ) -> Result<ClientConfig, TlsError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let wrong = |why: String| TlsError::Identity(why);
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| wrong(error.to_string()))?
-        .with_root_certificates(roots);
+    let builder = coracle_tls::client().with_root_certificates(roots);
     let mut config = match identity {
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => {

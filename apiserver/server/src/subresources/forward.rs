@@ -14,7 +14,6 @@ use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
 use super::connect::{handed_on, relay, wants_upgrade};
-use super::unverified;
 use crate::answer::Answer;
 use crate::body::{Body, BoxError};
 use crate::call::Call;
@@ -113,7 +112,10 @@ async fn connect(server: &Server, target: &Target) -> Result<Box<dyn Connection>
     if !target.tls {
         return Ok(stream);
     }
-    let connector = TlsConnector::from(Arc::new(unverified::client_config()));
+    // As upstream's proxy (`InsecureSkipVerify`): pods are reached by address, and sign for themselves.
+    let mut config = coracle_tls::client_of_anybody().with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let connector = TlsConnector::from(Arc::new(config));
     let name = ServerName::IpAddress(target.address.into());
     let stream = connector.connect(name, stream).await;
     Ok(Box::new(stream.map_err(unreachable_service)?))

@@ -9,4 +9,3 @@ pub(crate) mod log;
 mod proxy;
 pub(crate) mod scale;
 pub(crate) mod token;
-mod unverified;

@@ -6,11 +6,9 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::hosts::Trust;
 
@@ -35,16 +33,9 @@ impl TlsConfigs {
 }
 
 fn make(trust: &Trust) -> Result<ClientConfig, String> {
-    let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    let builder = if trust.skip_verify {
-        builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
-    } else {
-        builder.with_root_certificates(roots(&trust.authorities)?)
+    let builder = match trust.skip_verify {
+        true => coracle_tls::client_of_anybody(),
+        false => coracle_tls::client().with_root_certificates(roots(&trust.authorities)?),
     };
     let Some((certificate, key)) = &trust.client else {
         return Ok(builder.with_no_client_auth());
@@ -71,16 +62,10 @@ fn roots(files: &[std::path::PathBuf]) -> Result<RootCertStore, String> {
                 .map_err(|error| format!("the authority {}: {error}", path.display()))?;
         }
     }
-    let system = rustls_native_certs::load_native_certs();
-    roots.add_parsable_certificates(system.certs);
-    if roots.is_empty() {
-        let why: Vec<_> = system.errors.iter().map(ToString::to_string).collect();
-        return Err(format!(
-            "this system has no authorities for certificates (Debian's package ca-certificates has \
-             them){}{}",
-            if why.is_empty() { "" } else { ": " },
-            why.join("; ")
-        ));
+    match coracle_tls::host_authorities() {
+        Ok(host) => roots.extend(host.roots),
+        Err(why) if roots.is_empty() => return Err(why.to_string()),
+        Err(_) => {}
     }
     Ok(roots)
 }
@@ -94,46 +79,5 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     match all.is_empty() {
         true => Err(wrong("no certificate in PEM form".to_owned())),
         false => Ok(all),
-    }
-}
-
-/// Takes every certificate, because a `hosts.toml` says `skip_verify`.
-#[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, known)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, known)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -7,10 +7,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header};
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{HTTPGetAction, HTTPHeader};
+use rustls::ClientConfig;
 use rustls::client::Resumption;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::pki_types::ServerName;
 
 use super::{Failure, Place};
 
@@ -270,66 +269,14 @@ fn headers<'a>(given: impl Iterator<Item = &'a HTTPHeader>, agent: &'static str)
     headers
 }
 
-/// One for all: its tables take longer to make than a probe. Nothing of one server helps with another, so no
+/// Believes every server: a probe asks whether the pod answers, not who it is, and pods' certificates are rarely made for
+/// addresses. One for all: its tables take longer to make than a probe. Nothing of one server helps with another, so no
 /// session is kept.
 static TLS: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
-    let mut config = tls_config();
+    let mut config = coracle_tls::client_of_anybody().with_no_client_auth();
     config.resumption = Resumption::disabled();
     Arc::new(config)
 });
-
-fn tls_config() -> ClientConfig {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let schemes = provider
-        .signature_verification_algorithms
-        .supported_schemes();
-    ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("the provider has the ciphers of both versions")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anyone(schemes)))
-        .with_no_client_auth()
-}
-
-/// Believes every server: a probe asks whether the pod answers, not who it is, and pods' certificates
-/// are rarely made for addresses.
-#[derive(Debug)]
-struct Anyone(Vec<SignatureScheme>);
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.clone()
-    }
-}
 
 #[cfg(test)]
 mod tests {
