@@ -93,6 +93,12 @@ impl Options {
             .map(|(_, value)| value.as_str())
     }
 
+    /// All values of several options, in the order in which they were given.
+    pub fn of<'o>(&'o self, letters: &'o [char]) -> impl Iterator<Item = (char, &'o str)> {
+        let set = self.set.iter().filter(|(set, _)| letters.contains(set));
+        set.map(|(set, value)| (*set, value.as_str()))
+    }
+
     /// The last value as a number.
     pub fn number<T: std::str::FromStr>(&self, letter: char) -> Result<Option<T>, Failure> {
         self.value(letter)

@@ -1,7 +1,7 @@
 //! A small shell: pipes, redirections, variables, quoting, `if`, `for`, `while`, `case`; no jobs and no functions.
 //!
 //! ```text
-//! text ─ parse.rs ─▶ Node ─ run.rs ─▶ exit code
+//! text ─ parse/ ─▶ Node ─ run.rs ─▶ exit code
 //!                             │
 //!          words ─ expand.rs ─┘─ builtins.rs, or the table of commands
 //! ```

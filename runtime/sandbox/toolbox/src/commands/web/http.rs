@@ -10,7 +10,7 @@ use crate::tcp::{Deadline, Stream};
 const LONGEST_HEAD: usize = 256 << 10;
 
 /// The exit codes of curl.
-mod code {
+pub mod code {
     pub const UNSUPPORTED: u8 = 1;
     pub const MALFORMED: u8 = 3;
     pub const UNRESOLVED: u8 = 6;
@@ -108,6 +108,7 @@ impl Target {
     }
 }
 
+#[derive(Clone)]
 pub struct Request {
     pub method: String,
     pub target: Target,
