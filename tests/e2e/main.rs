@@ -2,9 +2,12 @@
 //!
 //! Each `scripts/*.txt` is a test of its own; see [`script`] for the language. Without a kubectl on
 //! the PATH the scripts are listed as ignored; with `CORACLE_REQUIRE_KUBECTL=1` that is an error. Likewise those that start a
-//! registry, without Debian's `docker-registry` and with `CORACLE_REQUIRE_REGISTRY=1`.
+//! registry, without Debian's `docker-registry` and with `CORACLE_REQUIRE_REGISTRY=1`; and those that run other clients, without
+//! what `.ci/clients` installs and with `CORACLE_REQUIRE_CLIENTS=1`.
 
+mod clients;
 mod cluster;
+mod issuer;
 mod registry;
 mod script;
 mod tools;
@@ -17,12 +20,14 @@ use libtest_mimic::{Arguments, Failed, Trial};
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let (has_kubectl, has_registry) = (has_kubectl(), registry::is_installed());
+    let has_clients = clients::are_installed();
     for (is_there, variable, program) in [
         (has_kubectl, "CORACLE_REQUIRE_KUBECTL", "kubectl"),
         (has_registry, "CORACLE_REQUIRE_REGISTRY", "docker-registry"),
+        (has_clients, "CORACLE_REQUIRE_CLIENTS", "other client"),
     ] {
         if !is_there && std::env::var_os(variable).is_some_and(|value| value == "1") {
-            eprintln!("error: {variable}=1, but no {program} is on the PATH");
+            eprintln!("error: {variable}=1, but there is no {program}");
             return ExitCode::FAILURE;
         }
     }
@@ -34,11 +39,14 @@ fn main() -> ExitCode {
             .into_owned();
         let text = std::fs::read_to_string(&path).unwrap_or_default();
         let needs_kubectl = text.contains("kubectl ");
-        let needs_registry = text.lines().any(|line| line == "registry");
+        let needs = |word: &str| text.lines().any(|line| line == word);
+        let missing = needs_kubectl && !has_kubectl
+            || needs("registry") && !has_registry
+            || needs("clients") && !has_clients;
         Trial::test(name, move || {
             script::run(&path, index).map_err(Failed::from)
         })
-        .with_ignored_flag(needs_kubectl && !has_kubectl || needs_registry && !has_registry)
+        .with_ignored_flag(missing)
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }

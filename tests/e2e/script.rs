@@ -16,11 +16,18 @@
 //! file PATH 'text'           wait until the file contains the text
 //! background NAME kubectl …  start a command that goes on until the script ends
 //! shows NAME 'text'          wait until that command's output contains the text
+//! forwarded NAME BACKGROUND  wait until that kubectl forwards a port, and keep its end here as $NAME
+//! echoes HOST:PORT 30 2000   so many connections at once, each of which gets so many bytes back after it has sent them
+//!                            and an end
 //! kubectls … end             the lines between: once with kubectl, then with each kubectl.1.NN that lies
 //!                            beside it; $KUBECTL is its name, fit for objects
 //! except 1.27 kubectl …      a line that is passed over where kubectl is kubectl.1.27
 //! coracle image load …       run the binary itself
 //! registry                   start a registry, at $REGISTRY, for jane with the password secret
+//! clients                    other clients have to be there: $PYTHON has the package `kubernetes`, $NODE_MODULES has
+//!                            @kubernetes/client-node
+//! issuer                     start an issuer of tokens, at $ISSUER, whose authority is $ISSUER_CA (one line, as in JSON)
+//! token NAME '{"sub": …}'    keep a token of it with these claims as $NAME; "exp" is in seconds from now
 //! stop | kill                Ctrl-C and wait for a clean end | SIGKILL
 //! interrupt, ends 130        Ctrl-C alone, and waiting for an end with that code
 //! -- file.yaml --            everything below such a line, up to the next, is a file
@@ -36,9 +43,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::clients;
 use crate::cluster::{Up, poll};
+use crate::issuer::Issuer;
 use crate::registry::Registry;
-use crate::tools::{Background, contains, drain, fetch, kubectls};
+use crate::tools::{Background, contains, drain, echoes, fetch, forwarded, kubectls};
 
 /// What a command may take before it counts as stuck.
 const COMMAND_LIMIT: Duration = Duration::from_secs(90);
@@ -64,13 +73,13 @@ pub(crate) fn run(path: &Path, index: usize) -> Result<(), String> {
         .map_err(|error| format!("{}:{error}", path.display()))
 }
 
-/// Writes the registry's address into the manifests of a script.
-fn set_registry(work: &Path, address: &str) -> std::io::Result<()> {
+/// Writes what was not known before into the manifests of a script.
+fn set_in_files(work: &Path, name: &str, value: &str) -> std::io::Result<()> {
     for entry in std::fs::read_dir(work)? {
         let path = entry?.path();
         if path.extension().is_some_and(|end| end == "yaml") {
             let text = std::fs::read_to_string(&path)?;
-            std::fs::write(&path, text.replace("$REGISTRY", address))?;
+            std::fs::write(&path, text.replace(name, value))?;
         }
     }
     Ok(())
@@ -105,6 +114,7 @@ struct Session {
     up: Option<Up>,
     /// Kept until the script ends.
     registry: Option<Registry>,
+    issuer: Option<Issuer>,
     background: BTreeMap<String, Background>,
     /// What `kubectl` stands for.
     kubectl: PathBuf,
@@ -131,6 +141,7 @@ impl Session {
             index,
             up: None,
             registry: None,
+            issuer: None,
             background: BTreeMap::new(),
             kubectl: PathBuf::from("kubectl"),
             environment: BTreeMap::new(),
@@ -223,7 +234,33 @@ impl Session {
                     .insert("REGISTRY".to_owned(), address.clone());
                 self.registry = Some(registry);
                 // Files were written before the address was known.
-                set_registry(self.work(), &address).map_err(|error| error.to_string())
+                set_in_files(self.work(), "$REGISTRY", &address).map_err(|error| error.to_string())
+            }
+            "clients" => {
+                let (python, modules) = (clients::python(), clients::node_modules());
+                for (name, path) in [("PYTHON", python), ("NODE_MODULES", modules)] {
+                    let path = path.display().to_string();
+                    self.variables.insert(name.to_owned(), path);
+                }
+                Ok(())
+            }
+            "issuer" => {
+                let issuer = Issuer::start()?;
+                let authority = issuer.authority.replace('\n', "\\n");
+                // The longer name first, which begins like the other.
+                for (name, value) in [("ISSUER_CA", authority), ("ISSUER", issuer.url.clone())] {
+                    set_in_files(self.work(), &format!("${name}"), &value)
+                        .map_err(|error| error.to_string())?;
+                    self.variables.insert(name.to_owned(), value);
+                }
+                self.issuer = Some(issuer);
+                Ok(())
+            }
+            "token" => {
+                let issuer = self.issuer.as_ref().ok_or("there is no issuer")?;
+                let token = issuer.token(&rest[1])?;
+                self.variables.insert(rest[0].clone(), token);
+                Ok(())
             }
             "env" => {
                 self.environment.insert(rest[0].clone(), rest[1].clone());
@@ -275,6 +312,23 @@ impl Session {
                 poll(STATE_LIMIT, || {
                     contains("its output", &running.output(), &rest[1], true)
                 })
+            }
+            "forwarded" => {
+                let running = self.background.get(&rest[1]);
+                let running = running.ok_or("no such background command")?;
+                let address = poll(STATE_LIMIT, || forwarded(&running.output()))?;
+                self.variables.insert(rest[0].clone(), address);
+                Ok(())
+            }
+            "echoes" => {
+                let wrong = "echoes needs numbers";
+                let connections = rest[1].parse().map_err(|_| wrong)?;
+                let bytes = rest[2].parse().map_err(|_| wrong)?;
+                match echoes(&rest[0], connections, bytes) {
+                    Ok(()) if expect_failure => Err("it should have failed".to_owned()),
+                    Err(_) if expect_failure => Ok(()),
+                    outcome => outcome,
+                }
             }
             "file" => poll(STATE_LIMIT, || {
                 let text = std::fs::read_to_string(&rest[0]).map_err(|error| error.to_string())?;

@@ -52,6 +52,54 @@ fn exchange(method: &str, host: &str, path: &str, body: &str) -> std::io::Result
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
+/// Where a `kubectl port-forward` that printed this listens first.
+pub(crate) fn forwarded(output: &str) -> Result<String, String> {
+    let found = output.lines().find_map(|line| {
+        let (_, rest) = line.split_once("Forwarding from 127.0.0.1:")?;
+        Some(format!("127.0.0.1:{}", rest.split_once(" ->")?.0))
+    });
+    found.ok_or_else(|| format!("it forwards nothing:\n{output}"))
+}
+
+/// Opens connections at once. Each sends so many bytes, ends its side, and must get the same back.
+pub(crate) fn echoes(at: &str, connections: u8, bytes: usize) -> Result<(), String> {
+    // All are open before the first sends.
+    let streams: Result<Vec<_>, _> = (0..connections).map(|_| TcpStream::connect(at)).collect();
+    let streams = streams.map_err(|error| format!("failed to connect to {at}: {error}"))?;
+    let running = streams.into_iter().zip(0..).map(|(stream, number)| {
+        std::thread::spawn(move || {
+            echo(&stream, number, bytes).map_err(|error| format!("connection {number}: {error}"))
+        })
+    });
+    let running: Vec<_> = running.collect();
+    let outcomes = running
+        .into_iter()
+        .map(|thread| thread.join().expect("no panic"));
+    outcomes.collect()
+}
+
+fn echo(mut stream: &TcpStream, number: u8, bytes: usize) -> Result<(), String> {
+    let wrong = |error: std::io::Error| error.to_string();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .map_err(wrong)?;
+    // No two connections, and no two places in one, look alike for long.
+    let sent: Vec<u8> = (0..bytes).map(|at| (at % 251) as u8 ^ number).collect();
+    let (mut writer, payload) = (stream.try_clone().map_err(wrong)?, sent.clone());
+    let writing = std::thread::spawn(move || {
+        writer.write_all(&payload)?;
+        writer.shutdown(std::net::Shutdown::Write)
+    });
+    let mut back = Vec::new();
+    let read = stream.read_to_end(&mut back);
+    writing.join().expect("no panic").map_err(wrong)?;
+    read.map_err(wrong)?;
+    match back == sent {
+        true => Ok(()),
+        false => Err(format!("{} of {bytes} bytes came back", back.len())),
+    }
+}
+
 /// The kubectl on the PATH, then those of other versions beside it, in the order of their names.
 pub(crate) fn kubectls() -> Vec<PathBuf> {
     let mut found = vec![PathBuf::from("kubectl")];
