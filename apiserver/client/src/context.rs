@@ -169,6 +169,11 @@ impl Context {
         self.informers.lister()
     }
 
+    /// The shared cache of those `K` that a field selector accepts; see [`SharedInformers::informer_of`].
+    pub fn lister_of<K: Kind>(&self, field_selector: &str) -> Lister<K> {
+        self.informers.informer_of(field_selector).lister()
+    }
+
     /// The shared informer of `K`; starts its loop at first use.
     pub fn informer<K: Kind>(&self) -> Informer<K> {
         self.informers.informer()
@@ -176,25 +181,32 @@ impl Context {
 
     /// Begins a work queue that holds the key of every `K` that changes.
     pub fn watch<K: Kind>(&self) -> QueueBuilder<K> {
+        self.watch_of("")
+    }
+
+    /// Begins a work queue that holds the key of every `K` that a field selector accepts and that changes.
+    pub fn watch_of<K: Kind>(&self, field_selector: &str) -> QueueBuilder<K> {
         let queue = WorkQueue::new(
             self.clock.clone(),
             self.stop.clone(),
             QueueConfig::default(),
         );
-        let builder = QueueBuilder {
+        let builder = QueueBuilder::<K> {
             context: self.clone(),
             queue,
             subscribe: Vec::new(),
-            lister: self.lister(),
+            lister: self.lister_of(field_selector),
         };
-        let all = self.lister::<K>();
+        let all = builder.lister();
         builder.queue.refill_from(move || {
             all.list()
                 .iter()
                 .map(|object| ObjectKey::of(object.as_ref()))
                 .collect()
         });
-        builder.and::<K>(|change| vec![ObjectKey::of(change.object().as_ref())])
+        builder.and_of::<K>(field_selector, |change| {
+            vec![ObjectKey::of(change.object().as_ref())]
+        })
     }
 }
 
@@ -236,10 +248,24 @@ impl<K: Kind> QueueBuilder<K> {
     /// A changed `C` brings in the keys that `keys` names.
     #[must_use]
     pub fn and<C: Kind>(
-        mut self,
+        self,
         keys: impl Fn(&Change<C>) -> Vec<ObjectKey> + Send + Sync + 'static,
     ) -> Self {
-        let (informer, queue) = (self.context.informer::<C>(), self.queue.downgrade());
+        self.and_of("", keys)
+    }
+
+    /// A changed `C` that a field selector accepts brings in the keys that `keys` names.
+    #[must_use]
+    pub fn and_of<C: Kind>(
+        mut self,
+        field_selector: &str,
+        keys: impl Fn(&Change<C>) -> Vec<ObjectKey> + Send + Sync + 'static,
+    ) -> Self {
+        let informers = &self.context.informers;
+        let (informer, queue) = (
+            informers.informer_of::<C>(field_selector),
+            self.queue.downgrade(),
+        );
         self.subscribe.push(Box::new(move || {
             // A component that was started again has a new queue; the old one must not be fed.
             informer.subscribe_while(move |change| {

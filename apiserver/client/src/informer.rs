@@ -14,24 +14,21 @@
 
 use std::any::Any;
 use std::collections::{BTreeSet, HashMap};
-use std::fmt::Debug;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt, TryStreamExt};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use futures::{Stream, StreamExt, TryStreamExt};
 use kube::api::Api;
-use kube::core::{ApiResource, DynamicObject, PartialObjectMeta};
+use kube::core::{ApiResource, DynamicObject};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, Resource};
 use parking_lot::Mutex;
-use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::key::{Kind, ObjectKey};
 use crate::lister::{Lister, revision_of};
+use crate::metadata::{Described, MetadataCache, MetadataSource};
 
 /// What happened to one object, as far as the cache saw it. Steps may have been skipped.
 #[derive(Debug)]
@@ -117,7 +114,7 @@ impl<K: Resource> Informer<K> {
     pub fn subscribe_while(&self, handler: impl Fn(&Change<K>) -> bool + Send + Sync + 'static) {
         let mut handlers = self.0.handlers.lock();
         for new in self.0.lister.list() {
-            call(&handler, &Change::Applied { old: None, new });
+            shielded(|| handler(&Change::Applied { old: None, new }));
         }
         handlers.push(Box::new(handler));
     }
@@ -142,48 +139,92 @@ impl<K: Resource> Informer<K> {
     }
 
     fn tell(&self, change: &Change<K>) {
-        self.0
-            .handlers
-            .lock()
-            .retain(|handler| call(handler.as_ref(), change));
+        let mut handlers = self.0.handlers.lock();
+        handlers.retain(|handler| shielded(|| handler(change)).unwrap_or(true));
+    }
+}
+
+/// What a watch fills.
+pub(crate) trait Cache<K>: Clone + Send + Sync + 'static {
+    /// What tells objects apart.
+    type Key: Ord + Send;
+    /// The keys of all that is there.
+    fn keys(&self) -> BTreeSet<Self::Key>;
+    /// The key of an object.
+    fn key(object: &K) -> Self::Key;
+    /// The object is there, and this is what it is now.
+    fn apply(&self, object: K);
+    /// The object is gone; this is what it was last.
+    fn delete(&self, object: K);
+    /// What has that key is gone, and nobody saw it go.
+    fn vanish(&self, key: &Self::Key);
+    /// All that there is is in.
+    fn set_synced(&self);
+}
+
+impl<K: Resource + Send + Sync + 'static> Cache<K> for Informer<K> {
+    type Key = ObjectKey;
+
+    fn keys(&self) -> BTreeSet<ObjectKey> {
+        self.0.lister.keys().into_iter().collect()
     }
 
-    /// Follows `events` until they end or `stop` is cancelled.
-    async fn follow(
-        &self,
-        events: impl futures::Stream<Item = watcher::Result<Event<K>>>,
-        kind: &str,
-        stop: &CancellationToken,
-    ) {
-        let mut events = std::pin::pin!(events);
-        // Keys the cache held when a list began and which the list has not named yet.
-        let mut unlisted = BTreeSet::new();
-        loop {
-            let event = tokio::select! {
-                () = stop.cancelled() => return,
-                event = events.try_next() => event,
-            };
-            match event {
-                Ok(Some(Event::Init)) => unlisted = self.0.lister.keys().into_iter().collect(),
-                Ok(Some(Event::InitApply(object))) => {
-                    unlisted.remove(&ObjectKey::of(&object));
-                    self.apply(slim(object));
-                }
-                Ok(Some(Event::InitDone)) => {
-                    for key in std::mem::take(&mut unlisted) {
-                        if let Some(last) = self.0.lister.get(&key) {
-                            self.0.lister.remove(last.as_ref());
-                            self.tell(&Change::Deleted(last));
-                        }
-                    }
-                    self.0.lister.set_synced();
-                }
-                Ok(Some(Event::Apply(object))) => self.apply(slim(object)),
-                Ok(Some(Event::Delete(object))) => self.delete(slim(object)),
-                Ok(None) => return,
-                // The stream backs off and carries on by itself; 410 makes it list again.
-                Err(error) => tracing::debug!(kind, %error, "watch interrupted"),
+    fn key(object: &K) -> ObjectKey {
+        ObjectKey::of(object)
+    }
+
+    fn apply(&self, object: K) {
+        Self::apply(self, slim(object));
+    }
+
+    fn delete(&self, object: K) {
+        Self::delete(self, slim(object));
+    }
+
+    fn vanish(&self, key: &ObjectKey) {
+        if let Some(last) = self.0.lister.get(key) {
+            self.0.lister.remove(last.as_ref());
+            self.tell(&Change::Deleted(last));
+        }
+    }
+
+    fn set_synced(&self) {
+        self.0.lister.set_synced();
+    }
+}
+
+/// Lets `cache` follow `events` until they end or `stop` is cancelled.
+pub(crate) async fn follow<K, C: Cache<K>>(
+    cache: C,
+    events: impl Stream<Item = watcher::Result<Event<K>>>,
+    kind: &str,
+    stop: &CancellationToken,
+) {
+    let mut events = std::pin::pin!(events);
+    // Keys the cache held when a list began and which the list has not named yet.
+    let mut unlisted = BTreeSet::new();
+    loop {
+        let event = tokio::select! {
+            () = stop.cancelled() => return,
+            event = events.try_next() => event,
+        };
+        match event {
+            Ok(Some(Event::Init)) => unlisted = cache.keys(),
+            Ok(Some(Event::InitApply(object))) => {
+                unlisted.remove(&C::key(&object));
+                cache.apply(object);
             }
+            Ok(Some(Event::InitDone)) => {
+                for key in std::mem::take(&mut unlisted) {
+                    cache.vanish(&key);
+                }
+                cache.set_synced();
+            }
+            Ok(Some(Event::Apply(object))) => cache.apply(object),
+            Ok(Some(Event::Delete(object))) => cache.delete(object),
+            Ok(None) => return,
+            // The stream backs off and carries on by itself; 410 makes it list again.
+            Err(error) => tracing::debug!(kind, %error, "watch interrupted"),
         }
     }
 }
@@ -194,80 +235,13 @@ fn slim<K: Resource>(mut object: K) -> K {
     object
 }
 
-/// A handler's panic must not take the cache, and with it every other component, along.
-fn call<K>(handler: &(dyn Fn(&Change<K>) -> bool + Send + Sync), change: &Change<K>) -> bool {
-    std::panic::catch_unwind(AssertUnwindSafe(|| handler(change))).unwrap_or_else(|_| {
+/// A handler's panic must not take the cache, and with it every other component, along; it answers `None`.
+pub(crate) fn shielded<T>(handler: impl FnOnce() -> T) -> Option<T> {
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(handler));
+    if outcome.is_err() {
         tracing::error!("an event handler panicked; its event is lost to it");
-        true
-    })
-}
-
-/// A change seen through metadata alone.
-#[derive(Debug)]
-pub struct MetadataChange<'a> {
-    /// The state before, if the cache knew one.
-    pub old: Option<&'a ObjectMeta>,
-    /// The newest known state.
-    pub new: &'a ObjectMeta,
-    /// Whether the object is gone.
-    pub deleted: bool,
-}
-
-/// What every cache can tell about its objects without knowing their kind.
-pub trait MetadataSource: Send + Sync {
-    /// Metadata of the object of that key.
-    fn metadata(&self, key: &ObjectKey) -> Option<ObjectMeta>;
-    /// Metadata of the object with that UID.
-    fn metadata_by_uid(&self, uid: &str) -> Option<ObjectMeta>;
-    /// Metadata of every object that names `uid` among its owners.
-    fn metadata_owned_by(&self, uid: &str) -> Vec<ObjectMeta>;
-    /// Keys of every object.
-    fn all_keys(&self) -> Vec<ObjectKey>;
-    /// Completes when the first list is in.
-    fn metadata_synced(&self) -> BoxFuture<'static, ()>;
-    /// Calls `handler` for all that is there and for every change; see [`Informer::subscribe`].
-    fn subscribe_metadata(&self, handler: Box<dyn Fn(&MetadataChange<'_>) + Send + Sync>);
-}
-
-impl<K: Resource + Send + Sync + 'static> MetadataSource for Informer<K> {
-    fn metadata(&self, key: &ObjectKey) -> Option<ObjectMeta> {
-        self.0.lister.get(key).map(|object| object.meta().clone())
     }
-
-    fn metadata_by_uid(&self, uid: &str) -> Option<ObjectMeta> {
-        self.0
-            .lister
-            .by_uid(uid)
-            .map(|object| object.meta().clone())
-    }
-
-    fn metadata_owned_by(&self, uid: &str) -> Vec<ObjectMeta> {
-        self.0
-            .lister
-            .owned_by(uid)
-            .iter()
-            .map(|object| object.meta().clone())
-            .collect()
-    }
-
-    fn all_keys(&self) -> Vec<ObjectKey> {
-        self.0.lister.keys()
-    }
-
-    fn metadata_synced(&self) -> BoxFuture<'static, ()> {
-        let lister = self.0.lister.clone();
-        async move { lister.synced().await }.boxed()
-    }
-
-    fn subscribe_metadata(&self, handler: Box<dyn Fn(&MetadataChange<'_>) + Send + Sync>) {
-        self.subscribe(move |change| {
-            handler(&MetadataChange {
-                old: change.old().map(|old| old.meta()),
-                new: change.object().meta(),
-                deleted: change.is_deleted(),
-            });
-        });
-    }
+    outcome.ok()
 }
 
 /// Every informer of the process: the first who asks for a kind starts its loop.
@@ -277,9 +251,12 @@ pub struct SharedInformers(Arc<Registry>);
 struct Registry {
     client: Client,
     stop: CancellationToken,
-    informers: Mutex<HashMap<(String, String), Entry>>,
+    informers: Mutex<HashMap<Name, Entry>>,
     fields: Mutex<HashMap<(String, String), String>>,
 }
+
+/// What a cache holds: a group, a plural name, and the field selector that its objects match (empty: all of them).
+type Name = (String, String, String);
 
 #[derive(Clone)]
 struct Entry {
@@ -299,33 +276,36 @@ impl SharedInformers {
         }))
     }
 
-    /// Restricts the cache of `K` to what a field selector accepts, such as `spec.nodeName=a` for a
+    /// Restricts the caches of `K` to what a field selector accepts, such as `spec.nodeName=a` for a
     /// kubelet that runs alone. Only has an effect before the kind's first use.
     pub fn restrict<K: Kind>(&self, field_selector: &str) {
+        let resource = (K::group(&()).into_owned(), K::plural(&()).into_owned());
         self.0
             .fields
             .lock()
-            .insert(resource_of::<K>(&()), field_selector.to_owned());
+            .insert(resource, field_selector.to_owned());
     }
 
     /// The informer of `K`, started at first use. Must be called within a tokio runtime.
     pub fn informer<K: Kind>(&self) -> Informer<K> {
-        let resource = resource_of::<K>(&());
+        self.informer_of("")
+    }
+
+    /// The informer of those `K` that a field selector accepts, such as `metadata.name=settings`: for
+    /// whoever needs a few of many. Started at first use; must be called within a tokio runtime.
+    pub fn informer_of<K: Kind>(&self, field_selector: &str) -> Informer<K> {
+        let name = name_of::<K>(&(), field_selector);
         let mut informers = self.0.informers.lock();
         if let Some(informer) = informers
-            .get(&resource)
+            .get(&name)
             .and_then(|entry| entry.typed.downcast_ref::<Informer<K>>())
         {
             return informer.clone();
         }
         let informer = Informer::<K>::default();
-        let config = self.config(&resource);
-        self.start(
-            &informer,
-            &resource.1,
-            watcher::watcher(Api::all(self.0.client.clone()), config),
-        );
-        informers.insert(resource, Entry::of(informer.clone()));
+        let events = watcher::watcher(Api::all(self.0.client.clone()), self.config(&name));
+        self.start(&informer, &name.1, events);
+        informers.insert(name, Entry::of(informer.clone()));
         informer
     }
 
@@ -334,20 +314,22 @@ impl SharedInformers {
         self.informer::<K>().lister()
     }
 
-    /// Metadata of a kind known only at run time: from its typed cache if the process has one,
+    /// Metadata of a kind known only at run time: from its typed cache if the process has one of all objects,
     /// else from a cache that holds nothing but metadata.
     pub fn metadata(&self, resource: &ApiResource) -> Arc<dyn MetadataSource> {
-        let name = resource_of::<DynamicObject>(resource);
+        let name = name_of::<DynamicObject>(resource, "");
         let mut informers = self.0.informers.lock();
         if let Some(entry) = informers.get(&name) {
             return entry.metadata.clone();
         }
-        let informer = Informer::<PartialObjectMeta<DynamicObject>>::default();
-        let api =
-            Api::<PartialObjectMeta<DynamicObject>>::all_with(self.0.client.clone(), resource);
+        let cache = MetadataCache::default();
+        let api = Api::<Described>::all_with(self.0.client.clone(), resource);
         let events = watcher::watcher(api, self.config(&name));
-        self.start(&informer, &name.1, events);
-        let entry = Entry::of(informer);
+        self.start(&cache, &name.1, events);
+        let entry = Entry {
+            typed: Arc::new(()),
+            metadata: Arc::new(cache),
+        };
         informers.insert(name, entry.clone());
         entry.metadata
     }
@@ -364,27 +346,29 @@ impl SharedInformers {
         futures::future::join_all(waiting).await;
     }
 
-    fn config(&self, resource: &(String, String)) -> watcher::Config {
+    fn config(&self, (group, plural, fields): &Name) -> watcher::Config {
+        let restricted = self.0.fields.lock();
+        let restricted = restricted.get(&(group.clone(), plural.clone()));
+        let selectors = [fields.as_str(), restricted.map_or("", String::as_str)];
+        let selectors: Vec<_> = selectors.into_iter().filter(|s| !s.is_empty()).collect();
         let config = watcher::Config::default();
-        match self.0.fields.lock().get(resource) {
-            Some(fields) => config.fields(fields),
-            None => config,
+        match selectors.is_empty() {
+            true => config,
+            false => config.fields(&selectors.join(",")),
         }
     }
 
-    fn start<K>(
+    fn start<K, C: Cache<K>>(
         &self,
-        informer: &Informer<K>,
+        cache: &C,
         kind: &str,
-        events: impl futures::Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
+        events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
     ) where
-        K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+        K: Send + Sync + 'static,
     {
-        let (informer, kind, stop) = (informer.clone(), kind.to_owned(), self.0.stop.clone());
+        let (cache, kind, stop) = (cache.clone(), kind.to_owned(), self.0.stop.clone());
         tokio::spawn(async move {
-            informer
-                .follow(events.default_backoff().boxed(), &kind, &stop)
-                .await;
+            follow(cache, events.default_backoff().boxed(), &kind, &stop).await;
         });
     }
 }
@@ -398,9 +382,7 @@ impl Entry {
     }
 }
 
-fn resource_of<K: Resource>(dynamic: &K::DynamicType) -> (String, String) {
-    (
-        K::group(dynamic).into_owned(),
-        K::plural(dynamic).into_owned(),
-    )
+fn name_of<K: Resource>(dynamic: &K::DynamicType, fields: &str) -> Name {
+    let (group, plural) = (K::group(dynamic), K::plural(dynamic));
+    (group.into_owned(), plural.into_owned(), fields.to_owned())
 }

@@ -14,6 +14,10 @@
 //! Reads are shared, writes are not: [`SharedInformers`] holds one [`Informer`] per kind for the
 //! whole process, while every [`Context`] writes under the name of its own component.
 //!
+//! A cache of all objects of a kind is for kinds of which all matter. Of others a component asks for those
+//! that a field selector accepts ([`Context::watch_of`]), for some by name, each as long as it is needed
+//! ([`NamedObjects`]), or for the metadata alone ([`MetadataSource`]).
+//!
 //! What it deliberately does not do: it knows no kinds (all code is generic), decides nothing, and
 //! never retries a write. A conflict means "look again", and looking again is the caller's loop.
 //!
@@ -60,18 +64,23 @@ mod events;
 mod informer;
 mod key;
 mod lister;
+mod metadata;
+mod named;
 mod objects;
 mod pending;
 mod queue;
 mod supervise;
+mod uid;
 
 pub use context::{ClientFactory, Context, QueueBuilder, component_user};
 pub use dynamic::ServedResource;
 pub use error::Error;
 pub use events::{EventKind, EventRecorder, InvolvedObject};
-pub use informer::{Change, Informer, MetadataChange, MetadataSource, SharedInformers};
+pub use informer::{Change, Informer, SharedInformers};
 pub use key::{Kind, ObjectKey, controller_of, is_controlled_by, is_terminating, uid};
 pub use lister::Lister;
+pub use metadata::{MetadataChange, MetadataHandler, MetadataSource};
+pub use named::{NamedObjects, Unread};
 pub use objects::{DeletePropagation, ObjectClient, Precondition};
 pub use pending::PendingWrites;
 pub use queue::{Outcome, QueueConfig, WeakQueue, WorkQueue};

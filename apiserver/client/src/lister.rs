@@ -9,6 +9,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use crate::key::{ObjectKey, uid};
+use crate::uid::Uid;
 
 /// Snapshot reads of one kind's cache; cheap to clone, never waits.
 ///
@@ -30,7 +31,7 @@ struct Shared<K> {
 
 struct State<K> {
     objects: BTreeMap<ObjectKey, Arc<K>>,
-    by_uid: HashMap<String, ObjectKey>,
+    by_uid: HashMap<Uid, Arc<K>>,
     by_owner: HashMap<String, BTreeSet<ObjectKey>>,
     synced: bool,
     revision: u64,
@@ -69,8 +70,7 @@ impl<K: Resource> Lister<K> {
 
     /// The object with that UID.
     pub fn by_uid(&self, uid: &str) -> Option<Arc<K>> {
-        let state = self.0.state.read();
-        state.objects.get(state.by_uid.get(uid)?).cloned()
+        self.0.state.read().by_uid.get(&Uid::of(uid)).cloned()
     }
 
     /// Every object.
@@ -155,7 +155,7 @@ impl<K: Resource> Lister<K> {
             state.saw(object.as_ref());
             state
                 .by_uid
-                .insert(uid(object.as_ref()).to_owned(), key.clone());
+                .insert(Uid::of(uid(object.as_ref())), object.clone());
             for owner in object.meta().owner_references.iter().flatten() {
                 state
                     .by_owner
@@ -199,7 +199,7 @@ impl<K: Resource> State<K> {
     fn forget(&mut self, key: &ObjectKey) -> Option<Arc<K>> {
         let old = self.objects.remove(key)?;
         // A re-created object of the same name has taken over its key, never its UID.
-        self.by_uid.remove(uid(old.as_ref()));
+        self.by_uid.remove(&Uid::of(uid(old.as_ref())));
         for owner in old.meta().owner_references.iter().flatten() {
             if let Some(keys) = self.by_owner.get_mut(&owner.uid) {
                 keys.remove(key);

@@ -21,14 +21,12 @@ pub(crate) const NAME: &str = "cluster-authentication-trust-controller";
 
 /// Runs until the context is stopped.
 pub(crate) async fn run(ctx: Context, trust: Arc<ClusterTrust>) {
-    let maps: Lister<ConfigMap> = ctx.lister();
+    let ours = format!("metadata.namespace={NAMESPACE},metadata.name={MAP}");
+    let maps: Lister<ConfigMap> = ctx.lister_of(&ours);
     let key = ObjectKey::new(NAMESPACE, MAP);
-    let queue = ctx.watch::<ConfigMap>().into_queue().await;
+    let queue = ctx.watch_of::<ConfigMap>(&ours).into_queue().await;
     queue.add(key.clone());
-    let sync = async |found: ObjectKey| {
-        if found != key {
-            return Outcome::Done;
-        }
+    let sync = async |key: ObjectKey| {
         let world = World {
             map: maps.get(&key),
             authentication: trust.published.borrow().authentication.clone(),

@@ -21,6 +21,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
 use serde_json::json;
 
 use crate::legacytokentracking as tracking;
+use crate::serviceaccounttoken::TOKENS;
 use reconcile::{Change, INVALID_SINCE, World, is_due, reconcile, secrets_of};
 
 /// The controller's name, as upstream's.
@@ -34,7 +35,7 @@ pub(crate) const UNUSED: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Runs until the context is stopped.
 pub(crate) async fn run(ctx: Context) {
     let cleaner = Cleaner {
-        secrets: ctx.lister(),
+        secrets: ctx.lister_of(TOKENS),
         accounts: ctx.lister(),
         pods: ctx.lister(),
         ctx: ctx.clone(),

@@ -24,15 +24,13 @@ const REMAKE_EVERY: Duration = Duration::from_secs(1800);
 
 /// Runs until the context is stopped.
 pub(crate) async fn run(ctx: Context) {
-    let maps: Lister<ConfigMap> = ctx.lister();
+    let ours = format!("metadata.namespace={NAMESPACE},metadata.name={MAP}");
+    let maps: Lister<ConfigMap> = ctx.lister_of(&ours);
     let key = ObjectKey::new(NAMESPACE, MAP);
-    let queue = ctx.watch::<ConfigMap>().into_queue().await;
+    let queue = ctx.watch_of::<ConfigMap>(&ours).into_queue().await;
     queue.add(key.clone());
     let made = parking_lot::Mutex::new(None);
-    let sync = async |found: ObjectKey| {
-        if found != key {
-            return Outcome::Done;
-        }
+    let sync = async |key: ObjectKey| {
         let world = World {
             map: maps.get(&key),
             now: ctx.clock().now(),

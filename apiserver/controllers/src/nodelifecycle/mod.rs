@@ -32,22 +32,22 @@ const WORKERS: usize = 8;
 
 /// Runs until the context is stopped.
 pub(crate) async fn run(ctx: Context) {
+    // Others keep Leases, too, and renew them every other second.
+    let leases = format!("metadata.namespace={LEASES}");
     let controller = Controller {
         nodes: ctx.lister(),
         pods: ctx.lister(),
-        leases: ctx.lister(),
+        leases: ctx.lister_of(&leases),
         signs: Mutex::default(),
         pending: PendingWrites::new(ctx.clock().clone(), crate::EXPECTATION_DEADLINE),
         ctx: ctx.clone(),
     };
     let queue = ctx
         .watch::<Node>()
-        .and::<Lease>(|change| {
-            let ObjectKey { namespace, name } = ObjectKey::of(change.object().as_ref());
-            (namespace == LEASES)
-                .then(|| ObjectKey::cluster(name))
-                .into_iter()
-                .collect()
+        .and_of::<Lease>(&leases, |change| {
+            vec![ObjectKey::cluster(
+                ObjectKey::of(change.object().as_ref()).name,
+            )]
         })
         .into_queue()
         .await;

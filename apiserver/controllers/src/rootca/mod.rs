@@ -21,13 +21,13 @@ const WORKERS: usize = 4;
 /// Runs until the context is stopped.
 pub(crate) async fn run(ctx: Context, trust: Arc<ClusterTrust>) {
     let namespaces: Lister<Namespace> = ctx.lister();
-    let maps: Lister<ConfigMap> = ctx.lister();
+    // Of all ConfigMaps of the cluster no other is of interest.
+    let ours = format!("metadata.name={MAP}");
+    let maps: Lister<ConfigMap> = ctx.lister_of(&ours);
     let queue = ctx
         .watch::<Namespace>()
-        .and::<ConfigMap>(|change| {
-            let meta = &change.object().metadata;
-            let ours = meta.name.as_deref() == Some(MAP);
-            let namespace = meta.namespace.clone().filter(|_| ours);
+        .and_of::<ConfigMap>(&ours, |change| {
+            let namespace = change.object().metadata.namespace.clone();
             namespace.map(ObjectKey::cluster).into_iter().collect()
         })
         .into_queue()

@@ -21,9 +21,12 @@ pub(crate) const NAME: &str = "serviceaccount-token-controller";
 
 const WORKERS: usize = 2;
 
+/// The Secrets that matter here; a type never changes.
+pub(crate) const TOKENS: &str = "type=kubernetes.io/service-account-token";
+
 /// Runs until the context is stopped.
 pub(crate) async fn run(ctx: Context, trust: Arc<ClusterTrust>) {
-    let secrets: Lister<Secret> = ctx.lister();
+    let secrets: Lister<Secret> = ctx.lister_of(TOKENS);
     let accounts: Lister<ServiceAccount> = ctx.lister();
     let of_account = {
         let secrets = secrets.clone();
@@ -36,7 +39,7 @@ pub(crate) async fn run(ctx: Context, trust: Arc<ClusterTrust>) {
         }
     };
     let queue = ctx
-        .watch::<Secret>()
+        .watch_of::<Secret>(TOKENS)
         .and::<ServiceAccount>(move |change| of_account(change.object()))
         .into_queue()
         .await;
