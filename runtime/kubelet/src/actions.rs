@@ -174,6 +174,9 @@ impl Kubelet {
         pod: &Arc<Pod>,
         address: &str,
     ) -> Result<(), VolumeError> {
+        self.follow_sources(pod)
+            .await
+            .map_err(VolumeError::Failed)?;
         let tokens = self.tokens_of(pod).await.map_err(VolumeError::token)?;
         let (kubelet, pod, address) = (self.clone(), pod.clone(), address.to_owned());
         let write = move || {
@@ -192,7 +195,9 @@ impl Kubelet {
     async fn start_container(&self, uid: &str, entry: &Entry, name: &str, restart_count: u32) {
         let object = || InvolvedObject::of(entry.pod.as_ref()).at(&field_path(&entry.pod, name));
         let recorder = self.0.ctx.recorder();
-        let config = match self.container_config(entry, name, restart_count) {
+        let followed = self.follow_sources(&entry.pod).await;
+        let config = followed.and_then(|()| self.container_config(entry, name, restart_count));
+        let config = match config {
             Ok(config) => config,
             Err(message) => {
                 recorder.event_for(
@@ -361,7 +366,7 @@ impl Kubelet {
 
     /// False when the API did not take the deletion, and it has to be tried again.
     async fn forget(&self, uid: &str, entry: &Entry) -> bool {
-        self.0.tokens.forget(uid);
+        self.forget_sources(uid);
         let folder = self.0.config.defaults.pod_directory(uid);
         // A panic in there is a folder that stays until the next start.
         let _ = tokio::task::spawn_blocking(move || remove_folder(&folder)).await;
@@ -452,7 +457,7 @@ pub(crate) fn field_path(pod: &Pod, name: &str) -> String {
     format!("spec.{list}{{{name}}}")
 }
 
-/// The objects that a pod of one namespace may name, from the shared caches.
+/// The objects that a pod of one namespace may name; those that it does name are followed.
 pub(crate) struct PodSources {
     kubelet: Kubelet,
     namespace: String,

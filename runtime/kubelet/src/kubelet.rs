@@ -16,9 +16,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use coracle_client::{Context, EventKind, InvolvedObject, Lister, ObjectKey, WorkQueue, supervise};
+use coracle_client::kube::Resource;
+use coracle_client::{
+    Context, EventKind, InvolvedObject, Kind, Lister, NamedObjects, ObjectKey, WorkQueue, supervise,
+};
 use coracle_cri::{ContainerStatus, PodRuntime, RuntimeEvent};
 use ipnet::Ipv4Net;
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -79,8 +83,8 @@ pub(crate) struct Inner {
     pub(crate) ctx: Context,
     pub(crate) runtime: Arc<dyn PodRuntime>,
     pub(crate) pods: Lister<Pod>,
-    pub(crate) config_maps: Lister<ConfigMap>,
-    pub(crate) secrets: Lister<Secret>,
+    pub(crate) config_maps: NamedObjects<ConfigMap>,
+    pub(crate) secrets: NamedObjects<Secret>,
     pub(crate) services: Lister<Service>,
     pub(crate) queue: WorkQueue<ObjectKey>,
     pub(crate) state: Mutex<State>,
@@ -95,7 +99,7 @@ impl Kubelet {
     /// caches are filled.
     pub async fn start(config: KubeletConfig, ctx: Context, runtime: Arc<dyn PodRuntime>) -> Self {
         // Asked for before the queue, which waits until they are filled.
-        let (config_maps, secrets, services) = (ctx.lister(), ctx.lister(), ctx.lister());
+        let services = ctx.lister();
         let node = config.node.clone();
         let queue = ctx.watch::<Pod>().into_queue().await;
         let facts = NodeFacts {
@@ -104,10 +108,10 @@ impl Kubelet {
             labels: crate::node::labels(&config),
         };
         let state = State::new(Ipam::new(config.pod_range), facts);
-        let kubelet = Self(Arc::new(Inner {
+        let kubelet = Self(Arc::new_cyclic(|kubelet| Inner {
             pods: ctx.lister(),
-            config_maps,
-            secrets,
+            config_maps: named(&ctx, kubelet),
+            secrets: named(&ctx, kubelet),
             services,
             queue,
             state: Mutex::new(state),
@@ -119,7 +123,6 @@ impl Kubelet {
             runtime,
         }));
         kubelet.recover();
-        kubelet.watch_sources();
         tracing::info!(
             node,
             pods = kubelet.0.state.lock().entries.len(),
@@ -195,21 +198,6 @@ impl Kubelet {
         });
     }
 
-    /// A changed ConfigMap or Secret may be what a pod waits for.
-    fn watch_sources(&self) {
-        let kubelet = Arc::downgrade(&self.0);
-        self.0.ctx.informer::<ConfigMap>().subscribe_while({
-            let kubelet = kubelet.clone();
-            move |change| retry(&kubelet, change.object().metadata.namespace.as_deref())
-        });
-        self.0
-            .ctx
-            .informer::<Secret>()
-            .subscribe_while(move |change| {
-                retry(&kubelet, change.object().metadata.namespace.as_deref())
-            });
-    }
-
     pub(crate) fn is_ours(&self, pod: &Pod) -> bool {
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
         node == Some(self.0.config.node.as_str())
@@ -266,7 +254,7 @@ impl Kubelet {
                 };
                 if !is_kept {
                     // It went away meanwhile, and its files were made again behind its back.
-                    self.0.tokens.forget(&uid);
+                    self.forget_sources(&uid);
                     let folder = self.0.config.defaults.pod_directory(&uid);
                     let _ = tokio::task::spawn_blocking(move || remove_folder(&folder)).await;
                 }
@@ -332,24 +320,33 @@ pub(crate) fn is_new(pod: &Pod) -> bool {
     status.is_none_or(|status| status.start_time.is_none())
 }
 
-/// Lets pods of `namespace` that wait for a ConfigMap or Secret look for it now. False when the
-/// kubelet is gone.
-fn retry(kubelet: &Weak<Inner>, namespace: Option<&str>) -> bool {
+/// ConfigMaps or Secrets that pods name, read as the node; a changed one may be what a pod waits for.
+fn named<K>(ctx: &Context, kubelet: &Weak<Inner>) -> NamedObjects<K>
+where
+    K: Kind + Resource<Scope = NamespaceResourceScope>,
+{
+    let kubelet = kubelet.clone();
+    NamedObjects::new(ctx.client().clone(), ctx.stop().clone(), move |key| {
+        retry(&kubelet, &key.namespace);
+    })
+}
+
+/// Lets pods of `namespace` that wait for a ConfigMap or Secret look for it now.
+fn retry(kubelet: &Weak<Inner>, namespace: &str) {
     let Some(kubelet) = kubelet.upgrade() else {
-        return false;
+        return;
     };
     let now = kubelet.ctx.clock().now();
     let mut state = kubelet.state.lock();
     let waiting = state
         .entries
         .values_mut()
-        .filter(|entry| Some(entry.key.namespace.as_str()) == namespace);
+        .filter(|entry| entry.key.namespace == namespace);
     for entry in waiting {
         if entry.observed.retry_sources(now) {
             kubelet.queue.add(entry.key.clone());
         }
     }
-    true
 }
 
 /// The folders of pods that are not `kept`.

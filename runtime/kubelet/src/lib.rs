@@ -20,6 +20,7 @@ mod kubelet;
 pub mod logs;
 mod node;
 mod probe;
+mod references;
 mod resources;
 mod state;
 mod statics;

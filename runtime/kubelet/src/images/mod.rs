@@ -33,6 +33,9 @@ impl Kubelet {
             return;
         };
         let mut request = translate::image(&container, entry.observed.container(name));
+        if let Err(error) = self.follow_sources(&entry.pod).await {
+            tracing::warn!(pod = uid, error, "an image is pulled without some secrets");
+        }
         request.pull_secrets = self.pull_secrets(&entry.pod);
         let clock = self.0.ctx.clock();
         let object = InvolvedObject::of(entry.pod.as_ref()).at(&field_path(&entry.pod, name));
