@@ -21,7 +21,7 @@ use parking_lot::RwLock;
 use serde_json::json;
 
 use kinds::{Kind, Kinds, group_of};
-use reconcile::{Change, FOREGROUND, Item, Owner, World, matters, reconcile};
+use reconcile::{Change, FOREGROUND, Item, Owner, World, lets_go, matters, reconcile};
 
 /// The user's name, as upstream's.
 pub(crate) const NAME: &str = "generic-garbage-collector";
@@ -257,6 +257,12 @@ fn on_change(kinds: &Kinds, queue: &WorkQueue<Item>, kind: &Kind, change: &Metad
     if !change.deleted {
         if matters(change.old, change.new) {
             queue.add(kind.item(change.new));
+        }
+        let Some(old) = change.old else { return };
+        for (owner, meta) in kinds.owners(old) {
+            if lets_go(old, change.new, &owner.uid) && state_of(&meta) == Owner::Waiting {
+                queue.add(owner);
+            }
         }
         return;
     }

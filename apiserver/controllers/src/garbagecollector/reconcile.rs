@@ -5,6 +5,7 @@
 //!                                       └ no ──▶ the object goes
 //!   owner waits (foreground) ──▶ its dependents go first, then its finalizer
 //!   owner lets go (orphan)   ──▶ its dependents lose their reference, then its finalizer
+//!   owners in a circle       ──▶ who closes it stops holding up its owner (as upstream, on suspicion)
 //! ```
 
 use coracle_client::{DeletePropagation, ObjectKey};
@@ -134,15 +135,51 @@ pub(crate) fn reconcile(world: &World) -> Vec<Change> {
         }
         () => DeletePropagation::Background,
     };
-    vec![Change::Delete(propagation)]
+    let delete = Change::Delete(propagation);
+    let circle = is(Owner::Waiting) && world.dependents.iter().any(waits_for_dependents);
+    match circle.then(|| unblocking(&world.owners)).flatten() {
+        // Each would wait for the next, all the way round: this one holds up nobody.
+        Some(owners) => vec![Change::KeepOwners(owners), delete],
+        None => vec![delete],
+    }
+}
+
+/// Whether the dependent goes, and has dependents that go first.
+fn waits_for_dependents(dependent: &Dependent) -> bool {
+    let finalizers = dependent.meta.finalizers.iter().flatten();
+    dependent.meta.deletion_timestamp.is_some()
+        && finalizers
+            .into_iter()
+            .any(|finalizer| finalizer == FOREGROUND)
+}
+
+/// The references to `owners`, none of which blocks its owner's deletion any more; `None` if none does.
+fn unblocking(owners: &[(OwnerReference, Owner)]) -> Option<Vec<OwnerReference>> {
+    let blocks = |owner: &OwnerReference| owner.block_owner_deletion == Some(true);
+    if !owners.iter().any(|(owner, _)| blocks(owner)) {
+        return None;
+    }
+    let open = owners.iter().map(|(owner, _)| OwnerReference {
+        block_owner_deletion: Some(false),
+        ..owner.clone()
+    });
+    Some(open.collect())
 }
 
 /// Whether the dependent holds up its owner's foreground deletion.
 fn blocks(world: &World, dependent: &Dependent) -> bool {
-    let owners = dependent.meta.owner_references.iter().flatten();
-    owners.into_iter().any(|owner| {
-        Some(&owner.uid) == world.object.uid.as_ref() && owner.block_owner_deletion == Some(true)
-    })
+    let owner = world.object.uid.as_deref().unwrap_or_default();
+    holds_up(&dependent.meta, owner)
+}
+
+fn holds_up(meta: &ObjectMeta, owner: &str) -> bool {
+    let mut owners = meta.owner_references.iter().flatten();
+    owners.any(|reference| reference.uid == owner && reference.block_owner_deletion == Some(true))
+}
+
+/// Whether a change of a dependent may end the wait of the owner with that UID.
+pub(crate) fn lets_go(old: &ObjectMeta, new: &ObjectMeta, owner: &str) -> bool {
+    holds_up(old, owner) && !holds_up(new, owner)
 }
 
 fn orphaned(world: &World, dependent: &Dependent) -> Change {

@@ -98,6 +98,26 @@ fn a_waiting_owner_takes_the_whole_tree() {
 }
 
 #[test]
+fn who_closes_a_circle_holds_up_nobody() {
+    let mut last = world(&[("a", Owner::Waiting)]);
+    let mut first = dependent("first", &["uid-web"]);
+    first.meta.deletion_timestamp = Some(Time(now()));
+    first.meta.finalizers = Some(vec![FOREGROUND.into()]);
+    last.dependents = vec![first];
+    let open = OwnerReference {
+        block_owner_deletion: Some(false),
+        ..owner("a")
+    };
+    let delete = Change::Delete(DeletePropagation::Foreground);
+    assert_eq!(
+        reconcile(&last),
+        [Change::KeepOwners(vec![open.clone()]), delete.clone()]
+    );
+    last.owners[0].0 = open;
+    assert_eq!(reconcile(&last), [delete], "it holds up nobody already");
+}
+
+#[test]
 fn foreground_waits_for_those_that_block() {
     let mut owner = terminating(world(&[]), &[FOREGROUND, "example.com/f"]);
     owner.dependents = vec![dependent("leaf", &["uid-web"])];

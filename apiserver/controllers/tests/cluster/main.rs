@@ -5,6 +5,7 @@
 
 mod addresses;
 mod budgets;
+mod collection;
 mod support;
 
 use std::time::Duration;
