@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::{MAX_COPIED, MAX_DEPTH, MAX_OPERATIONS};
+use super::{MAX_COPIED, MAX_DEPTH, MAX_OPERATIONS, MAX_WORK};
 use crate::schema::StrictError;
 
 /// A list of operations.
@@ -81,9 +81,10 @@ impl JsonPatch {
         Ok(JsonPatch(operations))
     }
 
-    /// Applies all operations in turn; `None` as soon as one doesn't fit, or makes the document too large or too deep.
+    /// Applies all operations in turn; `None` as soon as one doesn't fit, makes the document too large or too deep, or
+    /// when all of them together are too much work.
     pub(super) fn apply(&self, mut document: Value) -> Option<Value> {
-        let mut copied = 0;
+        let (mut copied, mut work) = (0, Work(MAX_WORK));
         for operation in &self.0 {
             let Operation {
                 op,
@@ -92,21 +93,21 @@ impl JsonPatch {
                 value,
             } = operation;
             match op.as_str() {
-                "add" => add(&mut document, path, value.clone())?,
+                "add" => add(&mut document, path, value.clone(), &mut work)?,
                 "remove" => {
-                    remove(&mut document, path)?;
+                    remove(&mut document, path, &mut work)?;
                 }
                 "replace" => {
-                    fits(path, value)?;
+                    fits(path, value, &mut work)?;
                     *find(&mut document, path)? = value.clone();
                 }
                 "move" => {
-                    let moved = remove(&mut document, from)?;
+                    let moved = remove(&mut document, from, &mut work)?;
                     let deeper = path.matches('/').count() > from.matches('/').count();
                     if deeper {
-                        fits(path, &moved)?;
+                        fits(path, &moved, &mut work)?;
                     }
-                    insert(&mut document, path, moved)?;
+                    insert(&mut document, path, moved, &mut work)?;
                 }
                 "copy" => {
                     let found = find(&mut document, from)?;
@@ -115,7 +116,7 @@ impl JsonPatch {
                         return None;
                     }
                     let copy = found.clone();
-                    add(&mut document, path, copy)?;
+                    add(&mut document, path, copy, &mut work)?;
                 }
                 "test" => {
                     // The place around it has to exist; the value itself may be missing where null is expected.
@@ -132,6 +133,17 @@ impl JsonPatch {
             }
         }
         Some(document)
+    }
+}
+
+/// How much a patch may still make the server do, in values that are looked at or moved. Elements that are put at the
+/// beginning of a long list move it each time, and what is moved deeper is looked through each time.
+struct Work(usize);
+
+impl Work {
+    fn spend(&mut self, values: usize) -> Option<()> {
+        self.0 = self.0.checked_sub(values)?;
+        Some(())
     }
 }
 
@@ -160,10 +172,11 @@ fn size(value: &Value, most: usize) -> usize {
 }
 
 /// Whether the document still nests no deeper than it may with `value` at `path`.
-fn fits(path: &str, value: &Value) -> Option<()> {
+fn fits(path: &str, value: &Value, work: &mut Work) -> Option<()> {
     let above = path.matches('/').count();
     let mut left = vec![(value, above)];
     while let Some((value, depth)) = left.pop() {
+        work.spend(1)?;
         if depth > MAX_DEPTH {
             return None;
         }
@@ -236,12 +249,12 @@ fn index(part: &str, length: usize) -> Option<usize> {
     (0..length).contains(&index).then_some(index as usize)
 }
 
-fn add(document: &mut Value, path: &str, value: Value) -> Option<()> {
-    fits(path, &value)?;
-    insert(document, path, value)
+fn add(document: &mut Value, path: &str, value: Value, work: &mut Work) -> Option<()> {
+    fits(path, &value, work)?;
+    insert(document, path, value, work)
 }
 
-fn insert(document: &mut Value, path: &str, value: Value) -> Option<()> {
+fn insert(document: &mut Value, path: &str, value: Value, work: &mut Work) -> Option<()> {
     if path.is_empty() {
         *document = value;
         return Some(());
@@ -253,6 +266,7 @@ fn insert(document: &mut Value, path: &str, value: Value) -> Option<()> {
         (Value::Array(items), key) if key == "-" => items.push(value),
         (Value::Array(items), key) => {
             let index = index(&key, items.len() + 1)?;
+            work.spend(items.len() - index)?;
             items.insert(index, value);
         }
         _ => return None,
@@ -260,11 +274,15 @@ fn insert(document: &mut Value, path: &str, value: Value) -> Option<()> {
     Some(())
 }
 
-fn remove(document: &mut Value, path: &str) -> Option<Value> {
+fn remove(document: &mut Value, path: &str, work: &mut Work) -> Option<Value> {
     match container(document, path)? {
-        (Value::Object(map), key) => map.shift_remove(&key),
+        (Value::Object(map), key) => {
+            work.spend(map.len())?;
+            map.shift_remove(&key)
+        }
         (Value::Array(items), key) => {
             let index = index(&key, items.len())?;
+            work.spend(items.len() - index)?;
             Some(items.remove(index))
         }
         _ => None,

@@ -5,6 +5,7 @@
 //! Server-side apply is no such patch and not here.
 
 mod json;
+mod places;
 mod strategic;
 
 use serde_json::{Map, Value};
@@ -16,6 +17,10 @@ pub const MAX_OPERATIONS: usize = 10_000;
 
 /// How many bytes of JSON the `copy` operations of one JSON patch may add together.
 pub const MAX_COPIED: usize = 3 * 1024 * 1024;
+
+/// How many values the operations of one JSON patch may move or look through together; upstream sets no such bound.
+/// 10,000 operations on a list or a map of 10,000 elements stay within it.
+const MAX_WORK: usize = 100_000_000;
 
 /// How deep an object may nest while it is patched; what is decoded in the end may nest less.
 const MAX_DEPTH: usize = 250;
@@ -128,11 +133,13 @@ fn merge(target: &mut Value, patch: &Map<String, Value>) {
     let Some(map) = target.as_object_mut() else {
         return;
     };
+    // Taken out all together, for taking one out moves all that follow it.
+    if patch.values().any(Value::is_null) {
+        map.retain(|key, _| !patch.get(key).is_some_and(Value::is_null));
+    }
     for (key, value) in patch {
         match value {
-            Value::Null => {
-                map.shift_remove(key);
-            }
+            Value::Null => {}
             Value::Object(inner) => merge(map.entry(key.as_str()).or_insert(Value::Null), inner),
             other => {
                 map.insert(key.clone(), other.clone());

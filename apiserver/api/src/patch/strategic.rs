@@ -9,9 +9,15 @@
 //! | `$setElementOrder/list: [keys]` | the order of the merged list |
 //! | `$deleteFromPrimitiveList/list: [values]` | values to remove from a list of primitives |
 
+//! Lists are looked through by an index ([`Places`]), so a long list takes time in proportion to its length; upstream's
+//! takes the square of it, with the same result.
+
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::PatchError;
+use super::places::{Growing, Places};
 use crate::schema::SchemaRef;
 
 const PATCH: &str = "$patch";
@@ -37,17 +43,25 @@ pub(super) fn merge_map(
     }
     retain_keys(&mut original, &mut patch)?;
     set_orders(&mut original, &mut patch, schema)?;
+    // Taken out all together in the end, for taking one out moves all that follow it.
+    let mut gone = HashSet::new();
     for (key, value) in patch {
         let (key, deleting) = match key.strip_prefix(DELETE_PRIMITIVES) {
             Some(list) => (list.to_owned(), true),
             None => (key, false),
         };
         if value.is_null() {
-            original.shift_remove(&key);
+            if original.contains_key(&key) {
+                gone.insert(key);
+            }
             continue;
         }
         let below = schema.child(&key).unwrap_or_else(SchemaRef::any);
-        let merged = match (original.get_mut(&key).map(Value::take), value) {
+        let old = match gone.contains(&key) {
+            true => None,
+            false => original.get_mut(&key).map(Value::take),
+        };
+        let merged = match (old, value) {
             (None, _) if deleting => continue,
             (None, value) => match without_directives(value) {
                 Some(value) => value,
@@ -66,8 +80,10 @@ pub(super) fn merge_map(
             (Some(old), _) if deleting => old,
             (Some(_), value) => without_nulls(value),
         };
+        gone.remove(&key);
         original.insert(key, merged);
     }
+    remove_all(&mut original, &gone);
     Ok(original)
 }
 
@@ -84,14 +100,15 @@ fn merge_list(
         return Ok(original);
     }
     if !original.iter().chain(&patch).any(Value::is_object) {
+        let patched = Places::of(&patch, None);
         if deleting {
-            return Ok(original
-                .into_iter()
-                .filter(|item| !patch.contains(item))
-                .collect());
+            let left = original.into_iter();
+            return Ok(left.filter(|item| patched.find(item).is_none()).collect());
         }
         let merged = deduplicated(original.iter().chain(&patch));
-        let (ours, others) = merged.into_iter().partition(|item| patch.contains(item));
+        let (ours, others) = merged
+            .into_iter()
+            .partition(|item| patched.find(item).is_some());
         return ordered(ours, others, &patch, &original, None);
     }
     let Some(key) = schema.merge_key() else {
@@ -106,21 +123,30 @@ fn merge_list(
     let (original, patch) = special_elements(original, patch, key)?;
     let before = original.clone();
     let elem = schema.elem().unwrap_or_else(SchemaRef::any);
-    let mut merged = original;
+    let mut merged = Growing::new(original, key);
     for item in &patch {
         let (fields, value) = keyed(item, key)?;
-        let same = merged.iter().position(|old| old.get(key) == Some(value));
-        match same {
+        match merged.first(value) {
             Some(index) => {
-                let old = merged[index].as_object().cloned().unwrap_or_default();
-                merged[index] = Value::Object(merge_map(old, fields.clone(), &elem)?);
+                let old = match merged.take(index, value) {
+                    Value::Object(old) => old,
+                    _ => Map::new(),
+                };
+                let new = merge_map(old, fields.clone(), &elem)?;
+                merged.put(index, Value::Object(new));
             }
-            None => merged.extend(without_directives(item.clone())),
+            None => {
+                if let Some(new) = without_directives(item.clone()) {
+                    merged.push(new);
+                }
+            }
         }
     }
+    let patched = Places::of(&patch, Some(key));
     let (ours, others) = merged
+        .into_items()
         .into_iter()
-        .partition(|item| position(&patch, item, Some(key)).is_some());
+        .partition(|item| patched.find(item).is_some());
     ordered(ours, others, &patch, &before, Some(key))
 }
 
@@ -131,6 +157,7 @@ fn special_elements(
     key: &str,
 ) -> Result<(Vec<Value>, Vec<Value>), PatchError> {
     let mut plain = Vec::with_capacity(patch.len());
+    let mut deleted = HashSet::new();
     let mut replace = false;
     for item in patch {
         let Some(fields) = item.as_object() else {
@@ -142,8 +169,7 @@ fn special_elements(
             None => plain.push(item),
             Some(directive) => match directive.as_str() {
                 Some("delete") => {
-                    let (_, value) = keyed(&item, key)?;
-                    original.retain(|old| old.get(key) != Some(value));
+                    deleted.insert(keyed(&item, key)?.1.clone());
                 }
                 Some("replace") => replace = true,
                 Some("merge") => {
@@ -154,6 +180,9 @@ fn special_elements(
                 _ => return Err(bad_type(directive, fields)),
             },
         }
+    }
+    if !deleted.is_empty() {
+        original.retain(|old| old.get(key).is_none_or(|value| !deleted.contains(value)));
     }
     Ok(if replace {
         (plain, Vec::new())
@@ -186,7 +215,8 @@ fn retain_keys(
     };
     let bad = || PatchError::BadRequest("invalid patch format of retainKeys".into());
     let keys = keys.as_array().ok_or_else(bad)?;
-    let listed = |key: &str| keys.iter().any(|listed| listed == key);
+    let keys: HashSet<&str> = keys.iter().filter_map(Value::as_str).collect();
+    let listed = |key: &str| keys.contains(key);
     for (key, value) in patch.iter() {
         let directive = key.starts_with(DELETE_PRIMITIVES) || key.starts_with(SET_ORDER);
         if !value.is_null() && !directive && !listed(key) {
@@ -203,17 +233,18 @@ fn set_orders(
     patch: &mut Map<String, Value>,
     schema: &SchemaRef,
 ) -> Result<(), PatchError> {
-    let directives: Vec<String> = patch
-        .keys()
-        .filter(|key| key.starts_with(SET_ORDER))
-        .cloned()
-        .collect();
-    for directive in directives {
-        let order = patch.shift_remove(&directive).unwrap_or_default();
+    if !patch.keys().any(|key| key.starts_with(SET_ORDER)) {
+        return Ok(());
+    }
+    let (directives, rest): (Map<_, _>, Map<_, _>) = std::mem::take(patch)
+        .into_iter()
+        .partition(|(key, _)| key.starts_with(SET_ORDER));
+    let mut done = HashSet::new();
+    for (directive, order) in directives {
         let order = list(order)?;
         let name = directive[SET_ORDER.len()..].to_owned();
         let before = original.get(&name).cloned().map(list).transpose()?;
-        let new = match patch.get(&name) {
+        let new = match rest.get(&name) {
             Some(Value::Null) => continue, // the list goes away, whatever its order
             new => new.cloned().map(list).transpose()?,
         };
@@ -226,14 +257,29 @@ fn set_orders(
             (None, Some(new)) => new.into_iter().filter_map(without_directives).collect(),
             (Some(before), Some(new)) => merge_list(before, new, &below, false)?,
         };
+        let places = Places::of(&order, key);
         let (ours, others) = merged
             .into_iter()
-            .partition(|item| position(&order, item, key).is_some());
+            .partition(|item| places.find(item).is_some());
         let sorted = ordered(ours, others, &order, &before.unwrap_or_default(), key)?;
         original.insert(name.clone(), Value::Array(sorted));
-        patch.shift_remove(&name);
+        done.insert(name);
     }
+    let left = rest.into_iter().filter(|(key, _)| !done.contains(key));
+    *patch = left.collect();
     Ok(())
+}
+
+/// Takes keys out. Taking one out in its place moves all that follow it, so that is not done key by key, and from a long
+/// map that loses a few not at all: the last entries come in their places.
+fn remove_all(map: &mut Map<String, Value>, keys: &HashSet<String>) {
+    if map.len() > 1000 && keys.len() < 10 {
+        for key in keys {
+            map.swap_remove(key);
+        }
+    } else if !keys.is_empty() {
+        map.retain(|key, _| !keys.contains(key));
+    }
 }
 
 /// Checks that the elements of a patch come in the order that it sets.
@@ -285,10 +331,6 @@ fn same(a: &Value, b: &Value, key: Option<&str>) -> bool {
     }
 }
 
-fn position(items: &[Value], item: &Value, key: Option<&str>) -> Option<usize> {
-    items.iter().position(|other| same(other, item, key))
-}
-
 /// Puts a merged list into order: `ours` as the patch has them, `others` as they were, the two interleaved so that
 /// the former order holds where it can.
 fn ordered(
@@ -303,13 +345,14 @@ fn ordered(
             keyed(item, key)?;
         }
     }
-    ours.sort_by_key(|item| position(order, item, key).unwrap_or(usize::MAX));
-    others.sort_by_key(|item| position(before, item, key).unwrap_or(usize::MAX));
+    let (order, before) = (Places::of(order, key), Places::of(before, key));
+    ours.sort_by_cached_key(|item| order.find(item).unwrap_or(usize::MAX));
+    others.sort_by_cached_key(|item| before.find(item).unwrap_or(usize::MAX));
     let mut merged = Vec::with_capacity(ours.len() + others.len());
     let mut others = others.into_iter().peekable();
     let mut ours = ours.into_iter().peekable();
     while let (Some(other), Some(our)) = (others.peek(), ours.peek()) {
-        let places = (position(before, other, key), position(before, our, key));
+        let places = (before.find(other), before.find(our));
         let other_first = matches!(places, (Some(other), Some(our)) if other < our);
         merged.extend(if other_first {
             others.next()
@@ -323,13 +366,8 @@ fn ordered(
 }
 
 fn deduplicated<'a>(items: impl Iterator<Item = &'a Value>) -> Vec<Value> {
-    let mut unique: Vec<Value> = Vec::new();
-    for item in items {
-        if !unique.contains(item) {
-            unique.push(item.clone());
-        }
-    }
-    unique
+    let mut seen = HashSet::new();
+    items.filter(|item| seen.insert(*item)).cloned().collect()
 }
 
 /// A value of the patch that becomes part of the object as it is: nulls and directives go, `None` if it deletes.

@@ -391,6 +391,32 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
+#[test]
+fn a_patch_that_moves_a_long_list_again_and_again_is_rejected() {
+    let mut operations = vec![json!({"op": "add", "path": "/long", "value": vec![0; 500_000]})];
+    let insert = |count| vec![json!({"op": "add", "path": "/long/0", "value": 1}); count];
+    operations.extend(insert(100));
+    let patched = outcome(PatchType::Json, json!(operations), "/long");
+    assert_eq!(patched.as_array().map(Vec::len), Some(500_100));
+    operations.extend(insert(5_000));
+    assert_eq!(
+        apply(PatchType::Json, json!(operations)),
+        Err(PatchError::Rejected)
+    );
+
+    // What moves deeper is looked through.
+    let mut operations = vec![json!({"op": "add", "path": "/long", "value": vec![0; 500_000]})];
+    for _ in 0..1000 {
+        operations.push(json!({"op": "add", "path": "/deep", "value": {}}));
+        operations.push(json!({"op": "move", "from": "/long", "path": "/deep/long"}));
+        operations.push(json!({"op": "move", "from": "/deep/long", "path": "/long"}));
+    }
+    assert_eq!(
+        apply(PatchType::Json, json!(operations)),
+        Err(PatchError::Rejected)
+    );
+}
+
 proptest! {
     #[test]
     fn any_patch_is_applied_or_refused(patch in any_json()) {

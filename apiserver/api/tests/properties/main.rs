@@ -6,4 +6,5 @@ mod json_patch;
 mod label_selector;
 mod merge_patch;
 mod objects;
+mod scanning;
 mod strategic_patch;

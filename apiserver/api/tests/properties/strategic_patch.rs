@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use crate::objects::{any_object, deployment, drop_empty, names};
+use crate::scanning;
 
 fn schema() -> SchemaRef {
     SchemaRef::for_kind("apps", "v1", "Deployment").expect("a built-in kind")
@@ -184,7 +185,119 @@ fn without_foreign(mut object: Value) -> Value {
     object
 }
 
+/// What a list of a patch, or of an object that others wrote, may have in it, sound or not.
+fn element() -> impl Strategy<Value = Value> {
+    let key = prop_oneof![
+        8 => "[abcd]".prop_map(Value::from),
+        1 => Just(Value::Null),
+        1 => (0..2).prop_map(Value::from),
+        1 => Just(json!({"a": null})),
+    ];
+    let rest = prop_oneof![
+        4 => Just(json!({})),
+        3 => "[12]".prop_map(|image| json!({"image": image})),
+        2 => names(&["x", "y", "z"], 0).prop_map(|args| json!({"args": args})),
+        1 => Just(json!({"image": null})),
+        2 => Just(json!({"$patch": "delete"})),
+        1 => Just(json!({"$patch": "replace"})),
+        1 => Just(json!({"$retainKeys": ["name", "image"]})),
+    ];
+    let keyed = (key, rest).prop_map(|(key, mut fields)| {
+        fields["name"] = key;
+        fields
+    });
+    prop_oneof![20 => keyed, 1 => Just(json!({"image": "1"})), 1 => Just(json!({"$patch": "replace"})), 1 => Just(json!("a"))]
+}
+
+/// A part of a Pod's template: an object, or a patch with any directives.
+fn part() -> impl Strategy<Value = Value> {
+    let list = || prop::option::of(prop::collection::vec(element(), 0..6));
+    let primitives = || prop::option::of(prop::collection::vec("[abcd]", 0..6));
+    let order = || prop::option::of(names(&["a", "b", "c", "d"], 0));
+    let lists = (list(), order(), primitives(), primitives(), order());
+    lists.prop_map(|(containers, container_order, finalizers, gone, order)| {
+        let named = |names: Vec<&str>| -> Vec<Value> {
+            names.iter().map(|name| json!({"name": name})).collect()
+        };
+        let parts = [
+            ("containers", containers.map(Value::from)),
+            (
+                "$setElementOrder/containers",
+                container_order.map(named).map(Value::from),
+            ),
+            ("finalizers", finalizers.map(Value::from)),
+            ("$deleteFromPrimitiveList/finalizers", gone.map(Value::from)),
+            ("$setElementOrder/finalizers", order.map(Value::from)),
+        ];
+        let mut object = json!({"metadata": {}, "spec": {"template": {"spec": {}}}});
+        for (name, value) in parts {
+            let place = match name.ends_with("finalizers") {
+                true => &mut object["metadata"],
+                false => &mut object["spec"]["template"]["spec"],
+            };
+            if let Some(value) = value {
+                place[name] = value;
+            }
+        }
+        object
+    })
+}
+
+/// A thousand times what people write; the scanning model would take its square.
+#[test]
+fn long_lists_merge_element_by_element() {
+    const COUNT: usize = 20_000;
+    let list = |from: usize, image: &str| -> Vec<Value> {
+        let names = (from..from + COUNT).map(|n| format!("c{n:06}"));
+        names
+            .map(|name| json!({"name": name, "image": image}))
+            .collect()
+    };
+    let object = |items: Vec<Value>| json!({"spec": {"template": {"spec": {"containers": items}}}});
+    let before = object(list(0, "old"));
+    let merged = apply(&object(list(COUNT / 2, "new")), &before);
+    let merged = merged
+        .pointer("/spec/template/spec/containers")
+        .and_then(Value::as_array);
+    let merged = merged.expect("a list");
+    assert_eq!(merged.len(), COUNT + COUNT / 2);
+    for (n, item) in merged.iter().enumerate() {
+        let image = if n < COUNT / 2 { "old" } else { "new" };
+        assert_eq!(*item, json!({"name": format!("c{n:06}"), "image": image}));
+    }
+    let gone: Vec<_> = list(1, "")
+        .into_iter()
+        .map(|item| json!({"name": item["name"], "$patch": "delete"}))
+        .collect();
+    let left = apply(&object(gone), &before);
+    assert_eq!(
+        left,
+        object(vec![json!({"name": "c000000", "image": "old"})])
+    );
+    let nulls: Map<_, _> = (0..COUNT).map(|n| (format!("k{n}"), Value::Null)).collect();
+    let labels: Map<_, _> = (0..COUNT)
+        .map(|n| (format!("k{}", n * 2), json!("1")))
+        .collect();
+    let left = apply(
+        &json!({"metadata": {"labels": nulls}}),
+        &json!({"metadata": {"labels": labels}}),
+    );
+    assert_eq!(
+        left["metadata"]["labels"].as_object().map(Map::len),
+        Some(COUNT / 2)
+    );
+}
+
 proptest! {
+    #[test]
+    fn an_index_finds_what_a_search_finds(object in part(), patch in part()) {
+        let text = patch.to_string();
+        let (parsed, _) = Patch::parse(PatchType::Strategic, text.as_bytes()).expect("a map");
+        let map = |value: &Value| value.as_object().cloned().expect("an object");
+        let searched = scanning::merge_map(map(&object), map(&patch), &schema());
+        prop_assert_eq!(parsed.apply(&object, &schema()), searched.map(Value::Object));
+    }
+
     #[test]
     fn a_difference_makes_one_of_the_other(before in deployment(), after in deployment()) {
         let patch = patch_of(&before, &after, &before);
