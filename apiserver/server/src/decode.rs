@@ -62,16 +62,16 @@ pub(crate) fn body(
     expected: Expected,
     validation: FieldValidation,
 ) -> Result<Body> {
-    let value = match input {
-        Input::Json => parse_json(bytes, expected)?,
-        Input::Yaml => match schema::decode_yaml(bytes, &SchemaRef::any()) {
-            Ok(decoded) => decoded.value,
-            Err(error) => return Err(unrecognized(bytes, expected, &error.to_string())),
-        },
+    let found = match input {
+        Input::Json => schema::type_meta_of_json(bytes)
+            .map(|meta| (meta.kind, meta.api_version))
+            .map_err(|error| error.to_string()),
+        Input::Yaml => schema::decode_yaml(bytes, &SchemaRef::any())
+            .map_err(|error| error.to_string())
+            .and_then(|decoded| type_of(&decoded.value)),
         Input::Protobuf => return protobuf(bytes, expected, validation),
     };
-    let (kind, api_version) =
-        type_of(&value).map_err(|error| unrecognized(bytes, expected, &error))?;
+    let (kind, api_version) = found.map_err(|error| unrecognized(bytes, expected, &error))?;
     check_type(&kind, &api_version, expected)?;
     let schema = expected.schema();
     let decoded = match input {
@@ -141,17 +141,6 @@ fn typed(root: Map<String, Value>, expected: Expected) -> Map<String, Value> {
             .filter(|(key, _)| key != "kind" && key != "apiVersion"),
     );
     object
-}
-
-fn parse_json(bytes: &Bytes, expected: Expected) -> Result<Value> {
-    let value = schema::parse_json(bytes);
-    value.map_err(|error| {
-        unrecognized(
-            bytes,
-            expected,
-            &format!("couldn't get version/kind; json parse error: {error}"),
-        )
-    })
 }
 
 /// Kind and apiVersion of a body; the error is in the words of Go's decoder.

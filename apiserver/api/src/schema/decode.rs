@@ -87,7 +87,8 @@ pub enum DecodeError {
 
 /// Reads JSON of any shape: syntax errors in Go's words, the last of duplicate keys wins.
 pub fn parse_json(bytes: &[u8]) -> Result<Value, DecodeError> {
-    Ok(scan::scan(bytes).map_err(DecodeError::Syntax)?.into_value())
+    let tree = scan::scan(bytes).map_err(DecodeError::Syntax)?;
+    tree.into_value().map_err(DecodeError::Syntax)
 }
 
 /// Decodes a JSON body by its schema.
@@ -124,12 +125,7 @@ pub fn decode_unstructured(value: Value, schema: &SchemaRef) -> Result<Decoded, 
 }
 
 fn tree(value: Value) -> Result<Tree, DecodeError> {
-    Tree::from_value(value, 1).ok_or_else(|| {
-        DecodeError::Type(format!(
-            "the object nests deeper than {} levels",
-            scan::MAX_DEPTH
-        ))
-    })
+    Tree::from_value(value, 1).ok_or_else(|| DecodeError::Type(scan::too_deep()))
 }
 
 fn decode_tree(tree: Tree, schema: &SchemaRef, unstructured: bool) -> Result<Decoded, DecodeError> {
@@ -226,14 +222,17 @@ impl Decoder {
             false => tree,
         };
         Ok(match (schema.kind(), tree) {
+            (SchemaKind::Struct | SchemaKind::Map | SchemaKind::List, Tree::Deep(_)) => {
+                return Err(scan::too_deep());
+            }
             (SchemaKind::Struct, Tree::Map(entries)) => Some(self.structure(entries, schema)?),
             (SchemaKind::Map, Tree::Map(entries)) => Some(self.map(entries, schema)?),
             (SchemaKind::List, Tree::List(items)) => Some(self.list(items, schema)?),
             (SchemaKind::Json, tree) => {
                 self.duplicates(&tree);
-                Some(tree.into_value())
+                Some(tree.into_value()?)
             }
-            (SchemaKind::RawExtension | SchemaKind::FieldsV1, tree) => Some(tree.into_value()),
+            (SchemaKind::RawExtension | SchemaKind::FieldsV1, tree) => Some(tree.into_value()?),
             (SchemaKind::String, Tree::String(text)) => Some(Value::String(text)),
             (SchemaKind::Bool, Tree::Bool(value)) => Some(Value::Bool(value)),
             (SchemaKind::Int32, Tree::Number(text)) => match text.parse::<i32>() {
@@ -303,7 +302,7 @@ impl Decoder {
         for (name, tree) in entries {
             let Some(field) = schema.field(&name) else {
                 if schema.preserves_unknown() {
-                    unknown.push((name, tree.into_value()));
+                    unknown.push((name, tree.into_value()?));
                 } else {
                     self.report(StrictError::UnknownField(self.strict_path(Some(&name))));
                 }

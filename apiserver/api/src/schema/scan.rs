@@ -2,8 +2,12 @@
 
 use serde_json::{Map, Number, Value};
 
-/// How deep a body may nest. Upstream allows 10000; this is what every reader of stored JSON can follow.
+/// How deep what is kept of a body may nest: what every reader of stored JSON can follow.
 pub(super) const MAX_DEPTH: usize = 120;
+
+/// How deep a body may nest at all, as upstream's (`maxNestingDepth` in sigs.k8s.io/json). What is deeper than
+/// [`MAX_DEPTH`] may only be where nobody keeps it, such as under a field that the kind does not have.
+const MAX_NESTING: usize = 10_000;
 
 /// A document as it was written: keys in order and as often as they came, numbers as text.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +18,8 @@ pub(super) enum Tree {
     String(String),
     List(Vec<Tree>),
     Map(Vec<(String, Tree)>),
+    /// A list or a map below [`MAX_DEPTH`], by Go's word for it; it was read, and not kept.
+    Deep(&'static str),
 }
 
 impl Tree {
@@ -26,25 +32,31 @@ impl Tree {
             Tree::String(_) => "string",
             Tree::List(_) => "array",
             Tree::Map(_) => "object",
+            Tree::Deep(word) => word,
         }
     }
 
-    /// The plain value: the last of duplicate keys wins, integers stay integers.
-    pub(super) fn into_value(self) -> Value {
-        match self {
+    /// The plain value: the last of duplicate keys wins, integers stay integers. The error says that it nests deeper
+    /// than [`MAX_DEPTH`].
+    pub(super) fn into_value(self) -> Result<Value, String> {
+        Ok(match self {
             Tree::Null => Value::Null,
             Tree::Bool(value) => Value::Bool(value),
             Tree::Number(text) => number(&text).map_or(Value::Null, Value::Number),
             Tree::String(value) => Value::String(value),
-            Tree::List(items) => Value::Array(items.into_iter().map(Tree::into_value).collect()),
+            Tree::List(items) => {
+                let items = items.into_iter().map(Tree::into_value);
+                Value::Array(items.collect::<Result<_, _>>()?)
+            }
             Tree::Map(entries) => {
                 let mut map = Map::with_capacity(entries.len());
                 for (key, value) in entries {
-                    map.insert(key, value.into_value());
+                    map.insert(key, value.into_value()?);
                 }
                 Value::Object(map)
             }
-        }
+            Tree::Deep(_) => return Err(too_deep()),
+        })
     }
 
     /// A tree of a plain value; `None` if it nests deeper than [`MAX_DEPTH`].
@@ -78,6 +90,11 @@ pub(super) fn number(text: &str) -> Option<Number> {
         return Some(integer.into());
     }
     Number::from_f64(text.parse::<f64>().ok()?)
+}
+
+/// What is said of a value that cannot be kept; upstream keeps it.
+pub(super) fn too_deep() -> String {
+    format!("exceeded max depth: what is kept of an object may nest {MAX_DEPTH} levels")
 }
 
 /// Reads one JSON document; the error is what Go's decoder would say.
@@ -141,9 +158,15 @@ impl Scanner<'_> {
     fn value(&mut self, depth: usize) -> Result<Tree, String> {
         let byte = self.next()?;
         match byte {
-            b'{' | b'[' if depth > MAX_DEPTH => Err(invalid(byte, "exceeded max depth")),
+            b'{' | b'[' if depth > MAX_DEPTH => self.deep(byte, depth),
             b'{' => self.map(depth),
             b'[' => self.list(depth),
+            _ => self.scalar(byte),
+        }
+    }
+
+    fn scalar(&mut self, byte: u8) -> Result<Tree, String> {
+        match byte {
             b'"' => Ok(Tree::String(self.string()?)),
             b'-' | b'0'..=b'9' => self.number(byte),
             b't' => self.literal("true", Tree::Bool(true)),
@@ -164,6 +187,68 @@ impl Scanner<'_> {
         Ok(tree)
     }
 
+    /// Reads the rest of a container without keeping it, and without a call per level.
+    fn deep(&mut self, first: u8, depth: usize) -> Result<Tree, String> {
+        let closer = |open: u8| if open == b'{' { b'}' } else { b']' };
+        let mut open = vec![first];
+        let mut is_empty = true;
+        while let Some(&container) = open.last() {
+            self.space();
+            if is_empty && self.peek() == Some(closer(container)) {
+                self.at += 1;
+                open.pop();
+            } else {
+                if container == b'{' {
+                    self.key()?;
+                }
+                let byte = self.next()?;
+                if matches!(byte, b'{' | b'[') {
+                    if depth + open.len() > MAX_NESTING {
+                        return Err(invalid(byte, "exceeded max depth"));
+                    }
+                    open.push(byte);
+                    is_empty = true;
+                    continue;
+                }
+                self.scalar(byte)?;
+            }
+            is_empty = false;
+            // What follows a value: another one, or the end of what it is in.
+            while let Some(&container) = open.last() {
+                self.space();
+                match self.next()? {
+                    b',' => break,
+                    byte if byte == closer(container) => drop(open.pop()),
+                    other if container == b'{' => {
+                        return Err(invalid(other, "after object key:value pair"));
+                    }
+                    other => return Err(invalid(other, "after array element")),
+                }
+            }
+        }
+        Ok(Tree::Deep(match first {
+            b'{' => "object",
+            _ => "array",
+        }))
+    }
+
+    /// A key and its colon; what follows is the beginning of its value.
+    fn key(&mut self) -> Result<String, String> {
+        self.space();
+        match self.next()? {
+            b'"' => {}
+            other => return Err(invalid(other, "looking for beginning of object key string")),
+        }
+        let key = self.string()?;
+        self.space();
+        match self.next()? {
+            b':' => {}
+            other => return Err(invalid(other, "after object key")),
+        }
+        self.space();
+        Ok(key)
+    }
+
     fn map(&mut self, depth: usize) -> Result<Tree, String> {
         let mut entries = Vec::new();
         self.space();
@@ -172,18 +257,7 @@ impl Scanner<'_> {
             return Ok(Tree::Map(entries));
         }
         loop {
-            self.space();
-            match self.next()? {
-                b'"' => {}
-                other => return Err(invalid(other, "looking for beginning of object key string")),
-            }
-            let key = self.string()?;
-            self.space();
-            match self.next()? {
-                b':' => {}
-                other => return Err(invalid(other, "after object key")),
-            }
-            self.space();
+            let key = self.key()?;
             let value = self.value(depth + 1)?;
             entries.push((key, value));
             self.space();

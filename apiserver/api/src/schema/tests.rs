@@ -138,6 +138,105 @@ fn syntax_errors_are_gos() {
     assert_eq!(error, "invalid character '[' exceeded max depth");
 }
 
+fn kind((group, version, kind): (&str, &str, &str)) -> SchemaRef {
+    schema(group, version, kind)
+}
+
+/// An object with a field that nests so many levels, of which the object itself is the first.
+fn nested(field: &str, open: &str, inner: &str, close: &str, levels: usize) -> Vec<u8> {
+    let (open, close) = (open.repeat(levels - 1), close.repeat(levels - 1));
+    format!("{{\"{field}\":{open}{inner}{close}}}").into_bytes()
+}
+
+#[test]
+fn what_nobody_keeps_may_nest_as_deep_as_upstream_allows() {
+    let schema = kind(CONFIG_MAP);
+    let unknown = [StrictError::UnknownField("x".into())];
+    for (open, inner, close) in [
+        ("[", "", "]"),
+        ("[1,", "2", ",{\"a\":[]} ]"),
+        ("{\"a\":", "null", "}"),
+        (
+            "{ \"b\" : [ ] , \"a\" : ",
+            "\"\\u0041\"",
+            " , \"c\":-1.5e3 }",
+        ),
+    ] {
+        for levels in [119, 120, 121, 122, 9_990] {
+            let body = nested("x", open, inner, close, levels);
+            let decoded = decode_json(&body, &schema).expect("nothing is wrong with what is kept");
+            assert_eq!(decoded.strict, unknown, "{levels}");
+            let whole: serde_json::Result<serde::de::IgnoredAny> = serde_json::from_slice(&body);
+            whole.expect("the test writes JSON");
+        }
+        let body = nested("x", open, inner, close, 10_001);
+        let error = decode_json(&body, &schema).expect_err("too deep");
+        let DecodeError::Syntax(message) = error else {
+            panic!("{error}");
+        };
+        assert!(message.ends_with("exceeded max depth"), "{message}");
+        // Syntax counts in the depths, too.
+        let cut = decode_json(&body[..5 + 5_000 * open.len()], &schema);
+        let message = cut.expect_err("cut off").to_string();
+        assert_eq!(message, "unexpected end of JSON input");
+    }
+    let exact = nested("x", "[", "", "]", 10_000);
+    decode_json(&exact, &schema).expect("the deepest that there may be");
+}
+
+#[test]
+fn syntax_errors_far_below_are_those_of_the_surface() {
+    for (inner, message) in [
+        ("[1 2]", "invalid character '2' after array element"),
+        ("{\"a\" 1}", "invalid character '1' after object key"),
+        (
+            "{\"a\":1 2}",
+            "invalid character '2' after object key:value pair",
+        ),
+        (
+            "{a:1}",
+            "invalid character 'a' looking for beginning of object key string",
+        ),
+        (
+            "[1,]",
+            "invalid character ']' looking for beginning of value",
+        ),
+        (
+            "{\"a\":1,}",
+            "invalid character '}' looking for beginning of object key string",
+        ),
+        ("[1}", "invalid character '}' after array element"),
+        (
+            "truth",
+            "invalid character 't' in literal true (expecting 'e')",
+        ),
+    ] {
+        for levels in [2, 119, 120, 121, 500] {
+            let body = nested("x", "[", inner, "]", levels);
+            let error = decode_json(&body, &kind(CONFIG_MAP)).expect_err(inner);
+            assert_eq!(error, DecodeError::Syntax(message.into()), "{levels}");
+        }
+    }
+}
+
+#[test]
+fn what_is_kept_may_nest_as_deep_as_everybody_can_read() {
+    let schema = kind(("apps", "v1", "ControllerRevision"));
+    let body = |levels| nested("data", "{\"a\":", "1", "}", levels);
+    decode_json(&body(120), &schema).expect("deep enough");
+    for levels in [121, 5_000] {
+        let error = decode_json(&body(levels), &schema).expect_err("too deep");
+        let message = "exceeded max depth: what is kept of an object may nest 120 levels";
+        assert_eq!(error.to_string(), message);
+    }
+    let deep = nested("data", "{\"a\":", "1", "}", 5_000);
+    let error = decode_json(&deep, &kind(CONFIG_MAP)).expect_err("a map of strings");
+    assert!(
+        error.to_string().contains("cannot unmarshal object"),
+        "{error}"
+    );
+}
+
 #[test]
 fn wrong_types_are_refused_in_upstreams_words() {
     let cases = [

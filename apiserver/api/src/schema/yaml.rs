@@ -184,7 +184,7 @@ impl<'de> Visitor<'de> for TreeVisitor {
                 Tree::String(text) | Tree::Number(text) => text,
                 Tree::Bool(value) => value.to_string(),
                 Tree::Null => "null".to_owned(),
-                Tree::List(_) | Tree::Map(_) => {
+                Tree::List(_) | Tree::Map(_) | Tree::Deep(_) => {
                     return Err(A::Error::custom("a key must be a scalar"));
                 }
             };

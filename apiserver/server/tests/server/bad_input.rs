@@ -130,6 +130,28 @@ async fn depth_is_bounded_in_every_format() {
     assert!(answer.status.is_client_error(), "{}", answer.status);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_not_kept_may_nest_as_deep_as_upstream_allows() {
+    let server = TestServer::start().await;
+    let body = |name: &str, levels: usize| {
+        let (open, close) = ("[".repeat(levels), "]".repeat(levels));
+        format!(r#"{{"metadata":{{"name":"{name}"}},"data":{{"a":"1"}},"x":{open}{close}}}"#)
+    };
+    let answer = send(&server, "POST", CONFIG_MAPS, JSON, body("a", 9_999)).await;
+    assert_eq!(answer.warnings(), [r#"299 - "unknown field \"x\"""#]);
+    assert_eq!(answer.ok()["data"]["a"], "1");
+    let strict = format!("{CONFIG_MAPS}?fieldValidation=Strict");
+    let answer = send(&server, "POST", &strict, JSON, body("b", 9_999)).await;
+    let (code, _, message) = answer.failure();
+    assert_eq!(code, 400);
+    assert!(
+        message.ends_with(r#"strict decoding error: unknown field "x""#),
+        "{message}"
+    );
+    let message = refused(&server, JSON, body("c", 10_000), 400, "BadRequest").await;
+    assert!(message.contains("exceeded max depth"), "{message}");
+}
+
 /// A field of bytes in protobuf.
 fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
     let mut out = vec![number << 3 | 2];
