@@ -2,10 +2,13 @@
 //! unread what it was sent.
 //!
 //! ```text
-//! accepted ─TLS─▶ first bytes ─▶ HTTP/1.1 or HTTP/2 ─▶ requests ⇄ idle
-//!     │ 10 s          │ 32 s                              │          │ 90 s
-//!     └───────────────┴── closed ◀── unread for 60 s ─────┘◀─────────┘
+//! accepted ─TLS─▶ first bytes ─▶ HTTP/1.1 or HTTP/2 ─▶ requests ⇄ idle ─▶ a head begins
+//!     │ 10 s          │ 32 s                              │          │ 90 s     │ 32 s
+//!     └───────────────┴── closed ◀── unread for 60 s ─────┘◀─────────┴──────────┘
 //! ```
+//!
+//! The times are those of upstream's `http.Server` (`IdleTimeout` and `ReadHeaderTimeout` in apiserver's
+//! pkg/server/secure_serving.go). hyper's own time for a head runs while a connection is idle, too, so it is not used.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,9 +25,9 @@ use tokio::time::Sleep;
 use crate::body::{Body, BoxError};
 
 /// How long a connection may be without a request, as upstream's.
-pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long the head of a request may take, as upstream's.
-pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(32);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(32);
 /// How long a client may take to read anything of what it was sent.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -35,14 +38,18 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(crate) struct Transport<S> {
     stream: S,
     seen: Bytes,
+    is_http2: bool,
     stalled: Option<Pin<Box<Sleep>>>,
+    /// Runs from the first bytes of a head to its end.
+    head: Option<Pin<Box<Sleep>>>,
     patient: Arc<AtomicBool>,
+    activity: Arc<Activity>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     /// Reads until it is clear what the client speaks; with `true` it is HTTP/2. `None`: it took too long, or the
     /// client went away.
-    pub(crate) async fn detect(mut stream: S) -> Option<(Self, bool)> {
+    pub(crate) async fn detect(mut stream: S) -> Option<Self> {
         let mut seen = BytesMut::with_capacity(PREFACE.len());
         let reading = async {
             while seen.len() < PREFACE.len() && PREFACE.starts_with(&seen) {
@@ -57,14 +64,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
             .await
             .ok()?
             .ok()?;
-        let is_http2 = seen == PREFACE;
-        let connection = Self {
+        Some(Self {
             stream,
+            is_http2: seen == PREFACE,
             seen: seen.freeze(),
             stalled: None,
+            head: None,
             patient: Arc::default(),
-        };
-        Some((connection, is_http2))
+            activity: Arc::default(),
+        })
+    }
+
+    /// Whether the client speaks HTTP/2.
+    pub(crate) fn is_http2(&self) -> bool {
+        self.is_http2
+    }
+
+    /// The requests of the connection, which whoever serves it counts.
+    pub(crate) fn activity(&self) -> Arc<Activity> {
+        Arc::clone(&self.activity)
     }
 
     /// Once set, the client may leave bytes unread for ever: a paused log, a tunnel.
@@ -100,19 +118,54 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     }
 }
 
+impl<S: AsyncRead + Unpin> Transport<S> {
+    /// Lets a read that waits for the rest of a head fail when it has waited for too long. `came`: it has got bytes.
+    fn hurry(
+        &mut self,
+        context: &mut Context<'_>,
+        read: Poll<std::io::Result<()>>,
+        came: bool,
+    ) -> Poll<std::io::Result<()>> {
+        // What comes during a request is its body, and in HTTP/2 no byte is part of a head for certain.
+        if self.is_http2 || self.activity.is_busy() || self.patient.load(Ordering::Relaxed) {
+            self.head = None;
+            return read;
+        }
+        if came && self.head.is_none() {
+            self.head = Some(Box::pin(tokio::time::sleep(HEAD_TIMEOUT)));
+        }
+        if read.is_ready() {
+            return read;
+        }
+        let Some(head) = &mut self.head else {
+            return Poll::Pending;
+        };
+        ready!(head.as_mut().poll(context));
+        let message = "the head of a request takes too long";
+        Poll::Ready(Err(std::io::Error::new(
+            std::io::ErrorKind::TimedOut,
+            message,
+        )))
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Transport<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        if self.seen.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(context, buffer);
-        }
-        let length = self.seen.len().min(buffer.remaining());
-        buffer.put_slice(&self.seen[..length]);
-        self.seen.advance(length);
-        Poll::Ready(Ok(()))
+        let before = buffer.filled().len();
+        let read = if self.seen.is_empty() {
+            Pin::new(&mut self.stream).poll_read(context, buffer)
+        } else {
+            let length = self.seen.len().min(buffer.remaining());
+            buffer.put_slice(&self.seen[..length]);
+            self.seen.advance(length);
+            Poll::Ready(Ok(()))
+        };
+        let came = buffer.filled().len() > before;
+        self.hurry(context, read, came)
     }
 }
 
@@ -172,18 +225,23 @@ impl Activity {
         Active(Arc::clone(self))
     }
 
+    /// Whether a request is under way.
+    fn is_busy(&self) -> bool {
+        self.requests.load(Ordering::SeqCst) > 0
+    }
+
     /// Completes once there was no request for [`IDLE_TIMEOUT`].
     pub(crate) async fn idle(&self) {
         loop {
             let ended = self.ended.notified();
-            if self.requests.load(Ordering::SeqCst) > 0 {
+            if self.is_busy() {
                 ended.await;
                 continue;
             }
             tokio::select! {
                 () = ended => {}
                 () = tokio::time::sleep(IDLE_TIMEOUT) => {
-                    if self.requests.load(Ordering::SeqCst) == 0 {
+                    if !self.is_busy() {
                         return;
                     }
                 }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::answer::Unhurried;
 use crate::audit::{AUDIT_ID, AuditId, Source};
 use crate::authn::{Connected, Identity};
-use crate::connection::{ActiveBody, Activity, HEAD_TIMEOUT, Transport};
+use crate::connection::{ActiveBody, Transport};
 use crate::held::Cut;
 use crate::service::ApiServer;
 
@@ -93,11 +93,12 @@ impl ApiServer {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Some((stream, is_http2)) = Transport::detect(stream).await else {
+        let Some(stream) = Transport::detect(stream).await else {
             return Err(ServeError::Silent);
         };
         let (server, patience) = (self.clone(), stream.patience());
-        let (activity, cut) = (Arc::<Activity>::default(), CancellationToken::new());
+        let (activity, is_http2) = (stream.activity(), stream.is_http2());
+        let cut = CancellationToken::new();
         let (own_activity, own_cut) = (Arc::clone(&activity), cut.clone());
         let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
             let (server, patience) = (server.clone(), Arc::clone(&patience));
@@ -156,7 +157,7 @@ impl ApiServer {
                 let mut builder = http1::Builder::new();
                 builder
                     .timer(TokioTimer::new())
-                    .header_read_timeout(HEAD_TIMEOUT)
+                    .header_read_timeout(None::<Duration>)
                     .max_headers(MAX_HEADERS)
                     .max_buf_size(MAX_HEADER_BYTES);
                 let connection = builder.serve_connection(io, service).with_upgrades();

@@ -260,3 +260,68 @@ async fn idle_connections_end_and_watches_stay() {
             .starts_with(b"{\"type\":\"ADDED\"")
     );
 }
+
+/// What comes of a connection of HTTP/1.1 whose client says `more` so many seconds after its first request was answered.
+async fn said_later(server: &Open, seconds: u64, more: &str) -> (String, Result<(), ServeError>) {
+    const GET: &str = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    let (mut near, serving) = server.connect();
+    near.write_all(GET.as_bytes()).await.expect("written");
+    let mut answer = [0; 4096];
+    let length = near.read(&mut answer).await.expect("an answer");
+    assert!(answer[..length].starts_with(b"HTTP/1.1 200 OK"));
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    // The server may have gone, which is what is asked.
+    let _ = near.write_all(more.as_bytes()).await;
+    let read = tokio::time::timeout(Duration::from_secs(95), read_all(near)).await;
+    let answer = read.expect("the server closes in the end");
+    let outcome = serving.await.expect("no panic");
+    (String::from_utf8_lossy(&answer).into_owned(), outcome)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_of_http_1_may_be_idle_for_a_minute_and_a_half() {
+    let server = Open::start(10).await;
+    let get = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    for (seconds, answered) in [(0, true), (33, true), (89, true), (91, false)] {
+        let (answer, outcome) = said_later(&server, seconds, get).await;
+        assert_eq!(answer.contains("200 OK"), answered, "{seconds}: {answer}");
+        outcome.expect("idleness is no failure");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_begins_on_an_idle_connection_has_to_end() {
+    let server = Open::start(10).await;
+    for more in ["G", "GET /healthz HTTP/1.1\r\nhost: x\r\n"] {
+        let started = tokio::time::sleep(Duration::from_secs(40 + 32 + 10));
+        let (answer, outcome) = tokio::select! {
+            said = said_later(&server, 40, more) => said,
+            () = started => panic!("the head of {more:?} may take too long"),
+        };
+        assert_eq!(answer, "");
+        outcome.expect_err("sent away");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_and_an_answer_may_take_longer_than_a_head() {
+    let server = Open::start(10).await;
+    let (near, _serving) = server.connect();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near))
+        .await
+        .expect("HTTP/1.1");
+    tokio::spawn(connection);
+    let watch = sender
+        .send_request(get(&format!("{CONFIG_MAPS}?watch=1")))
+        .await;
+    let mut watch = watch.expect("an answer").into_body();
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    server.0.config_map("late", json!({})).await;
+    let event = watch.frame().await.expect("an event").expect("a frame");
+    assert!(
+        event
+            .into_data()
+            .expect("data")
+            .starts_with(b"{\"type\":\"ADDED\"")
+    );
+}
