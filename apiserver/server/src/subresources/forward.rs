@@ -1,19 +1,20 @@
 //! One request carried to a port of the cluster's network, and its answer back (upstream's `UpgradeAwareHandler`).
 //!
-//! Links within HTML pages are left as they are; `Location` is rewritten, so that a redirection stays in the proxy.
+//! Redirections and the links of HTML [pages](super::pages) stay in the proxy.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, StatusCode, Uri};
+use http::{Method, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
 use super::connect::{handed_on, relay, wants_upgrade};
+use super::pages::{self, Links};
 use crate::answer::Answer;
 use crate::body::{Body, BoxError};
 use crate::call::Call;
@@ -31,6 +32,14 @@ const HOP_BY_HOP: &[HeaderName] = &[
     header::TRAILER,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
+];
+
+/// What upstream takes off every answer that it hands on (`removeCORSHeaders`).
+const CORS: &[HeaderName] = &[
+    header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+    header::ACCESS_CONTROL_ALLOW_HEADERS,
+    header::ACCESS_CONTROL_ALLOW_METHODS,
+    header::ACCESS_CONTROL_ALLOW_ORIGIN,
 ];
 
 /// Where a request goes.
@@ -94,15 +103,32 @@ pub(super) async fn forward(
             response.headers_mut().remove(name);
         }
     }
-    if let Some(location) = response.headers().get(header::LOCATION)
-        && let Ok(text) = location.to_str()
-        && let Some(moved) = relocated(text, &authority, prefix(call))
-        && let Ok(moved) = HeaderValue::try_from(moved)
-    {
-        response.headers_mut().insert(header::LOCATION, moved);
-    }
     let response = response.map(|body| body.map_err(BoxError::from).boxed_unsync());
+    let response = seen_through(call, &target, response);
     relay(server, call.upgrade.clone(), Upgraded { response, stream })
+}
+
+/// The answer of a pod as the proxy shows it.
+fn seen_through(call: &Call, target: &Target, response: Response<Body>) -> Response<Body> {
+    let (mut parts, body) = response.into_parts();
+    // Whose pages may read the answers of the API server is not for pods to say.
+    for name in CORS {
+        parts.headers.remove(name);
+    }
+    let outer = call.headers.get(header::HOST);
+    let outer = outer
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or_default();
+    let links = Links::new(prefix(call), target.authority(), target.tls, outer);
+    let Some(location) = parts.headers.get(header::LOCATION) else {
+        let body = pages::seen_through(links, &mut parts.headers, body);
+        return Response::from_parts(parts, body);
+    };
+    let seen = location.to_str().ok().and_then(|link| links.seen(link));
+    if let Some(Ok(seen)) = seen.map(HeaderValue::try_from) {
+        parts.headers.insert(header::LOCATION, seen);
+    }
+    Response::from_parts(parts, body)
 }
 
 async fn connect(server: &Server, target: &Target) -> Result<Box<dyn Connection>> {
@@ -152,26 +178,6 @@ fn prefix(call: &Call) -> &str {
         .unwrap_or(path)
 }
 
-/// Where a redirection of `host` leads as seen through the proxy at `prefix`; `None` if it stays as it is.
-///
-/// As upstream's `Transport.rewriteURL`: relative ways and those to other hosts are nobody's business.
-fn relocated(location: &str, host: &str, prefix: &str) -> Option<String> {
-    let path = match location.strip_prefix('/') {
-        Some(rest) if !rest.starts_with('/') => location.to_owned(),
-        _ => {
-            let uri: Uri = location.parse().ok()?;
-            if uri.authority()?.as_str() != host {
-                return None;
-            }
-            uri.path_and_query()?.to_string()
-        }
-    };
-    if path.starts_with(prefix) {
-        return Some(path);
-    }
-    Some(format!("{prefix}{path}"))
-}
-
 /// The headers as they go on.
 pub(super) fn forwarded(call: &Call) -> HeaderMap {
     let mut headers = call.headers.clone();
@@ -191,26 +197,4 @@ pub(super) fn forwarded(call: &Call) -> HeaderMap {
 
 pub(super) fn unreachable_service(why: impl std::fmt::Display) -> ApiError {
     ApiError::unavailable(format!("error trying to reach service: {why}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn redirections_stay_in_the_proxy() {
-        let moved = |location| relocated(location, "10.1.2.3:80", "/api/p/proxy");
-        for (location, to) in [
-            ("/login?a=b", Some("/api/p/proxy/login?a=b")),
-            ("http://10.1.2.3:80/x/", Some("/api/p/proxy/x/")),
-            ("/api/p/proxy/x", Some("/api/p/proxy/x")),
-            ("http://elsewhere/x", None),
-            ("//elsewhere/x", None),
-            ("next", None),
-            ("", None),
-            ("http://[", None),
-        ] {
-            assert_eq!(moved(location).as_deref(), to, "{location}");
-        }
-    }
 }

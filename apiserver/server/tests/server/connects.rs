@@ -283,6 +283,114 @@ async fn bodies_of_any_size_stream_through_the_proxy_and_redirections_stay_in_it
     assert_eq!(location, format!("{PODS}/x/proxy/login"));
 }
 
+/// A network in which every address shows a page, packed if its path says so.
+struct Pages;
+
+const PAGE: &str = r#"<html><a href="/next?a=b">/next</a><img src='http://10.1.2.3/i.png'><a href="https://elsewhere/x">"#;
+
+fn packed(coding: &str, page: &str) -> Vec<u8> {
+    use std::io::Write;
+    let best = flate2::Compression::best();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), best);
+    let mut deflate = flate2::write::DeflateEncoder::new(Vec::new(), best);
+    match coding {
+        "gzip" => {
+            gzip.write_all(page.as_bytes()).expect("in memory");
+            gzip.finish().expect("in memory")
+        }
+        "deflate" => {
+            deflate.write_all(page.as_bytes()).expect("in memory");
+            deflate.finish().expect("in memory")
+        }
+        _ => page.into(),
+    }
+}
+
+fn unpacked(coding: &str, bytes: &[u8]) -> String {
+    use std::io::Read;
+    let mut page = String::new();
+    let read = match coding {
+        "gzip" => flate2::read::GzDecoder::new(bytes).read_to_string(&mut page),
+        "deflate" => flate2::read::DeflateDecoder::new(bytes).read_to_string(&mut page),
+        _ => Read::read_to_string(&mut &*bytes, &mut page),
+    };
+    read.expect("what was packed");
+    page
+}
+
+#[async_trait]
+impl ClusterDialer for Pages {
+    async fn connect(
+        &self,
+        _address: IpAddr,
+        _port: u16,
+    ) -> Result<Box<dyn Connection>, DialError> {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        tokio::spawn(async move {
+            let service = service_fn(async |request: Request<hyper::body::Incoming>| {
+                let coding = request.uri().path().trim_matches('/').to_owned();
+                let media = match coding.as_str() {
+                    "plain" => "text/plain",
+                    _ => "text/html; charset=utf-8",
+                };
+                let page = packed(&coding, &PAGE.repeat(2000));
+                let mut response = Response::builder()
+                    .header("content-type", media)
+                    .header("access-control-allow-origin", "*");
+                match coding.as_str() {
+                    "gzip" | "deflate" | "br" => {
+                        response = response.header("content-encoding", &coding)
+                    }
+                    _ => {}
+                }
+                Ok::<_, hyper::Error>(
+                    response
+                        .body(Full::new(Bytes::from(page)))
+                        .expect("an answer"),
+                )
+            });
+            let connection = hyper::server::conn::http1::Builder::new();
+            let _ = connection
+                .serve_connection(TokioIo::new(far), service)
+                .await;
+        });
+        Ok(Box::new(near))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_links_of_pages_stay_in_the_proxy_packed_or_not() {
+    let server = TestServer::start_with(|config| config.cluster_dialer = Arc::new(Pages)).await;
+    running_pod(&server, "x", "10.1.2.3").await;
+    let proxy = format!("{PODS}/x/proxy");
+    let seen = PAGE
+        .replace("\"/next", &format!("\"{proxy}/next"))
+        .replace("http://10.1.2.3/", &format!("{proxy}/"));
+    for (coding, page) in [
+        ("", &*seen),
+        ("gzip", &seen),
+        ("deflate", &seen),
+        // What cannot be read, and what is no page, stays as it is.
+        ("br", PAGE),
+        ("plain", PAGE),
+    ] {
+        let answer = server.get(&format!("{proxy}/{coding}")).await;
+        assert_eq!(answer.status, 200, "{coding}");
+        assert!(!answer.headers.contains_key("access-control-allow-origin"));
+        assert!(
+            unpacked(coding, &answer.body) == page.repeat(2000),
+            "{coding}"
+        );
+        let head = request("HEAD", &format!("{proxy}/{coding}"), "", None);
+        let head = server.send(head).await;
+        assert_eq!(
+            (head.status.as_u16(), head.body.len()),
+            (200, 0),
+            "{coding}"
+        );
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn pods_are_not_told_who_asks() {
     let name = http::HeaderName::from_static;
