@@ -17,6 +17,7 @@
 
 mod process;
 mod script;
+mod stats;
 #[cfg(test)]
 mod tests;
 
@@ -40,8 +41,8 @@ use script::Serving;
 use crate::{
     AttachRequest, BoxedStream, ContainerConfig, ContainerId, ContainerState, ContainerStatus,
     ExecError, ExecRequest, ImageError, ImageFs, ImageListing, ImageRef, ImageRequest, ImageStep,
-    PodRuntime, PodSandboxConfig, PullPolicy, Resize, RuntimeError, RuntimeEvent, SandboxId,
-    SandboxStatus, Session,
+    PodRuntime, PodSandboxConfig, PodSandboxStats, PullPolicy, Resize, RuntimeError, RuntimeEvent,
+    SandboxId, SandboxStatus, Session,
 };
 
 /// What the kubelet asked for, in order.
@@ -360,6 +361,10 @@ impl PodRuntime for FakeRuntime {
                 .collect(),
         };
         state.sandboxes.iter().map(status).collect()
+    }
+
+    async fn pod_sandbox_stats(&self, id: &SandboxId) -> Option<PodSandboxStats> {
+        self.0.stats(id)
     }
 
     fn subscribe(&self) -> broadcast::Receiver<RuntimeEvent> {

@@ -14,9 +14,11 @@
 
 pub mod fake;
 mod session;
+mod stats;
 mod types;
 
 pub use session::*;
+pub use stats::*;
 pub use types::*;
 
 use std::path::PathBuf;
@@ -98,6 +100,32 @@ pub trait PodRuntime: Send + Sync + 'static {
 
     /// All sandboxes and, of each container, the latest run.
     async fn list(&self) -> Vec<SandboxStatus>;
+
+    /// What a sandbox uses now; `None` when there is no such sandbox.
+    async fn pod_sandbox_stats(&self, _id: &SandboxId) -> Option<PodSandboxStats> {
+        None
+    }
+
+    /// What all sandboxes use now, in the order of their ids.
+    async fn list_pod_sandbox_stats(&self) -> Vec<PodSandboxStats> {
+        let mut found = Vec::new();
+        for sandbox in self.list().await {
+            found.extend(self.pod_sandbox_stats(&sandbox.id).await);
+        }
+        found
+    }
+
+    /// What the run of a container uses now; `None` when it is not up.
+    async fn container_stats(&self, id: &ContainerId) -> Option<ContainerStats> {
+        let stats = self.pod_sandbox_stats(&id.sandbox).await?;
+        stats.containers.into_iter().find(|found| found.id == *id)
+    }
+
+    /// What the containers of a sandbox keep on disk. It is counted anew at each call, file by file:
+    /// not for every few seconds.
+    async fn disk_usage(&self, _id: &SandboxId) -> Vec<ContainerDisk> {
+        Vec::new()
+    }
 
     /// Changes of state from now on. A receiver that lags must call [`list`](Self::list).
     fn subscribe(&self) -> broadcast::Receiver<RuntimeEvent>;

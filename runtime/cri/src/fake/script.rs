@@ -13,6 +13,8 @@ pub struct Script {
     pub(super) serving: Serving,
     pub(super) ignores_stop: bool,
     pub(super) output: Vec<String>,
+    /// Thousandths of a core, and bytes.
+    pub(super) uses: (u64, u64),
 }
 
 #[derive(Clone, Debug)]
@@ -117,6 +119,12 @@ impl Script {
     /// A stop takes the whole grace period and ends with 137.
     pub fn ignores_stop(mut self) -> Self {
         self.ignores_stop = true;
+        self
+    }
+
+    /// Runs use so many thousandths of a core all the time, and so many bytes of memory.
+    pub fn uses(mut self, cpu_millis: u64, memory_bytes: u64) -> Self {
+        self.uses = (cpu_millis, memory_bytes);
         self
     }
 

@@ -239,3 +239,20 @@ async fn a_session_ends_with_its_container_and_what_runs_with_its_session() {
     let late = node.runtime.attach(&id(), attach).await;
     assert_eq!(late.unwrap_err(), ExecError::NotRunning(id()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_running_container_uses_what_its_script_says() {
+    let node = node(Script::runs().uses(250, 32 << 20)).await;
+    node.start(0).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let stats = node.runtime.list_pod_sandbox_stats().await;
+    let [pod] = stats.as_slice() else {
+        panic!("{stats:?}");
+    };
+    assert_eq!(pod.cpu, Duration::from_secs(2));
+    assert_eq!(pod.working_set, 32 << 20);
+    let one = node.runtime.container_stats(&id()).await;
+    assert_eq!(one.as_ref(), pod.containers.first());
+    node.runtime.exit(&id(), 0);
+    assert_eq!(node.runtime.container_stats(&id()).await, None);
+}
