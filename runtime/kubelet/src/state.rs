@@ -16,6 +16,7 @@ use crate::ipam::{Exhausted, Ipam};
 use crate::kubelet::is_new;
 use crate::resources::Requests;
 use crate::statics::{Mirror, mirrored};
+use crate::step::resize::{Phase, ResizeNews};
 use crate::step::{
     self, Action, Failure, Hook, Observed, ResizeRefusal, Resizing, Run, SandboxState,
 };
@@ -65,6 +66,8 @@ pub(crate) struct Entry {
     settled: Option<i64>,
     /// How a static pod is shown; None for a pod of the API.
     pub(crate) mirror: Option<Mirror>,
+    /// Where the change of its resources is, as far as it was told.
+    resize: Phase,
 }
 
 /// What one look at the pods of a name came to.
@@ -84,6 +87,8 @@ pub(crate) struct Decision {
     pub(crate) make_mirror: Option<Arc<Pod>>,
     /// A mirror that is to go.
     pub(crate) delete_mirror: Option<Arc<Pod>>,
+    /// What is new about the resources of pods.
+    pub(crate) resizes: Vec<(Arc<Pod>, ResizeNews)>,
 }
 
 impl Decision {
@@ -159,6 +164,7 @@ impl State {
             promised,
             settled: None,
             mirror: None,
+            resize: Phase::None,
         };
         self.entries.insert(uid, entry);
         is_admitted
@@ -360,6 +366,11 @@ impl State {
                 decision.make_mirror = Some(entry.pod.clone());
             }
             entry.reconsider(&mut self.used, &self.node);
+            let phase = step::resize::phase(&entry.pod, &entry.observed);
+            let told = std::mem::replace(&mut entry.resize, phase);
+            for news in step::resize::news(&entry.pod, &told, &entry.resize) {
+                decision.resizes.push((entry.pod.clone(), news));
+            }
             let step = step::step(&entry.pod, &entry.observed, now);
             if matches!(
                 entry.observed.resize_refusal,

@@ -34,6 +34,10 @@ impl Kubelet {
         for (pod, why) in decision.ended {
             self.tell_end(&pod, &why);
         }
+        for (pod, news) in decision.resizes {
+            let recorder = self.0.ctx.recorder();
+            recorder.event(pod.as_ref(), news.kind, news.reason, news.message);
+        }
         let mut outcome = Outcome::Done;
         let shown = self.show(decision.make_mirror, decision.delete_mirror);
         match shown.await {

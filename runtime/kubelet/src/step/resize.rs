@@ -1,9 +1,17 @@
 //! The resources of a run that is up, as its spec changes.
+//!
+//! ```text
+//! None ─ the spec asks for others ─┬▶ InProgress ─ all runs have theirs ─▶ None   (ResizeStarted, ResizeCompleted)
+//!                                  │      └ the runtime would not: ResizeError
+//!                                  └▶ Pending ─ there is room ─▶ InProgress       (ResizeDeferred, ResizeInfeasible)
+//! ```
 
-use k8s_openapi::api::core::v1::{PodSpec, ResourceRequirements};
+use coracle_client::EventKind;
+use k8s_openapi::api::core::v1::{Pod, PodSpec, ResourceRequirements};
+use serde_json::{Map, Value, json};
 
 use super::parts::{Part, Role, parts};
-use super::{ContainerRecord, Observed, Resizing, Run};
+use super::{ContainerRecord, Observed, ResizeRefusal, Resizing, Run};
 
 /// What may change while a run is up.
 const RESIZABLE: &[&str] = &["cpu", "memory"];
@@ -61,4 +69,157 @@ pub(super) fn progress(spec: &PodSpec, observed: &Observed) -> Option<String> {
         }
     }
     found
+}
+
+/// Where the change of a pod's resources is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Nothing is to be changed.
+    #[default]
+    None,
+    /// The spec of this generation asks for what the pod cannot have.
+    Pending(ResizeRefusal, i64),
+    /// What the spec of this generation asks for is being given to its runs; in words, what went wrong.
+    InProgress(String, i64),
+}
+
+/// The phase of a pod.
+pub(crate) fn phase(pod: &Pod, observed: &Observed) -> Phase {
+    let generation = pod.metadata.generation.unwrap_or(0);
+    if let Some(refusal) = &observed.resize_refusal {
+        return Phase::Pending(refusal.clone(), generation);
+    }
+    let progress = pod.spec.as_ref().and_then(|spec| progress(spec, observed));
+    progress.map_or(Phase::None, |problem| {
+        Phase::InProgress(problem, generation)
+    })
+}
+
+/// An Event about a change of resources.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ResizeNews {
+    pub(crate) kind: EventKind,
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+}
+
+/// What is to be told when a pod goes from one phase to another. Words and form of the messages:
+/// `pkg/kubelet/events/resize.go` of `k8s.io/kubernetes`.
+pub(crate) fn news(pod: &Pod, before: &Phase, now: &Phase) -> Vec<ResizeNews> {
+    if before == now {
+        return Vec::new();
+    }
+    let tell = |kind, reason, what: &str, generation, problem: &str| ResizeNews {
+        kind,
+        reason,
+        message: format!("Pod resize {what}: {}", asked(pod, generation, problem)),
+    };
+    let mut news = Vec::new();
+    match now {
+        Phase::Pending(ResizeRefusal::Deferred(why), generation) => {
+            let warning = EventKind::Warning;
+            news.push(tell(
+                warning,
+                "ResizeDeferred",
+                "Deferred",
+                *generation,
+                why,
+            ));
+        }
+        Phase::Pending(ResizeRefusal::Infeasible(why), generation) => {
+            let warning = EventKind::Warning;
+            news.push(tell(
+                warning,
+                "ResizeInfeasible",
+                "Infeasible",
+                *generation,
+                why,
+            ));
+        }
+        Phase::InProgress(problem, generation) => {
+            let has_begun =
+                matches!(before, Phase::InProgress(_, earlier) if earlier == generation);
+            if !has_begun {
+                let normal = EventKind::Normal;
+                news.push(tell(normal, "ResizeStarted", "started", *generation, ""));
+            }
+            if !problem.is_empty() {
+                let warning = EventKind::Warning;
+                news.push(tell(warning, "ResizeError", "error", *generation, problem));
+            }
+        }
+        Phase::None => {
+            if let Phase::InProgress(_, generation) = before {
+                let normal = EventKind::Normal;
+                news.push(tell(
+                    normal,
+                    "ResizeCompleted",
+                    "completed",
+                    *generation,
+                    "",
+                ));
+            }
+        }
+    }
+    news
+}
+
+/// What the containers of the spec ask for, as one line of JSON in upstream's order.
+fn asked(pod: &Pod, generation: i64, problem: &str) -> String {
+    let mut summary = Map::new();
+    let spec = pod.spec.as_ref();
+    let init = spec.and_then(|spec| spec.init_containers.as_deref());
+    let main = spec.map(|spec| spec.containers.as_slice());
+    for (list, containers) in [("initContainers", init), ("containers", main)] {
+        let containers = containers.unwrap_or_default().iter();
+        let containers: Vec<Value> = containers
+            .map(|container| {
+                let resources = container.resources.as_ref().unwrap_or(&NONE);
+                json!({"name": container.name, "resources": resources})
+            })
+            .collect();
+        if !containers.is_empty() {
+            summary.insert(list.to_owned(), containers.into());
+        }
+    }
+    summary.insert("generation".to_owned(), generation.into());
+    if !problem.is_empty() {
+        summary.insert("error".to_owned(), problem.into());
+    }
+    Value::Object(summary).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_of_a_change_is_told_once() {
+        let pod: Pod = serde_json::from_value(json!({"spec": {"containers": [
+            {"name": "app", "resources": {"limits": {"cpu": "1"}}},
+        ]}}))
+        .expect("a pod");
+        let progress = |problem: &str, generation| Phase::InProgress(problem.into(), generation);
+        let deferred = || Phase::Pending(ResizeRefusal::Deferred("no room".into()), 2);
+        for (before, now, reasons) in [
+            (Phase::None, progress("", 2), vec!["ResizeStarted"]),
+            (progress("", 2), progress("", 2), vec![]),
+            (progress("", 2), progress("", 3), vec!["ResizeStarted"]),
+            (progress("", 2), progress("no", 2), vec!["ResizeError"]),
+            (progress("no", 2), progress("", 2), vec![]),
+            (progress("", 2), Phase::None, vec!["ResizeCompleted"]),
+            (Phase::None, deferred(), vec!["ResizeDeferred"]),
+            (deferred(), progress("", 2), vec!["ResizeStarted"]),
+            (deferred(), Phase::None, vec![]),
+        ] {
+            let told = news(&pod, &before, &now);
+            let told: Vec<&str> = told.iter().map(|news| news.reason).collect();
+            assert_eq!(told, reasons, "{before:?} {now:?}");
+        }
+        let told = news(&pod, &Phase::None, &deferred());
+        assert_eq!(
+            told[0].message,
+            r#"Pod resize Deferred: {"containers":[{"name":"app","resources":{"limits":{"cpu":"1"}}}],"generation":2,"error":"no room"}"#
+        );
+    }
 }

@@ -43,6 +43,13 @@ async fn a_container_is_given_more_while_it_runs() {
         })
         .await;
     assert_eq!(has(&pod)["requests"]["cpu"], "1");
+    node.event(
+        "ResizeStarted",
+        r#"Pod resize started: {"containers":[{"name":"app","#,
+    )
+    .await;
+    let asked = r#"{"limits":{"memory":"128Mi"},"requests":{"cpu":"1","memory":"128Mi"}}}],"generation":2}"#;
+    node.event("ResizeCompleted", asked).await;
     assert_eq!((restarts(&pod), is_ready(&pod)), (0, true));
     assert_eq!(condition(&pod, "PodResizeInProgress").0, "");
     let config = node
@@ -73,6 +80,8 @@ async fn what_others_have_is_waited_for_and_what_nobody_has_is_refused() {
         })
         .await;
     assert_eq!(condition(&pod, "PodResizePending").1, "Infeasible");
+    node.event("ResizeInfeasible", "Pod resize Infeasible: ")
+        .await;
     node.resize("one", asking("1500m", "64Mi")).await;
     let pod = node
         .pod_when("one", "it waits", |pod| {
@@ -80,6 +89,7 @@ async fn what_others_have_is_waited_for_and_what_nobody_has_is_refused() {
         })
         .await;
     assert_eq!(has(&pod)["requests"]["cpu"], "1");
+    node.event("ResizeDeferred", "Pod resize Deferred: ").await;
     node.delete("two", None).await;
     let pod = node
         .pod_when("one", "it has more", |pod| {
