@@ -367,6 +367,7 @@ impl Kubelet {
     /// False when the API did not take the deletion, and it has to be tried again.
     async fn forget(&self, uid: &str, entry: &Entry) -> bool {
         self.forget_sources(uid);
+        self.0.probe_counts.lock().forget(uid);
         let folder = self.0.config.defaults.pod_directory(uid);
         // A panic in there is a folder that stays until the next start.
         let _ = tokio::task::spawn_blocking(move || remove_folder(&folder)).await;

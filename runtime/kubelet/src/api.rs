@@ -26,7 +26,9 @@ pub(crate) type Refused = (StatusCode, String);
 
 impl Kubelet {
     /// Answers one request to the node: `/containerLogs/{namespace}/{pod}/{container}`, with the
-    /// options of [`LogOptions`], and `/healthz`. Who may ask was decided by the caller.
+    /// options of [`LogOptions`], `/healthz`, and what the pods use: `/stats/summary`, `/metrics`,
+    /// `/metrics/resource`, `/metrics/cadvisor` and `/metrics/probes`. Who may ask was decided by the
+    /// caller.
     pub fn serve(&self, request: Request<Bytes>) -> Response<Body> {
         if request.method() != Method::GET {
             return text(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed");
@@ -39,11 +41,15 @@ impl Kubelet {
             .map(decode)
             .collect();
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        let query = request.uri().query().unwrap_or_default();
+        if let Some(figures) = self.figures(&path, query) {
+            return figures;
+        }
         match path.as_slice() {
             ["healthz"] => text(StatusCode::OK, "ok"),
             ["containerLogs", namespace, pod, container] => {
                 let key = ObjectKey::new(*namespace, *pod);
-                match self.logs(&key, container, request.uri().query().unwrap_or_default()) {
+                match self.logs(&key, container, query) {
                     Ok(lines) => respond(StatusCode::OK, lines),
                     Err((status, message)) => text(status, message),
                 }
@@ -147,7 +153,7 @@ pub(crate) fn text(status: StatusCode, text: impl Into<String>) -> Response<Body
     respond(status, futures::stream::iter([Ok(line)]).boxed())
 }
 
-fn respond(status: StatusCode, body: Body) -> Response<Body> {
+pub(crate) fn respond(status: StatusCode, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let kind = http::HeaderValue::from_static("text/plain; charset=utf-8");

@@ -20,6 +20,7 @@ use coracle_client::kube::Resource;
 use coracle_client::{
     Context, EventKind, InvolvedObject, Kind, Lister, NamedObjects, ObjectKey, WorkQueue, supervise,
 };
+use coracle_clock::Timestamp;
 use coracle_cri::{ContainerStatus, PodRuntime, RuntimeEvent};
 use ipnet::Ipv4Net;
 use k8s_openapi::NamespaceResourceScope;
@@ -34,6 +35,7 @@ use crate::images::NodeImages;
 use crate::ipam::Ipam;
 use crate::state::{News, State};
 use crate::statics::mirrored;
+use crate::stats::{CountedFiles, ProbeCounts, Rates};
 use crate::step::{self, SandboxState};
 use crate::tokens::Tokens;
 use crate::translate::PodDefaults;
@@ -92,6 +94,10 @@ pub(crate) struct Inner {
     pub(crate) images: NodeImages,
     /// Told whenever something was written into `state`'s pods.
     pub(crate) changed: Notify,
+    pub(crate) started_at: Timestamp,
+    pub(crate) rates: Mutex<Rates>,
+    pub(crate) probe_counts: Mutex<ProbeCounts>,
+    pub(crate) counted_files: Mutex<CountedFiles>,
 }
 
 impl Kubelet {
@@ -118,6 +124,10 @@ impl Kubelet {
             tokens: Tokens::default(),
             images: NodeImages::default(),
             changed: Notify::new(),
+            started_at: ctx.clock().now(),
+            rates: Mutex::default(),
+            probe_counts: Mutex::default(),
+            counted_files: Mutex::default(),
             config,
             ctx,
             runtime,

@@ -24,6 +24,7 @@ mod references;
 mod resources;
 mod state;
 mod statics;
+mod stats;
 pub mod step;
 mod streams;
 mod tokens;

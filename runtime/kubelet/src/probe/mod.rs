@@ -22,6 +22,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, Probe};
 use crate::actions::{field_path, find};
 use crate::handlers::{Failure, Place, Target};
 use crate::kubelet::Kubelet;
+use crate::stats::Outcome;
 use crate::step::{ContainerRecord, Run};
 use judge::{Judge, Kind};
 
@@ -114,6 +115,7 @@ impl Prober {
                 early *= 2;
                 continue;
             }
+            self.count(kind, &outcome);
             match &outcome {
                 Ok(()) => {}
                 Err(Failure::Errored(error)) => {
@@ -139,6 +141,22 @@ impl Prober {
             tokio::time::sleep(period).await;
         }
         false
+    }
+
+    fn count(&self, kind: Kind, outcome: &Result<(), Failure>) {
+        let outcome = match outcome {
+            Ok(()) => Outcome::Successful,
+            Err(Failure::Errored(_)) => Outcome::Unknown,
+            Err(_) => Outcome::Failed,
+        };
+        let metadata = &self.pod.metadata;
+        let pod = (
+            metadata.namespace.as_deref().unwrap_or_default(),
+            metadata.name.as_deref().unwrap_or_default(),
+        );
+        let (uid, name) = (&self.sandbox.0, &self.container.name);
+        let mut counts = self.kubelet.0.probe_counts.lock();
+        counts.count(uid, pod, name, kind.title(), outcome);
     }
 
     fn place(&self) -> Place<'_> {

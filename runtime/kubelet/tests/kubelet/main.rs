@@ -4,6 +4,7 @@
 //! ends with the last state it saw.
 
 mod ends;
+mod figures;
 mod hooks;
 mod images;
 mod lifecycle;

@@ -1,0 +1,121 @@
+//! The text form that Prometheus reads, and the kubelet's own page of it.
+
+use std::fmt::{Display, Write};
+
+use coracle_clock::Timestamp;
+
+use super::NodeSample;
+
+/// The media type of such pages.
+pub(super) const FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// A page of figures.
+#[derive(Debug, Default)]
+pub(super) struct Page(String);
+
+impl Page {
+    /// Begins a family, whose figures follow.
+    pub(super) fn family(&mut self, name: &str, kind: &str, help: &str) {
+        self.line(format_args!("# HELP {name} {help}"));
+        self.line(format_args!("# TYPE {name} {kind}"));
+    }
+
+    /// One figure; labels in the order of their names, and the time if it was taken at another than now.
+    pub(super) fn figure(
+        &mut self,
+        name: &str,
+        labels: &[(&str, &str)],
+        value: impl Display,
+        at: Option<Timestamp>,
+    ) {
+        self.0.push_str(name);
+        for (index, (key, text)) in labels.iter().enumerate() {
+            self.0.push(if index == 0 { '{' } else { ',' });
+            self.0.push_str(key);
+            self.0.push_str("=\"");
+            for letter in text.chars() {
+                match letter {
+                    '\\' => self.0.push_str("\\\\"),
+                    '"' => self.0.push_str("\\\""),
+                    '\n' => self.0.push_str("\\n"),
+                    letter => self.0.push(letter),
+                }
+            }
+            self.0.push('"');
+        }
+        if !labels.is_empty() {
+            self.0.push('}');
+        }
+        match at {
+            Some(at) => self.line(format_args!(" {value} {}", at.as_millisecond())),
+            None => self.line(format_args!(" {value}")),
+        }
+    }
+
+    /// The text.
+    pub(super) fn finish(self) -> String {
+        self.0
+    }
+
+    fn line(&mut self, text: std::fmt::Arguments<'_>) {
+        writeln!(self.0, "{text}").expect("strings take everything");
+    }
+}
+
+/// `/metrics`: the kubelet about itself.
+pub(super) fn own(sample: &NodeSample) -> String {
+    let mut page = Page::default();
+    let name = "kubelet_node_name";
+    page.family(
+        name,
+        "gauge",
+        "[ALPHA] The node's name. The count is always 1.",
+    );
+    page.figure(name, &[("node", &sample.node)], 1, None);
+    let name = "kubelet_running_pods";
+    let help = "[ALPHA] Number of pods that have a running pod sandbox";
+    page.family(name, "gauge", help);
+    page.figure(name, &[], sample.pods.len(), None);
+    let name = "kubelet_running_containers";
+    page.family(
+        name,
+        "gauge",
+        "[ALPHA] Number of containers currently running",
+    );
+    let running = sample.pods.iter().map(|pod| pod.stats.containers.len());
+    let state = [("container_state", "running")];
+    page.figure(name, &state, running.sum::<usize>(), None);
+    if let Some(cpu) = sample.cpu {
+        let name = "process_cpu_seconds_total";
+        let help = "Total user and system CPU time spent in seconds.";
+        page.family(name, "counter", help);
+        page.figure(name, &[], cpu.as_secs_f64(), None);
+    }
+    if let Some(memory) = sample.memory {
+        let name = "process_resident_memory_bytes";
+        page.family(name, "gauge", "Resident memory size in bytes.");
+        page.figure(name, &[], memory, None);
+    }
+    page.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::sample;
+    use super::*;
+
+    #[test]
+    fn labels_are_escaped() {
+        let mut page = Page::default();
+        page.figure("a", &[("b", "x\"y\\z\n")], 1.5, None);
+        assert_eq!(page.finish(), "a{b=\"x\\\"y\\\\z\\n\"} 1.5\n");
+    }
+
+    #[test]
+    fn the_kubelet_counts_what_runs() {
+        let page = own(&sample());
+        assert!(page.contains("\nkubelet_running_pods 1\n"), "{page}");
+        let containers = "\nkubelet_running_containers{container_state=\"running\"} 1\n";
+        assert!(page.contains(containers), "{page}");
+    }
+}
