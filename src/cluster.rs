@@ -101,8 +101,13 @@ impl Cluster {
         let store = config.server.store.clone();
         let tokens = config.server.authentication.service_accounts.clone();
         let node = Arc::new(LocalNode::default());
+        let registry = match config.node {
+            Some(_) => config.server.registry.with_metrics(),
+            None => config.server.registry,
+        };
         let api = ApiServer::start(Config {
             dialer: node.clone(),
+            registry,
             ..config.server
         })
         .await
@@ -122,7 +127,11 @@ impl Cluster {
             let made = api.bootstrap_flow_control().await;
             made.context("failed to make the default flow schemas and priority levels")
         };
-        tokio::try_join!(classes, roles, flow_control)?;
+        let metrics = async {
+            let made = api.bootstrap_metrics().await;
+            made.context("failed to make the APIService of the metrics")
+        };
+        tokio::try_join!(classes, roles, flow_control, metrics)?;
 
         let stop = CancellationToken::new();
         let context = Context::new(client_factory(&api), clock.clone(), stop.clone());

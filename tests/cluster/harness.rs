@@ -9,9 +9,11 @@ use coracle_clock::Clock;
 use coracle_controllers::Published;
 use coracle_cri::fake::{FakeRuntime, Script};
 use coracle_kubelet::{Capacity, KubeletConfig, PodDefaults};
-use coracle_server::Config;
 use coracle_server::authn::{ServiceAccountTokens, TokenKeys};
+use coracle_server::{Config, Identity};
 use coracle_store::{MemoryStore, Store};
+use http::Request;
+use http_body_util::BodyExt;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
@@ -117,6 +119,21 @@ impl TestCluster {
     /// Reads and writes as an administrator.
     pub(crate) fn admin(&self) -> ObjectClient {
         ObjectClient::new(self.cluster.admin())
+    }
+
+    /// What the server answers to a GET by somebody: its status and its JSON.
+    pub(crate) async fn get(&self, who: Identity, path: &str, accept: &str) -> (u16, Value) {
+        let request = Request::get(path).header("accept", accept).extension(who);
+        let request = request.body(String::new()).expect("a request");
+        let response = self.cluster.api().handle(request).await;
+        let status = response.status().as_u16();
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .expect("a whole answer");
+        let value = serde_json::from_slice(&body.to_bytes()).unwrap_or(Value::Null);
+        (status, value)
     }
 
     /// Creates an object.

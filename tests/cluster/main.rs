@@ -2,6 +2,7 @@
 //! in-memory store, a fake pod runtime and a paused clock. No socket, no file but the pods' own.
 
 mod harness;
+mod metrics;
 mod pods;
 mod restarts;
 mod rollouts;

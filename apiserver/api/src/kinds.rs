@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::{
     At, Object, Strategy, admissionregistration, apiextensions, apiregistration, apps,
     authentication, authorization, autoscaling, batch, certificates, coordination, core, discovery,
-    events, flowcontrol, networking, node, policy, rbac, resource, scheduling, storage,
+    events, flowcontrol, metrics, networking, node, policy, rbac, resource, scheduling, storage,
 };
 
 /// One served resource: everything that the generic handlers, discovery, tables and selectors need.
@@ -360,6 +360,13 @@ impl Registry {
         }
     }
 
+    /// The same, and the figures of nodes and pods. No API server has them by itself: they are for one that has
+    /// nodes to ask.
+    pub fn with_metrics(mut self) -> Self {
+        self.resources.extend(METRICS);
+        self
+    }
+
     /// Every resource, in discovery's order.
     pub fn iter(&self) -> impl Iterator<Item = &'static Resource> + '_ {
         self.resources.iter().copied()
@@ -458,6 +465,12 @@ static RESOURCES: &[&Resource] = &[
     &authorization::v1::subject_access_review::RESOURCE,
     &apiextensions::v1::custom_resource_definition::RESOURCE,
     &apiregistration::v1::api_service::RESOURCE,
+];
+
+/// What [`Registry::with_metrics`] adds.
+static METRICS: [&Resource; 2] = [
+    &metrics::v1beta1::node_metrics::RESOURCE,
+    &metrics::v1beta1::pod_metrics::RESOURCE,
 ];
 
 /// The age of an object as kubectl prints it (`5s`, `3m20s`, `2d`), or `<unknown>`.

@@ -23,6 +23,7 @@ pub mod events;
 pub mod field_errors;
 pub mod flowcontrol;
 pub mod kinds;
+pub mod metrics;
 pub mod networking;
 pub mod node;
 pub mod object;

@@ -213,6 +213,34 @@ impl Answer {
         Self::value(StatusCode::OK, output, &value)
     }
 
+    /// A list of objects that are not stored.
+    pub(crate) fn list_of(
+        call: &Call,
+        metadata: Value,
+        objects: Vec<Object>,
+        now: Timestamp,
+    ) -> Self {
+        let (resource, output) = (call.resource, call.output);
+        let kind = format!("{}List", resource.kind);
+        let value = match output.shape {
+            Shape::Object => {
+                let items: Vec<Value> = objects.into_iter().map(without_type).collect();
+                json!({"kind": kind, "apiVersion": resource.api_version(), "metadata": metadata, "items": items})
+            }
+            Shape::PartialMetadata(_) => return Self::from(a_list(resource.group, &kind)),
+            Shape::PartialMetadataList(version) => {
+                let items: Vec<Value> = objects
+                    .iter()
+                    .map(|object| partial(resource, object, version))
+                    .collect();
+                let api_version = format!("meta.k8s.io/{version}");
+                json!({"kind": "PartialObjectMetadataList", "apiVersion": api_version, "metadata": metadata, "items": items})
+            }
+            Shape::Table(version) => call.table(version, &objects, now, metadata, true),
+        };
+        Self::value(StatusCode::OK, output, &value)
+    }
+
     /// Keeps what is `held`, such as a place, until the answer's stream or the tunnel after it ends.
     pub(crate) fn hold(&mut self, held: impl Send + 'static) {
         let payload = std::mem::replace(&mut self.payload, Payload::Bytes(Bytes::new()));

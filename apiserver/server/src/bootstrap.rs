@@ -64,12 +64,34 @@ impl ApiServer {
     /// Makes the default roles and bindings that are missing, and puts back what is missing of the others; those in
     /// namespaces need the system namespaces. A cluster where nothing is missing is not written to.
     pub async fn bootstrap_roles(&self) -> Result<(), BootstrapError> {
-        let made = rbac::default_policy().into_iter();
+        let mut made = rbac::default_policy();
+        if self.server.serves_metrics() {
+            made.extend(rbac::metrics_policy());
+        }
+        let made = made.into_iter();
         let made = made.map(|default| self.ensure_default(default));
         // Many at once share few commits of the store.
         let at_once = self.server.in_flight.available_permits().clamp(1, 256);
         let made = stream::iter(made).buffer_unordered(at_once);
         made.try_collect().await
+    }
+
+    /// Makes the APIService that says that this server itself answers for what nodes and pods use, where it does.
+    pub async fn bootstrap_metrics(&self) -> Result<(), BootstrapError> {
+        if !self.server.serves_metrics() {
+            return Ok(());
+        }
+        let name = "v1beta1.metrics.k8s.io";
+        let object = json!({
+            "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+            "metadata": {"name": name, "labels": {"kube-aggregator.kubernetes.io/automanaged": "onstart"}},
+            "spec": {
+                "group": "metrics.k8s.io", "version": "v1beta1",
+                "groupPriorityMinimum": 100, "versionPriority": 100,
+            },
+        });
+        let path = "/apis/apiregistration.k8s.io/v1/apiservices";
+        self.ensure(path, name, object, false).await
     }
 
     async fn ensure_default(&self, default: DefaultObject) -> Result<(), BootstrapError> {

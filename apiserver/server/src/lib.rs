@@ -49,6 +49,7 @@ mod status;
 mod storage;
 mod subresources;
 mod table;
+mod usage;
 mod verbs;
 mod versions;
 

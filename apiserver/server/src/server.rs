@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::openapi::Documents;
 use crate::status::Result;
 use crate::storage::{self, Storage};
+use crate::usage::Usages;
 
 /// The parts of an API server, shared by all its requests.
 pub struct Server {
@@ -46,6 +47,8 @@ pub struct Server {
     pub(crate) in_flight: Arc<Semaphore>,
     pub(crate) long_running: Arc<Semaphore>,
     pub(crate) draining: AtomicBool,
+    /// What nodes and pods use, where that is served.
+    pub(crate) usages: Usages,
     pub(crate) stop: CancellationToken,
 }
 
@@ -108,6 +111,13 @@ impl Server {
         let progress = self.storage.catch_up().await;
         let entries = self.storage.cache(resource)?.list(&scope, progress).entries;
         Ok(entries.iter().map(|entry| entry.object()).collect())
+    }
+
+    /// Whether what nodes and pods use is served.
+    pub(crate) fn serves_metrics(&self) -> bool {
+        self.registry
+            .iter()
+            .any(|resource| resource.group == crate::usage::GROUP)
     }
 
     /// Whether `/readyz` fails because the server is about to stop.

@@ -57,8 +57,9 @@ use crate::server::Server;
 use crate::status::{ApiError, Result, refusal};
 use crate::storage::Storage;
 use crate::subresources::{binding, connect, eviction, log, scale, token};
+use crate::usage::Usages;
 use crate::verbs::{create, delete, get, list, patch, update, watch};
-use crate::{allocate, authn, discovery, limits, openapi, openid, reviews, table};
+use crate::{allocate, authn, discovery, limits, openapi, openid, reviews, table, usage};
 
 /// Seats that priority and fairness shares out: upstream's sum for reading and writing requests.
 const DEFAULT_MAX_IN_FLIGHT: usize = 600;
@@ -185,12 +186,16 @@ impl ApiServer {
             in_flight: Arc::new(Semaphore::new(config.max_in_flight)),
             long_running: Arc::new(Semaphore::new(config.max_long_running)),
             draining: AtomicBool::new(false),
+            usages: Usages::default(),
             stop: CancellationToken::new(),
         };
         server.allocators.adopt(&server).await;
         let server = Arc::new(server);
         tokio::spawn(allocate::repair::run(Arc::downgrade(&server)));
         tokio::spawn(authn::note_uses(Arc::downgrade(&server)));
+        if server.serves_metrics() {
+            tokio::spawn(usage::run(Arc::downgrade(&server)));
+        }
         Ok(Self { server })
     }
 
@@ -521,6 +526,8 @@ impl ApiServer {
         let server = &self.server;
         let name = call.subresource.map_or("", |subresource| subresource.name);
         match (name, call.info.verb) {
+            ("", "get") if call.resource.group == usage::GROUP => usage::get(server, &call).await,
+            ("", "list") if call.resource.group == usage::GROUP => usage::list(server, &call).await,
             ("", "get") => get::get(server, &call).await,
             ("", "list") => list::list(server, &call).await,
             ("", "watch") => watch::watch(server, call).await,
@@ -640,7 +647,9 @@ fn check_method(
     subresource: Option<&Subresource>,
 ) -> Result<()> {
     let is_bindings = info.resource == "bindings";
-    if resource.storage == coracle_api::kinds::Storage::None && !info.name.is_empty() {
+    let is_question =
+        resource.storage == coracle_api::kinds::Storage::None && resource.verbs.contains(&"create");
+    if is_question && !info.name.is_empty() {
         // Questions have no names.
         return Err(ApiError::unknown_path());
     }

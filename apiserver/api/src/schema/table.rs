@@ -140,8 +140,11 @@ impl fmt::Debug for SchemaTable {
 }
 
 static BUILTIN: LazyLock<SchemaTable> = LazyLock::new(|| {
-    parse::parse(include_str!("../../schema/v1_36.txt"))
-        .expect("the checked-in table is tested to parse")
+    let text = concat!(
+        include_str!("../../schema/v1_36.txt"),
+        include_str!("../../schema/metrics_v1beta1.txt"),
+    );
+    parse::parse(text).expect("the checked-in table is tested to parse")
 });
 
 static ANY: LazyLock<SchemaTable> = LazyLock::new(|| {
@@ -151,7 +154,8 @@ static ANY: LazyLock<SchemaTable> = LazyLock::new(|| {
 });
 
 impl SchemaTable {
-    /// The facts of every built-in definition of Kubernetes 1.36; parsed at first use.
+    /// The facts of every built-in definition of Kubernetes 1.36, and of the figures of nodes and pods; parsed at
+    /// first use.
     pub fn builtin() -> &'static SchemaTable {
         &BUILTIN
     }

@@ -44,17 +44,39 @@ impl Descriptions {
 
     /// What a definition is.
     pub(super) fn definition(&self, name: &str) -> Option<&str> {
-        self.definitions.get(name)?.own.as_deref()
+        let published = self.definitions.get(name);
+        published.map_or_else(|| metrics(name, ""), |texts| texts.own.as_deref())
     }
 
     /// What a field of a definition is.
     pub(super) fn field(&self, definition: &str, field: &str) -> Option<&str> {
-        self.definitions
-            .get(definition)?
-            .fields
-            .get(field)
-            .map(String::as_str)
+        match self.definitions.get(definition) {
+            Some(texts) => texts.fields.get(field).map(String::as_str),
+            None => metrics(definition, field),
+        }
     }
+}
+
+/// What the figures of nodes and pods are, which `k8s-openapi` does not have; with an empty field, the kind itself.
+fn metrics(definition: &str, field: &str) -> Option<&'static str> {
+    let kind = definition.strip_prefix("io.k8s.metrics.pkg.apis.metrics.v1beta1.")?;
+    Some(match (kind, field) {
+        ("NodeMetrics", "") => "NodeMetrics is what a node uses.",
+        ("PodMetrics", "") => "PodMetrics is what the containers of a pod use.",
+        ("ContainerMetrics", "") => "ContainerMetrics is what a container uses.",
+        ("NodeMetricsList", "") => "NodeMetricsList is a list of NodeMetrics.",
+        ("PodMetricsList", "") => "PodMetricsList is a list of PodMetrics.",
+        (_, "kind") => "Kind is the REST resource that this object represents.",
+        (_, "apiVersion") => "APIVersion is the versioned schema of this object.",
+        (_, "metadata") => "Standard metadata; labels are those of the object that was measured.",
+        (_, "timestamp") => "The end of the interval over which the use was measured.",
+        (_, "window") => "The length of that interval.",
+        (_, "usage") => "Use of cpu, as an average over the interval, and of memory, at its end.",
+        (_, "containers") => "What each container uses.",
+        (_, "name") => "The name of the container.",
+        (_, "items") => "What was measured.",
+        _ => return None,
+    })
 }
 
 fn texts(schema: &Value) -> Texts {

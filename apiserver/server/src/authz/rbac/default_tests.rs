@@ -23,6 +23,20 @@ fn rbac() -> Rbac {
     rbac
 }
 
+#[test]
+fn who_views_objects_may_view_what_they_use() {
+    let policy = metrics_policy();
+    let [role] = policy.as_slice() else {
+        panic!("{policy:?}");
+    };
+    assert_eq!(role.name, "system:aggregated-metrics-reader");
+    let labels = role.object.at("metadata.labels");
+    for role in ["admin", "edit", "view"] {
+        let label = format!("rbac.authorization.k8s.io/aggregate-to-{role}");
+        assert_eq!(labels.key(&label).str(), "true", "{role}");
+    }
+}
+
 fn cluster_bindings() -> Vec<DefaultObject> {
     let policy = default_policy().into_iter();
     policy

@@ -8,6 +8,13 @@ use super::{GROUP, Part, Rule};
 /// The table; its head says how it is written.
 const TABLE: &str = include_str!("default-policy.txt");
 
+/// What metrics-server brings along: who may read objects may read what they use.
+const METRICS: &str = "\
+role system:aggregated-metrics-reader label=rbac.authorization.k8s.io/aggregate-to-admin \
+label=rbac.authorization.k8s.io/aggregate-to-edit label=rbac.authorization.k8s.io/aggregate-to-view
+  read metrics.k8s.io nodes,pods
+";
+
 /// What roles and bindings of the table carry: whoever changes the value of it keeps the object from being updated.
 pub(super) const AUTO_UPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 
@@ -27,6 +34,11 @@ pub struct DefaultObject {
 /// All default roles and bindings.
 pub fn default_policy() -> Vec<DefaultObject> {
     parse(TABLE).expect("the table is part of the program, and a test reads it")
+}
+
+/// The roles of a server that measures what nodes and pods use.
+pub fn metrics_policy() -> Vec<DefaultObject> {
+    parse(METRICS).expect("the table is part of the program, and a test reads it")
 }
 
 /// The rules of a default ClusterRole.

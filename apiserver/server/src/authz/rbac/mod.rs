@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use coracle_api::{Object, Registry};
 use parking_lot::RwLock;
 
-pub use defaults::{DefaultObject, default_policy, default_rules};
+pub use defaults::{DefaultObject, default_policy, default_rules, metrics_policy};
 pub use policy::{Grant, Part, Policy, RoleError, RoleRef};
 pub use reconcile::{Step, reconcile};
 pub use rule::Rule;
