@@ -6,6 +6,7 @@
 //! Ctrl-C ─▶ readyz 503 ─▶ guests drained ─▶ components ─▶ server ─▶ store      (again: end at once)
 //! ```
 
+mod descriptors;
 mod node;
 mod progress;
 mod renewal;
@@ -52,6 +53,7 @@ const LONGEST_STOP: Duration = Duration::from_secs(30);
 /// Runs `coracle up` until Ctrl-C.
 pub fn run(args: UpArgs) -> Result<()> {
     start_tracing();
+    descriptors::allow_many();
     // The control plane's own runtime; the data plane and guests have threads of theirs.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("control")
