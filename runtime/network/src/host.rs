@@ -1,6 +1,7 @@
 //! A connection over a socket of the host, with the same edges as one in memory: exact readiness,
 //! many waiting tasks, and writes that are taken whole once room was announced.
 
+use std::io::{ErrorKind, Read as _};
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -9,7 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use socket2::SockRef;
-use tokio::io::ReadBuf;
+use tokio::io::{Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
@@ -81,14 +82,82 @@ impl HostSocket {
         Poll::Ready(Ok(reading.ahead.split_to(size)))
     }
 
+    /// The next bytes, from the system straight into `buffer`, which must have room; none at the end.
     pub(crate) fn poll_read_into(
         &self,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<Result<(), NetError>> {
-        let bytes = std::task::ready!(self.poll_read(cx, buffer.remaining()))?;
-        buffer.put_slice(&bytes);
+        let mut reading = self.0.reading.lock();
+        if reading.ahead.is_empty() && reading.end.is_none() {
+            let read = std::task::ready!(self.0.receive(cx, buffer.initialize_unfilled()));
+            match read {
+                Ok(0) => reading.end = Some(Ok(())),
+                Ok(read) => {
+                    buffer.advance(read);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) => reading.end = Some(Err(error)),
+            }
+        }
+        if reading.ahead.is_empty() {
+            let end = reading.end.clone();
+            return Poll::Ready(
+                end.expect("there are neither bytes nor an end only before a read"),
+            );
+        }
+        let size = buffer.remaining().min(reading.ahead.len());
+        buffer.put_slice(&reading.ahead.split_to(size));
         Poll::Ready(Ok(()))
+    }
+
+    /// Writes as much of `data`, which must not be empty, as the system takes at once.
+    pub(crate) fn poll_write_from(
+        &self,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<Result<usize, NetError>> {
+        let mut writing = self.0.writing.lock();
+        writing.check()?;
+        if writing.busy {
+            writing.writers.park(cx.waker());
+            return Poll::Pending;
+        }
+        match self.0.stream.try_write(data) {
+            Ok(sent) => return Poll::Ready(Ok(sent)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => {
+                let error = NetError::from(&error);
+                writing.error = Some(error.clone());
+                return Poll::Ready(Err(error));
+            }
+        }
+        drop(writing);
+        // A task keeps it, and is woken when there is room; so any number of writers can wait.
+        let part = &data[..data.len().min(WRITE_ROOM)];
+        match self.push(Bytes::copy_from_slice(part))? {
+            // Another handle was quicker: its bytes are being sent now.
+            0 => self.poll_write_from(cx, data),
+            sent => Poll::Ready(Ok(sent)),
+        }
+    }
+
+    /// Has `runtime` watch the socket from now on: whoever uses it there is woken without a detour
+    /// over the threads of another one. For sockets that nobody waits on yet.
+    pub(crate) fn drive_by(&mut self, runtime: &Handle) {
+        let Some(shared) = Arc::get_mut(&mut self.0) else {
+            return; // something is being sent
+        };
+        let _entered = runtime.enter();
+        // A second descriptor; closing the first does not end the connection.
+        let socket = SockRef::from(&shared.stream).try_clone();
+        match socket.and_then(|socket| TcpStream::from_std(socket.into())) {
+            Ok(stream) => {
+                shared.stream = stream;
+                shared.runtime = runtime.clone();
+            }
+            Err(error) => tracing::debug!(%error, "a socket stays where it was accepted"),
+        }
     }
 
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -117,7 +186,7 @@ impl HostSocket {
         let taken = bytes.len();
         let sent = match self.0.stream.try_write(&bytes) {
             Ok(sent) => sent,
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
             Err(error) => {
                 let error = NetError::from(&error);
                 writing.error = Some(error.clone());
@@ -198,22 +267,53 @@ impl Shared {
         if !reading.ahead.is_empty() || reading.end.is_some() {
             return Poll::Ready(());
         }
+        std::task::ready!(self.poll_ready(cx));
+        let mut buffer = BytesMut::zeroed(READ_AHEAD);
+        match std::task::ready!(self.receive(cx, &mut buffer)) {
+            Ok(0) => reading.end = Some(Ok(())),
+            Ok(read) => {
+                buffer.truncate(read);
+                reading.ahead = buffer.freeze();
+            }
+            Err(error) => reading.end = Some(Err(error)),
+        }
+        Poll::Ready(())
+    }
+
+    /// Ready when the system says that a read makes sense, which may be in vain.
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.readers.park(cx.waker());
         let waker = Waker::from(self.readers.clone());
-        let mut shared = Context::from_waker(&waker);
+        // A socket that fails does so again when it is read.
+        self.stream
+            .poll_read_ready(&mut Context::from_waker(&waker))
+            .map(drop)
+    }
+
+    /// Reads what the system has; 0 is the end.
+    fn receive(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize, NetError>> {
         loop {
-            if let Err(error) = std::task::ready!(self.stream.poll_read_ready(&mut shared)) {
-                reading.end = Some(Err(NetError::from(&error)));
-                return Poll::Ready(());
+            std::task::ready!(self.poll_ready(cx));
+            let mut read = 0;
+            let socket = SockRef::from(&self.stream);
+            let outcome = self.stream.try_io(Interest::READABLE, || {
+                read = (&*socket).read(buffer)?;
+                // Less than there was room for: nothing is left. Linux tells when more comes, so
+                // the next read need not ask in vain.
+                let drained = cfg!(target_os = "linux") && 0 < read && read < buffer.len();
+                drained
+                    .then_some(Err(ErrorKind::WouldBlock.into()))
+                    .unwrap_or(Ok(()))
+            });
+            match outcome {
+                Ok(()) => return Poll::Ready(Ok(read)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock && read > 0 => {
+                    return Poll::Ready(Ok(read));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Err(NetError::from(&error))),
             }
-            let mut buffer = BytesMut::with_capacity(READ_AHEAD);
-            match self.stream.try_read_buf(&mut buffer) {
-                Ok(0) => reading.end = Some(Ok(())),
-                Ok(_) => reading.ahead = buffer.freeze(),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
-                Err(error) => reading.end = Some(Err(NetError::from(&error))),
-            }
-            return Poll::Ready(());
         }
     }
 
@@ -227,7 +327,7 @@ impl Shared {
             }
             match self.stream.try_write(&rest) {
                 Ok(sent) => drop(rest.split_to(sent)),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => break Err(error),
             }
         };

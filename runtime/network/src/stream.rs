@@ -181,6 +181,19 @@ impl TcpStream {
         }
     }
 
+    /// The same connection, whose socket, if the host has one for it, is from now on watched by
+    /// `runtime`: tasks there are woken without a detour. For a connection that was just accepted;
+    /// one that has other handles stays as it is.
+    pub fn driven_by(self, runtime: &tokio::runtime::Handle) -> Self {
+        let mut this = self;
+        if let Some(end) = Arc::get_mut(&mut this.0)
+            && let Carrier::Host(socket) = &mut end.carrier
+        {
+            socket.drive_by(runtime);
+        }
+        this
+    }
+
     /// Splits into a half that reads and one that writes. Dropping the writing half ends the
     /// outgoing direction; the connection closes when both have gone.
     pub fn into_split(self) -> (ReadHalf, WriteHalf) {
@@ -213,6 +226,11 @@ impl TcpStream {
     fn poll_write_from(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         if data.is_empty() {
             return Poll::Ready(Ok(0));
+        }
+        if let Carrier::Host(socket) = &self.0.carrier {
+            let sent = ready!(socket.poll_write_from(cx, data))?;
+            self.0.slot.account.moved_out(sent);
+            return Poll::Ready(Ok(sent));
         }
         loop {
             let room = ready!(self.poll_writable(cx))?;

@@ -79,6 +79,45 @@ async fn what_a_host_socket_promised_is_sent_even_after_the_guest_dropped_it() {
 }
 
 #[tokio::test]
+async fn every_byte_wakes_its_reader_on_whatever_runtime() {
+    let fabric = fabric();
+    let server = pod(&fabric, 3).scope();
+    let listener = server.listen_tcp(any(80), 8).unwrap();
+    let (mut browser, stream, peer) = accepted().await;
+    fabric.deliver(stream, peer, &[at(3, 80)]).await.unwrap();
+    let other = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let stream = listener.accept().await.unwrap();
+    let mut stream = stream.driven_by(other.handle());
+    let echo = other.spawn(async move {
+        let mut buffer = [0; 64];
+        loop {
+            match stream.read(&mut buffer).await.unwrap() {
+                0 => break,
+                read => stream.write_all(&buffer[..read]).await.unwrap(),
+            }
+        }
+    });
+    // Fewer bytes than there is room for, as many, and more.
+    for length in (1..=200).chain([1000, 100_000]) {
+        let sent = vec![u8::try_from(length % 251).unwrap(); length];
+        let mut received = vec![0; length];
+        let (mut reader, mut writer) = browser.split();
+        let (written, read) =
+            tokio::join!(writer.write_all(&sent), reader.read_exact(&mut received));
+        written.unwrap();
+        read.unwrap();
+        assert_eq!(sent, received);
+    }
+    browser.shutdown().await.unwrap();
+    echo.await.unwrap();
+    other.shutdown_background();
+}
+
+#[tokio::test]
 async fn a_delivery_that_nobody_takes_is_reset() {
     let fabric = fabric();
     let (mut browser, stream, peer) = accepted().await;
