@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use coracle_clock::Clock;
 use parking_lot::Mutex;
@@ -18,6 +19,8 @@ pub(crate) struct LogQueue {
     state: Mutex<State>,
     /// Wakes the writer.
     filled: Notify,
+    /// Wakes the writer that lets lines come together.
+    pressed: Notify,
     /// Wakes guests.
     drained: Notify,
     /// Sees what goes into the log.
@@ -34,9 +37,11 @@ struct State {
 impl LogQueue {
     pub(crate) fn new(clock: Clock) -> Arc<Self> {
         let (filled, drained) = (Notify::new(), Notify::new());
+        let pressed = Notify::new();
         Arc::new(Self {
             state: Mutex::default(),
             filled,
+            pressed,
             drained,
             audience: Audience::default(),
             clock,
@@ -97,8 +102,19 @@ impl LogQueue {
                 break;
             }
         }
+        let is_pressing = state.lines.len() >= CAPACITY / 2;
         drop(state);
         self.filled.notify_one();
+        if is_pressing {
+            self.pressed.notify_one();
+        }
+    }
+
+    /// Lets lines come together for a while, unless there are many or no more will come.
+    pub(super) async fn linger(&self, time: Duration) {
+        if !self.state.lock().closed {
+            let _ = tokio::time::timeout(time, self.pressed.notified()).await;
+        }
     }
 
     /// A line of the runtime's own on the guest's stderr.
@@ -112,6 +128,7 @@ impl LogQueue {
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;
         self.filled.notify_one();
+        self.pressed.notify_one();
         self.drained.notify_waiters();
     }
 

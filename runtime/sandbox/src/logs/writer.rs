@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use coracle_clock::Clock;
 use tokio::fs::{self, File};
@@ -10,6 +11,10 @@ use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
 
 use super::queue::LogQueue;
+
+/// How long lines may come together before they are written: the first one after a silence is written
+/// at once, and a busy guest does not cost a write for every line.
+const LINGER: Duration = Duration::from_millis(10);
 
 /// When a log file is put aside, and how many are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +67,7 @@ impl LogWriter {
                 {
                     tracing::warn!(path = %target.path.display(), %error, "log lines are lost");
                 }
+                queue.linger(LINGER).await;
             }
         })))
     }
