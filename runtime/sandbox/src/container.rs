@@ -11,7 +11,6 @@ mod guest;
 mod http;
 mod outgoing;
 mod stop;
-mod turns;
 
 pub(crate) use command::call as call_command;
 pub(crate) use guest::{Guest, Stdio, program_name};

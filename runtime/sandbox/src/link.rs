@@ -4,13 +4,14 @@
 //! falls back to the sockets, the environment or the folders of the host.
 
 use coracle_network::SocketScope;
-use wasmtime::component::{HasData, Linker as ComponentLinker, ResourceTable};
+use wasmtime::component::{HasData, Linker as ComponentLinker, Resource, ResourceTable};
 use wasmtime::{Engine, InstancePre, Linker, Store};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
 use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView};
-use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
+use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystem, WasiFilesystemView};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi::p2::bindings::filesystem::preopens;
 use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
@@ -20,6 +21,7 @@ use crate::compile::Code;
 use crate::container::OutgoingHttp;
 use crate::cpu::CpuShare;
 use crate::memory::StoreMemory;
+use crate::preopens::Preopens;
 use crate::sockets::p1::{self, FdHost, FdTable, FdView};
 use crate::sockets::p2::{self, SocketHost, SocketsView};
 use crate::world::World;
@@ -42,6 +44,8 @@ pub(crate) struct ModuleState {
 pub(crate) struct ComponentState {
     pub(crate) wasi: WasiCtx,
     pub(crate) table: ResourceTable,
+    /// Opened when the guest asks for them.
+    pub(crate) preopens: Preopens,
     pub(crate) http: WasiHttpCtx,
     pub(crate) outgoing: OutgoingHttp,
     pub(crate) scope: SocketScope,
@@ -144,6 +148,29 @@ impl HasData for Io {
     type Data<'a> = &'a mut ResourceTable;
 }
 
+/// The folders of a guest need the table and the list of them.
+struct Folders;
+
+struct FoldersView<'a> {
+    preopens: &'a Preopens,
+    table: &'a mut ResourceTable,
+}
+
+impl HasData for Folders {
+    type Data<'a> = FoldersView<'a>;
+}
+
+impl preopens::Host for FoldersView<'_> {
+    fn get_directories(&mut self) -> wasmtime::Result<Vec<(Resource<Descriptor>, String)>> {
+        let folders = self.preopens.open_late()?;
+        let pushed = folders.into_iter().map(|(dir, name)| {
+            let descriptor = self.table.push(Descriptor::Dir(dir))?;
+            Ok::<_, wasmtime::Error>((descriptor, name))
+        });
+        pushed.collect()
+    }
+}
+
 fn add_wasi(linker: &mut ComponentLinker<ComponentState>) -> wasmtime::Result<()> {
     use wasmtime_wasi::p2::bindings::{cli, clocks, filesystem, random};
     use wasmtime_wasi_io::bindings::wasi::io;
@@ -157,7 +184,10 @@ fn add_wasi(linker: &mut ComponentLinker<ComponentState>) -> wasmtime::Result<()
     random::random::add_to_linker::<S, WasiRandom>(linker, |state| state.wasi.random())?;
     random::insecure::add_to_linker::<S, WasiRandom>(linker, |state| state.wasi.random())?;
     random::insecure_seed::add_to_linker::<S, WasiRandom>(linker, |state| state.wasi.random())?;
-    filesystem::preopens::add_to_linker::<S, WasiFilesystem>(linker, S::filesystem)?;
+    filesystem::preopens::add_to_linker::<S, Folders>(linker, |state| FoldersView {
+        preopens: &state.preopens,
+        table: &mut state.table,
+    })?;
     filesystem::types::add_to_linker::<S, WasiFilesystem>(linker, S::filesystem)?;
     cli::environment::add_to_linker::<S, WasiCli>(linker, S::cli)?;
     cli::exit::add_to_linker::<S, WasiCli>(linker, S::cli)?;

@@ -3,9 +3,11 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use coracle_cri::{Mount, RuntimeError};
 use tokio::fs;
+use wasmtime_wasi::filesystem::{Dir, OpenMode};
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
 /// What the pod's files under `/etc` say.
@@ -19,7 +21,7 @@ pub(crate) struct PodFiles {
 /// Folders to open for each instance, `/` first. The longest prefix of a path decides which one a
 /// guest reaches.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Preopens(Vec<Preopen>);
+pub(crate) struct Preopens(Arc<Vec<Preopen>>);
 
 #[derive(Clone, Debug)]
 struct Preopen {
@@ -76,12 +78,12 @@ impl Preopens {
                 read_only,
             });
         }
-        Ok(Self(preopens))
+        Ok(Self(Arc::new(preopens)))
     }
 
     /// Adds a folder that the guest may only read.
     pub(crate) fn add_read_only(&mut self, host: PathBuf, guest: &str) {
-        self.0.push(Preopen {
+        Arc::make_mut(&mut self.0).push(Preopen {
             host,
             guest: guest.to_owned(),
             read_only: true,
@@ -120,15 +122,37 @@ impl Preopens {
 
     /// Opens the folders for one instance.
     pub(crate) fn open(&self, context: &mut WasiCtxBuilder) -> wasmtime::Result<()> {
-        for folder in &self.0 {
-            let permissions = if folder.read_only {
-                FsPerms::ReadOnly
-            } else {
-                FsPerms::ReadWrite
-            };
-            context.preopened_dir(&folder.host, &folder.guest, permissions)?;
+        for folder in self.0.iter() {
+            context.preopened_dir(&folder.host, &folder.guest, folder.permissions())?;
         }
         Ok(())
+    }
+
+    /// Opens the folders when an instance asks for them, which most that answer a request never do.
+    pub(crate) fn open_late(&self) -> wasmtime::Result<Vec<(Dir, String)>> {
+        let folders = self.0.iter();
+        let opened = folders.map(|folder| {
+            let (mode, permissions) = match folder.read_only {
+                true => (OpenMode::READ, folder.permissions()),
+                false => (OpenMode::READ | OpenMode::WRITE, folder.permissions()),
+            };
+            let file = cap_primitives::fs::open_ambient_dir(
+                &folder.host,
+                cap_primitives::ambient_authority(),
+            )?;
+            let dir = Dir::new(file, permissions, mode, false);
+            Ok::<_, wasmtime::Error>((dir, folder.guest.clone()))
+        });
+        opened.collect()
+    }
+}
+
+impl Preopen {
+    fn permissions(&self) -> FsPerms {
+        match self.read_only {
+            true => FsPerms::ReadOnly,
+            false => FsPerms::ReadWrite,
+        }
     }
 }
 

@@ -483,6 +483,7 @@ impl Inner {
             cpu: run.cpu.clone(),
             logs: logs.clone(),
             trust: self.trust.clone(),
+            connections: Arc::default(),
             stdio: Stdio::Container(stdin.clone()),
             engine: self.engine.clone(),
             threads: self.guests.handle().clone(),

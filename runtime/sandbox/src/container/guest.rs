@@ -8,7 +8,7 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder};
 use wasmtime_wasi_http::WasiHttpCtx;
 
-use super::outgoing::OutgoingHttp;
+use super::outgoing::{OutgoingHttp, Pool};
 use crate::compile::Program;
 use crate::cpu::CpuShare;
 use crate::engine::GuestEngine;
@@ -44,6 +44,8 @@ pub(crate) struct Guest {
     pub(crate) cpu: Arc<CpuShare>,
     pub(crate) logs: Arc<LogQueue>,
     pub(crate) trust: Arc<TlsTrust>,
+    /// Connections of its outgoing requests, kept for the next ones.
+    pub(crate) connections: Arc<Pool>,
     pub(crate) stdio: Stdio,
     pub(crate) engine: Arc<GuestEngine>,
     /// Where instances run.
@@ -54,7 +56,9 @@ pub(crate) struct Guest {
 
 impl Guest {
     pub(crate) fn module_state(&self, listeners: Listeners) -> wasmtime::Result<ModuleState> {
-        let mut wasi = self.context(listeners.environment())?.build_p1();
+        let mut context = self.context(listeners.environment());
+        self.preopens.open(&mut context)?;
+        let mut wasi = context.build_p1();
         let go = matches!(self.program.world, World::Preview1 { go: true });
         let nonblocking = nonblocking(go, &self.config.annotations);
         let fds = FdTable::new(listeners, nonblocking, &mut wasi);
@@ -64,10 +68,16 @@ impl Guest {
 
     pub(crate) fn component_state(&self) -> wasmtime::Result<ComponentState> {
         Ok(ComponentState {
-            wasi: self.context(Vec::new())?.build(),
+            wasi: self.context(Vec::new()).build(),
             table: ResourceTable::new(),
+            preopens: self.preopens.clone(),
             http: WasiHttpCtx::new(),
-            outgoing: OutgoingHttp::new(self.scope.clone(), self.trust.clone(), self.logs.clone()),
+            outgoing: OutgoingHttp::new(
+                self.scope.clone(),
+                self.trust.clone(),
+                self.logs.clone(),
+                self.connections.clone(),
+            ),
             scope: self.scope.clone(),
             memory: StoreMemory::new(self.memory.clone()),
         })
@@ -75,7 +85,7 @@ impl Guest {
 
     /// Nothing is inherited: what is not set here does not exist for the guest. `more` is what the
     /// runtime adds to the environment.
-    fn context(&self, mut more: Vec<(String, String)>) -> wasmtime::Result<WasiCtxBuilder> {
+    fn context(&self, mut more: Vec<(String, String)>) -> WasiCtxBuilder {
         if matches!(&self.stdio, Stdio::Container(stdin) if stdin.terminal) {
             more.push(("TERM".to_owned(), "xterm".to_owned()));
         }
@@ -107,8 +117,7 @@ impl Guest {
                     .stderr(stderr.clone());
             }
         }
-        self.preopens.open(&mut context)?;
-        Ok(context)
+        context
     }
 }
 

@@ -1,18 +1,29 @@
 //! `wasi:http` components: the runtime listens for them and makes an instance per request.
+//!
+//! ```text
+//! connection ─▶ request ─▶ turn, or queue ─▶ instance ─▶ head ─▶ body ─▶ gone
+//!               (503)      (503 when full)    (504 when late)    └ runs while it is read
+//! ```
+//!
+//! All of it happens in the task of the connection, on a thread of the guests: a request costs no
+//! hand-over between tasks, and ends with its client.
 
-use std::convert::Infallible;
+mod answer;
+mod body;
+mod connection;
+mod settings;
+mod turns;
+mod upgrade;
+
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
 use coracle_cri::RuntimeError;
-use coracle_network::{TcpListener, TcpStream};
-use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use coracle_network::TcpListener;
+use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,9 +33,13 @@ use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
+use self::answer::Label;
+use self::body::Run;
+use self::connection::{Protocol, Spawner, protocol};
+use self::settings::Settings;
+use self::turns::Turns;
 use super::guest::Guest;
 use super::stop::StopSignal;
-use super::turns::Turns;
 use super::{any_address, http_port};
 use crate::exit::{Exit, trap_message};
 use crate::link::{ComponentState, Linked, new_store};
@@ -33,6 +48,8 @@ use crate::link::{ComponentState, Linked, new_store};
 const WASM_PAGE: u64 = 64 << 10;
 /// Connections that wait to be accepted.
 const BACKLOG: usize = 1024;
+/// How long a guest may go on after its answer was read.
+const AFTERWARDS: Duration = Duration::from_secs(30);
 
 /// A bound port and the component behind it.
 pub(crate) struct Server {
@@ -44,11 +61,12 @@ pub(crate) struct Server {
 struct Handler {
     guest: Arc<Guest>,
     pre: ProxyPre<ComponentState>,
+    settings: Settings,
     turns: Arc<Turns>,
-    /// Guests and connections that are not finished.
-    work: TaskTracker,
-    /// Drops all of them.
-    kill: CancellationToken,
+    spawner: Spawner,
+    protocol: Protocol,
+    /// Tells the connections when a drain begins; taken by it.
+    connections: Mutex<Option<GracefulShutdown>>,
     /// An instance was refused memory, which ends the container.
     out_of_memory: Notify,
 }
@@ -61,6 +79,7 @@ impl Server {
         let Linked::Http(pre) = &guest.program.linked else {
             unreachable!("only http components are served")
         };
+        let settings = Settings::read(&guest.config.annotations)?;
         let port = http_port(&guest.config.ports);
         let address = any_address(guest.scope.namespace().address(), port);
         let listener = guest.scope.listen_tcp(address, BACKLOG).map_err(|error| {
@@ -74,11 +93,19 @@ impl Server {
                 .saturating_mul(needed.max_initial_memory_size.unwrap_or(0))
                 .saturating_mul(WASM_PAGE)
         });
-        let handler = Handler {
-            turns: Turns::new(guest.memory.limit(), initial),
-            pre: pre.clone(),
+        let spawner = Spawner {
+            threads: guest.threads.clone(),
             work: TaskTracker::new(),
             kill: CancellationToken::new(),
+        };
+        let memory = guest.memory.clone();
+        let handler = Handler {
+            turns: Turns::new(memory, settings.concurrency, settings.queue, initial),
+            settings,
+            pre: pre.clone(),
+            protocol: protocol(spawner.clone()),
+            spawner,
+            connections: Mutex::new(Some(GracefulShutdown::new())),
             out_of_memory: Notify::new(),
             guest,
         };
@@ -92,11 +119,10 @@ impl Server {
     pub(super) async fn run(self, mut stop: StopSignal) -> Exit {
         let Self { listener, handler } = self;
         let guest = handler.guest.clone();
-        let connections = GracefulShutdown::new();
         let refused = loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
-                    Ok(stream) => handler.serve(stream, &connections),
+                    Ok(stream) => handler.serve(stream),
                     // The namespace was closed; the stop that follows ends the run.
                     Err(_) => break false,
                 },
@@ -110,10 +136,13 @@ impl Server {
             return Exit::out_of_memory(refusal);
         }
         guest.scope.stop_listening();
-        handler.work.close();
+        handler.spawner.work.close();
+        let connections = handler.connections.lock().take();
         let finished = async {
-            connections.shutdown().await;
-            handler.work.wait().await;
+            if let Some(connections) = connections {
+                connections.shutdown().await;
+            }
+            handler.spawner.work.wait().await;
         };
         let in_time = tokio::select! {
             biased;
@@ -127,80 +156,8 @@ impl Server {
 }
 
 impl Handler {
-    /// Serves one connection, HTTP/1 or HTTP/2 without TLS.
-    fn serve(self: &Arc<Self>, stream: TcpStream, connections: &GracefulShutdown) {
-        let handler = self.clone();
-        let service = service_fn(move |request| {
-            let handler = handler.clone();
-            async move { Ok::<_, Infallible>(handler.answer(request).await) }
-        });
-        let server = auto::Builder::new(TokioExecutor::new());
-        let connection = server
-            .serve_connection(TokioIo::new(stream), service)
-            .into_owned();
-        let connection = connections.watch(connection);
-        let kill = self.kill.clone();
-        self.work.spawn_on(
-            async move {
-                if let Some(Err(error)) = kill.run_until_cancelled(connection).await {
-                    tracing::debug!(%error, "connection of an http guest ended");
-                }
-            },
-            &self.guest.threads,
-        );
-    }
-
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<HyperOutgoingBody> {
-        let label = format!("{} {}", request.method(), request.uri().path());
-        let turn = tokio::select! {
-            turn = self.turns.take() => turn,
-            () = self.kill.cancelled() => None,
-        };
-        let Some(turn) = turn else {
-            return refusal(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "too many requests are waiting",
-            );
-        };
-        if request.uri().authority().is_none()
-            && !request.headers().contains_key(http::header::HOST)
-        {
-            return refusal(StatusCode::BAD_REQUEST, "the request names no host");
-        }
-        // Waiting here could never end: the instances that hold the places may wait for this answer.
-        let Ok(place) = self.guest.admission.clone().try_acquire_owned() else {
-            return refusal(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the node runs as many instances as it may",
-            );
-        };
-        let (sender, receiver) = oneshot::channel();
-        let (handler, name) = (self.clone(), label.clone());
-        let call = async move {
-            handler.call(request, sender, name).await;
-            drop((turn, place));
-        };
-        let kill = self.kill.clone();
-        let metered = self.guest.cpu.meter(call);
-        self.work.spawn_on(
-            async move { kill.run_until_cancelled(metered).await },
-            &self.guest.threads,
-        );
-        match receiver.await {
-            Ok(Ok(response)) => response,
-            Ok(Err(code)) => {
-                self.guest
-                    .logs
-                    .note(&format!("{label}: the guest answered with {code:?}"));
-                refusal(StatusCode::BAD_GATEWAY, "the guest could not answer")
-            }
-            // The guest ended without an answer; `call` has said why.
-            Err(_) => refusal(StatusCode::INTERNAL_SERVER_ERROR, "the guest failed"),
-        }
-    }
-
     /// Runs one instance for one request, beyond the head of its response to the end of its body.
-    async fn call(&self, request: Request<Incoming>, sender: ResponseSender, label: String) {
+    async fn call(&self, request: Request<Incoming>, sender: ResponseSender, label: Label) {
         let Err(error) = self.instance(request, sender).await else {
             return;
         };
@@ -240,21 +197,17 @@ impl Handler {
         outcome
     }
 
+    /// Lets a guest end whose answer was read.
+    fn finish(&self, run: Run) {
+        self.spawner.spawn(async move {
+            let _ = tokio::time::timeout(AFTERWARDS, run).await;
+        });
+    }
+
     /// Drops everything that still runs.
     async fn end(&self) {
-        self.kill.cancel();
-        self.work.close();
-        self.work.wait().await;
+        self.spawner.kill.cancel();
+        self.spawner.work.close();
+        self.spawner.work.wait().await;
     }
-}
-
-/// An answer of the runtime's own.
-fn refusal(status: StatusCode, text: &'static str) -> Response<HyperOutgoingBody> {
-    let body = Full::new(Bytes::from(format!("{text}\n")));
-    let mut response = Response::new(
-        body.map_err(|never: Infallible| match never {})
-            .boxed_unsync(),
-    );
-    *response.status_mut() = status;
-    response
 }

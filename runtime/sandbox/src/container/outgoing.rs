@@ -1,5 +1,11 @@
 //! Requests that guests send with `wasi:http`: through their pod's network and nothing else.
 
+mod pool;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use pool::Pool;
+
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -10,15 +16,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use coracle_network::{NetError, ResolveError, SocketScope, TcpStream};
 use http::uri::Scheme;
-use http::{Request, Response, Uri};
+use http::{HeaderValue, Request, Response, Uri, header};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
+use self::pool::{Connection, Server};
 use crate::logs::LogQueue;
 use crate::tls::{TlsError, TlsTrust};
 
@@ -26,10 +34,12 @@ use crate::tls::{TlsError, TlsTrust};
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The outgoing side of one instance.
+#[derive(Clone)]
 pub(crate) struct OutgoingHttp {
     scope: SocketScope,
     trust: Arc<TlsTrust>,
     logs: Arc<LogQueue>,
+    pool: Arc<Pool>,
 }
 
 /// A connection to a server, encrypted or not.
@@ -41,8 +51,19 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Pipe for T {}
 type Driver = Box<dyn Future<Output = Result<(), Error>> + Send>;
 
 impl OutgoingHttp {
-    pub(crate) fn new(scope: SocketScope, trust: Arc<TlsTrust>, logs: Arc<LogQueue>) -> Self {
-        Self { scope, trust, logs }
+    /// Connections come from `pool` and go back to it.
+    pub(crate) fn new(
+        scope: SocketScope,
+        trust: Arc<TlsTrust>,
+        logs: Arc<LogQueue>,
+        pool: Arc<Pool>,
+    ) -> Self {
+        Self {
+            scope,
+            trust,
+            logs,
+            pool,
+        }
     }
 }
 
@@ -57,14 +78,15 @@ impl WasiHttpHooks for OutgoingHttp {
         options: Option<RequestOptions>,
         _processed: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Result<(Response<WasiBody>, Driver), Error>> + Send> {
-        let (scope, trust, logs) = (self.scope.clone(), self.trust.clone(), self.logs.clone());
+        let this = self.clone();
         Box::new(async move {
             let target = shown(request.uri());
-            let result = send(&scope, &trust, request, options.unwrap_or_default()).await;
+            let result = this.send(request, options.unwrap_or_default()).await;
             // Guests tend to swallow the reason, and are told less of it than there is to say.
             result.map_err(|Failed { error, why }| {
                 let why = why.unwrap_or_else(|| error.to_string());
-                logs.note(&format!("request to {target} failed: {why}"));
+                this.logs
+                    .note(&format!("request to {target} failed: {why}"));
                 error
             })
         })
@@ -93,47 +115,96 @@ impl<E: Into<Error>> From<E> for Failed {
     }
 }
 
-async fn send(
-    scope: &SocketScope,
-    trust: &TlsTrust,
-    mut request: Request<WasiBody>,
-    options: RequestOptions,
-) -> Result<(Response<WasiBody>, Driver), Failed> {
-    let uri = request.uri();
-    let encrypted = uri.scheme() == Some(&Scheme::HTTPS);
-    let host = uri.host().ok_or(Error::HttpRequestUriInvalid)?.to_owned();
-    let port = uri.port_u16().unwrap_or(if encrypted { 443 } else { 80 });
-    let connecting = async {
-        let stream = connect(scope, &host, port).await?;
-        let stream: Box<dyn Pipe> = match encrypted {
-            true => Box::new(trust.connect(&host, stream).await.map_err(untrusted)?),
-            false => Box::new(stream),
+impl OutgoingHttp {
+    async fn send(
+        &self,
+        mut request: Request<WasiBody>,
+        options: RequestOptions,
+    ) -> Result<(Response<WasiBody>, Driver), Failed> {
+        let uri = request.uri();
+        let encrypted = uri.scheme() == Some(&Scheme::HTTPS);
+        let host = uri.host().ok_or(Error::HttpRequestUriInvalid)?;
+        let server = Server {
+            encrypted,
+            host: host.to_ascii_lowercase(),
+            port: uri.port_u16().unwrap_or(if encrypted { 443 } else { 80 }),
         };
-        Ok::<_, Failed>(http1::handshake(TokioIo::new(stream)).await?)
-    };
-    let connect_timeout = options.connect_timeout.unwrap_or(DEFAULT_TIMEOUT);
-    let (mut sender, connection) = tokio::time::timeout(connect_timeout, connecting)
-        .await
-        .map_err(|_| Error::ConnectionTimeout)??;
-    // Only a proxy is told scheme and host in the request line.
-    let path = request
-        .uri()
-        .path_and_query()
-        .map_or("/", |path| path.as_str());
-    *request.uri_mut() = path
-        .parse::<Uri>()
-        .map_err(|_| Error::HttpRequestUriInvalid)?;
+        // Only a proxy is told scheme and host in the request line.
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        *request.uri_mut() = path
+            .parse::<Uri>()
+            .map_err(|_| Error::HttpRequestUriInvalid)?;
+        // Servers of HTTP/1.1 send trailers only to those who say that they read them; all guests can.
+        let headers = request.headers_mut();
+        headers
+            .entry(header::TE)
+            .or_insert(HeaderValue::from_static("trailers"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
 
-    let driver = AbortOnDrop(tokio::spawn(async move {
-        connection.await.map_err(Error::from)
-    }));
-    let first_byte = options.first_byte_timeout.unwrap_or(DEFAULT_TIMEOUT);
-    let response = tokio::time::timeout(first_byte, sender.send_request(request))
-        .await
-        .map_err(|_| Error::ConnectionReadTimeout)??;
-    let timeout = options.between_bytes_timeout.unwrap_or(DEFAULT_TIMEOUT);
-    let response = response.map(|body| TimedBody::new(body, timeout).boxed_unsync());
-    Ok((response, Box::new(driver)))
+        let first_byte = options.first_byte_timeout.unwrap_or(DEFAULT_TIMEOUT);
+        let mut connection = self.pool.take(&server);
+        let (connection, response) = loop {
+            let (mut open, is_new) = match connection.take() {
+                Some(open) => (open, false),
+                None => (self.connect(&server, &options).await?, true),
+            };
+            let sent = open.sender.try_send_request(request);
+            let sent = tokio::time::timeout(first_byte, sent)
+                .await
+                .map_err(|_| Error::ConnectionReadTimeout)?;
+            match sent {
+                Ok(response) => break (open, response),
+                // The server closed it while it waited: nothing was sent.
+                Err(mut failed) => match failed.take_message() {
+                    Some(unsent) if !is_new => request = unsent,
+                    _ => return Err(failed.into_error().into()),
+                },
+            }
+        };
+        let (end, at_end) = oneshot::channel();
+        let timeout = options.between_bytes_timeout.unwrap_or(DEFAULT_TIMEOUT);
+        let exchange = Exchange {
+            server,
+            connection,
+            pool: self.pool.clone(),
+            _end: end,
+        };
+        let response = response.map(|body| {
+            let mut body = TimedBody::new(body, timeout, exchange);
+            body.end_if_read();
+            body.boxed_unsync()
+        });
+        let driver = async move {
+            // An error of the connection is one of the body too.
+            let _ = at_end.await;
+            Ok::<_, Error>(())
+        };
+        Ok((response, Box::new(driver)))
+    }
+
+    async fn connect(
+        &self,
+        server: &Server,
+        options: &RequestOptions,
+    ) -> Result<Connection, Failed> {
+        let connecting = async {
+            let stream = connect(&self.scope, &server.host, server.port).await?;
+            let stream: Box<dyn Pipe> = match server.encrypted {
+                true => {
+                    let encrypted = self.trust.connect(&server.host, stream).await;
+                    Box::new(encrypted.map_err(untrusted)?)
+                }
+                false => Box::new(stream),
+            };
+            Ok::<_, Failed>(http1::handshake(TokioIo::new(stream)).await?)
+        };
+        let timeout = options.connect_timeout.unwrap_or(DEFAULT_TIMEOUT);
+        let (sender, driver) = tokio::time::timeout(timeout, connecting)
+            .await
+            .map_err(|_| Error::ConnectionTimeout)??;
+        let driver = async move { driver.await.map_err(Error::from) };
+        Ok(Connection::new(sender, driver))
+    }
 }
 
 /// Tries the addresses of `host` in turn.
@@ -197,37 +268,42 @@ fn unconnected(error: NetError) -> Error {
     }
 }
 
-/// A task that ends with the response that it feeds.
-struct AbortOnDrop(tokio::task::JoinHandle<Result<(), Error>>);
-
-impl Future for AbortOnDrop {
-    type Output = Result<(), Error>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let joined = ready!(Pin::new(&mut self.0).poll(context));
-        Poll::Ready(joined.unwrap_or(Err(Error::ConnectionTerminated)))
-    }
+/// A connection in use, for as long as its answer is read.
+struct Exchange {
+    server: Server,
+    connection: Connection,
+    pool: Arc<Pool>,
+    /// Tells by its end that the exchange is over.
+    _end: oneshot::Sender<()>,
 }
 
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// A body that fails when its next frame takes too long.
+/// A body that fails when its next frame takes too long, and gives its connection back at the end.
 struct TimedBody {
     body: Incoming,
     timeout: Duration,
-    deadline: Pin<Box<tokio::time::Sleep>>,
+    deadline: Option<Pin<Box<tokio::time::Sleep>>>,
+    exchange: Option<Exchange>,
 }
 
 impl TimedBody {
-    fn new(body: Incoming, timeout: Duration) -> Self {
+    fn new(body: Incoming, timeout: Duration, exchange: Exchange) -> Self {
         Self {
             body,
             timeout,
-            deadline: Box::pin(tokio::time::sleep(timeout)),
+            deadline: None,
+            exchange: Some(exchange),
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.pool.put(exchange.server, exchange.connection);
+        }
+    }
+
+    fn end_if_read(&mut self) {
+        if self.body.is_end_stream() {
+            self.end();
         }
     }
 }
@@ -242,10 +318,20 @@ impl Body for TimedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
-            this.deadline = Box::pin(tokio::time::sleep(this.timeout));
+            this.deadline = None;
+            match &frame {
+                None => this.end(),
+                Some(Ok(_)) => this.end_if_read(),
+                // Dropped with what went wrong.
+                Some(Err(_)) => this.exchange = None,
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(Error::from)));
         }
-        ready!(this.deadline.as_mut().poll(context));
+        let timeout = this.timeout;
+        let sleep = || Box::pin(tokio::time::sleep(timeout));
+        let deadline = this.deadline.get_or_insert_with(sleep);
+        ready!(deadline.as_mut().poll(context));
+        this.exchange = None;
         Poll::Ready(Some(Err(Error::ConnectionReadTimeout)))
     }
 
@@ -255,24 +341,5 @@ impl Body for TimedBody {
 
     fn size_hint(&self) -> http_body::SizeHint {
         self.body.size_hint()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn secrets_of_a_target_are_not_shown() {
-        for (uri, text) in [
-            (
-                "https://jane:secret@api:8443/a/b?token=secret",
-                "https://api:8443/a/b",
-            ),
-            ("http://[::1]/?q", "http://[::1]/"),
-            ("/path?secret", "http:///path"),
-        ] {
-            assert_eq!(shown(&uri.parse().unwrap()), text);
-        }
     }
 }

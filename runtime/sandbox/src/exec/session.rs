@@ -189,6 +189,7 @@ fn sibling(
             stderr: ends.stderr.clone(),
         },
         trust: container.trust.clone(),
+        connections: Arc::default(),
         engine: container.engine.clone(),
         threads: container.threads.clone(),
         admission: container.admission.clone(),
