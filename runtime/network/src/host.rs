@@ -301,9 +301,11 @@ impl Shared {
                 // Less than there was room for: nothing is left. Linux tells when more comes, so
                 // the next read need not ask in vain.
                 let drained = cfg!(target_os = "linux") && 0 < read && read < buffer.len();
-                drained
-                    .then_some(Err(ErrorKind::WouldBlock.into()))
-                    .unwrap_or(Ok(()))
+                if drained {
+                    Err(ErrorKind::WouldBlock.into())
+                } else {
+                    Ok(())
+                }
             });
             match outcome {
                 Ok(()) => return Poll::Ready(Ok(read)),

@@ -415,7 +415,7 @@ mod tests {
     #[test]
     fn what_is_no_html_goes_by_as_it_is() {
         let bytes: Vec<u8> = (0..200_000_u32)
-            .map(|n| (n * 7919 >> 3) as u8 | 0x80)
+            .map(|n| ((n * 7919) >> 3) as u8 | 0x80)
             .collect();
         let (mut state, mut out) = (Page::new(test_links()), Vec::new());
         for piece in bytes.chunks(5000) {
