@@ -15,6 +15,7 @@
 //! runtime.script("slow", Script::serves_after(Duration::from_secs(20)));
 //! ```
 
+mod disk;
 mod process;
 mod script;
 mod stats;
@@ -82,6 +83,8 @@ struct State {
     sandboxes: BTreeMap<SandboxId, Sandbox>,
     images: BTreeMap<String, ImageRef>,
     image_fs: Option<ImageFs>,
+    charged: HashMap<SandboxId, u64>,
+    image_folders: HashMap<String, PathBuf>,
     calls: Vec<Call>,
     exec: Option<process::Handler>,
     attach: Option<process::Handler>,
@@ -147,11 +150,6 @@ impl FakeRuntime {
     /// Lets declared ports of running containers be served so from now on, instead of echoing.
     pub fn on_connect(&self, server: impl Fn(u16, DuplexStream) + Send + Sync + 'static) {
         self.0.state().serve = Some(Arc::new(server));
-    }
-
-    /// How full the images' file system is from now on.
-    pub fn fill_disk(&self, fs: ImageFs) {
-        self.0.state().image_fs = Some(fs);
     }
 
     /// Everything asked for so far.
@@ -259,6 +257,15 @@ impl PodRuntime for FakeRuntime {
 
     async fn image_fs(&self) -> Option<ImageFs> {
         self.0.state().image_fs
+    }
+
+    async fn charge_memory(&self, id: &SandboxId, bytes: u64) {
+        self.0.state().charged.insert(id.clone(), bytes);
+    }
+
+    async fn image_files(&self, request: ImageRequest) -> Result<(ImageRef, PathBuf), ImageError> {
+        let folder = self.0.folder_of(&request.image)?;
+        Ok((self.ensure_image(request).await?, folder))
     }
 
     async fn remove_image(&self, digest: &str) -> Result<(), ImageError> {

@@ -89,6 +89,10 @@ pub trait PodRuntime: Send + Sync + 'static {
     /// Starts one run of a container. Fails when the container is running.
     async fn start_container(&self, config: ContainerConfig) -> Result<(), RuntimeError>;
 
+    /// Counts bytes that a sandbox keeps in files which stand for memory, in place of those counted before:
+    /// its guests get so much less. More than its limit ends nothing by itself.
+    async fn charge_memory(&self, _id: &SandboxId, _bytes: u64) {}
+
     /// Ends a container: listeners stop accepting, requests in flight finish, then the instance is
     /// dropped, at the latest after `grace`. Returns when it has ended; its
     /// [`ContainerStatus`] says how. Stopping a container that is not running succeeds.

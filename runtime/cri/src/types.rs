@@ -191,15 +191,19 @@ impl ImageError {
     }
 }
 
-/// A directory of the host that a container sees.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A directory or a file of the host that a container sees.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mount {
-    /// The directory on the host.
+    /// The directory or file on the host. A file that may be written has to be on the file system of the
+    /// runtime's own folders.
     pub host_path: PathBuf,
     /// Absolute path that the guest sees.
     pub container_path: String,
     /// Writes are refused.
     pub read_only: bool,
+    /// The folder that `host_path` was found in, without links, if guests may change what is in there: it is
+    /// opened only as long as no link leads it out.
+    pub within: Option<PathBuf>,
 }
 
 /// A port that a container declares.
@@ -228,7 +232,7 @@ pub struct ContainerConfig {
     pub env: Vec<(String, String)>,
     /// Working directory, or empty for `/`.
     pub working_dir: String,
-    /// Directories that the guest sees.
+    /// Directories and files that the guest sees.
     pub mounts: Vec<Mount>,
     /// Declared ports in the order of the manifest.
     pub ports: Vec<ContainerPort>,

@@ -5,21 +5,17 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coracle_client::{DeletePropagation, EventKind, InvolvedObject, ObjectKey, Precondition};
+use coracle_client::{DeletePropagation, EventKind, InvolvedObject, Precondition};
 use coracle_cri::{ContainerConfig, ContainerId, ContainerState, ImageError, SandboxId};
 use futures::FutureExt;
-use k8s_openapi::api::core::v1::{
-    ConfigMap, Container, Pod, Secret, Service, ServiceAccountTokenProjection,
-};
+use k8s_openapi::api::core::v1::{Container, Pod};
 
-use crate::environment::Sources;
-use crate::ipam::Ipam;
 use crate::kubelet::{Kubelet, remove_folder};
+use crate::sources::PodSources;
 use crate::state::Entry;
 use crate::step::{self, Action, Exit, Hook, Observed, Resizing, Role, Run, SandboxState};
-use crate::tokens::PodTokens;
 use crate::volumes::VolumeError;
-use crate::{translate, volumes};
+use crate::{environment, translate, volumes};
 
 /// How long a sandbox that could not be made waits before the next attempt.
 const SANDBOX_RETRY: Duration = Duration::from_secs(2);
@@ -180,10 +176,7 @@ impl Kubelet {
         let tokens = self.tokens_of(pod).await.map_err(VolumeError::token)?;
         let (kubelet, pod, address) = (self.clone(), pod.clone(), address.to_owned());
         let write = move || {
-            let sources = PodSources {
-                tokens,
-                ..PodSources::of(&kubelet, &pod)
-            };
+            let sources = PodSources::of(&kubelet, &pod).with(tokens);
             volumes::prepare(&pod, &address, &kubelet.0.config, &sources)
         };
         // Files are written off the async threads.
@@ -254,19 +247,13 @@ impl Kubelet {
             .clone()
             .ok_or("its image is not known")?;
         let address = entry.observed.address.ok_or("the pod has no address")?;
-        let mounts =
-            volumes::mounts(&entry.pod, &container, &self.0.config).map_err(|e| e.to_string())?;
-        let sources = PodSources::of(self, &entry.pod);
-        translate::container(
-            &entry.pod,
-            &container,
-            image,
-            restart_count,
-            mounts,
-            address,
-            &sources,
-        )
-        .map_err(|error| error.to_string())
+        let (sources, pod) = (PodSources::of(self, &entry.pod), &entry.pod);
+        let env = environment::environment(pod, &container, &address.to_string(), &sources);
+        let env = env.map_err(|error| error.to_string())?;
+        let mounts = volumes::mounts(pod, &container, &env, &self.0.config, &sources);
+        let mounts = mounts.map_err(|error| error.to_string())?;
+        translate::container(pod, &container, image, restart_count, mounts, env)
+            .map_err(|error| error.to_string())
     }
 
     async fn stop_container(&self, uid: &str, entry: &Entry, name: &str, grace: Duration) {
@@ -357,6 +344,9 @@ impl Kubelet {
         if let Err(error) = stopped {
             tracing::warn!(uid, %error, "failed to stop a sandbox");
         }
+        // What the pod kept there goes with it, though its object may stay; its logs stay too.
+        let volumes = self.0.config.defaults.pod_directory(uid).join("volumes");
+        let _ = tokio::task::spawn_blocking(move || remove_folder(&volumes)).await;
         let mut state = self.0.state.lock();
         state.release(uid);
         if let Some(entry) = state.entries.get_mut(uid) {
@@ -456,60 +446,4 @@ pub(crate) fn field_path(pod: &Pod, name: &str) -> String {
         Some(Role::Main) | None => "containers",
     };
     format!("spec.{list}{{{name}}}")
-}
-
-/// The objects that a pod of one namespace may name; those that it does name are followed.
-pub(crate) struct PodSources {
-    kubelet: Kubelet,
-    namespace: String,
-    /// Empty but for volumes.
-    tokens: PodTokens,
-}
-
-impl PodSources {
-    fn of(kubelet: &Kubelet, pod: &Pod) -> Self {
-        Self {
-            kubelet: kubelet.clone(),
-            namespace: pod.metadata.namespace.clone().unwrap_or_default(),
-            tokens: PodTokens::default(),
-        }
-    }
-
-    fn key(&self, name: &str) -> ObjectKey {
-        ObjectKey::new(self.namespace.clone(), name)
-    }
-}
-
-impl Sources for PodSources {
-    fn config_map(&self, name: &str) -> Option<Arc<ConfigMap>> {
-        self.kubelet.0.config_maps.get(&self.key(name))
-    }
-
-    fn secret(&self, name: &str) -> Option<Arc<Secret>> {
-        self.kubelet.0.secrets.get(&self.key(name))
-    }
-
-    fn services(&self) -> Vec<Arc<Service>> {
-        self.kubelet.0.services.in_namespace(&self.namespace)
-    }
-
-    fn kubernetes(&self) -> Option<Arc<Service>> {
-        self.kubelet
-            .0
-            .services
-            .get(&ObjectKey::new("default", "kubernetes"))
-    }
-
-    fn allocatable(&self) -> (u64, u64) {
-        let capacity = self.kubelet.0.config.capacity;
-        (capacity.cpu_millis, capacity.memory)
-    }
-
-    fn host_ip(&self) -> String {
-        Ipam::node_address(self.kubelet.0.config.pod_range).to_string()
-    }
-
-    fn token(&self, source: &ServiceAccountTokenProjection) -> Option<String> {
-        self.tokens.of(source).map(str::to_owned)
-    }
 }

@@ -4,15 +4,17 @@
 //! a later value of the same name wins, and `$(NAME)` sees what stands before it.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Container, EnvVarSource, Pod, Secret, Service, ServiceAccountTokenProjection,
+    ConfigMap, Container, EnvVarSource, FileKeySelector, PersistentVolume, PersistentVolumeClaim,
+    Pod, Secret, Service, ServiceAccountTokenProjection,
 };
 
 use crate::expand::{MOST_BYTES, expand};
-use crate::resources;
+use crate::{env_file, resources};
 
 /// The objects that an environment may name.
 pub(crate) trait Sources {
@@ -31,6 +33,22 @@ pub(crate) trait Sources {
     /// The token that a volume's source asks for, if it was fetched.
     fn token(&self, _source: &ServiceAccountTokenProjection) -> Option<String> {
         None
+    }
+    /// A claim of the pod's namespace.
+    fn claim(&self, _name: &str) -> Option<Arc<PersistentVolumeClaim>> {
+        None
+    }
+    /// A volume of the cluster.
+    fn volume(&self, _name: &str) -> Option<Arc<PersistentVolume>> {
+        None
+    }
+    /// The folder of the image of the pod's volume of that name, once it was pulled.
+    fn image_files(&self, _volume: &str) -> Option<PathBuf> {
+        None
+    }
+    /// The text of a file in an emptyDir volume of the pod: none if it is not there.
+    fn file(&self, _volume: &str, path: &str) -> Result<Option<String>, String> {
+        Err(format!("{path} cannot be read here"))
     }
 }
 
@@ -75,6 +93,22 @@ pub(crate) enum ConfigError {
     /// A resource that is none.
     #[error("unsupported container resource: {0}")]
     UnknownResource(String),
+    /// A file of variables could not be read.
+    #[error("failed to read environment variable file {path:?}: {problem}")]
+    File {
+        /// In its volume.
+        path: String,
+        /// What was wrong.
+        problem: String,
+    },
+    /// A file of variables lacks the key.
+    #[error("environment variable key {key:?} not found in file {path:?}")]
+    NoFileKey {
+        /// The key.
+        key: String,
+        /// In its volume.
+        path: String,
+    },
     /// Values that name each other came to more than [`MOST_BYTES`].
     #[error("with {0} expanded, the container's variables or arguments come to more than 1 MiB")]
     TooLarge(String),
@@ -212,7 +246,37 @@ fn value_from(
                 .map_err(|_| not_text(pod, &reference.name, &reference.key)),
         };
     }
+    if let Some(reference) = &source.file_key_ref {
+        return file_value(reference, sources);
+    }
     Ok(None)
+}
+
+/// The value that a container before this one wrote into a file.
+fn file_value(
+    reference: &FileKeySelector,
+    sources: &dyn Sources,
+) -> Result<Option<String>, ConfigError> {
+    let failed = |problem| ConfigError::File {
+        path: reference.path.clone(),
+        problem,
+    };
+    let optional = reference.optional == Some(true);
+    let text = sources
+        .file(&reference.volume_name, &reference.path)
+        .map_err(failed)?;
+    let value = match text {
+        Some(text) => env_file::value(&text, &reference.key).map_err(failed)?,
+        None if optional => None,
+        None => return Err(failed("no such file".to_owned())),
+    };
+    match value {
+        None if !optional => Err(ConfigError::NoFileKey {
+            key: reference.key.clone(),
+            path: reference.path.clone(),
+        }),
+        value => Ok(value),
+    }
 }
 
 /// The value of a downward API field path.
@@ -360,96 +424,4 @@ fn not_text(pod: &Pod, name: &str, key: &str) -> ConfigError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    struct Cluster;
-
-    impl Sources for Cluster {
-        fn config_map(&self, name: &str) -> Option<Arc<ConfigMap>> {
-            let map = json!({"data": {"GREETING": "hello", "A": "from map"}});
-            (name == "config").then(|| Arc::new(serde_json::from_value(map).expect("valid")))
-        }
-        fn secret(&self, name: &str) -> Option<Arc<Secret>> {
-            let secret = json!({"data": {"token": "c2VjcmV0", "raw": "/w=="}});
-            (name == "secret").then(|| Arc::new(serde_json::from_value(secret).expect("valid")))
-        }
-        fn services(&self) -> Vec<Arc<Service>> {
-            let service = json!({"metadata": {"name": "my-api", "uid": "1"},
-                "spec": {"clusterIP": "10.96.0.7", "ports": [{"name": "http", "port": 80}]}});
-            vec![Arc::new(serde_json::from_value(service).expect("valid"))]
-        }
-        fn kubernetes(&self) -> Option<Arc<Service>> {
-            None
-        }
-        fn allocatable(&self) -> (u64, u64) {
-            (2000, 1 << 30)
-        }
-        fn host_ip(&self) -> String {
-            "10.240.0.1".into()
-        }
-    }
-
-    fn resolve(container: serde_json::Value) -> Result<BTreeMap<String, String>, ConfigError> {
-        let pod = json!({"metadata": {"name": "web", "namespace": "default", "labels": {"app": "x"}},
-                         "spec": {"containers": [container]}});
-        let pod: Pod = serde_json::from_value(pod).expect("valid");
-        let container = &pod.spec.as_ref().expect("a spec").containers[0];
-        environment(&pod, container, "10.240.0.9", &Cluster)
-            .map(|values| values.into_iter().collect())
-    }
-
-    #[test]
-    fn later_values_win_and_see_what_stands_before() {
-        let values = resolve(json!({"name": "c",
-            "envFrom": [{"configMapRef": {"name": "config"}}, {"prefix": "S_", "secretRef": {"name": "none", "optional": true}}],
-            "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "$(A)-$(GREETING)-$(C)"},
-                    {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}},
-                    {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-                    {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "secret", "key": "token"}}}]}))
-        .expect("resolved");
-        assert_eq!(values["A"], "1");
-        assert_eq!(values["B"], "1-hello-$(C)");
-        assert_eq!(
-            (values["POD"].as_str(), values["IP"].as_str()),
-            ("x", "10.240.0.9")
-        );
-        assert_eq!(values["TOKEN"], "secret");
-        assert_eq!(values["MY_API_SERVICE_HOST"], "10.96.0.7");
-        assert_eq!(values["MY_API_PORT_80_TCP"], "tcp://10.96.0.7:80");
-    }
-
-    #[test]
-    fn values_that_double_each_other_are_refused_before_they_fill_the_memory() {
-        let mut variables = vec![json!({"name": "V0", "value": "x".repeat(1000)})];
-        for index in 1..40 {
-            let before = index - 1;
-            let value = format!("$(V{before})$(V{before})");
-            variables.push(json!({"name": format!("V{index}"), "value": value}));
-        }
-        let error = resolve(json!({"name": "c", "env": variables})).expect_err("refused");
-        assert!(matches!(error, ConfigError::TooLarge(_)), "{error}");
-    }
-
-    #[test]
-    fn what_is_missing_is_named() {
-        let message = |env: serde_json::Value| {
-            resolve(json!({"name": "c", "env": [{"name": "X", "valueFrom": env}]}))
-                .expect_err("refused")
-                .to_string()
-        };
-        assert_eq!(
-            message(json!({"configMapKeyRef": {"name": "none", "key": "k"}})),
-            "configmap \"none\" not found"
-        );
-        assert_eq!(
-            message(json!({"configMapKeyRef": {"name": "config", "key": "k"}})),
-            "couldn't find key k in ConfigMap default/config"
-        );
-        assert!(
-            message(json!({"secretKeyRef": {"name": "secret", "key": "raw"}}))
-                .contains("not valid UTF-8")
-        );
-    }
-}
+mod tests;

@@ -11,10 +11,8 @@
 //! [`Observed`], and the key comes round again.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use coracle_client::kube::Resource;
 use coracle_client::{
@@ -24,27 +22,27 @@ use coracle_clock::Timestamp;
 use coracle_cri::{ContainerStatus, PodRuntime, RuntimeEvent};
 use ipnet::Ipv4Net;
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service,
+};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::actions::field_path;
 use crate::admission::NodeFacts;
-use crate::images::NodeImages;
+use crate::images::{NodeImages, VolumeImages};
 use crate::ipam::Ipam;
 use crate::state::{News, State};
 use crate::statics::mirrored;
 use crate::stats::{CountedFiles, ProbeCounts, Rates};
-use crate::step::{self, SandboxState};
+use crate::step;
 use crate::tokens::Tokens;
 use crate::translate::PodDefaults;
+use crate::volumes::{ChangedSources, Source};
 
 /// Workers that sync pods at the same time.
 const WORKERS: usize = 8;
-
-/// How often the files of volumes are compared with what they are made of.
-const REFRESH_VOLUMES: Duration = Duration::from_secs(60);
 
 /// What is fixed when a node starts.
 #[derive(Clone, Debug)]
@@ -61,6 +59,14 @@ pub struct KubeletConfig {
     pub capacity: Capacity,
     /// The version that the node reports for itself, such as `v1.36.2+coracle`.
     pub version: String,
+}
+
+impl KubeletConfig {
+    /// Where the volumes lie that were provisioned for claims: the one place in the data directory that
+    /// PersistentVolumes may lead to.
+    pub fn volumes_directory(&self) -> PathBuf {
+        self.data_directory.join("volumes")
+    }
 }
 
 /// What a node has.
@@ -88,16 +94,22 @@ pub(crate) struct Inner {
     pub(crate) config_maps: NamedObjects<ConfigMap>,
     pub(crate) secrets: NamedObjects<Secret>,
     pub(crate) services: Lister<Service>,
+    pub(crate) claims: Lister<PersistentVolumeClaim>,
+    pub(crate) volumes: Lister<PersistentVolume>,
     pub(crate) queue: WorkQueue<ObjectKey>,
     pub(crate) state: Mutex<State>,
     pub(crate) tokens: Tokens,
     pub(crate) images: NodeImages,
+    pub(crate) volume_images: VolumeImages,
+    pub(crate) changed_sources: ChangedSources,
     /// Told whenever something was written into `state`'s pods.
     pub(crate) changed: Notify,
     pub(crate) started_at: Timestamp,
     pub(crate) rates: Mutex<Rates>,
     pub(crate) probe_counts: Mutex<ProbeCounts>,
     pub(crate) counted_files: Mutex<CountedFiles>,
+    /// Told when the node's conditions are others.
+    pub(crate) pressure_changed: Notify,
 }
 
 impl Kubelet {
@@ -106,6 +118,7 @@ impl Kubelet {
     pub async fn start(config: KubeletConfig, ctx: Context, runtime: Arc<dyn PodRuntime>) -> Self {
         // Asked for before the queue, which waits until they are filled.
         let services = ctx.lister();
+        let (claims, volumes) = (ctx.lister(), ctx.lister());
         let node = config.node.clone();
         let queue = ctx.watch::<Pod>().into_queue().await;
         let facts = NodeFacts {
@@ -116,23 +129,29 @@ impl Kubelet {
         let state = State::new(Ipam::new(config.pod_range), facts);
         let kubelet = Self(Arc::new_cyclic(|kubelet| Inner {
             pods: ctx.lister(),
-            config_maps: named(&ctx, kubelet),
-            secrets: named(&ctx, kubelet),
+            config_maps: named(&ctx, kubelet, Source::ConfigMap),
+            secrets: named(&ctx, kubelet, Source::Secret),
             services,
+            claims,
+            volumes,
             queue,
             state: Mutex::new(state),
             tokens: Tokens::default(),
             images: NodeImages::default(),
+            volume_images: VolumeImages::default(),
+            changed_sources: ChangedSources::default(),
             changed: Notify::new(),
             started_at: ctx.clock().now(),
             rates: Mutex::default(),
             probe_counts: Mutex::default(),
             counted_files: Mutex::default(),
+            pressure_changed: Notify::new(),
             config,
             ctx,
             runtime,
         }));
         kubelet.recover();
+        kubelet.watch_sources();
         tracing::info!(
             node,
             pods = kubelet.0.state.lock().entries.len(),
@@ -174,8 +193,14 @@ impl Kubelet {
                 kubelet.clone().keep_images()
             })
         };
+        let limits = {
+            let kubelet = self.clone();
+            supervise("kubelet limits", clock.clone(), stop.clone(), move || {
+                kubelet.clone().keep_within_limits()
+            })
+        };
         let loops = futures::future::join_all(loops);
-        futures::future::join5(loops, events, node, volumes, images).await;
+        tokio::join!(loops, events, node, volumes, images, limits);
     }
 
     /// The name of the node.
@@ -208,6 +233,33 @@ impl Kubelet {
         });
     }
 
+    /// What files are made of, and what pods wait for.
+    fn watch_sources(&self) {
+        let kubelet = Arc::downgrade(&self.0);
+        self.0.ctx.informer::<Pod>().subscribe_while({
+            let kubelet = kubelet.clone();
+            move |change| {
+                let shown = |pod: &Pod| {
+                    let meta = &pod.metadata;
+                    (meta.labels.clone(), meta.annotations.clone())
+                };
+                let is_shown = |old: &Arc<Pod>| shown(old) != shown(change.object());
+                if change.old().is_some_and(is_shown) {
+                    note(&kubelet, Source::Pod, ObjectKey::of(change.object().as_ref()));
+                }
+                kubelet.strong_count() > 0
+            }
+        });
+        self.0
+            .ctx
+            .informer::<PersistentVolumeClaim>()
+            .subscribe_while(move |change| {
+                let namespace = change.object().metadata.namespace.as_deref();
+                retry(&kubelet, namespace.unwrap_or_default());
+                kubelet.strong_count() > 0
+            });
+    }
+
     pub(crate) fn is_ours(&self, pod: &Pod) -> bool {
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
         node == Some(self.0.config.node.as_str())
@@ -234,40 +286,6 @@ impl Kubelet {
                 Ok(RuntimeEvent::ImageProgress { .. }) => {}
                 Err(RecvError::Lagged(_)) => self.refresh().await,
                 Err(RecvError::Closed) => return,
-            }
-        }
-    }
-
-    /// Brings the files of running pods up to date: tokens before they end, and what else has changed.
-    async fn keep_volumes(self) {
-        loop {
-            tokio::select! {
-                () = self.0.ctx.clock().sleep(REFRESH_VOLUMES) => {}
-                () = self.0.ctx.stop().cancelled() => return,
-            }
-            let running: Vec<(String, Arc<Pod>, IpAddr)> = {
-                let state = self.0.state.lock();
-                let running = state.entries.iter().filter_map(|(uid, entry)| {
-                    let runs = entry.observed.sandbox == SandboxState::Ready && !entry.orphaned;
-                    Some((uid.clone(), entry.pod.clone(), entry.observed.address?)).filter(|_| runs)
-                });
-                running.collect()
-            };
-            for (uid, pod, address) in running {
-                if let Err(error) = self.prepare_volumes(&pod, &address.to_string()).await {
-                    tracing::warn!(pod = uid, %error, "the files of a volume are not up to date");
-                }
-                let is_kept = {
-                    let state = self.0.state.lock();
-                    let entry = state.entries.get(&uid);
-                    entry.is_some_and(|entry| !entry.forgetting && !entry.gone)
-                };
-                if !is_kept {
-                    // It went away meanwhile, and its files were made again behind its back.
-                    self.forget_sources(&uid);
-                    let folder = self.0.config.defaults.pod_directory(&uid);
-                    let _ = tokio::task::spawn_blocking(move || remove_folder(&folder)).await;
-                }
             }
         }
     }
@@ -330,18 +348,27 @@ pub(crate) fn is_new(pod: &Pod) -> bool {
     status.is_none_or(|status| status.start_time.is_none())
 }
 
-/// ConfigMaps or Secrets that pods name, read as the node; a changed one may be what a pod waits for.
-fn named<K>(ctx: &Context, kubelet: &Weak<Inner>) -> NamedObjects<K>
+/// ConfigMaps or Secrets that pods name, read as the node; a changed one may be what a pod waits for, and what files of
+/// volumes are made of.
+fn named<K>(ctx: &Context, kubelet: &Weak<Inner>, source: Source) -> NamedObjects<K>
 where
     K: Kind + Resource<Scope = NamespaceResourceScope>,
 {
     let kubelet = kubelet.clone();
     NamedObjects::new(ctx.client().clone(), ctx.stop().clone(), move |key| {
+        note(&kubelet, source, key.clone());
         retry(&kubelet, &key.namespace);
     })
 }
 
-/// Lets pods of `namespace` that wait for a ConfigMap or Secret look for it now.
+/// Notes that files of volumes may be made of what has changed.
+fn note(kubelet: &Weak<Inner>, source: Source, key: ObjectKey) {
+    if let Some(kubelet) = kubelet.upgrade() {
+        kubelet.changed_sources.note(source, key);
+    }
+}
+
+/// Lets pods of `namespace` that wait for something that they name look for it now.
 fn retry(kubelet: &Weak<Inner>, namespace: &str) {
     let Some(kubelet) = kubelet.upgrade() else {
         return;

@@ -109,11 +109,12 @@ impl Kubelet {
             .map_err(|unread| unread.to_string())
     }
 
-    /// Lets go of what was kept for the pod of that UID: its tokens, and what it named.
+    /// Lets go of what was kept for the pod of that UID: its tokens, and what it named or mounted.
     pub(crate) fn forget_sources(&self, uid: &str) {
         self.0.tokens.forget(uid);
         self.0.config_maps.release(uid);
         self.0.secrets.release(uid);
+        self.0.volume_images.forget(uid);
     }
 }
 

@@ -69,10 +69,7 @@ impl Requests {
         let Some(spec) = pod.spec.as_ref() else {
             return Self::default();
         };
-        let of = |container: &Container| {
-            let resources = container.resources.as_ref();
-            resources.map(Self::of_requirements).unwrap_or_default()
-        };
+        let of = Self::of_container;
         let (mut sidecars, mut starting) = (Self::default(), Self::default());
         for container in spec.init_containers.iter().flatten() {
             if container.restart_policy.as_deref() == Some("Always") {
@@ -96,6 +93,12 @@ impl Requests {
             }
         }
         total.plus(&Self::of_amounts(spec.overhead.as_ref()))
+    }
+
+    /// Of one container.
+    pub(crate) fn of_container(container: &Container) -> Self {
+        let resources = container.resources.as_ref();
+        resources.map(Self::of_requirements).unwrap_or_default()
     }
 
     fn of_requirements(resources: &ResourceRequirements) -> Self {
@@ -162,7 +165,10 @@ pub(crate) fn field(
                 divisor.map_or(1000, |divisor| unsigned(divisor.milli_value())),
             )
         }
-        "memory" | "ephemeral-storage" => {
+        name if name == "memory"
+            || name == "ephemeral-storage"
+            || name.starts_with("hugepages-") =>
+        {
             let default = if is_limit && name == "memory" {
                 allocatable.1
             } else {
@@ -177,6 +183,23 @@ pub(crate) fn field(
         _ => return None,
     };
     Some(value.div_ceil(divisor.max(1)).to_string())
+}
+
+/// A number of bytes as a quantity, in the canonical form, which the server would make of it anyway.
+pub(crate) fn shown(count: u64) -> String {
+    let units = [
+        (1u64 << 40, "Ti"),
+        (1 << 30, "Gi"),
+        (1 << 20, "Mi"),
+        (1 << 10, "Ki"),
+    ];
+    let fits = units
+        .iter()
+        .find(|(size, _)| count > 0 && count.is_multiple_of(*size));
+    fits.map_or_else(
+        || count.to_string(),
+        |(size, unit)| format!("{}{unit}", count / size),
+    )
 }
 
 type Amounts<'a> = Option<&'a BTreeMap<String, ApiQuantity>>;

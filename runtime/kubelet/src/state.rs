@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::admission::{self, NodeFacts, Used};
+use crate::eviction::Pressure;
 use crate::ipam::{Exhausted, Ipam};
 use crate::kubelet::is_new;
 use crate::resources::Requests;
@@ -43,6 +44,8 @@ pub(crate) struct State {
     used: Used,
     /// Which static pods there are has been said.
     pub(crate) statics_are_known: bool,
+    /// What the node is short of.
+    pub(crate) pressure: Pressure,
 }
 
 /// One pod of the node.
@@ -121,6 +124,7 @@ impl State {
             node,
             used: Used::default(),
             statics_are_known: false,
+            pressure: Pressure::default(),
         }
     }
 
@@ -145,7 +149,8 @@ impl State {
         // One that a kubelet has let in before is not asked again (`NotEvictPodOnKubeletRestart`).
         let is_new = is_new(&pod);
         if is_new && pod.metadata.deletion_timestamp.is_none() {
-            observed.failure = admission::refusal(&pod, &requests, &self.used, &self.node);
+            let refused = admission::refusal(&pod, &requests, &self.used, &self.node);
+            observed.failure = refused.or_else(|| self.pressure.refusal(&pod, now));
         }
         let is_admitted = observed.failure.is_none();
         let promised = Some(requests).filter(|_| is_admitted && !is_over);

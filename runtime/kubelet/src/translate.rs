@@ -9,7 +9,7 @@ use coracle_cri::{
 };
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
-use crate::environment::{self, ConfigError, Sources};
+use crate::environment::ConfigError;
 use crate::expand::{MOST_BYTES, expand};
 use crate::resources::{Resources, pod_memory_limit};
 use crate::step::ContainerRecord;
@@ -63,17 +63,15 @@ pub(crate) fn sandbox(pod: &Pod, address: IpAddr, defaults: &PodDefaults) -> Pod
     }
 }
 
-/// The run number `restart_count` of `container`, with its volumes already on disk.
+/// The run number `restart_count` of `container` with that environment, its volumes already on disk.
 pub(crate) fn container(
     pod: &Pod,
     container: &Container,
     image: ImageRef,
     restart_count: u32,
     mounts: Vec<Mount>,
-    address: IpAddr,
-    sources: &dyn Sources,
+    env: Vec<(String, String)>,
 ) -> Result<ContainerConfig, ConfigError> {
-    let env = environment::environment(pod, container, &address.to_string(), sources)?;
     let lookup = |name: &str| {
         env.iter()
             .find(|(key, _)| key == name)

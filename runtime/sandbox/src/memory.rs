@@ -36,6 +36,8 @@ pub(crate) struct MemoryBudget {
     /// May change while guests run.
     limit: AtomicU64,
     used: AtomicU64,
+    /// What of it are files.
+    files: AtomicU64,
     parent: Option<Arc<MemoryBudget>>,
     /// The first refusal, kept for the exit status.
     refusal: OnceLock<OutOfMemory>,
@@ -54,11 +56,13 @@ impl MemoryBudget {
 
     fn new(scope: Scope, limit: u64, parent: Option<Arc<Self>>) -> Arc<Self> {
         let (limit, used) = (AtomicU64::new(limit), AtomicU64::new(0));
+        let files = AtomicU64::new(0);
         let refusal = OnceLock::new();
         Arc::new(Self {
             scope,
             limit,
             used,
+            files,
             parent,
             refusal,
         })
@@ -111,6 +115,23 @@ impl MemoryBudget {
         above.inspect_err(|_| {
             self.used.fetch_sub(bytes, Ordering::Relaxed);
         })
+    }
+
+    /// Counts files that stand for memory, in place of those counted before. They are there already, so
+    /// nothing is refused; what guests ask for from now on is.
+    pub(crate) fn set_files(&self, bytes: u64) {
+        let before = self.files.swap(bytes, Ordering::Relaxed);
+        match bytes.checked_sub(before) {
+            Some(more) => self.take(more),
+            None => self.release(before - bytes),
+        }
+    }
+
+    fn take(&self, bytes: u64) {
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(parent) = &self.parent {
+            parent.take(bytes);
+        }
     }
 
     fn release(&self, bytes: u64) {
@@ -231,6 +252,23 @@ impl Drop for StoreMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_that_stand_for_memory_leave_less_for_guests() {
+        let node = MemoryBudget::node(1000);
+        let pod = node.child(Scope::Pod, Some(100));
+        let container = pod.child(Scope::Container, None);
+        container.charge(40).unwrap();
+        pod.set_files(60);
+        assert_eq!((pod.used(), node.used()), (100, 100));
+        assert_eq!(container.charge(1).unwrap_err().scope, Scope::Pod);
+        pod.set_files(200);
+        assert_eq!(node.used(), 240, "they are there, whatever the limit says");
+        pod.set_files(10);
+        container.charge(50).unwrap();
+        pod.set_files(0);
+        assert_eq!((pod.used(), node.used()), (90, 90));
+    }
 
     const PAGE: usize = 64 << 10;
 

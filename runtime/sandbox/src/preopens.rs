@@ -28,6 +28,19 @@ struct Preopen {
     host: PathBuf,
     guest: String,
     read_only: bool,
+    within: Option<PathBuf>,
+}
+
+/// Refuses what a guest has meanwhile made a link of, which leads out of the folder it was in.
+fn confined(host: &Path, within: Option<&PathBuf>) -> io::Result<()> {
+    let Some(within) = within else {
+        return Ok(());
+    };
+    if std::fs::canonicalize(host)?.starts_with(within) {
+        return Ok(());
+    }
+    let why = format!("{} leads out of {}", host.display(), within.display());
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
 }
 
 impl Preopens {
@@ -50,6 +63,7 @@ impl Preopens {
             host: root.to_owned(),
             guest: "/".to_owned(),
             read_only: false,
+            within: None,
         }];
         for mount in mounts {
             let guest = guest_path(&mount.container_path)?;
@@ -59,11 +73,25 @@ impl Preopens {
                     mount.host_path.display()
                 ))
             };
+            confined(&mount.host_path, mount.within.as_ref())
+                .map_err(|e| refused(e.to_string()))?;
             let found = fs::metadata(&mount.host_path)
                 .await
                 .map_err(|e| refused(e.to_string()))?;
+            if found.is_file() {
+                let outer = outer_mount(mounts, &guest)?;
+                if let Some(outer) = outer {
+                    return Err(refused(format!(
+                        "a file cannot be mounted inside the mount {outer}"
+                    )));
+                }
+                let (root, place, mount) = (root.to_owned(), guest.clone(), mount.clone());
+                let placed = blocking(move || place_file(&root, Path::new(&place), &mount));
+                placed.await.map_err(|error| refused(error.to_string()))?;
+                continue;
+            }
             if !found.is_dir() {
-                return Err(refused("only folders can be mounted".to_owned()));
+                return Err(refused("only folders and files can be mounted".to_owned()));
             }
             // So that the guest sees the place when it lists the folder above. A place inside
             // another mount is left to that mount.
@@ -76,6 +104,7 @@ impl Preopens {
                 host: mount.host_path.clone(),
                 guest,
                 read_only,
+                within: mount.within.clone(),
             });
         }
         Ok(Self(Arc::new(preopens)))
@@ -87,6 +116,7 @@ impl Preopens {
             host,
             guest: guest.to_owned(),
             read_only: true,
+            within: None,
         });
     }
 
@@ -116,6 +146,7 @@ impl Preopens {
             .iter()
             .filter_map(|folder| Some((folder, below(folder)?)));
         let (folder, rest) = holding.min_by_key(|(_, rest)| rest.len())?;
+        confined(&folder.host, folder.within.as_ref()).ok()?;
         let rest = if rest.is_empty() { "." } else { rest };
         Some((folder.host.clone(), rest.into()))
     }
@@ -123,6 +154,7 @@ impl Preopens {
     /// Opens the folders for one instance.
     pub(crate) fn open(&self, context: &mut WasiCtxBuilder) -> wasmtime::Result<()> {
         for folder in self.0.iter() {
+            confined(&folder.host, folder.within.as_ref())?;
             context.preopened_dir(&folder.host, &folder.guest, folder.permissions())?;
         }
         Ok(())
@@ -132,6 +164,7 @@ impl Preopens {
     pub(crate) fn open_late(&self) -> wasmtime::Result<Vec<(Dir, String)>> {
         let folders = self.0.iter();
         let opened = folders.map(|folder| {
+            confined(&folder.host, folder.within.as_ref())?;
             let (mode, permissions) = match folder.read_only {
                 true => (OpenMode::READ, folder.permissions()),
                 false => (OpenMode::READ | OpenMode::WRITE, folder.permissions()),
@@ -182,6 +215,37 @@ async fn make_root(root: &Path, image: Option<PathBuf>, files: &PodFiles) -> io:
         Ok(())
     })
     .await
+}
+
+/// The mount of a folder that holds the absolute guest path, if any does.
+fn outer_mount(mounts: &[Mount], path: &str) -> Result<Option<String>, RuntimeError> {
+    for mount in mounts {
+        let guest = guest_path(&mount.container_path)?;
+        let rest = path.strip_prefix(guest.as_str());
+        if rest.is_some_and(|rest| rest.starts_with('/')) {
+            return Ok(Some(guest));
+        }
+    }
+    Ok(None)
+}
+
+/// Makes a file of the host a file of the root, since guests open nothing but folders: a copy of one that
+/// may only be read, another name of one that may be written.
+fn place_file(root: &Path, place: &Path, mount: &Mount) -> io::Result<()> {
+    let name = place.file_name().unwrap_or_default();
+    let folder = own_folder(root, place.parent().unwrap_or(Path::new("/")))?;
+    let file = folder.join(name);
+    remove(&file)?;
+    if mount.read_only {
+        return std::fs::copy(&mount.host_path, &file).map(drop);
+    }
+    std::fs::hard_link(&mount.host_path, &file).map_err(|error| {
+        let why = format!(
+            "a file that may be written has to be one of the node's own file system ({error}); \
+             mount the folder that holds it, or mount the file with readOnly: true"
+        );
+        io::Error::new(error.kind(), why)
+    })
 }
 
 /// The folder at `way` below the root of a container that does not run yet, made where it is missing.
@@ -276,7 +340,34 @@ mod tests {
             host_path: host.to_owned(),
             container_path: guest.to_owned(),
             read_only: true,
+            within: None,
         }
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_folder_that_became_a_link_out_of_its_volume_is_not_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, volume) = (folder.path().join("root"), folder.path().join("volume"));
+        std::fs::create_dir_all(volume.join("sub")).unwrap();
+        let volume = volume.canonicalize().unwrap();
+        let sub = Mount {
+            within: Some(volume.clone()),
+            ..mount(&volume.join("sub"), "/sub")
+        };
+        let made = Preopens::prepare(&root, None, &PodFiles::default(), &[sub]).await;
+        let preopens = made.unwrap();
+        preopens.open(&mut WasiCtxBuilder::new()).unwrap();
+        std::fs::rename(volume.join("sub"), volume.join("other")).unwrap();
+        std::os::unix::fs::symlink("other", volume.join("sub")).unwrap();
+        preopens.open(&mut WasiCtxBuilder::new()).unwrap();
+        std::fs::remove_file(volume.join("sub")).unwrap();
+        std::os::unix::fs::symlink("..", volume.join("sub")).unwrap();
+        let refused = preopens.open(&mut WasiCtxBuilder::new()).unwrap_err();
+        assert!(
+            format!("{refused:#}").contains("leads out of"),
+            "{refused:#}"
+        );
     }
 
     #[tokio::test]
@@ -355,6 +446,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_file_is_a_copy_to_read_or_the_same_file_to_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, file) = (folder.path().join("root"), folder.path().join("file"));
+        std::fs::write(&file, "1").unwrap();
+        let writable = Mount {
+            read_only: false,
+            ..mount(&file, "/etc/hosts")
+        };
+        let mounts = [mount(&file, "/etc/app/a.conf"), writable];
+        for _ in 0..2 {
+            let made = Preopens::prepare(&root, None, &PodFiles::default(), &mounts).await;
+            assert_eq!(made.unwrap().list().count(), 1, "the root alone");
+        }
+        let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+        assert_eq!(read(&root.join("etc/hosts")), "1");
+        std::fs::write(root.join("etc/hosts"), "2").unwrap();
+        std::fs::write(root.join("etc/app/a.conf"), "3").unwrap();
+        assert_eq!(read(&file), "2");
+        let nested = [mount(folder.path(), "/etc"), mounts[0].clone()];
+        let refused = Preopens::prepare(&root, None, &PodFiles::default(), &nested).await;
+        let message = refused.unwrap_err().to_string();
+        assert!(message.contains("inside the mount /etc"), "{message}");
+    }
+
+    #[tokio::test]
     async fn a_mount_that_cannot_be_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("root");
@@ -363,7 +479,7 @@ mod tests {
         let missing = folder.path().join("missing");
         for (host, guest) in [
             (&missing, "/a"),
-            (&file, "/a"),
+            (&file, "/"),
             (&root, "/"),
             (&root, "/a/../b"),
         ] {

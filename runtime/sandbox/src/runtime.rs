@@ -235,6 +235,7 @@ impl PodRuntime for WasmRuntime {
             run.ended.cancelled().await;
         }
         pod.namespace.close();
+        pod.memory.set_files(0);
         if let Err(error) = tokio::fs::remove_dir_all(&pod.roots).await
             && error.kind() != std::io::ErrorKind::NotFound
         {
@@ -275,6 +276,12 @@ impl PodRuntime for WasmRuntime {
         let image = self.0.images.pull(&request, Use::Files, None).await?.image;
         let files = self.0.images.files(&image).await?;
         Ok((image, files))
+    }
+
+    async fn charge_memory(&self, id: &SandboxId, bytes: u64) {
+        if let Some(pod) = self.0.pods.read().get(id) {
+            pod.memory.set_files(bytes);
+        }
     }
 
     async fn list_images(&self) -> Vec<ImageListing> {

@@ -192,7 +192,7 @@ pub(super) const FIELDS: &[Row] = &[
     row(
         &["containers[].env", "containers[].envFrom"],
         Works,
-        "in upstream's order and precedence, with all sources but `fileKeyRef`",
+        "in upstream's order and precedence, with all sources",
     ),
     row(
         &[
@@ -214,7 +214,7 @@ pub(super) const FIELDS: &[Row] = &[
     row(
         &["containers[].resources.limits"],
         Works,
-        "`memory`: linear memories and tables together, `OOMKilled` with 137 beyond it; `cpu`: a quota per 100 ms; `ephemeral-storage` is only counted by the scheduler",
+        "`memory`: linear memories and tables together, `OOMKilled` with 137 beyond it; `cpu`: a quota per 100 ms; `ephemeral-storage`: logs, what was written to `/` and, of the pod as a whole, volumes; measured every 10 s, and the pod is evicted beyond it",
     ),
     row(
         &["containers[].resources.requests"],
@@ -284,14 +284,10 @@ pub(super) const FIELDS: &[Row] = &[
             "containers[].volumeMounts[].mountPath",
             "containers[].volumeMounts[].readOnly",
             "containers[].volumeMounts[].subPath",
+            "containers[].volumeMounts[].subPathExpr",
         ],
         Works,
-        "folders; a single file cannot be mounted",
-    ),
-    row(
-        &["containers[].volumeMounts[].subPathExpr"],
-        Refused,
-        "use subPath",
+        "folders and files; a file is a copy if it is read-only, and has to be on the file system of the data directory if not; a file inside another mount is refused",
     ),
     row(
         &[
@@ -340,12 +336,12 @@ pub(super) const FIELDS: &[Row] = &[
     row(
         &["volumes[].emptyDir.medium"],
         Works,
-        "`Memory` lies on disk too",
+        "`Memory` lies on disk too, and counts as memory of the pod",
     ),
     row(
         &["volumes[].emptyDir.sizeLimit"],
-        NotYet,
-        "nothing is measured",
+        Works,
+        "measured every 10 s; the pod is evicted beyond it",
     ),
     row(
         &[
@@ -355,20 +351,25 @@ pub(super) const FIELDS: &[Row] = &[
             "volumes[].projected",
         ],
         Works,
-        "swapped as a whole when their sources change",
+        "swapped as a whole, seconds after their sources change",
     ),
     row(
         &["volumes[].hostPath"],
         Works,
-        "`Directory` and `DirectoryOrCreate`, never into the cluster's own data",
+        "all types are checked; folders and files can be mounted, never the cluster's own data",
     ),
     row(
-        &[
-            "volumes[].persistentVolumeClaim",
-            "volumes[].ephemeral",
-            "volumes[].csi",
-            "volumes[].image",
-        ],
+        &["volumes[].persistentVolumeClaim", "volumes[].ephemeral"],
+        Works,
+        "claims bound to `hostPath` or `local` volumes; the class `standard` makes folders below `volumes/` in the data directory",
+    ),
+    row(
+        &["volumes[].image"],
+        Works,
+        "pulled with the containers that mount it, and read-only",
+    ),
+    row(
+        &["volumes[].csi"],
         Refused,
         "the pod waits with `FailedMount`",
     ),

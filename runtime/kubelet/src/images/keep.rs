@@ -25,6 +25,8 @@ const MOST_IMAGES: usize = 50;
 pub(crate) struct NodeImages {
     is_stale: AtomicBool,
     shown: Mutex<Vec<ContainerImage>>,
+    /// Held while images are cleared away.
+    sightings: tokio::sync::Mutex<Sightings>,
 }
 
 impl Default for NodeImages {
@@ -32,6 +34,7 @@ impl Default for NodeImages {
         Self {
             is_stale: AtomicBool::new(true),
             shown: Mutex::default(),
+            sightings: tokio::sync::Mutex::default(),
         }
     }
 }
@@ -61,20 +64,21 @@ impl Kubelet {
 
     /// Clears images away until the kubelet stops.
     pub(crate) async fn keep_images(self) {
-        let mut sightings = Sightings::default();
         let clock = self.0.ctx.clock();
         loop {
             tokio::select! {
                 () = clock.sleep(COLLECT_EVERY) => {}
                 () = self.0.ctx.stop().cancelled() => return,
             }
-            self.collect_images(&mut sightings).await;
+            self.collect_images().await;
             // Loaded from the command line, perhaps.
             self.0.images.changed();
         }
     }
 
-    async fn collect_images(&self, sightings: &mut Sightings) {
+    /// Clears away what nobody uses, if the disk is full.
+    pub(crate) async fn collect_images(&self) {
+        let mut sightings = self.0.images.sightings.lock().await;
         let runtime = &self.0.runtime;
         let now = self.0.ctx.clock().monotonic();
         let used = self.used_images();
@@ -135,6 +139,7 @@ impl Kubelet {
 
     /// Digests of the images of this node's pods, run or about to.
     fn used_images(&self) -> HashSet<String> {
+        let mounted = self.0.volume_images.digests();
         let state = self.0.state.lock();
         let records = state
             .entries
@@ -149,6 +154,7 @@ impl Kubelet {
                 let ran = record.image_ref.as_ref().map(|image| image.digest.clone());
                 ready.into_iter().chain(ran)
             })
+            .chain(mounted)
             .collect()
     }
 }

@@ -9,15 +9,19 @@ mod collect;
 mod keep;
 mod names;
 mod secrets;
+mod volumes;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use coracle_api::duration;
 use coracle_client::{EventKind, InvolvedObject};
-use coracle_cri::{ImageError, ImageRequest, PullPolicy, PulledImage};
+use coracle_cri::{ImageError, ImageRef, ImageRequest, PullPolicy, PullSecret, PulledImage};
+use k8s_openapi::api::core::v1::ImageVolumeSource;
 
 pub(crate) use keep::NodeImages;
 pub(crate) use names::image_id;
+pub(crate) use volumes::VolumeImages;
 
 use crate::actions::{field_path, find};
 use crate::kubelet::Kubelet;
@@ -26,8 +30,8 @@ use crate::step::ImageState;
 use crate::translate;
 
 impl Kubelet {
-    /// Makes the image of a container ready, and tells what came of it in upstream's words
-    /// (`pkg/kubelet/images/image_manager.go`).
+    /// Makes the image of a container ready, and those of the volumes that it mounts, and tells what came of
+    /// it in upstream's words (`pkg/kubelet/images/image_manager.go`).
     pub(crate) async fn ensure_image(&self, uid: &str, entry: &Entry, name: &str) {
         let Some(container) = find(&entry.pod, name) else {
             return;
@@ -37,64 +41,132 @@ impl Kubelet {
             tracing::warn!(pod = uid, error, "an image is pulled without some secrets");
         }
         request.pull_secrets = self.pull_secrets(&entry.pod);
-        let clock = self.0.ctx.clock();
         let object = InvolvedObject::of(entry.pod.as_ref()).at(&field_path(&entry.pod, name));
-        let tell = |kind, reason: &str, message: String| {
-            let recorder = self.0.ctx.recorder();
-            recorder.event_for(object.clone(), kind, reason, message);
-        };
-        let image = request.image.clone();
-        let pulls = will_pull(&request, self.0.runtime.has_image(&request).await);
-        if pulls {
-            tell(
-                EventKind::Normal,
-                "Pulling",
-                format!("Pulling image {image:?}"),
-            );
-        }
-        let began = clock.monotonic();
-        let outcome = self.0.runtime.pull_image(request).await;
-        let (took, now) = (clock.monotonic() - began, clock.now());
-        if pulls && outcome.is_ok() {
-            self.0.images.changed();
-        }
-        match &outcome {
-            Ok(pulled) if pulls => {
-                tell(
-                    EventKind::Normal,
-                    "Pulled",
-                    pulled_message(&image, pulled, took),
-                );
-            }
-            Ok(_) => {
-                let message = format!(
-                    "Container image {image:?} already present on machine and can be accessed by the pod"
-                );
-                tell(EventKind::Normal, "Pulled", message);
-            }
-            Err(error) => {
-                let (reason, message) = failure(&image, error);
-                tell(EventKind::Warning, reason, message);
-                let message = format!("Error: {}", error.reason());
-                tell(EventKind::Warning, "Failed", message);
+        let pull_secrets = request.pull_secrets.clone();
+        let mut image = request.image.clone();
+        let mut outcome = self.pull(&object, request, Use::Program).await;
+        if outcome.is_ok() {
+            for (volume, source) in volumes::mounted(&entry.pod, &container) {
+                image = source.reference.clone().unwrap_or_default();
+                let found = self
+                    .pull_volume(uid, volume, source, &pull_secrets, &object)
+                    .await;
+                if let Err(error) = found {
+                    outcome = Err(error);
+                    break;
+                }
             }
         }
+        let now = self.0.ctx.clock().now();
         let backs_off = self.with(uid, |observed| {
             let record = observed.container_mut(name);
             match outcome {
-                Ok(pulled) => record.image = ImageState::Ready(pulled.image),
+                Ok((pulled, _)) => record.image = ImageState::Ready(pulled),
                 Err(error) => record.image_failed(&error, now),
             }
             let refusal = record.image.refusal();
             refusal.is_some_and(|refusal| refusal.reason == "ErrImagePull" && refusal.attempts > 1)
         });
         if backs_off == Some(true) {
+            let recorder = self.0.ctx.recorder();
             let message = format!("Back-off pulling image {image:?}");
-            tell(EventKind::Normal, "BackOff", message);
+            recorder.event_for(object.clone(), EventKind::Normal, "BackOff", message);
             let message = "Error: ImagePullBackOff".to_owned();
-            tell(EventKind::Warning, "Failed", message);
+            recorder.event_for(object, EventKind::Warning, "Failed", message);
         }
     }
+
+    /// Makes the files of an image volume present.
+    async fn pull_volume(
+        &self,
+        uid: &str,
+        volume: &str,
+        source: &ImageVolumeSource,
+        pull_secrets: &[PullSecret],
+        object: &InvolvedObject,
+    ) -> Result<(), ImageError> {
+        let mut request = match volumes::request(source) {
+            Ok(request) => request,
+            Err(error) => {
+                self.tell_failure(object, "", &error);
+                return Err(error);
+            }
+        };
+        request.pull_secrets = pull_secrets.to_vec();
+        request.known_digest = self.0.volume_images.known(uid, volume, &request.image);
+        let (image, folder) = self.pull(object, request, Use::Files).await?;
+        if let Some(folder) = folder {
+            self.0.volume_images.hold(uid, volume, image, folder);
+        }
+        Ok(())
+    }
+
+    /// Has one image, and tells of it.
+    async fn pull(
+        &self,
+        object: &InvolvedObject,
+        request: ImageRequest,
+        what: Use,
+    ) -> Result<(ImageRef, Option<PathBuf>), ImageError> {
+        let clock = self.0.ctx.clock();
+        let recorder = self.0.ctx.recorder();
+        let tell = |reason, message| {
+            recorder.event_for(object.clone(), EventKind::Normal, reason, message);
+        };
+        let runtime = &self.0.runtime;
+        let image = request.image.clone();
+        let pulls = will_pull(&request, runtime.has_image(&request).await);
+        if pulls {
+            tell("Pulling", format!("Pulling image {image:?}"));
+        }
+        let began = clock.monotonic();
+        let outcome = match what {
+            Use::Program => runtime
+                .pull_image(request)
+                .await
+                .map(|pulled| (pulled, None)),
+            Use::Files => runtime.image_files(request).await.map(|(image, folder)| {
+                let waited = Duration::ZERO;
+                (PulledImage { image, waited }, Some(folder))
+            }),
+        };
+        let took = clock.monotonic() - began;
+        match outcome {
+            Ok((pulled, folder)) => {
+                let message = if pulls {
+                    self.0.images.changed();
+                    pulled_message(&image, &pulled, took)
+                } else {
+                    format!(
+                        "Container image {image:?} already present on machine and can be accessed by the pod"
+                    )
+                };
+                tell("Pulled", message);
+                Ok((pulled.image, folder))
+            }
+            Err(error) => {
+                self.tell_failure(object, &image, &error);
+                Err(error)
+            }
+        }
+    }
+
+    fn tell_failure(&self, object: &InvolvedObject, image: &str, error: &ImageError) {
+        let recorder = self.0.ctx.recorder();
+        let (reason, message) = failure(image, error);
+        recorder.event_for(object.clone(), EventKind::Warning, reason, message);
+        let message = format!("Error: {}", error.reason());
+        recorder.event_for(object.clone(), EventKind::Warning, "Failed", message);
+    }
+}
+
+/// What an image is pulled for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// To be run.
+    Program,
+    /// To be read, whatever it is.
+    Files,
 }
 
 /// Whether the image's source will be asked.

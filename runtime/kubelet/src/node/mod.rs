@@ -58,6 +58,7 @@ pub(crate) async fn run(kubelet: Kubelet) {
         tokio::select! {
             () = ctx.stop().cancelled() => return,
             () = ctx.clock().sleep(delay) => {}
+            () = kubelet.0.pressure_changed.notified() => {}
         }
     }
 }
@@ -102,7 +103,8 @@ impl Heart {
         let is_due = self
             .reported
             .is_none_or(|at| monotonic.saturating_sub(at) >= REPORT_EVERY);
-        let mut status = object::status(stored.status.as_ref(), config, now);
+        let pressure = self.kubelet.0.state.lock().pressure.conditions(now);
+        let mut status = object::status(stored.status.as_ref(), config, &pressure, now);
         status.images = Some(self.kubelet.node_images().await);
         if is_due || object::differs(stored.status.as_ref(), &status) {
             let when = Precondition::uid_of(&stored);

@@ -11,8 +11,10 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::{Map, Value, json};
 
+use crate::eviction::Resource;
 use crate::ipam::Ipam;
 use crate::kubelet::KubeletConfig;
+use crate::resources::shown;
 
 /// The Node as it is created, its status included.
 pub(super) fn new(config: &KubeletConfig, now: Timestamp) -> Node {
@@ -28,7 +30,7 @@ pub(super) fn new(config: &KubeletConfig, now: Timestamp) -> Node {
             pod_cidrs: Some(vec![range]),
             ..NodeSpec::default()
         }),
-        status: Some(status(None, config, now)),
+        status: Some(status(None, config, &[], now)),
     }
 }
 
@@ -61,10 +63,11 @@ pub(super) fn registration(stored: &Node, config: &KubeletConfig) -> Option<Valu
     (!patch.is_empty()).then_some(Value::Object(patch))
 }
 
-/// The status to report after `old`.
+/// The status to report after `old`, of a node that is short of `pressure`.
 pub(super) fn status(
     old: Option<&NodeStatus>,
     config: &KubeletConfig,
+    pressure: &[Resource],
     now: Timestamp,
 ) -> NodeStatus {
     let resources = resources(config);
@@ -78,7 +81,7 @@ pub(super) fn status(
         ]),
         capacity: Some(resources.clone()),
         allocatable: Some(resources),
-        conditions: Some(conditions(old, now)),
+        conditions: Some(conditions(old, pressure, now)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: 10250 }),
         }),
@@ -142,30 +145,13 @@ fn resources(config: &KubeletConfig) -> BTreeMap<String, Quantity> {
     };
     BTreeMap::from([
         ("cpu".to_owned(), Quantity(cpu)),
-        ("memory".to_owned(), Quantity(bytes(capacity.memory))),
+        ("memory".to_owned(), Quantity(shown(capacity.memory))),
         (
             "ephemeral-storage".to_owned(),
-            Quantity(bytes(capacity.ephemeral_storage)),
+            Quantity(shown(capacity.ephemeral_storage)),
         ),
         ("pods".to_owned(), Quantity(capacity.pods.to_string())),
     ])
-}
-
-/// In the canonical form, which the server would make of it anyway.
-fn bytes(count: u64) -> String {
-    let units = [
-        (1u64 << 40, "Ti"),
-        (1 << 30, "Gi"),
-        (1 << 20, "Mi"),
-        (1 << 10, "Ki"),
-    ];
-    let fits = units
-        .iter()
-        .find(|(size, _)| count > 0 && count.is_multiple_of(*size));
-    fits.map_or_else(
-        || count.to_string(),
-        |(size, unit)| format!("{}{unit}", count / size),
-    )
 }
 
 fn info(old: Option<&NodeStatus>, config: &KubeletConfig) -> NodeSystemInfo {
@@ -204,24 +190,44 @@ fn info(old: Option<&NodeStatus>, config: &KubeletConfig) -> NodeSystemInfo {
 }
 
 /// The kubelet's conditions, in upstream's words; those of others are kept.
-fn conditions(old: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
+fn conditions(
+    old: Option<&NodeStatus>,
+    pressure: &[Resource],
+    now: Timestamp,
+) -> Vec<NodeCondition> {
     let now = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
     let mut kept: Vec<NodeCondition> = old
         .and_then(|old| old.conditions.clone())
         .unwrap_or_default();
-    let own = [
+    let memory = if pressure.contains(&Resource::Memory) {
         (
-            "MemoryPressure",
+            "True",
+            "KubeletHasInsufficientMemory",
+            "kubelet has insufficient memory available",
+        )
+    } else {
+        (
             "False",
             "KubeletHasSufficientMemory",
             "kubelet has sufficient memory available",
-        ),
+        )
+    };
+    let disk = if pressure.contains(&Resource::Disk) {
         (
-            "DiskPressure",
+            "True",
+            "KubeletHasDiskPressure",
+            "kubelet has disk pressure",
+        )
+    } else {
+        (
             "False",
             "KubeletHasNoDiskPressure",
             "kubelet has no disk pressure",
-        ),
+        )
+    };
+    let own = [
+        (Resource::Memory.condition(), memory.0, memory.1, memory.2),
+        (Resource::Disk.condition(), disk.0, disk.1, disk.2),
         (
             "PIDPressure",
             "False",
@@ -319,9 +325,11 @@ mod tests {
 
     #[test]
     fn only_a_change_is_reported_before_its_time() {
-        let first = status(None, &config(), at(100));
-        let later = status(Some(&first), &config(), at(110));
+        let first = status(None, &config(), &[], at(100));
+        let later = status(Some(&first), &config(), &[], at(110));
         assert!(!differs(Some(&first), &later), "a heartbeat is no change");
+        let short = status(Some(&first), &config(), &[Resource::Disk], at(110));
+        assert!(differs(Some(&first), &short), "it has disk pressure");
         let since = |status: &NodeStatus| {
             status.conditions.as_ref().expect("some")[0]
                 .last_transition_time
@@ -333,7 +341,7 @@ mod tests {
         for condition in lost.conditions.iter_mut().flatten() {
             condition.status = "Unknown".into();
         }
-        let back = status(Some(&lost), &config(), at(200));
+        let back = status(Some(&lost), &config(), &[], at(200));
         assert!(
             differs(Some(&lost), &back),
             "the control plane had given the node up"

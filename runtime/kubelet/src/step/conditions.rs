@@ -26,6 +26,8 @@ pub(super) struct Facts<'a> {
     pub(super) resize_refusal: Option<&'a ResizeRefusal>,
     /// It is being given them; in words, what went wrong.
     pub(super) resize_progress: Option<String>,
+    /// Why the node ended it to save itself.
+    pub(super) disruption: Option<String>,
 }
 
 /// Conditions that are there only while they hold.
@@ -68,6 +70,10 @@ pub(super) fn conditions(facts: &Facts<'_>, old: Vec<PodCondition>) -> Vec<PodCo
             ResizeRefusal::Infeasible(message) => ("Infeasible", message.clone()),
         };
         conditions.set("PodResizePending", true, Some(why));
+    }
+    if let Some(message) = &facts.disruption {
+        let why = ("TerminationByKubelet", message.clone());
+        conditions.set("DisruptionTarget", true, Some(why));
     }
     if let Some(problem) = &facts.resize_progress {
         let why = (!problem.is_empty()).then(|| ("Error", problem.clone()));

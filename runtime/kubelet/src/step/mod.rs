@@ -36,6 +36,8 @@ use std::time::Duration;
 use coracle_clock::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
+use crate::eviction::EVICTED;
+
 pub use backoff::Backoff;
 pub(crate) use observed::CONFIG_ERROR;
 pub use observed::{
@@ -113,6 +115,9 @@ impl Step {
     }
 }
 
+/// What an evicted pod is given to end (`immediateEvictionGracePeriodSeconds`).
+const EVICTION_GRACE: Duration = Duration::from_secs(1);
+
 /// Decides what brings the pod closer to its spec.
 pub fn step(pod: &Pod, observed: &Observed, now: Timestamp) -> Step {
     let mut step = Step::default();
@@ -128,7 +133,11 @@ pub fn step(pod: &Pod, observed: &Observed, now: Timestamp) -> Step {
             step.actions.push(Action::Forget);
         }
     } else if verdict(pod, observed, now).is_some() {
-        ending::end(pod, spec, observed, own_grace(spec), now, &mut step);
+        let grace = match &observed.failure {
+            Some(failure) if failure.reason == EVICTED => own_grace(spec).min(EVICTION_GRACE),
+            _ => own_grace(spec),
+        };
+        ending::end(pod, spec, observed, grace, now, &mut step);
     } else {
         if let Some(deadline) = verdict::deadline(pod) {
             step.wake(deadline);

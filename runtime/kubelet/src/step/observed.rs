@@ -29,6 +29,8 @@ pub struct Observed {
     pub ending_since: Option<Timestamp>,
     /// The node gave the pod up: it was not admitted, or evicted.
     pub failure: Option<Failure>,
+    /// It was evicted for what the node lacks, not for what it did.
+    pub disrupted: bool,
     /// The pod asks for other resources than it was promised, and cannot have them.
     pub resize_refusal: Option<ResizeRefusal>,
 }

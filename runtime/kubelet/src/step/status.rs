@@ -64,6 +64,11 @@ pub fn status(pod: &Pod, observed: &Observed, host_ip: &str, now: Timestamp) -> 
         restarts_all: over::is_under_way(spec, observed) && !is_deleted,
         resize_refusal: observed.resize_refusal.as_ref(),
         resize_progress: resize::progress(spec, observed),
+        disruption: observed
+            .failure
+            .as_ref()
+            .filter(|_| observed.disrupted)
+            .map(|failure| failure.message.clone()),
     };
     let conditions = conditions(&facts, old.conditions.clone().unwrap_or_default());
     // Who waits for the end of a pod may take it that nothing of it runs any more.
@@ -243,7 +248,11 @@ impl View<'_> {
                     || part.role != Role::Debug && over::is_under_way(self.spec, self.observed);
                 let is_ending = self.is_over || self.pod.metadata.deletion_timestamp.is_some();
                 if starts_over && !is_ending {
-                    return (waiting("RestartingAllContainers", None), latest);
+                    // What keeps the container from its next run says more than why it runs again.
+                    return match self.image_problem(container, record) {
+                        Some((reason, message)) => (waiting(&reason, Some(message)), latest),
+                        None => (waiting("RestartingAllContainers", None), latest),
+                    };
                 }
                 let will_restart = !self.is_over
                     && self.pod.metadata.deletion_timestamp.is_none()

@@ -360,6 +360,14 @@ fn starting_over_survives_a_start_that_could_not_be_prepared() {
         "once is enough: {actions:?}"
     );
     assert_ne!(world.phase(), "Failed");
+    let status = status(&world.pod, &world.observed, "10.240.0.1", world.now);
+    let shown = status.container_statuses.expect("one")[0].state.clone();
+    let waits = shown.and_then(|state| state.waiting).expect("it waits");
+    assert_eq!(
+        (waits.reason.as_deref(), waits.message.as_deref()),
+        (Some(CONFIG_ERROR), Some("no such Secret")),
+        "what is wrong is shown, not that it starts over"
+    );
     world.now += seconds(3600);
     world.settle();
     let record = world.observed.container_mut("app");

@@ -1,15 +1,25 @@
+mod claims;
+mod host_paths;
+
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccountTokenProjection};
+use coracle_cri::Mount;
+use k8s_openapi::api::core::v1::{
+    ConfigMap, PersistentVolume, PersistentVolumeClaim, Secret, Service,
+    ServiceAccountTokenProjection,
+};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::kubelet::Capacity;
 use crate::translate::PodDefaults;
 
-/// A ConfigMap `settings`, a Secret `keys`, and nothing else.
+/// A ConfigMap `settings`, a Secret `keys`, a claim `data` and a volume `pv` if they are said, and nothing else.
 struct Cluster {
     settings: Value,
+    claim: Option<Value>,
+    volume: Option<Value>,
+    image: Option<PathBuf>,
 }
 
 impl Sources for Cluster {
@@ -37,6 +47,18 @@ impl Sources for Cluster {
         let audience = source.audience.as_deref().unwrap_or("api");
         (audience != "nobody").then(|| format!("token for {audience}"))
     }
+    fn claim(&self, name: &str) -> Option<Arc<PersistentVolumeClaim>> {
+        let claim = self.claim.clone()?;
+        let is_it = claim["metadata"]["name"] == name;
+        is_it.then(|| Arc::new(serde_json::from_value(claim).expect("valid")))
+    }
+    fn volume(&self, name: &str) -> Option<Arc<PersistentVolume>> {
+        let volume = self.volume.clone().filter(|_| name == "pv")?;
+        Some(Arc::new(serde_json::from_value(volume).expect("valid")))
+    }
+    fn image_files(&self, volume: &str) -> Option<PathBuf> {
+        self.image.clone().filter(|_| volume == "v")
+    }
 }
 
 struct Host {
@@ -52,6 +74,9 @@ impl Host {
             folder,
             cluster: Cluster {
                 settings: json!({"a": "1", "b": "2"}),
+                claim: None,
+                volume: None,
+                image: None,
             },
         }
     }
@@ -85,7 +110,9 @@ impl Host {
         let pod = pod(source, mount);
         prepare(&pod, "10.240.0.2", &self.config(), &self.cluster).map_err(|e| e.to_string())?;
         let container = &pod.spec.as_ref().expect("a spec").containers[0];
-        let mounts = mounts(&pod, container, &self.config()).map_err(|e| e.to_string())?;
+        let env = [("POD".to_owned(), "web-0".to_owned())];
+        let mounts = mounts(&pod, container, &env, &self.config(), &self.cluster);
+        let mounts = mounts.map_err(|e| e.to_string())?;
         Ok(mounts.into_iter().next().expect("one mount"))
     }
 
@@ -290,10 +317,82 @@ fn an_empty_dir_keeps_what_guests_wrote_and_sub_paths_are_made_in_it() {
     assert!(sub.read_only && sub.host_path.ends_with("v/a/b") && sub.host_path.is_dir());
     assert_eq!(read(&folder, "x"), "kept");
     let file = host.mount(json!({"emptyDir": {}}), json!({"subPath": "x"}));
-    assert!(
-        file.expect_err("a file")
-            .contains("only folders can be mounted")
-    );
+    let file = file.expect("mounted");
+    assert_eq!(fs::read_to_string(file.host_path).expect("there"), "kept");
+}
+
+#[test]
+fn a_sub_path_may_name_variables_of_the_container() {
+    let host = Host::new();
+    let expression = json!({"subPathExpr": "logs/$(POD)"});
+    let found = host
+        .mount(json!({"emptyDir": {}}), expression)
+        .expect("mounted");
+    assert!(found.host_path.ends_with("v/logs/web-0") && found.host_path.is_dir());
+    let refused = |text: &str| {
+        let mount = host.mount(json!({"emptyDir": {}}), json!({"subPathExpr": text}));
+        mount.expect_err(text)
+    };
+    assert!(refused("$(NONE)").contains("missing value for \"NONE\""));
+    assert!(refused("../$(POD)").contains("must be relative"));
+    assert!(refused("/$(POD)").contains("must be relative"));
+}
+
+#[test]
+fn a_sub_path_of_an_object_stays_as_it_was_when_the_container_started() {
+    let mut host = Host::new();
+    let items = json!([{"key": "a", "path": "deep/a"}]);
+    let source = json!({"configMap": {"name": "settings", "items": items}});
+    let folder = json!({"subPath": "deep"});
+    let deep = host
+        .mount(source.clone(), folder.clone())
+        .expect("mounted")
+        .host_path;
+    host.cluster.settings = json!({"a": "2"});
+    let whole = host.volume(source.clone()).expect("mounted");
+    assert_eq!(read(&whole, "deep/a"), "2");
+    assert_eq!(read(&deep, "a"), "1", "it still has its files");
+    let next = host.mount(source.clone(), folder).expect("mounted");
+    assert!(next.read_only);
+    assert_eq!(read(&next.host_path, "a"), "2", "the next run has the new");
+    let file = host.mount(source, json!({"subPath": "deep/a"}));
+    let file = file.expect("mounted").host_path;
+    assert_eq!(fs::read_to_string(file).expect("there"), "2");
+}
+
+#[test]
+fn an_image_is_there_once_it_was_pulled_and_to_be_read_only() {
+    let mut host = Host::new();
+    let source = json!({"image": {"reference": "files:1"}});
+    let refused = host.volume(source.clone()).expect_err("not pulled");
+    assert!(refused.ends_with("its image is not there"), "{refused}");
+    fs::create_dir_all(host.path("image/sub")).expect("made");
+    host.cluster.image = Some(host.path("image"));
+    let mount = host.mount(source.clone(), json!({})).expect("mounted");
+    assert!(mount.read_only && mount.host_path.ends_with("image"));
+    let sub = host
+        .mount(source.clone(), json!({"subPath": "sub"}))
+        .expect("mounted");
+    assert!(sub.host_path.ends_with("image/sub"));
+    host.mount(source, json!({"subPath": "none"}))
+        .expect_err("nothing is made in an image");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_is_read_from_its_volume_alone() {
+    let host = Host::new();
+    let folder = host.volume(json!({"emptyDir": {}})).expect("mounted");
+    fs::write(folder.join("env"), "A='1'").expect("written");
+    fs::write(host.path("secret"), "S").expect("written");
+    std::os::unix::fs::symlink(host.path("secret"), folder.join("out")).expect("linked");
+    let pod = pod(json!({"emptyDir": {}}), json!({}));
+    let read = |path: &str, most| read_file(&pod, "v", path, most, &host.config());
+    assert_eq!(read("env", 100).expect("read"), Some("A='1'".to_owned()));
+    assert_eq!(read("env", 2).expect("read"), Some("A=".to_owned()));
+    assert_eq!(read("none", 100).expect("absent"), None);
+    assert!(matches!(read("out", 100), Err(Problem::Escapes(_))));
+    assert!(matches!(read("../v/env", 100), Err(Problem::Escapes(_))));
 }
 
 #[cfg(unix)]
@@ -305,40 +404,4 @@ fn links_that_guests_made_lead_nowhere_else() {
     let refused = host.mount(json!({"emptyDir": {}}), json!({"subPath": "out/made"}));
     assert!(refused.expect_err("outside").contains("must be relative"));
     assert!(!host.path("data/made").exists() && !host.path("made").exists());
-}
-
-#[test]
-fn host_paths_are_folders_outside_the_data_directory() {
-    let host = Host::new();
-    fs::create_dir(host.path("shared")).expect("made");
-    fs::write(host.path("file"), "").expect("written");
-    let mount =
-        |path: PathBuf, kind: &str| host.volume(json!({"hostPath": {"path": path, "type": kind}}));
-    let shared = mount(host.path("shared"), "Directory").expect("mounted");
-    assert!(shared.ends_with("shared"));
-    let made = mount(host.path("new/folder"), "DirectoryOrCreate").expect("mounted");
-    assert!(made.is_dir());
-
-    let refused = |path: &str, kind: &str| mount(host.path(path), kind).expect_err(path);
-    assert!(refused("none", "").contains("is not a directory"));
-    assert!(refused("file", "Directory").contains("is not a directory"));
-    assert!(refused("shared", "Socket").contains("\"Socket\" is not supported"));
-    for path in ["data", "data/pods", "", "shared/../data"] {
-        assert!(
-            refused(path, "").contains("reaches into the data directory"),
-            "{path}"
-        );
-    }
-    assert!(refused("data/new", "DirectoryOrCreate").contains("reaches into the data directory"));
-    assert!(!host.path("data/new").exists());
-    assert!(
-        mount("/".into(), "")
-            .expect_err("everything")
-            .contains("reaches into the data directory")
-    );
-    #[cfg(unix)]
-    {
-        std::os::unix::fs::symlink("../data", host.path("shared/link")).expect("linked");
-        assert!(refused("shared/link/pods", "").contains("reaches into the data directory"));
-    }
 }

@@ -4,6 +4,7 @@
 //! ends with the last state it saw.
 
 mod ends;
+mod eviction;
 mod figures;
 mod hooks;
 mod images;

@@ -207,6 +207,7 @@ async fn the_image_and_files_that_the_container_sees_run_as_commands() {
         host_path: data,
         container_path: "/data".to_owned(),
         read_only: true,
+        within: None,
     }];
     let id = config.id.clone();
     node.start_with(config).await.unwrap();

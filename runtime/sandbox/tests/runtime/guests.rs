@@ -90,6 +90,7 @@ async fn mounts_are_seen_read_and_written_as_they_allow() {
         host_path: host.to_owned(),
         container_path: guest.to_owned(),
         read_only,
+        within: None,
     };
     for file in COMMANDS {
         let with_mounts = async |args: &[&str]| {

@@ -19,6 +19,7 @@ async fn beside() -> Beside {
                 host_path: host_path.clone(),
                 container_path: format!("/{name}"),
                 read_only,
+                within: None,
             });
             host_path
         };
