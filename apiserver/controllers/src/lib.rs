@@ -25,17 +25,22 @@ mod deployment;
 mod disruption;
 mod endpoints;
 mod endpointslice;
+mod ephemeralvolume;
 #[cfg(test)]
 mod fixtures;
 mod garbagecollector;
 mod ipallocator;
 mod legacytokencleaner;
 mod legacytokentracking;
+mod localprovisioner;
 mod namespace;
 mod nodelifecycle;
 mod patch;
+mod persistentvolume;
 mod podgc;
 mod pods;
+mod pvcprotection;
+mod pvprotection;
 mod replicaset;
 mod rootca;
 mod serviceaccount;
@@ -53,6 +58,7 @@ pub use certificates::{CertificateAuthority, CertificateRequest, Terms, run_cert
 use coracle_client::{Context, supervise};
 use futures::future::{join, join_all, join3};
 use k8s_openapi::api::core::v1::ServiceAccount;
+pub use localprovisioner::{LocalVolumes, PROVISIONER, run_local_provisioner};
 use tokio::sync::watch;
 
 /// How long a controller waits for its caches to show its own writes before it looks again anyway.
@@ -108,7 +114,7 @@ async fn when_published_anew(trust: &ClusterTrust, mut again: impl FnMut()) {
 pub type TokenSigner = Arc<dyn Fn(&ServiceAccount, &str) -> Result<String, String> + Send + Sync>;
 
 /// Every controller that needs nothing but its context, by the name under which it writes.
-const CONTROLLERS: [(&str, Run); 15] = [
+const CONTROLLERS: [(&str, Run); 19] = [
     (clusterroleaggregation::NAME, |ctx| {
         Box::pin(clusterroleaggregation::run(ctx))
     }),
@@ -116,6 +122,9 @@ const CONTROLLERS: [(&str, Run); 15] = [
     (disruption::NAME, |ctx| Box::pin(disruption::run(ctx))),
     (endpoints::NAME, |ctx| Box::pin(endpoints::run(ctx))),
     (endpointslice::NAME, |ctx| Box::pin(endpointslice::run(ctx))),
+    (ephemeralvolume::NAME, |ctx| {
+        Box::pin(ephemeralvolume::run(ctx))
+    }),
     (ipallocator::NAME, |ctx| Box::pin(ipallocator::run(ctx))),
     (legacytokencleaner::NAME, |ctx| {
         Box::pin(legacytokencleaner::run(ctx))
@@ -125,7 +134,12 @@ const CONTROLLERS: [(&str, Run); 15] = [
     }),
     (namespace::NAME, |ctx| Box::pin(namespace::run(ctx))),
     (nodelifecycle::NAME, |ctx| Box::pin(nodelifecycle::run(ctx))),
+    (persistentvolume::NAME, |ctx| {
+        Box::pin(persistentvolume::run(ctx))
+    }),
     (podgc::NAME, |ctx| Box::pin(podgc::run(ctx))),
+    (pvcprotection::NAME, |ctx| Box::pin(pvcprotection::run(ctx))),
+    (pvprotection::NAME, |ctx| Box::pin(pvprotection::run(ctx))),
     (replicaset::NAME, |ctx| Box::pin(replicaset::run(ctx))),
     (serviceaccount::NAME, |ctx| {
         Box::pin(serviceaccount::run(ctx))

@@ -7,6 +7,7 @@ mod addresses;
 mod budgets;
 mod collection;
 mod support;
+mod volumes;
 
 use std::time::Duration;
 
