@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Node, NodeAffinity, NodeSelectorRequirement, NodeSelectorTerm, Pod, Taint, Toleration,
+    Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, Taint,
+    Toleration,
 };
 
 /// Whether the Pod's node selector and required node affinity accept the node.
@@ -23,13 +24,13 @@ pub(crate) fn accepts(pod: &Pod, node: &Node) -> bool {
             .required_during_scheduling_ignored_during_execution
             .as_ref()
     });
-    selected
-        && required.is_none_or(|required| {
-            required
-                .node_selector_terms
-                .iter()
-                .any(|term| matches(term, node))
-        })
+    selected && required.is_none_or(|required| selects(required, node))
+}
+
+/// Whether any term of the selector picks the node.
+pub(crate) fn selects(selector: &NodeSelector, node: &Node) -> bool {
+    let mut terms = selector.node_selector_terms.iter();
+    terms.any(|term| matches(term, node))
 }
 
 /// The sum of the weights of the preferences that the node meets.

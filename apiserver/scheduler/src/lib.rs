@@ -13,7 +13,7 @@
 //! counts against the node at once ("assumed"), before the binding is written, so that a burst of
 //! Pods neither waits for the cache nor over-commits a node.
 //!
-//! What it deliberately does not do yet: preemption, affinity between Pods, volumes.
+//! What it deliberately does not do yet: preemption, affinity between Pods.
 
 mod affinity;
 mod cluster;
@@ -22,6 +22,7 @@ mod resources;
 mod run;
 #[cfg(test)]
 mod tests;
+mod volumes;
 
 pub use cluster::Cluster;
 pub use place::{Placement, place};

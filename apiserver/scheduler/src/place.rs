@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use crate::affinity;
 use crate::cluster::{Cluster, NodeState};
 use crate::resources::{HostPort, Request};
+use crate::volumes::Needs;
 
 /// The answer to "where?".
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +23,18 @@ pub enum Placement {
     Gated,
 }
 
-/// Finds the best node for `pod`; `seed` decides between equals.
+/// Finds the best node for `pod`, which mounts no claims; `seed` decides between equals.
 pub fn place(pod: &Pod, cluster: &Cluster, seed: u64) -> Placement {
+    place_with(pod, &Ok(Needs::default()), cluster, seed)
+}
+
+/// The same for a Pod whose claims ask for that, or keep it from every node.
+pub(crate) fn place_with(
+    pod: &Pod,
+    needs: &Result<Needs, String>,
+    cluster: &Cluster,
+    seed: u64,
+) -> Placement {
     let gates = pod
         .spec
         .as_ref()
@@ -31,8 +42,17 @@ pub fn place(pod: &Pod, cluster: &Cluster, seed: u64) -> Placement {
     if gates.is_some_and(|gates| !gates.is_empty()) {
         return Placement::Gated;
     }
+    let needs = match needs {
+        Ok(needs) => needs,
+        Err(why) => {
+            return Placement::Unschedulable {
+                message: nowhere(why, cluster),
+            };
+        }
+    };
     let wanted = Wanted {
         pod,
+        needs,
         request: Request::of(pod),
         ports: HostPort::all_of(pod),
     };
@@ -64,8 +84,20 @@ pub fn place(pod: &Pod, cluster: &Cluster, seed: u64) -> Placement {
     }
 }
 
+/// What is said of a Pod that no node is looked at for.
+fn nowhere(why: &str, cluster: &Cluster) -> String {
+    let nodes = cluster.nodes().count();
+    if nodes == 0 {
+        return Refused::default().message();
+    }
+    format!(
+        "0/{nodes} nodes are available: {why}. preemption: 0/{nodes} nodes are available: {nodes} Preemption is not helpful for scheduling."
+    )
+}
+
 struct Wanted<'a> {
     pod: &'a Pod,
+    needs: &'a Needs,
     request: Request,
     ports: Vec<HostPort>,
 }
@@ -102,6 +134,9 @@ impl Wanted<'_> {
         }
         if !affinity::accepts(self.pod, node) {
             return never("node(s) didn't match Pod's node affinity/selector");
+        }
+        if let Some(reason) = self.needs.refusal(node) {
+            return never(reason);
         }
         let taken = |port: &HostPort| state.ports.iter().any(|other| port.conflicts(other));
         if self.ports.iter().any(taken) {
