@@ -43,6 +43,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::storage::{self, VolumeFolders};
+
 /// How often keys whose time has come are removed (Events, after an hour).
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 /// How long a new cluster may take to make its first ServiceAccount.
@@ -146,6 +148,18 @@ impl Cluster {
             parts.spawn(coracle_scheduler::run_supervised(
                 context.for_component("kube-scheduler"),
             ));
+        }
+        if let (true, Some(node)) = (config.controllers, &config.node) {
+            let folders = Arc::new(VolumeFolders::of(&node.kubelet));
+            let objects = ObjectClient::new(administrator(&api));
+            let (own, stopped) = (context.clone(), stop.clone());
+            parts.spawn(async move {
+                tokio::select! {
+                    () = stopped.cancelled() => {}
+                    () = storage::make_class(&objects) => {}
+                }
+                coracle_controllers::run_local_provisioner(own, folders).await;
+            });
         }
         // Side by side: each waits for the disk or for caches, and none for another.
         let service = make_kubernetes_service(&api, config.kubernetes);

@@ -23,4 +23,5 @@ pub mod listeners;
 pub mod manifests;
 pub mod pki;
 pub mod ready;
+mod storage;
 pub mod up;
