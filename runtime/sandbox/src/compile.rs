@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use coracle_cri::{ImageError, ImageStep};
 use coracle_image::{self as image, CacheEntry, CompiledCache, Digest, Images};
 use parking_lot::Mutex;
-use tokio::sync::{OnceCell, Semaphore, oneshot};
+use tokio::sync::{OnceCell, Semaphore, watch};
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module};
 
@@ -20,10 +21,15 @@ use crate::world::{NotRunnable, World};
 
 /// Programs that stay loaded although no container runs them.
 const UNUSED_PROGRAMS: usize = 32;
-/// Modules that are compiled at once; each uses all threads of the pool.
+/// Modules that are compiled at once, by each of the pools; each uses all threads of its pool.
 const COMPILED_AT_ONCE: usize = 2;
-/// How long a start waits for its code. The compiler goes on, so that the next try finds the code.
+/// Modules beyond this many bytes have a pool of their own, so that minutes of work on one of them do
+/// not hold up those that take seconds: the system shares the cores out among the threads of both.
+const LARGE: usize = 6 << 20;
+/// How long a start waits for its code: at least so long, and longer for more than so many bytes a
+/// second. The compiler goes on, and the next try waits for the same work.
 const PATIENCE: Duration = Duration::from_secs(180);
+const SLOWEST: usize = 100 << 10;
 
 /// An image that is ready to be instantiated.
 pub(crate) struct Program {
@@ -36,10 +42,29 @@ pub(crate) struct Compiler {
     engine: Arc<GuestEngine>,
     images: Images,
     cache: CompiledCache,
-    pool: rayon::ThreadPool,
-    turns: Semaphore,
+    small: Pool,
+    large: Pool,
     programs: Mutex<HashMap<Digest, Arc<OnceCell<Arc<Program>>>>>,
+    jobs: Arc<Mutex<HashMap<Digest, Job>>>,
 }
+
+/// Threads that compile.
+struct Pool {
+    threads: rayon::ThreadPool,
+    turns: Arc<Semaphore>,
+}
+
+impl Pool {
+    fn new(threads: usize) -> Result<Self, rayon::ThreadPoolBuildError> {
+        Ok(Self {
+            threads: compiler_pool(threads)?,
+            turns: Arc::new(Semaphore::new(COMPILED_AT_ONCE)),
+        })
+    }
+}
+
+/// A compilation that is going on: what came of it, once it is done.
+type Job = watch::Receiver<Option<Result<Code, String>>>;
 
 impl Compiler {
     pub(crate) fn new(
@@ -52,9 +77,10 @@ impl Compiler {
             engine,
             images,
             cache,
-            pool: compiler_pool(threads)?,
-            turns: Semaphore::new(COMPILED_AT_ONCE),
+            small: Pool::new(threads)?,
+            large: Pool::new(threads)?,
             programs: Mutex::default(),
+            jobs: Arc::default(),
         })
     }
 
@@ -177,37 +203,68 @@ impl Compiler {
         name: &str,
     ) -> Result<Code, ImageError> {
         let failed = |what: &str| ImageError::NotRunnable(format!("{name}: {what}"));
+        let patience = PATIENCE.max(Duration::from_secs((bytes.len() / SLOWEST) as u64));
         let work = async {
-            let _turn = self
-                .turns
-                .acquire()
-                .await
-                .map_err(|_| failed("the node is stopping"))?;
-            let (sender, receiver) = oneshot::channel();
-            let (engine, cache) = (self.engine.clone(), self.cache.clone());
-            self.pool.spawn(move || {
-                // Nobody waits any more after PATIENCE; the code is in the cache for the next try.
-                let _ = sender.send(Code::compile(&engine, world, &bytes, entry, &cache));
-            });
-            match receiver.await {
-                Ok(Ok(code)) => Ok(code),
-                Ok(Err(error)) => Err(failed(&format!("cannot be compiled: {error:#}"))),
-                // The pool's panic handler has logged why.
-                Err(_) => Err(failed("the compiler failed")),
-            }
+            let mut job = self.job(entry, world, bytes).await;
+            // The pool's panic handler has logged why nothing came.
+            let done = job.wait_for(Option::is_some).await;
+            let done = done.ok().and_then(|outcome| outcome.clone());
+            done.unwrap_or_else(|| Err("the compiler failed".to_owned()))
         };
-        tokio::time::timeout(PATIENCE, work)
-            .await
-            .unwrap_or_else(|_| {
-                let seconds = PATIENCE.as_secs();
-                Err(failed(&format!(
-                    "compiling takes longer than {seconds} s, will be tried again"
-                )))
-            })
+        let work = tokio::time::timeout(patience, work).await;
+        let outcome = work.unwrap_or_else(|_| {
+            let seconds = patience.as_secs();
+            Err(format!(
+                "compiling takes longer than {seconds} s and goes on; this will be tried again"
+            ))
+        });
+        outcome.map_err(|why| failed(&why))
+    }
+
+    /// The compilation of `bytes`, begun if it is not going on. It ends by itself, whoever waits.
+    async fn job(&self, entry: CacheEntry, world: World, bytes: Cow<'static, [u8]>) -> Job {
+        if let Some(job) = self.jobs.lock().get(&entry.image).cloned() {
+            return job;
+        }
+        let pool = match bytes.len() > LARGE {
+            true => &self.large,
+            false => &self.small,
+        };
+        let turn = pool.turns.clone().acquire_owned().await;
+        let (sender, job) = watch::channel(None);
+        match self.jobs.lock().entry(entry.image) {
+            Entry::Occupied(other) => return other.get().clone(),
+            Entry::Vacant(place) => place.insert(job.clone()),
+        };
+        let ended = Ended {
+            jobs: self.jobs.clone(),
+            image: entry.image,
+        };
+        let (engine, cache) = (self.engine.clone(), self.cache.clone());
+        pool.threads.spawn(move || {
+            let _held = (turn, ended);
+            let code = Code::compile(&engine, world, &bytes, entry, &cache);
+            let outcome = code.map_err(|error| format!("cannot be compiled: {error:#}"));
+            sender.send_replace(Some(outcome));
+        });
+        job
+    }
+}
+
+/// Forgets a compilation when it ends, in whatever way.
+struct Ended {
+    jobs: Arc<Mutex<HashMap<Digest, Job>>>,
+    image: Digest,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.jobs.lock().remove(&self.image);
     }
 }
 
 /// Machine code that has no imports yet.
+#[derive(Clone)]
 pub(crate) enum Code {
     Module(Module),
     Component(Component),
@@ -225,7 +282,7 @@ impl Code {
             let compiler = guests.for_compiling();
             match world {
                 World::Preview1 { .. } => compiler.precompile_module(bytes)?,
-                World::Command | World::Http => compiler.precompile_component(bytes)?,
+                _ => compiler.precompile_component(bytes)?,
             }
         };
         let engine = &guests.engine;
@@ -250,9 +307,7 @@ impl Code {
         unsafe {
             Ok(match world {
                 World::Preview1 { .. } => Self::Module(Module::deserialize_file(engine, path)?),
-                World::Command | World::Http => {
-                    Self::Component(Component::deserialize_file(engine, path)?)
-                }
+                _ => Self::Component(Component::deserialize_file(engine, path)?),
             })
         }
     }
@@ -266,10 +321,50 @@ impl Code {
         unsafe {
             Ok(match world {
                 World::Preview1 { .. } => Self::Module(Module::deserialize(engine, machine_code)?),
-                World::Command | World::Http => {
-                    Self::Component(Component::deserialize(engine, machine_code)?)
-                }
+                _ => Self::Component(Component::deserialize(engine, machine_code)?),
             })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use coracle_clock::Clock;
+    use coracle_image::{ImageStore, ImagesConfig, NoRegistry};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_comes_again_waits_for_the_same_work() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::system();
+        let images = Images::new(ImagesConfig {
+            store: ImageStore::open(folder.path().join("images"), clock.clone()).unwrap(),
+            source: Arc::new(NoRegistry),
+            allowed_folders: Vec::new(),
+            max_bytes: 1 << 20,
+        });
+        let cache = CompiledCache::open(folder.path().join("cache"), 1 << 20, clock).unwrap();
+        let engine = Arc::new(GuestEngine::new(16).unwrap());
+        let compiler = Compiler::new(engine, images, cache, 1).unwrap();
+        let functions = "(func (export \"f\") (param i32) (result i32) (local.get 0))";
+        let functions: String = (0..2000)
+            .map(|n| functions.replace("\"f\"", &format!("\"f{n}\"")))
+            .collect();
+        let bytes = wat::parse_str(format!("(module {functions})")).unwrap();
+        let entry = CacheEntry {
+            image: Digest::of(&bytes),
+            engine: compiler.engine.hash,
+        };
+        let world = World::Preview1 { go: false };
+        let first = compiler.job(entry, world, bytes.clone().into()).await;
+        let second = compiler.job(entry, world, bytes.into()).await;
+        assert!(first.same_channel(&second));
+        let mut waiting = second;
+        let done = waiting.wait_for(Option::is_some).await.unwrap().clone();
+        assert!(matches!(done, Some(Ok(Code::Module(_)))));
+        while !compiler.jobs.lock().is_empty() {
+            tokio::task::yield_now().await;
         }
     }
 }
