@@ -1,8 +1,8 @@
 //! CPU of a container: what it used, what share of a busy node it gets, and its limit.
 //!
 //! A guest runs inside the polls of its future. Each poll is measured with the thread's CPU clock,
-//! which makes the sum exact; its length is bounded by epochs, whose number is the weight; and a
-//! container over its quota stays pending until the period ends.
+//! which makes the sum exact; its length is bounded by epochs, whose number follows from the weight
+//! ([`weight`](crate::weight)); and a container over its quota stays pending until the period ends.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,26 +16,37 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::engine::GuestEngine;
 use crate::threads::thread_cpu_time;
+use crate::weight::{Claim, Weight, settle};
 
 /// The period of a quota, as in Linux' CFS.
 const PERIOD: Duration = Duration::from_millis(100);
-/// Thousandths of a core that are worth one tick per slice.
-const MILLIS_PER_TICK: u64 = 100;
-/// Longest slice in ticks: a neighbour never waits longer for one guest.
-const MAX_TICKS: u64 = 5;
 
 /// The CPU of one container, shared by all its instances.
 pub(crate) struct CpuShare {
     engine: Arc<GuestEngine>,
     clock: Clock,
-    ticks: AtomicU64,
+    weight: Arc<Weight>,
     used_nanos: AtomicU64,
-    throttled: AtomicU64,
+    /// What its pod's containers have used together.
+    total: Arc<CpuTotal>,
+    throttled_periods: AtomicU64,
+    throttled_nanos: AtomicU64,
     is_limited: AtomicBool,
     quota: Mutex<Quota>,
 }
 
+/// CPU time of several runs together, ended ones included.
+#[derive(Debug, Default)]
+pub(crate) struct CpuTotal(AtomicU64);
+
+impl CpuTotal {
+    pub(crate) fn used(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    }
+}
+
 struct Quota {
+    limit_millis: Option<u64>,
     /// CPU time per period.
     allowed: Duration,
     period_start: Duration,
@@ -49,18 +60,22 @@ impl CpuShare {
         clock: Clock,
         weight_millis: u64,
         limit_millis: Option<u64>,
+        total: Arc<CpuTotal>,
     ) -> Arc<Self> {
         let quota = Quota {
+            limit_millis,
             allowed: allowed(limit_millis),
             period_start: clock.monotonic(),
             used: Duration::ZERO,
         };
         Arc::new(Self {
+            weight: Weight::new(engine.contest.clone(), weight_millis),
             engine,
             clock,
-            ticks: AtomicU64::new(slice_ticks(weight_millis)),
             used_nanos: AtomicU64::new(0),
-            throttled: AtomicU64::new(0),
+            total,
+            throttled_periods: AtomicU64::new(0),
+            throttled_nanos: AtomicU64::new(0),
             is_limited: AtomicBool::new(limit_millis.is_some()),
             quota: Mutex::new(quota),
         })
@@ -68,14 +83,14 @@ impl CpuShare {
 
     /// Gives it another share and another limit, from the next slice on.
     pub(crate) fn resize(&self, weight_millis: u64, limit_millis: Option<u64>) {
-        self.ticks
-            .store(slice_ticks(weight_millis), Ordering::Relaxed);
+        self.weight.set(weight_millis);
         let mut quota = self.quota.lock();
         if !self.is_limited.load(Ordering::Relaxed) {
             // What was used without a limit is not held against it.
             quota.period_start = self.clock.monotonic();
             quota.used = Duration::ZERO;
         }
+        quota.limit_millis = limit_millis;
         quota.allowed = allowed(limit_millis);
         self.is_limited
             .store(limit_millis.is_some(), Ordering::Relaxed);
@@ -86,9 +101,14 @@ impl CpuShare {
         is_limited.then(|| self.quota.lock())
     }
 
-    /// Ticks that an instance runs before it yields.
-    pub(crate) fn slice_ticks(&self) -> u64 {
-        self.ticks.load(Ordering::Relaxed)
+    /// What decides how long its instances run before they yield.
+    pub(crate) fn weight(&self) -> &Arc<Weight> {
+        &self.weight
+    }
+
+    /// Its quota, in thousandths of a core.
+    pub(crate) fn limit_millis(&self) -> Option<u64> {
+        self.quota.lock().limit_millis
     }
 
     /// CPU time used so far.
@@ -98,7 +118,12 @@ impl CpuShare {
 
     /// Periods in which the quota ran out.
     pub(crate) fn throttled_periods(&self) -> u64 {
-        self.throttled.load(Ordering::Relaxed)
+        self.throttled_periods.load(Ordering::Relaxed)
+    }
+
+    /// How long its instances were held back, together.
+    pub(crate) fn throttled(&self) -> Duration {
+        Duration::from_nanos(self.throttled_nanos.load(Ordering::Relaxed))
     }
 
     /// Runs `guest`, measured and limited.
@@ -107,21 +132,25 @@ impl CpuShare {
             guest,
             cpu: self.clone(),
             pause: None,
+            claim: None,
         }
     }
 
     /// How long the container has to pause, if it is over its quota.
     fn pause(&self) -> Option<Duration> {
-        self.quota()?.pause(self.clock.monotonic())
+        let pause = self.quota()?.pause(self.clock.monotonic())?;
+        self.throttled_nanos
+            .fetch_add(nanos(pause), Ordering::Relaxed);
+        Some(pause)
     }
 
     fn count(&self, used: Duration) {
-        let nanos = u64::try_from(used.as_nanos()).unwrap_or(u64::MAX);
-        self.used_nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.used_nanos.fetch_add(nanos(used), Ordering::Relaxed);
+        self.total.0.fetch_add(nanos(used), Ordering::Relaxed);
         if let Some(mut quota) = self.quota()
             && quota.count(self.clock.monotonic(), used)
         {
-            self.throttled.fetch_add(1, Ordering::Relaxed);
+            self.throttled_periods.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -163,8 +192,8 @@ fn allowed(limit_millis: Option<u64>) -> Duration {
     PERIOD.saturating_mul(u32::try_from(millis).unwrap_or(u32::MAX)) / 1000
 }
 
-fn slice_ticks(weight_millis: u64) -> u64 {
-    (weight_millis / MILLIS_PER_TICK).clamp(1, MAX_TICKS)
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 pin_project_lite::pin_project! {
@@ -174,6 +203,8 @@ pin_project_lite::pin_project! {
         guest: F,
         cpu: Arc<CpuShare>,
         pause: Option<Pin<Box<tokio::time::Sleep>>>,
+        // Its part in the contest for the guests' threads, while it wants to run.
+        claim: Option<Claim>,
     }
 }
 
@@ -185,6 +216,7 @@ impl<F: Future> Future for Metered<F> {
         loop {
             if let Some(pause) = this.pause {
                 if pause.as_mut().poll(context).is_pending() {
+                    *this.claim = None;
                     return Poll::Pending;
                 }
                 *this.pause = None;
@@ -200,6 +232,8 @@ impl<F: Future> Future for Metered<F> {
         this.cpu
             .count(thread_cpu_time(&this.cpu.clock).saturating_sub(before));
         drop(running);
+        // One that waits for something else than a thread takes no part.
+        settle(this.claim, &this.cpu.weight);
         outcome
     }
 }
@@ -211,13 +245,9 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn weight_becomes_a_slice() {
-        assert_eq!([1, 100, 250, 500, 64_000].map(slice_ticks), [1, 1, 2, 5, 5]);
-    }
-
-    #[test]
     fn a_used_up_quota_pauses_until_the_period_ends() {
         let mut quota = Quota {
+            limit_millis: Some(200),
             allowed: 20 * MS,
             period_start: Duration::ZERO,
             used: Duration::ZERO,
@@ -234,6 +264,7 @@ mod tests {
     #[test]
     fn an_idle_container_does_not_save_up() {
         let mut quota = Quota {
+            limit_millis: Some(200),
             allowed: 20 * MS,
             period_start: Duration::ZERO,
             used: Duration::ZERO,

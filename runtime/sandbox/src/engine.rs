@@ -10,6 +10,8 @@ use wasmtime::{
     Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig,
 };
 
+use crate::weight::Contest;
+
 /// Length of a tick: a guest runs for a whole number of ticks before it has to yield.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 
@@ -35,6 +37,8 @@ pub(crate) struct GuestEngine {
     /// Names what compiled code depends on beside the module.
     pub(crate) hash: u64,
     pub(crate) ticker: Ticker,
+    /// Where guests compete for threads.
+    pub(crate) contest: Arc<Contest>,
 }
 
 impl GuestEngine {
@@ -51,6 +55,7 @@ impl GuestEngine {
         Ok(Self {
             hash: hash_of(&engine),
             ticker: Ticker::start(&engine),
+            contest: Arc::default(),
             engine,
         })
     }

@@ -2,9 +2,11 @@
 
 use coracle_clock::Timestamp;
 use coracle_cri::ContainerState;
+use wasmtime::component::ResourceTableError;
 use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
+use crate::handles::handle_limit;
 use crate::memory::{MemoryBudget, OutOfMemory};
 
 /// Longest message, as Kubernetes' termination messages.
@@ -73,12 +75,15 @@ impl Exit {
             return Self::with_code(exit.0);
         }
         if let Some(refusal) = error.downcast_ref::<OutOfMemory>().or(memory.refusal()) {
-            return Self::out_of_memory(refusal);
+            return Self {
+                message: explained(&refusal.to_string(), memory.peak(), error),
+                ..Self::out_of_memory(refusal)
+            };
         }
         Self {
             code: TRAPPED,
             reason: "Error",
-            message: trap_message(error),
+            message: explained(&what_trapped(error), memory.peak(), error),
         }
     }
 
@@ -109,15 +114,43 @@ impl Exit {
 
 /// What happened, then where: the trap and the functions that led to it.
 pub(crate) fn trap_message(error: &wasmtime::Error) -> String {
-    let what = match error.downcast_ref::<Trap>() {
+    bounded(with_backtrace(what_trapped(error), error))
+}
+
+/// The same for the end of a run, with the most memory that it used. That stands before the backtrace,
+/// which may be long and is cut.
+fn explained(what: &str, peak: u64, error: &wasmtime::Error) -> String {
+    let head = format!("{what}\nmemory peak: {}", in_mebibytes(peak));
+    bounded(with_backtrace(head, error))
+}
+
+fn what_trapped(error: &wasmtime::Error) -> String {
+    let table = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<ResourceTableError>());
+    if let Some(ResourceTableError::Full) = table {
+        let most = handle_limit();
+        return format!(
+            "the guest holds as many handles (files, sockets, streams, timers) as it may: {most}"
+        );
+    }
+    match error.downcast_ref::<Trap>() {
         Some(trap) => trap.to_string(),
         None => error.root_cause().to_string(),
-    };
-    let message = match error.downcast_ref::<WasmBacktrace>() {
-        Some(backtrace) => format!("{what}\n{backtrace}"),
-        None => what,
-    };
-    bounded(message)
+    }
+}
+
+fn with_backtrace(head: String, error: &wasmtime::Error) -> String {
+    match error.downcast_ref::<WasmBacktrace>() {
+        Some(backtrace) => format!("{head}\n{backtrace}"),
+        None => head,
+    }
+}
+
+/// `1.5 MiB`, rounded up, so that what was used is never shown as nothing.
+fn in_mebibytes(bytes: u64) -> String {
+    let tenths = bytes.saturating_mul(10).div_ceil(1 << 20);
+    format!("{}.{} MiB", tenths / 10, tenths % 10)
 }
 
 /// Cuts at a character's edge.
@@ -149,6 +182,16 @@ mod tests {
         assert_eq!(
             (Exit::stopped(true).code, Exit::stopped(false).code),
             (143, 137)
+        );
+    }
+
+    #[test]
+    fn a_trap_tells_the_peak_of_memory() {
+        let exit = Exit::from_error(&Trap::StackOverflow.into(), &MemoryBudget::node(0));
+        assert!(exit.message.ends_with("\nmemory peak: 0.0 MiB"), "{exit:?}");
+        assert_eq!(
+            [1, 1 << 20, 17 << 16].map(in_mebibytes),
+            ["0.1 MiB", "1.0 MiB", "1.1 MiB"]
         );
     }
 

@@ -24,6 +24,7 @@ use crate::memory::StoreMemory;
 use crate::preopens::Preopens;
 use crate::sockets::p1::{self, FdHost, FdTable, FdView};
 use crate::sockets::p2::{self, SocketHost, SocketsView};
+use crate::weight::take_turns;
 use crate::world::World;
 
 /// A program with its imports resolved, ready to be instantiated.
@@ -82,8 +83,7 @@ pub(crate) fn new_store<T: HasMemory + Send + 'static>(
 ) -> Store<T> {
     let mut store = Store::new(engine, state);
     store.limiter(|state| state.memory());
-    store.set_epoch_deadline(cpu.slice_ticks());
-    store.epoch_deadline_async_yield_and_update(cpu.slice_ticks());
+    take_turns(&mut store, cpu.weight());
     store
 }
 

@@ -6,15 +6,18 @@
 //! (one pair per store)  ┘
 //! ```
 //!
-//! A guest whose queue is full waits in its write; it never blocks a thread. What a guest wrote is in
+//! A guest whose queue is full waits in its write; it never blocks a thread. That bounds the queue, and with
+//! [`LogRate`] how fast a pod may fill the disk. What a guest wrote is in
 //! the file before its container counts as exited, the last line included, with or without its
 //! line feed.
 
 mod queue;
+mod rate;
 mod stream;
 mod writer;
 
 pub(crate) use queue::LogQueue;
+pub(crate) use rate::LogRate;
 pub(crate) use stream::GuestOutput;
 pub(crate) use writer::{LogWriter, Rotation};
 

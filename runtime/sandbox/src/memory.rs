@@ -38,6 +38,8 @@ pub(crate) struct MemoryBudget {
     used: AtomicU64,
     /// What of it are files.
     files: AtomicU64,
+    /// The most that was ever in use.
+    peak: AtomicU64,
     parent: Option<Arc<MemoryBudget>>,
     /// The first refusal, kept for the exit status.
     refusal: OnceLock<OutOfMemory>,
@@ -63,6 +65,7 @@ impl MemoryBudget {
             limit,
             used,
             files,
+            peak: AtomicU64::new(0),
             parent,
             refusal,
         })
@@ -84,6 +87,11 @@ impl MemoryBudget {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// The most bytes that were in use at once.
+    pub(crate) fn peak(&self) -> u64 {
+        self.peak.load(Ordering::Relaxed)
+    }
+
     /// The tightest limit here and above.
     pub(crate) fn limit(&self) -> u64 {
         let own = self.limit.load(Ordering::Relaxed);
@@ -100,7 +108,8 @@ impl MemoryBudget {
     fn charge(&self, bytes: u64) -> Result<(), OutOfMemory> {
         let limit = self.limit.load(Ordering::Relaxed);
         let fits = |used: u64| used.checked_add(bytes).filter(|total| *total <= limit);
-        self.used
+        let before = self
+            .used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
             .map_err(|used| OutOfMemory {
                 scope: self.scope,
@@ -112,9 +121,12 @@ impl MemoryBudget {
             .parent
             .as_ref()
             .map_or(Ok(()), |parent| parent.charge(bytes));
-        above.inspect_err(|_| {
+        if above.is_err() {
             self.used.fetch_sub(bytes, Ordering::Relaxed);
-        })
+        } else {
+            self.peak.fetch_max(before + bytes, Ordering::Relaxed);
+        }
+        above
     }
 
     /// Counts files that stand for memory, in place of those counted before. They are there already, so
@@ -305,6 +317,7 @@ mod tests {
             Scope::Pod
         );
         assert!(two.refusal().is_some() && one.refusal().is_none());
+        assert_eq!((one.peak(), two.peak()), (3 * PAGE as u64, 0));
         assert_eq!((two.used(), pod.used()), (0, 3 * PAGE as u64));
         drop(first);
         assert_eq!(node.used(), 0);

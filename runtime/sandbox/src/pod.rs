@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use coracle_clock::Clock;
+use coracle_clock::{Clock, Timestamp};
 use coracle_cri::{ContainerId, ContainerState, ContainerStatus, PodSandboxConfig, SandboxStatus};
 use coracle_network::NetworkNamespace;
 use parking_lot::Mutex;
@@ -11,8 +11,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::container::{Guest, StopHandle};
-use crate::cpu::CpuShare;
+use crate::cpu::{CpuShare, CpuTotal};
 use crate::exec::{OWN_SESSIONS_PER_POD, SESSIONS_PER_POD};
+use crate::logs::LogRate;
 use crate::memory::MemoryBudget;
 use crate::preopens::PodFiles;
 
@@ -28,6 +29,11 @@ pub(crate) struct Pod {
     /// Bounds the node's own, so that a pod with many clients is probed all the same.
     pub(crate) own_sessions: Arc<Semaphore>,
     pub(crate) clock: Clock,
+    pub(crate) created_at: Timestamp,
+    /// What all its logs may write.
+    pub(crate) log_rate: Arc<LogRate>,
+    /// What all its runs have used.
+    pub(crate) cpu: Arc<CpuTotal>,
     /// The latest run of each container, in the order of their first start.
     runs: Mutex<Vec<Arc<Run>>>,
 }
@@ -59,6 +65,9 @@ impl Pod {
             roots,
             sessions: Arc::new(Semaphore::new(SESSIONS_PER_POD)),
             own_sessions: Arc::new(Semaphore::new(OWN_SESSIONS_PER_POD)),
+            created_at: clock.now(),
+            log_rate: Arc::new(LogRate::new(clock.clone())),
+            cpu: Arc::default(),
             clock,
             runs: Mutex::default(),
         }

@@ -8,10 +8,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use coracle_clock::Clock;
 use coracle_cri::{
-    AttachRequest, BoxedStream, ContainerConfig, ContainerId, ContainerState, ContainerStatus,
-    ExecError, ExecRequest, ImageError, ImageFs, ImageListing, ImageRef, ImageRequest, ImageStep,
-    PodRuntime, PodSandboxConfig, PulledImage, Resize, RuntimeError, RuntimeEvent, SandboxId,
-    SandboxStatus, Session,
+    AttachRequest, BoxedStream, ContainerConfig, ContainerDisk, ContainerId, ContainerState,
+    ContainerStatus, ExecError, ExecRequest, ImageError, ImageFs, ImageListing, ImageRef,
+    ImageRequest, ImageStep, PodRuntime, PodSandboxConfig, PodSandboxStats, PulledImage, Resize,
+    RuntimeError, RuntimeEvent, SandboxId, SandboxStatus, Session,
 };
 use coracle_image::{CompiledCache, Images, StoreError, Use};
 use coracle_network::{DnsConfig, Fabric, NamespaceConfig};
@@ -31,6 +31,7 @@ use crate::logs::{LogQueue, LogWriter, Rotation};
 use crate::memory::{MemoryBudget, Scope};
 use crate::pod::{Pod, Run};
 use crate::preopens::Preopens;
+use crate::stats::{disk_usage, pod_stats};
 use crate::termination::Termination;
 use crate::threads::GuestRuntime;
 use crate::tls::TlsTrust;
@@ -153,6 +154,7 @@ impl WasmRuntime {
         let max_instances = config.max_instances.min(ceiling).max(1);
         let engine = GuestEngine::new(max_instances).map_err(SandboxError::Engine)?;
         let engine = Arc::new(engine);
+        engine.contest.set_threads(config.guest_threads.max(1));
         let cache =
             CompiledCache::open(&config.cache_dir, config.cache_bytes, config.clock.clone())?;
         let compiler = Compiler::new(
@@ -323,6 +325,7 @@ impl PodRuntime for WasmRuntime {
                 inner.clock.clone(),
                 config.cpu_weight_millis,
                 config.cpu_limit_millis,
+                pod.cpu.clone(),
             ),
             pod.memory.child(Scope::Container, config.memory_limit),
         );
@@ -379,6 +382,25 @@ impl PodRuntime for WasmRuntime {
             .values()
             .map(|pod| pod.status())
             .collect()
+    }
+
+    async fn pod_sandbox_stats(&self, id: &SandboxId) -> Option<PodSandboxStats> {
+        let pod = self.0.pod(id).ok()?;
+        Some(pod_stats(&pod, self.0.clock.now()))
+    }
+
+    async fn list_pod_sandbox_stats(&self) -> Vec<PodSandboxStats> {
+        let now = self.0.clock.now();
+        let pods = self.0.pods.read();
+        pods.values().map(|pod| pod_stats(pod, now)).collect()
+    }
+
+    async fn disk_usage(&self, id: &SandboxId) -> Vec<ContainerDisk> {
+        let Ok(pod) = self.0.pod(id) else {
+            return Vec::new();
+        };
+        let counted = tokio::task::spawn_blocking(move || disk_usage(&pod)).await;
+        counted.unwrap_or_default()
     }
 
     fn subscribe(&self) -> broadcast::Receiver<RuntimeEvent> {
@@ -510,6 +532,7 @@ impl Inner {
             path.clone(),
             logs.clone(),
             Rotation::default(),
+            pod.log_rate.clone(),
             self.clock.clone(),
         );
         let writer = writer.await.map_err(|error| {

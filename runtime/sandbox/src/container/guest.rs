@@ -13,6 +13,7 @@ use crate::compile::Program;
 use crate::cpu::CpuShare;
 use crate::engine::GuestEngine;
 use crate::exec::GuestEnd;
+use crate::handles::handle_limit;
 use crate::link::{ComponentState, ModuleState};
 use crate::logs::{GuestOutput, LogQueue};
 use crate::memory::{MemoryBudget, StoreMemory};
@@ -67,9 +68,11 @@ impl Guest {
     }
 
     pub(crate) fn component_state(&self) -> wasmtime::Result<ComponentState> {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(handle_limit());
         Ok(ComponentState {
             wasi: self.context(Vec::new()).build(),
-            table: ResourceTable::new(),
+            table,
             preopens: self.preopens.clone(),
             http: WasiHttpCtx::new(),
             outgoing: OutgoingHttp::new(

@@ -7,6 +7,7 @@ use std::time::Duration;
 use coracle_clock::Clock;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::{MAX_LINE, Stream};
 use crate::attach::Audience;
@@ -23,6 +24,7 @@ pub(crate) struct LogQueue {
     pressed: Notify,
     /// Wakes guests.
     drained: Notify,
+    closing: CancellationToken,
     /// Sees what goes into the log.
     audience: Audience,
     clock: Clock,
@@ -43,6 +45,7 @@ impl LogQueue {
             filled,
             pressed,
             drained,
+            closing: CancellationToken::new(),
             audience: Audience::default(),
             clock,
         })
@@ -57,6 +60,11 @@ impl LogQueue {
     pub(super) fn has_room(&self) -> bool {
         let state = self.state.lock();
         state.closed || state.lines.len() < CAPACITY
+    }
+
+    /// Bytes that wait for the writer.
+    pub(crate) fn waiting(&self) -> usize {
+        self.state.lock().lines.len()
     }
 
     #[cfg(test)]
@@ -127,9 +135,15 @@ impl LogQueue {
     /// Nothing more comes; the writer ends when it has written the rest.
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;
+        self.closing.cancel();
         self.filled.notify_one();
         self.pressed.notify_one();
         self.drained.notify_waiters();
+    }
+
+    /// Waits until nothing more comes.
+    pub(super) async fn closed(&self) {
+        self.closing.cancelled().await;
     }
 
     /// Takes all waiting lines, waiting for some; `None` when closed and empty.

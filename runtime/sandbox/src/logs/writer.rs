@@ -11,6 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
 
 use super::queue::LogQueue;
+use super::rate::LogRate;
 
 /// How long lines may come together before they are written: the first one after a silence is written
 /// at once, and a busy guest does not cost a write for every line.
@@ -44,6 +45,7 @@ impl LogWriter {
         path: PathBuf,
         queue: Arc<LogQueue>,
         rotation: Rotation,
+        rate: Arc<LogRate>,
         clock: Clock,
     ) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
@@ -61,13 +63,22 @@ impl LogWriter {
         Ok(Self(tokio::spawn(async move {
             let mut failed = false;
             while let Some(lines) = queue.take().await {
+                let pause = rate.spend(lines.len());
                 // A full disk costs log lines, never the guest; said once per run.
                 if let Err(error) = target.write(&lines).await
                     && !std::mem::replace(&mut failed, true)
                 {
                     tracing::warn!(path = %target.path.display(), %error, "log lines are lost");
                 }
-                queue.linger(LINGER).await;
+                // The little that is left of a run that has ended holds nobody up.
+                if pause.is_zero() {
+                    queue.linger(LINGER).await;
+                } else {
+                    tokio::select! {
+                        () = target.clock.sleep(pause) => {}
+                        () = queue.closed() => {}
+                    }
+                }
             }
         })))
     }
@@ -147,6 +158,10 @@ mod tests {
     use bytes::Bytes;
     use wasmtime_wasi::cli::StdoutStream;
 
+    fn rate(clock: &Clock) -> Arc<LogRate> {
+        Arc::new(LogRate::new(clock.clone()))
+    }
+
     struct Run {
         folder: tempfile::TempDir,
         queue: Arc<LogQueue>,
@@ -158,7 +173,7 @@ mod tests {
         let clock = Clock::fake(1);
         let queue = LogQueue::new(clock.clone());
         let path = folder.path().join("app/0.log");
-        let writer = LogWriter::start(path, queue.clone(), rotation, clock)
+        let writer = LogWriter::start(path, queue.clone(), rotation, rate(&clock), clock)
             .await
             .unwrap();
         Run {
@@ -240,6 +255,39 @@ mod tests {
         assert!(queue.take().await.is_some());
         ready.await;
         assert!(out.check_write().unwrap() > 0);
+    }
+
+    /// In virtual time: what goes beyond the burst of 256 KiB takes a second for each 64 KiB.
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_is_paced() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::fake(1);
+        let queue = LogQueue::new(clock.clone());
+        let path = folder.path().join("app/0.log");
+        let slow = Arc::new(LogRate::of(clock.clone(), 64 << 10, 256 << 10));
+        let writer = LogWriter::start(
+            path,
+            queue.clone(),
+            Rotation::default(),
+            slow,
+            clock.clone(),
+        );
+        let writer = writer.await.unwrap();
+        let (stdout, _stderr) = GuestOutput::pair(&queue);
+        let mut out = stdout.p2_stream();
+        let block = Bytes::from([[b'x'; 1023].as_slice(), b"\n"].concat().repeat(64));
+        for _ in 0..24 {
+            out.ready().await;
+            out.write(block.clone()).unwrap();
+        }
+        // Of 24 blocks four are free, and at most ten wait in the queue or are being written.
+        let took = clock.monotonic();
+        assert!(took >= Duration::from_secs(8), "{took:?}");
+        drop((out, stdout));
+        queue.close();
+        // The rest holds nobody up.
+        writer.finish().await;
+        assert!(clock.monotonic() < took + Duration::from_secs(10));
     }
 
     #[tokio::test]

@@ -4,6 +4,8 @@ mod attach;
 mod commands;
 mod exec;
 mod guests;
+mod hostile;
 mod http;
+mod limits;
 mod node;
 mod toolbox;

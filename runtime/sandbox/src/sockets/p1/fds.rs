@@ -10,11 +10,10 @@ use wiggle::GuestMemory;
 
 use super::Listeners;
 use super::errno::Errno;
+use crate::handles::handle_limit;
 
 /// The first descriptor that is not a standard stream.
 const FIRST: u32 = 3;
-/// Descriptors that a guest may have.
-const MAX_FDS: usize = 16 * 1024;
 
 /// A guest's descriptors: 0 to 2 are the standard streams, then come the listeners, then the
 /// preopened folders; further ones get the lowest free number, as POSIX says.
@@ -111,7 +110,7 @@ impl FdTable {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.entries.len() < MAX_FDS
+        self.entries.len() < handle_limit()
     }
 
     /// Gives `entry` the lowest free number.

@@ -1,0 +1,268 @@
+//! Who gets how much of the guests' threads when more guests want them than there are.
+//!
+//! ```text
+//! a guest runs ─▶ its slice is over ─▶ it has a claim in the Contest ─┬▶ next slice, after the others'
+//!                                      (until it waits for something) └▶ next but so many, if its turn is
+//!                                                                        worth less than a tick
+//! ```
+//!
+//! A turn is worth so many thousandths of a tick as the container's weight is of the heaviest's; what
+//! makes no whole tick is kept for the next. So two containers share as their weights, whatever the
+//! weights are: 1:2 with 100m and 200m as with 1 and 2 cores. Only guests that used up a slice take
+//! part: one that waits for requests pays nothing and has its first tick at once.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::Poll;
+
+use parking_lot::Mutex;
+use wasmtime::{Store, UpdateDeadline};
+
+/// Longest slice in ticks: a neighbour never waits longer for one guest.
+const MAX_TICKS: u64 = 5;
+/// What a tick is divided into.
+const TICK: u64 = 1000;
+/// The least that a turn is worth: the lightest guest of all waits no longer than a hundred turns.
+const LEAST: u64 = TICK / 100;
+
+thread_local! {
+    /// Whether the guest that this thread runs has used up its slice.
+    static INTERRUPTED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// All guests of a node that want to run on.
+#[derive(Debug, Default)]
+pub(crate) struct Contest {
+    /// Threads that guests run on.
+    threads: AtomicUsize,
+    claims: AtomicUsize,
+    heaviest: AtomicU64,
+    lightest: AtomicU64,
+    /// How many claims there are of each weight.
+    weights: Mutex<BTreeMap<u64, usize>>,
+}
+
+/// The weight of one container, shared by its instances.
+#[derive(Debug)]
+pub(crate) struct Weight {
+    contest: Arc<Contest>,
+    /// Thousandths of a core that were asked for, at least 1.
+    millis: AtomicU64,
+    /// Its own claims; they share its turn.
+    claims: AtomicUsize,
+}
+
+/// One guest that wants to run on; until it is dropped.
+pub(crate) struct Claim {
+    weight: Arc<Weight>,
+    millis: u64,
+}
+
+impl Contest {
+    pub(crate) fn set_threads(&self, threads: usize) {
+        self.threads.store(threads, Ordering::Relaxed);
+    }
+
+    fn is_contested(&self) -> bool {
+        self.claims.load(Ordering::Relaxed) > self.threads.load(Ordering::Relaxed).max(1)
+    }
+
+    fn change(&self, millis: u64, joins: bool) {
+        let mut weights = self.weights.lock();
+        let count = weights.entry(millis).or_default();
+        if joins {
+            *count += 1;
+            self.claims.fetch_add(1, Ordering::Relaxed);
+        } else {
+            *count -= 1;
+            if *count == 0 {
+                weights.remove(&millis);
+            }
+            self.claims.fetch_sub(1, Ordering::Relaxed);
+        }
+        let edge = |weight: Option<(&u64, _)>| weight.map_or(0, |(millis, _)| *millis);
+        let (lightest, heaviest) = (
+            edge(weights.first_key_value()),
+            edge(weights.last_key_value()),
+        );
+        self.lightest.store(lightest, Ordering::Relaxed);
+        self.heaviest.store(heaviest, Ordering::Relaxed);
+    }
+}
+
+impl Weight {
+    pub(crate) fn new(contest: Arc<Contest>, millis: u64) -> Arc<Self> {
+        Arc::new(Self {
+            contest,
+            millis: AtomicU64::new(millis.max(1)),
+            claims: AtomicUsize::new(0),
+        })
+    }
+
+    /// Another weight, from the next slice of each of its guests on.
+    pub(crate) fn set(&self, millis: u64) {
+        self.millis.store(millis.max(1), Ordering::Relaxed);
+    }
+
+    fn claim(self: &Arc<Self>) -> Claim {
+        let millis = self.millis.load(Ordering::Relaxed);
+        self.claims.fetch_add(1, Ordering::Relaxed);
+        self.contest.change(millis, true);
+        Claim {
+            weight: self.clone(),
+            millis,
+        }
+    }
+
+    /// What the next turn of one of its guests is worth.
+    fn turn(&self) -> u64 {
+        let contest = &self.contest;
+        if !contest.is_contested() {
+            return TICK;
+        }
+        turn(
+            self.millis.load(Ordering::Relaxed),
+            self.claims.load(Ordering::Relaxed) as u64,
+            contest.lightest.load(Ordering::Relaxed),
+            contest.heaviest.load(Ordering::Relaxed),
+        )
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.weight.claims.fetch_sub(1, Ordering::Relaxed);
+        self.weight.contest.change(self.millis, false);
+    }
+}
+
+/// Thousandths of a tick for one of `sharing` guests of a container, in a contest between `lightest`
+/// and `heaviest`.
+fn turn(weight: u64, sharing: u64, lightest: u64, heaviest: u64) -> u64 {
+    let heaviest = heaviest.max(weight).max(1);
+    let lightest = lightest.min(weight).max(1);
+    // As long as needed for the lightest to have a tick of its own, and no longer.
+    let longest = (heaviest.saturating_mul(TICK) / lightest).min(MAX_TICKS * TICK);
+    (u128::from(longest) * u128::from(weight) / u128::from(heaviest) / u128::from(sharing.max(1)))
+        .try_into()
+        .unwrap_or(u64::MAX)
+        .max(LEAST)
+}
+
+/// Turns that pass until `credit` and what each is worth make a whole tick.
+fn skipped(credit: u64, worth: u64) -> u64 {
+    TICK.saturating_sub(credit).div_ceil(worth.max(1))
+}
+
+/// Makes the guest of `store` take turns with others.
+pub(crate) fn take_turns<T: 'static>(store: &mut Store<T>, weight: &Arc<Weight>) {
+    let weight = weight.clone();
+    let mut credit = 0;
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(move |_| {
+        INTERRUPTED.set(true);
+        let worth = weight.turn();
+        credit += worth;
+        if credit >= TICK {
+            let ticks = credit / TICK;
+            credit %= TICK;
+            return Ok(UpdateDeadline::Yield(ticks));
+        }
+        let turns = skipped(credit, worth);
+        credit = (credit + turns * worth).saturating_sub(TICK);
+        let contest = weight.contest.clone();
+        let pass = async move {
+            // This one, and those that are skipped.
+            for _ in 0..=turns {
+                INTERRUPTED.set(true);
+                to_the_back().await;
+                if !contest.is_contested() {
+                    break;
+                }
+            }
+        };
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(pass)))
+    });
+}
+
+/// Lets every other task run that is ready. Woken while it is polled, a task goes to the back of the queue;
+/// tokio's own `yield_now` would have it polled next, ahead of all others, where tasks look at the
+/// driver as often as here.
+async fn to_the_back() {
+    let mut has_waited = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut has_waited, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Takes note of how a poll of a guest of `weight` ended: with its slice used up, or else.
+pub(crate) fn settle(claim: &mut Option<Claim>, weight: &Arc<Weight>) {
+    match INTERRUPTED.take() {
+        true => {
+            let millis = weight.millis.load(Ordering::Relaxed);
+            if claim.as_ref().is_none_or(|claim| claim.millis != millis) {
+                *claim = Some(weight.claim());
+            }
+        }
+        false => *claim = None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_are_worth_what_the_weights_say() {
+        for (weights, worth) in [
+            // Alike, whatever they are: a tick each, so that nobody waits long.
+            ((1, 1), (1000, 1000)),
+            ((4000, 4000), (1000, 1000)),
+            ((100, 200), (1000, 2000)),
+            ((1000, 2000), (1000, 2000)),
+            ((200, 300), (1000, 1500)),
+            // Past five ticks the lighter one has less than one.
+            ((100, 1000), (500, 5000)),
+            ((1, 1000), (LEAST, 5000)),
+        ] {
+            let (light, heavy) = weights;
+            let of = |weight| turn(weight, 1, light, heavy);
+            assert_eq!((of(light), of(heavy)), worth, "{weights:?}");
+        }
+        assert_eq!(turn(200, 4, 100, 200), 500);
+        assert_eq!(turn(u64::MAX, 1, 0, u64::MAX), 5000);
+    }
+
+    #[test]
+    fn what_makes_no_tick_skips_turns() {
+        assert_eq!(
+            [(500, 500), (10, 10), (900, 400)].map(|(a, b)| skipped(a, b)),
+            [1, 99, 1]
+        );
+    }
+
+    #[test]
+    fn only_those_who_want_to_run_are_counted() {
+        let contest = Arc::new(Contest::default());
+        contest.set_threads(1);
+        let light = Weight::new(contest.clone(), 100);
+        let heavy = Weight::new(contest.clone(), 300);
+        let mine = light.claim();
+        assert_eq!(light.turn(), TICK, "nobody else wants to run");
+        let theirs = heavy.claim();
+        assert_eq!((light.turn(), heavy.turn()), (1000, 3000));
+        let second = heavy.claim();
+        assert_eq!((light.turn(), heavy.turn()), (1000, 1500));
+        // A claim ends as it began, though the weight is another by now.
+        heavy.set(50);
+        drop((theirs, second, mine));
+        assert!(contest.weights.lock().is_empty() && !contest.is_contested());
+    }
+}
