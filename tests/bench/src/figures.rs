@@ -94,7 +94,8 @@ impl Figure {
 pub(crate) struct Spread {
     samples: usize,
     min: f64,
-    median: f64,
+    /// The 50th percentile.
+    pub(crate) median: f64,
     p90: f64,
     /// The 99th percentile.
     pub(crate) p99: f64,

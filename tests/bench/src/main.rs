@@ -7,6 +7,7 @@
 //! api      GETs and durable creates: rate, latency, processor time; lists of 10,000 objects, delivery of events,
 //!          memory per object
 //! fairness latency of one user's requests alone, and while another floods the server
+//! hostile  latency of a neighbour's http requests and of GETs beside guests that mean harm, as ratios
 //! endure   memory after a million objects came and went, starts with 100,000, latency under compaction
 //! ```
 //!
@@ -25,6 +26,7 @@ mod disk;
 mod endure;
 mod fairness;
 mod figures;
+mod hostile;
 mod idle;
 mod kubeconfig;
 mod latency;
@@ -116,6 +118,13 @@ enum Command {
     /// The flood of `fairness`
     #[command(hide = true)]
     Flood(fairness::Flood),
+    /// What guests that mean harm do to the latency of others
+    Hostile {
+        #[command(flatten)]
+        binary: BinaryArgs,
+        #[command(flatten)]
+        hostile: hostile::Hostile,
+    },
     /// Memory after churn, starts with many objects, latency under compaction (with --serve)
     Endure {
         #[command(flatten)]
@@ -206,6 +215,9 @@ async fn run(cli: Cli, apart: Option<fairness::Apart>) -> Result<()> {
             fairness::measure(&binary.find()?, &fairness, apart, &clock, &mut report).await?;
         }
         Command::Flood(flood) => return fairness::flood(&flood, &clock).await,
+        Command::Hostile { binary, hostile } => {
+            hostile::measure(&binary.find()?, &hostile, &clock, &mut report).await?;
+        }
         Command::Endure { binary, endure } => {
             endure::measure(&binary.find()?, &endure, &clock, &mut report).await?;
         }
