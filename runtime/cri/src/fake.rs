@@ -18,6 +18,7 @@
 mod disk;
 mod process;
 mod script;
+mod state;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -25,25 +26,22 @@ mod tests;
 pub use process::{Process, Running};
 pub use script::Script;
 
-use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write as _;
-use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use coracle_clock::Clock;
 use tokio::io::DuplexStream;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::broadcast;
 
-use script::Serving;
+use state::{Container, Inner, Sandbox, fingerprint, play, write_log};
 
 use crate::{
-    AttachRequest, BoxedStream, ContainerConfig, ContainerId, ContainerState, ContainerStatus,
-    ExecError, ExecRequest, ImageError, ImageFs, ImageListing, ImageRef, ImageRequest, ImageStep,
-    PodRuntime, PodSandboxConfig, PodSandboxStats, PullPolicy, Resize, RuntimeError, RuntimeEvent,
-    SandboxId, SandboxStatus, Session,
+    AttachRequest, BoxedStream, ContainerConfig, ContainerId, ExecError, ExecRequest, ImageError,
+    ImageFs, ImageListing, ImageRef, ImageRequest, ImageStep, PodRuntime, PodSandboxConfig,
+    PodSandboxStats, PullPolicy, Resize, RuntimeError, RuntimeEvent, SandboxId, SandboxStatus,
+    Session,
 };
 
 /// What the kubelet asked for, in order.
@@ -70,42 +68,6 @@ pub enum Call {
 /// The runtime; cheap to clone.
 #[derive(Clone)]
 pub struct FakeRuntime(Arc<Inner>);
-
-struct Inner {
-    clock: Clock,
-    state: Mutex<State>,
-    events: broadcast::Sender<RuntimeEvent>,
-}
-
-#[derive(Default)]
-struct State {
-    scripts: HashMap<String, Script>,
-    sandboxes: BTreeMap<SandboxId, Sandbox>,
-    images: BTreeMap<String, ImageRef>,
-    image_fs: Option<ImageFs>,
-    charged: HashMap<SandboxId, u64>,
-    image_folders: HashMap<String, PathBuf>,
-    calls: Vec<Call>,
-    exec: Option<process::Handler>,
-    attach: Option<process::Handler>,
-    serve: Option<Server>,
-}
-
-/// Serves one connection to a port.
-type Server = Arc<dyn Fn(u16, DuplexStream) + Send + Sync>;
-
-struct Sandbox {
-    config: PodSandboxConfig,
-    containers: Vec<Container>,
-}
-
-struct Container {
-    config: ContainerConfig,
-    status: ContainerStatus,
-    script: Script,
-    /// True once the run has ended.
-    ended: watch::Sender<bool>,
-}
 
 impl FakeRuntime {
     /// A runtime without pods or scripts.
@@ -441,159 +403,4 @@ impl PodRuntime for FakeRuntime {
         });
         Ok(Box::pin(near))
     }
-}
-
-/// Lets one run do what its script says.
-async fn play(inner: Arc<Inner>, id: ContainerId, run: u32, script: Script) {
-    let serve = async {
-        match script.serving {
-            Serving::After(delay) => {
-                tokio::time::sleep(delay).await;
-                inner.serve(&id, run);
-            }
-            Serving::AtOnce | Serving::Never => {}
-        }
-    };
-    let exit = async {
-        if let Some(exit) = &script.exit {
-            tokio::time::sleep(exit.after).await;
-            inner.end(&id, Some(run), exit.code, &exit.reason, &exit.message);
-        }
-    };
-    tokio::join!(serve, exit);
-}
-
-impl Inner {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Ends a run; with `run`, only if it is still that one. False when nothing ran.
-    fn end(
-        &self,
-        id: &ContainerId,
-        run: Option<u32>,
-        code: i32,
-        reason: &str,
-        message: &str,
-    ) -> bool {
-        let mut state = self.state();
-        let Some(container) = state.container_mut(id) else {
-            return false;
-        };
-        if run.is_some_and(|run| run != container.status.restart_count) {
-            return false;
-        }
-        let ContainerState::Running { started_at, .. } = container.status.state else {
-            return false;
-        };
-        container.status.state = ContainerState::Exited {
-            started_at,
-            finished_at: self.clock.now(),
-            exit_code: code,
-            reason: reason.to_owned(),
-            message: message.to_owned(),
-        };
-        container.ended.send_replace(true);
-        self.announce(&container.status);
-        true
-    }
-
-    fn serve(&self, id: &ContainerId, run: u32) {
-        let mut state = self.state();
-        let Some(container) = state.container_mut(id) else {
-            return;
-        };
-        if let ContainerState::Running { serving, .. } = &mut container.status.state
-            && container.status.restart_count == run
-        {
-            *serving = true;
-            self.announce(&container.status);
-        }
-    }
-
-    /// Nobody may be listening.
-    fn announce(&self, status: &ContainerStatus) {
-        let _ = self.events.send(RuntimeEvent::Container(status.clone()));
-    }
-
-    fn progress(&self, image: &str, step: ImageStep) {
-        let _ = self.events.send(RuntimeEvent::ImageProgress {
-            image: image.to_owned(),
-            step,
-        });
-    }
-}
-
-impl State {
-    /// Becomes true as the container's run ends.
-    fn running(&self, id: &ContainerId) -> Result<watch::Receiver<bool>, ExecError> {
-        match self.container(id) {
-            Some(container) if container.is_running() => Ok(container.ended.subscribe()),
-            Some(_) => Err(ExecError::NotRunning(id.clone())),
-            None => Err(ExecError::NotFound(id.clone())),
-        }
-    }
-
-    fn container(&self, id: &ContainerId) -> Option<&Container> {
-        self.sandboxes
-            .get(&id.sandbox)?
-            .containers
-            .iter()
-            .find(|c| c.config.id == *id)
-    }
-
-    fn container_mut(&mut self, id: &ContainerId) -> Option<&mut Container> {
-        let sandbox = self.sandboxes.get_mut(&id.sandbox)?;
-        sandbox.containers.iter_mut().find(|c| c.config.id == *id)
-    }
-}
-
-impl Container {
-    fn started(config: ContainerConfig, script: Script, clock: &Clock) -> Self {
-        let serving = matches!(script.serving, Serving::AtOnce);
-        let status = ContainerStatus {
-            id: config.id.clone(),
-            restart_count: config.restart_count,
-            image: config.image.clone(),
-            state: ContainerState::Running {
-                started_at: clock.now(),
-                serving,
-            },
-        };
-        Self {
-            config,
-            status,
-            script,
-            ended: watch::Sender::new(false),
-        }
-    }
-
-    fn is_running(&self) -> bool {
-        matches!(self.status.state, ContainerState::Running { .. })
-    }
-
-    fn is_serving(&self) -> bool {
-        matches!(
-            self.status.state,
-            ContainerState::Running { serving: true, .. }
-        )
-    }
-}
-
-/// A number that differs between images, so that their digests do (FNV-1a).
-fn fingerprint(image: &str) -> u64 {
-    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    image.bytes().fold(0xcbf2_9ce4_8422_2325, step)
-}
-
-fn write_log(path: &PathBuf, lines: &[String], clock: &Clock) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    let mut text = String::new();
-    for line in lines {
-        writeln!(text, "{:.9} stdout F {line}", clock.now()).expect("strings take everything");
-    }
-    std::fs::write(path, text)
 }

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{FakeRuntime, Inner};
+use super::FakeRuntime;
+use super::state::Inner;
 use crate::{ImageError, ImageFs, SandboxId};
 
 impl FakeRuntime {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use coracle_clock::Timestamp;
 
-use super::{Container, Inner};
+use super::state::{Container, Inner};
 use crate::{
     ContainerState, ContainerStats, CpuUsage, MemoryUsage, NetworkUsage, PodSandboxStats, SandboxId,
 };

@@ -1,5 +1,8 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use super::*;
-use crate::{ContainerPort, DnsConfig, Streams, TerminalSize, TerminationMessage};
+use crate::{ContainerPort, ContainerState, DnsConfig, Streams, TerminalSize, TerminationMessage};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 struct Node {
