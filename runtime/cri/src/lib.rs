@@ -105,6 +105,12 @@ pub trait PodRuntime: Send + Sync + 'static {
     /// All sandboxes and, of each container, the latest run.
     async fn list(&self) -> Vec<SandboxStatus>;
 
+    /// One sandbox, as [`list`](Self::list) shows it.
+    async fn status(&self, id: &SandboxId) -> Option<SandboxStatus> {
+        let all = self.list().await;
+        all.into_iter().find(|sandbox| sandbox.id == *id)
+    }
+
     /// What a sandbox uses now; `None` when there is no such sandbox.
     async fn pod_sandbox_stats(&self, _id: &SandboxId) -> Option<PodSandboxStats> {
         None
