@@ -26,7 +26,8 @@ impl Kubelet {
     /// Carries out `action` for the pod with that UID, then looks at the pod again. A panic counts as
     /// a failure of the action.
     pub(crate) async fn carry_out(self, uid: String, action: Action) {
-        let Some(entry) = self.entry(&uid) else {
+        let turn = self.0.turns.turn(&action).await;
+        let Some(entry) = self.entry_in_turn(&uid) else {
             return;
         };
         let attempt = self.attempt(&uid, &entry, &action);
@@ -38,6 +39,7 @@ impl Kubelet {
                 SANDBOX_RETRY
             }
         };
+        drop(turn);
         self.0.changed.notify_waiters();
         self.0.queue.add_after(entry.key, look_again);
     }
@@ -268,15 +270,8 @@ impl Kubelet {
         if let Err(error) = self.0.runtime.stop_container(&id, grace).await {
             tracing::warn!(container = %id, %error, "failed to stop a container");
         }
-        // The announcement may be behind us in the queue of events; the answer is the list.
-        for sandbox in self
-            .0
-            .runtime
-            .list()
-            .await
-            .iter()
-            .filter(|sandbox| sandbox.id == id.sandbox)
-        {
+        // The announcement may be behind us in the queue of events; the answer is the runtime's own list.
+        if let Some(sandbox) = self.0.runtime.status(&id.sandbox).await {
             let same = sandbox.containers.iter().filter(|status| status.id == id);
             same.filter(|status| matches!(status.state, ContainerState::Exited { .. }))
                 .for_each(|status| self.apply(status));
@@ -393,8 +388,13 @@ impl Kubelet {
         is_done
     }
 
-    fn entry(&self, uid: &str) -> Option<Entry> {
-        self.0.state.lock().entries.get(uid).cloned()
+    /// The pod as it is now that something is done for it.
+    fn entry_in_turn(&self, uid: &str) -> Option<Entry> {
+        let monotonic = self.0.ctx.clock().monotonic();
+        let mut state = self.0.state.lock();
+        let entry = state.entries.get_mut(uid)?;
+        entry.has_turn(monotonic);
+        Some(entry.clone())
     }
 
     pub(crate) fn with<T>(&self, uid: &str, change: impl FnOnce(&mut Observed) -> T) -> Option<T> {

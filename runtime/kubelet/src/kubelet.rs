@@ -39,10 +39,11 @@ use crate::stats::{CountedFiles, ProbeCounts, Rates};
 use crate::step;
 use crate::tokens::Tokens;
 use crate::translate::PodDefaults;
+use crate::turns::Turns;
 use crate::volumes::{ChangedSources, Source};
 
-/// Workers that sync pods at the same time.
-const WORKERS: usize = 8;
+/// Workers that sync pods at the same time: enough for their reports to share group commits.
+const WORKERS: usize = 32;
 
 /// What is fixed when a node starts.
 #[derive(Clone, Debug)]
@@ -102,6 +103,7 @@ pub(crate) struct Inner {
     pub(crate) images: NodeImages,
     pub(crate) volume_images: VolumeImages,
     pub(crate) changed_sources: ChangedSources,
+    pub(crate) turns: Turns,
     /// Told whenever something was written into `state`'s pods.
     pub(crate) changed: Notify,
     pub(crate) started_at: Timestamp,
@@ -140,6 +142,7 @@ impl Kubelet {
             images: NodeImages::default(),
             volume_images: VolumeImages::default(),
             changed_sources: ChangedSources::default(),
+            turns: Turns::default(),
             changed: Notify::new(),
             started_at: ctx.clock().now(),
             rates: Mutex::default(),
@@ -245,7 +248,11 @@ impl Kubelet {
                 };
                 let is_shown = |old: &Arc<Pod>| shown(old) != shown(change.object());
                 if change.old().is_some_and(is_shown) {
-                    note(&kubelet, Source::Pod, ObjectKey::of(change.object().as_ref()));
+                    note(
+                        &kubelet,
+                        Source::Pod,
+                        ObjectKey::of(change.object().as_ref()),
+                    );
                 }
                 kubelet.strong_count() > 0
             }

@@ -32,6 +32,7 @@ pub mod step;
 mod streams;
 mod tokens;
 mod translate;
+mod turns;
 mod volumes;
 mod worker;
 
