@@ -35,6 +35,7 @@ mod legacytokentracking;
 mod localprovisioner;
 mod namespace;
 mod nodelifecycle;
+mod pace;
 mod patch;
 mod persistentvolume;
 mod podgc;

@@ -4,11 +4,14 @@ pub(crate) mod reconcile;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use coracle_client::{
     Context, DeletePropagation, Error, Lister, ObjectKey, Outcome, PendingWrites, Precondition, uid,
 };
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 
+use crate::pace::Pace;
 use crate::worker::{outcome, services_of, work};
 use crate::{patch, pods};
 use reconcile::{Change, World, reconcile};
@@ -17,6 +20,9 @@ use reconcile::{Change, World, reconcile};
 pub(crate) const NAME: &str = "endpoint-controller";
 
 const WORKERS: usize = 16;
+/// Rounds of one Service are this far apart for each of its Pods, and [`LONGEST`] at most.
+const PER_POD: Duration = Duration::from_micros(500);
+const LONGEST: Duration = Duration::from_millis(500);
 
 /// Runs until the context is stopped.
 pub(crate) async fn run(ctx: Context) {
@@ -25,6 +31,7 @@ pub(crate) async fn run(ctx: Context) {
         pods: ctx.lister(),
         endpoints: ctx.lister(),
         pending: PendingWrites::new(ctx.clock().clone(), crate::EXPECTATION_DEADLINE),
+        pace: Pace::new(ctx.clock().clone(), PER_POD, LONGEST),
         ctx: ctx.clone(),
     };
     let queue = ctx
@@ -42,12 +49,16 @@ struct Controller {
     pods: Lister<Pod>,
     endpoints: Lister<Endpoints>,
     pending: PendingWrites<ObjectKey>,
+    pace: Pace,
 }
 
 impl Controller {
     async fn sync(&self, key: ObjectKey) -> Outcome {
         if let Some(wait) = self.pending.unobserved(&key) {
             return Outcome::After(wait);
+        }
+        if let Some(later) = self.pace.too_early(&key) {
+            return later;
         }
         let service = self.services.get(&key);
         let pods = match &service {
@@ -63,6 +74,7 @@ impl Controller {
             pods,
             endpoints: self.endpoints.get(&key),
         };
+        self.pace.begins(&key, world.pods.len());
         let result = match reconcile(&world) {
             Some(change) => self.apply(&key, change).await,
             None => Ok(()),

@@ -4,6 +4,8 @@ pub(crate) mod reconcile;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use coracle_client::{
     Context, DeletePropagation, Error, Lister, ObjectKey, Outcome, PendingWrites, Precondition,
     is_controlled_by, uid,
@@ -13,6 +15,7 @@ use futures::stream;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
+use crate::pace::Pace;
 use crate::worker::{outcome, services_of, work};
 use crate::{patch, pods};
 use reconcile::{Change, MANAGED_BY, MANAGER, SERVICE_NAME, World, reconcile};
@@ -21,6 +24,9 @@ use reconcile::{Change, MANAGED_BY, MANAGER, SERVICE_NAME, World, reconcile};
 pub(crate) const NAME: &str = "endpointslice-controller";
 
 const WORKERS: usize = 16;
+/// Rounds of one Service are this far apart for each of its Pods, and [`LONGEST`] at most.
+const PER_POD: Duration = Duration::from_micros(500);
+const LONGEST: Duration = Duration::from_millis(500);
 const AT_ONCE: usize = 16;
 
 /// Runs until the context is stopped.
@@ -30,6 +36,7 @@ pub(crate) async fn run(ctx: Context) {
         pods: ctx.lister(),
         slices: ctx.lister(),
         pending: PendingWrites::new(ctx.clock().clone(), crate::EXPECTATION_DEADLINE),
+        pace: Pace::new(ctx.clock().clone(), PER_POD, LONGEST),
         ctx: ctx.clone(),
     };
     let queue = ctx
@@ -63,6 +70,7 @@ struct Controller {
     pods: Lister<Pod>,
     slices: Lister<EndpointSlice>,
     pending: PendingWrites<ObjectKey>,
+    pace: Pace,
 }
 
 impl Controller {
@@ -70,10 +78,14 @@ impl Controller {
         if let Some(wait) = self.pending.unobserved(&key) {
             return Outcome::After(wait);
         }
+        if let Some(later) = self.pace.too_early(&key) {
+            return later;
+        }
         // Gone: the garbage collector follows the owner references.
         let Some(world) = self.observe(&key) else {
             return Outcome::Done;
         };
+        self.pace.begins(&key, world.pods.len());
         let changes = reconcile(&world);
         let writes = changes.into_iter().map(|change| self.apply(&key, change));
         let answers: Vec<_> = stream::iter(writes)

@@ -5,6 +5,7 @@ mod reconcile;
 mod tests;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use coracle_client::{
     Context, DeletePropagation, Error, EventKind, Lister, ObjectKey, Outcome, PendingWrites,
@@ -16,6 +17,7 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 
+use crate::pace::Pace;
 use crate::worker::{outcome, work};
 use crate::{patch, pods};
 use reconcile::{Change, Failure, World, concerns, reconcile, selector};
@@ -27,6 +29,9 @@ pub(crate) const NAME: &str = "replicaset-controller";
 const WORKERS: usize = 16;
 /// How many Pods of one ReplicaSet are created or deleted at once: enough to share group commits.
 const AT_ONCE: usize = 64;
+/// Rounds of one ReplicaSet are this far apart for each of its Pods, and [`LONGEST`] at most.
+const PER_POD: Duration = Duration::from_micros(100);
+const LONGEST: Duration = Duration::from_millis(200);
 
 /// Runs until the context is stopped.
 pub(crate) async fn run(ctx: Context) {
@@ -34,6 +39,7 @@ pub(crate) async fn run(ctx: Context) {
         sets: ctx.lister(),
         pods: ctx.lister(),
         pending: PendingWrites::new(ctx.clock().clone(), crate::EXPECTATION_DEADLINE),
+        pace: Pace::new(ctx.clock().clone(), PER_POD, LONGEST),
         ctx: ctx.clone(),
     };
     let sets = ctx.lister::<ReplicaSet>();
@@ -63,6 +69,7 @@ struct Controller {
     sets: Lister<ReplicaSet>,
     pods: Lister<Pod>,
     pending: PendingWrites<ObjectKey>,
+    pace: Pace,
 }
 
 impl Controller {
@@ -70,10 +77,14 @@ impl Controller {
         if let Some(wait) = self.pending.unobserved(&key) {
             return Outcome::After(wait);
         }
+        if let Some(later) = self.pace.too_early(&key) {
+            return later;
+        }
         // Gone: the garbage collector follows the owner references.
         let Some(world) = self.observe(&key) else {
             return Outcome::Done;
         };
+        self.pace.begins(&key, world.pods.len());
         outcome(NAME, &key, self.apply(&key, &world).await)
     }
 
