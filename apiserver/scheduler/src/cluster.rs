@@ -1,6 +1,6 @@
 //! Who runs where, and who is about to.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use coracle_client::{ObjectKey, uid};
@@ -17,6 +17,8 @@ pub struct Cluster {
     nodes: BTreeMap<String, NodeState>,
     /// Every Pod that counts, by UID.
     pods: HashMap<String, Placed>,
+    /// Bindings that were written, by until when their Pods have to show: the earliest first.
+    bound: VecDeque<(Duration, String)>,
 }
 
 /// One node and what its Pods take. A node may be unknown while its Pods are not.
@@ -125,14 +127,11 @@ impl Cluster {
 
     /// The binding of an assumed Pod was written at monotonic time `now`.
     pub fn bound(&mut self, uid: &str, now: Duration) {
-        if let Some(placed) = self
-            .pods
-            .get_mut(uid)
-            .filter(|placed| placed.state == State::Assumed)
-        {
-            placed.state = State::Bound {
-                until: now + ASSUMED_FOR,
-            };
+        let placed = self.pods.get_mut(uid);
+        if let Some(placed) = placed.filter(|placed| placed.state == State::Assumed) {
+            let until = now + ASSUMED_FOR;
+            placed.state = State::Bound { until };
+            self.bound.push_back((until, uid.to_owned()));
         }
     }
 
@@ -147,15 +146,11 @@ impl Cluster {
 
     /// Takes out Pods whose binding was written but which never showed.
     pub fn expire(&mut self, now: Duration) {
-        let late = |placed: &Placed| matches!(placed.state, State::Bound { until } if until <= now);
-        let late: Vec<_> = self
-            .pods
-            .iter()
-            .filter(|(_, placed)| late(placed))
-            .map(|(uid, _)| uid.clone())
-            .collect();
-        for uid in late {
-            self.take_out(&uid);
+        while let Some((until, uid)) = self.bound.pop_front_if(|(until, _)| *until <= now) {
+            let placed = self.pods.get(&uid);
+            if placed.is_some_and(|placed| placed.state == State::Bound { until }) {
+                self.take_out(&uid);
+            }
         }
     }
 
