@@ -1,6 +1,8 @@
 //! Events: what a component wants a user to know about an object.
 
-use coracle_clock::Clock;
+use std::time::Duration;
+
+use coracle_clock::{Clock, Timestamp};
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::json;
@@ -12,7 +14,14 @@ use crate::key::{Kind, ObjectKey};
 use crate::objects::{ObjectClient, Precondition};
 
 /// How many Events of one component may wait to be written; past it they are dropped.
-const WAITING: usize = 1000;
+const WAITING: usize = 10_000;
+/// How many are written at once, and then in a second. Events tell of work and are not to slow it down: those of a
+/// thousand pods that start are still being written when the pods are ready. (A kubelet upstream writes 100, and 50.)
+const BURST: u32 = 100;
+const PER_SECOND: u32 = 500;
+/// How long an Event waits before it is written. What it tells of goes on at that moment, with writes of its own that
+/// somebody waits for; on a disk, each of them is a sync.
+const BEHIND: Duration = Duration::from_millis(20);
 
 /// Whether an Event tells of something expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,9 +75,14 @@ impl From<ObjectReference> for InvolvedObject {
 #[derive(Clone)]
 pub struct EventRecorder {
     waiting: mpsc::Sender<Occurrence>,
+    clock: Clock,
 }
 
 struct Occurrence {
+    /// When, on the monotonic clock.
+    at: Duration,
+    /// When, on the wall clock.
+    now: Timestamp,
     object: ObjectReference,
     kind: EventKind,
     reason: String,
@@ -88,13 +102,15 @@ impl EventRecorder {
         let (waiting, occurrences) = mpsc::channel(WAITING);
         let writer = Writer {
             objects,
-            clock,
+            clock: clock.clone(),
+            stop,
             component: component.to_owned(),
             host: host.unwrap_or_default().to_owned(),
             correlator: Correlator::new(),
+            pace: Pace::default(),
         };
-        tokio::spawn(writer.run(occurrences, stop));
-        Self { waiting }
+        tokio::spawn(writer.run(occurrences));
+        Self { waiting, clock }
     }
 
     /// Records something about `object`. `reason` is a CamelCase word that programs may test;
@@ -118,6 +134,8 @@ impl EventRecorder {
         message: impl Into<String>,
     ) {
         let occurrence = Occurrence {
+            at: self.clock.monotonic(),
+            now: self.clock.now(),
             object: object.0,
             kind,
             reason: reason.to_owned(),
@@ -132,30 +150,51 @@ impl EventRecorder {
 struct Writer {
     objects: ObjectClient,
     clock: Clock,
+    stop: CancellationToken,
     component: String,
     host: String,
     correlator: Correlator,
+    pace: Pace,
+}
+
+/// When the next Event may be written: a bucket that holds [`BURST`] and fills by [`PER_SECOND`].
+#[derive(Debug, Default)]
+struct Pace {
+    /// When the bucket is full again, if nothing is taken out; on the monotonic clock.
+    full_at: Duration,
+}
+
+impl Pace {
+    /// Takes one out, and says how long to wait before it may be used.
+    fn take(&mut self, now: Duration) -> Duration {
+        let one = Duration::from_secs(1) / PER_SECOND;
+        self.full_at = self.full_at.max(now) + one;
+        self.full_at.saturating_sub(now).saturating_sub(one * BURST)
+    }
 }
 
 impl Writer {
-    async fn run(mut self, mut occurrences: mpsc::Receiver<Occurrence>, stop: CancellationToken) {
+    async fn run(mut self, mut occurrences: mpsc::Receiver<Occurrence>) {
         while let Some(occurrence) = tokio::select! {
             biased;
             occurrence = occurrences.recv() => occurrence,
-            () = stop.cancelled() => None,
+            () = self.stop.cancelled() => None,
         } {
+            let due = occurrence.at + BEHIND;
+            self.wait(due.saturating_sub(self.clock.monotonic())).await;
             self.write(occurrence).await;
         }
     }
 
     async fn write(&mut self, occurrence: Occurrence) {
         let Occurrence {
+            at,
+            now,
             object,
             kind,
             reason,
             message,
         } = occurrence;
-        let now = self.clock.now();
         let topic = Topic {
             object: identity(&object),
             kind: kind.word(),
@@ -169,9 +208,7 @@ impl Writer {
             .filter(|namespace| !namespace.is_empty());
         let namespace = namespace.unwrap_or_else(|| "default".to_owned());
 
-        let verdict = self
-            .correlator
-            .judge(&topic, &name, &message, now, self.clock.monotonic());
+        let verdict = self.correlator.judge(&topic, &name, &message, now, at);
         let (name, message, count, first) = match verdict {
             Verdict::Drop => return,
             Verdict::Create { name, message } => (name, message, 1, now),
@@ -183,6 +220,7 @@ impl Writer {
             } => {
                 let patch = json!({"count": count, "lastTimestamp": Time(now), "message": message});
                 let key = ObjectKey::new(namespace.clone(), name.clone());
+                self.turn().await;
                 match self
                     .objects
                     .patch::<Event>(&key, &Precondition::default(), patch)
@@ -195,6 +233,7 @@ impl Writer {
                 }
             }
         };
+        self.turn().await;
         let event = Event {
             metadata: ObjectMeta {
                 name: Some(name),
@@ -221,6 +260,21 @@ impl Writer {
         }
     }
 
+    async fn turn(&mut self) {
+        let wait = self.pace.take(self.clock.monotonic());
+        self.wait(wait).await;
+    }
+
+    /// Waits, unless everything is being stopped: then what is left is written at once.
+    async fn wait(&self, time: Duration) {
+        if !time.is_zero() {
+            tokio::select! {
+                () = self.clock.sleep(time) => {}
+                () = self.stop.cancelled() => {}
+            }
+        }
+    }
+
     fn lost(&self, error: &crate::Error) {
         tracing::debug!(
             component = self.component,
@@ -241,4 +295,24 @@ fn identity(object: &ObjectReference) -> String {
     ]
     .map(|part| part.as_deref().unwrap_or_default())
     .join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_written_at_once_and_what_follows_in_its_time() {
+        let mut pace = Pace::default();
+        let now = Duration::from_secs(100);
+        let waits: Vec<Duration> = (0..BURST + 3).map(|_| pace.take(now)).collect();
+        let one = Duration::from_millis(2);
+        let (burst, after) = waits.split_at(BURST as usize);
+        assert!(burst.iter().all(Duration::is_zero));
+        assert_eq!(after, [one, one * 2, one * 3]);
+        // Who has waited goes on at that rate, and after a while there is another burst.
+        assert_eq!(pace.take(now + one * 3), one);
+        let later = now + Duration::from_secs(10);
+        assert!((0..BURST).all(|_| pace.take(later).is_zero()));
+    }
 }
