@@ -14,7 +14,7 @@ use crate::cpu::CpuShare;
 use crate::engine::GuestEngine;
 use crate::exec::GuestEnd;
 use crate::handles::handle_limit;
-use crate::link::{ComponentState, ModuleState};
+use crate::link::{ComponentState, Linked, ModuleState};
 use crate::logs::{GuestOutput, LogQueue};
 use crate::memory::{MemoryBudget, StoreMemory};
 use crate::preopens::Preopens;
@@ -68,10 +68,15 @@ impl Guest {
     }
 
     pub(crate) fn component_state(&self) -> wasmtime::Result<ComponentState> {
+        let mut context = self.context(Vec::new());
+        // Instances that answer one request open their folders when they ask for them.
+        if !matches!(self.program.linked, Linked::Http(_)) {
+            self.preopens.open(&mut context)?;
+        }
         let mut table = ResourceTable::new();
         table.set_max_capacity(handle_limit());
         Ok(ComponentState {
-            wasi: self.context(Vec::new()).build(),
+            wasi: context.build(),
             table,
             preopens: self.preopens.clone(),
             http: WasiHttpCtx::new(),
