@@ -25,6 +25,7 @@ mod histories;
 mod observed;
 mod over;
 mod parts;
+mod record;
 pub(crate) mod resize;
 mod status;
 #[cfg(test)]
@@ -39,12 +40,10 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use crate::eviction::EVICTED;
 
 pub use backoff::Backoff;
-pub(crate) use observed::CONFIG_ERROR;
-pub use observed::{
-    ContainerRecord, Exit, Hook, ImageState, Observed, ProbeResults, Refusal, ResizeRefusal,
-    Resizing, Run, SandboxState,
-};
+pub use observed::{Observed, ResizeRefusal, SandboxState};
 pub use parts::{Part, Role, part, parts};
+pub(crate) use record::CONFIG_ERROR;
+pub use record::{ContainerRecord, Exit, Hook, ImageState, ProbeResults, Refusal, Resizing, Run};
 pub use status::status;
 pub(crate) use verdict::DEADLINE_EXCEEDED;
 pub use verdict::{Failure, Verdict, verdict};
@@ -191,6 +190,12 @@ fn is_up(part: &Part<'_>, record: &ContainerRecord) -> bool {
             || record.post_start != Hook::Due && record.post_start != Hook::Running)
 }
 
+/// Whether an init container was done before the node was started again: its sandbox is another one, in which the
+/// main containers wait for it (upstream's `computePodActions` begins anew with a new sandbox).
+fn is_due_again(part: &Part<'_>, record: &ContainerRecord) -> bool {
+    part.role == Role::Init && record.stale && record.has_succeeded()
+}
+
 /// Upstream's `computeInitContainerActions`, then the main containers, then those to debug with.
 fn run_containers(spec: &PodSpec, observed: &Observed, now: Timestamp, step: &mut Step) {
     let mut next = Next {
@@ -251,7 +256,11 @@ impl Next<'_> {
             Run::Running { .. } => return self.keep(part, record),
             Run::Starting | Run::Stopping { .. } => return,
             Run::Never => 0,
-            Run::Exited(exit) if record.again || part.restarts(self.spec, exit.exit_code) => {
+            Run::Exited(exit)
+                if record.again
+                    || is_due_again(part, record)
+                    || part.restarts(self.spec, exit.exit_code) =>
+            {
                 record.restart_count + 1
             }
             Run::Exited(_) => return,

@@ -169,15 +169,16 @@ impl View<'_> {
             image_id: image
                 .map(|i| image_id(&i.image, &i.digest))
                 .unwrap_or_default(),
-            container_id: (record.run != Run::Never)
-                .then(|| self.container_id(&container.name, record.restart_count)),
+            container_id: record
+                .latest_run()
+                .map(|run| self.container_id(&container.name, run)),
             ready: match part.role {
-                Role::Init => record.is_done(),
+                Role::Init => record.has_succeeded(),
                 Role::Sidecar | Role::Main => ready && is_serving,
                 Role::Debug => false,
             },
             started: (part.role != Role::Debug).then_some(started),
-            restart_count: i32::try_from(record.restart_count).unwrap_or(i32::MAX),
+            restart_count: i32::try_from(record.latest_run().unwrap_or(0)).unwrap_or(i32::MAX),
             last_state: Some(ContainerState {
                 terminated: last_exit
                     .map(|(exit, run)| self.terminated(exit, &container.name, run)),

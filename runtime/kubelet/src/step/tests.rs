@@ -335,6 +335,76 @@ fn a_restarted_node_starts_what_ran_and_fails_what_never_restarts() {
 }
 
 #[test]
+fn init_containers_run_again_after_the_node_was_restarted() {
+    let mut pod = pod("OnFailure");
+    let spec = pod.spec.as_mut().expect("a spec");
+    let init = |name: &str, policy: Option<&str>| Container {
+        name: name.into(),
+        restart_policy: policy.map(str::to_owned),
+        ..Container::default()
+    };
+    spec.init_containers = Some(vec![init("setup", None), init("proxy", Some("Always"))]);
+    let mut world = World::new(pod);
+    let begin = |world: &mut World, name: &str| {
+        world.settle();
+        assert_eq!(world.observed.container(name).run, Run::Starting, "{name}");
+        world.observed.container_mut(name).started(world.now, true);
+    };
+    begin(&mut world, "setup");
+    world.exit("setup", 0);
+    begin(&mut world, "proxy");
+    begin(&mut world, "app");
+    assert_eq!(world.phase(), "Running");
+
+    world.observed = Observed::recover(&world.pod, world.now);
+    assert_eq!(world.phase(), "Running");
+    begin(&mut world, "setup");
+    for waiting in ["proxy", "app"] {
+        let run = &world.observed.container(waiting).run;
+        assert!(
+            matches!(run, Run::Exited(_)),
+            "{waiting} waits for its turn"
+        );
+    }
+    assert_eq!(
+        (world.phase().as_str(), world.condition("Initialized")),
+        ("Running", "True".into())
+    );
+    world.exit("setup", 0);
+    begin(&mut world, "proxy");
+    begin(&mut world, "app");
+    for name in ["setup", "proxy", "app"] {
+        assert_eq!(world.observed.container(name).restart_count, 1, "{name}");
+    }
+    // Within one life of the node it is done once.
+    world.exit("app", 1);
+    world.settle();
+    assert_eq!(world.observed.container("app").restart_count, 2);
+    assert_eq!(world.observed.container("setup").restart_count, 1);
+}
+
+#[test]
+fn nothing_of_a_pod_that_is_over_runs_again_after_the_node_was_restarted() {
+    let mut pod = pod("OnFailure");
+    let spec = pod.spec.as_mut().expect("a spec");
+    spec.init_containers = Some(vec![Container {
+        name: "setup".into(),
+        ..Container::default()
+    }]);
+    let mut world = World::new(pod);
+    for name in ["setup", "app"] {
+        world.settle();
+        world.observed.container_mut(name).started(world.now, true);
+        world.exit(name, 0);
+    }
+    world.phase();
+    world.observed = Observed::recover(&world.pod, world.now);
+    world.settle();
+    assert_eq!(world.phase(), "Succeeded");
+    assert_eq!(world.observed.container("setup").restart_count, 0);
+}
+
+#[test]
 fn starting_over_survives_a_start_that_could_not_be_prepared() {
     let rules = serde_json::json!([{
         "action": "RestartAllContainers",

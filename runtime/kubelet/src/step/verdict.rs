@@ -3,8 +3,8 @@
 use coracle_clock::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
-use super::observed::NODE_RESTARTED;
 use super::parts::{Part, Role, parts};
+use super::record::NODE_RESTARTED;
 use super::{Exit, Observed, Run, over};
 
 /// The reason of a pod that ran for longer than it may.

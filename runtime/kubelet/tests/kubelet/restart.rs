@@ -3,7 +3,7 @@ use std::time::Duration;
 use coracle_cri::fake::{Call, Script};
 use serde_json::json;
 
-use crate::node::{TestNode, address, app, is_ready, phase, restarts};
+use crate::node::{TestNode, address, app, is_ready, phase, restarts, status};
 
 #[tokio::test(start_paused = true)]
 async fn a_killed_node_brings_its_pods_back_where_they_were() {
@@ -59,6 +59,29 @@ async fn a_killed_node_brings_its_pods_back_where_they_were() {
             |call| matches!(call, Call::EnsureImage(request) if request.known_digest.is_some()),
         );
     assert!(asked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn init_containers_come_first_after_a_restart_too() {
+    let node = TestNode::start().await;
+    let setup = || Script::exits(0).after(Duration::from_secs(2));
+    node.script("setup", setup());
+    let spec = json!({"initContainers": [{"name": "setup", "image": "setup"}]});
+    node.run("web", "app:1", spec).await;
+    let before = node.ready("web").await;
+
+    let node = node.restart().await;
+    node.script("setup", setup());
+    let began = node.elapsed();
+    let after = node
+        .pod_when("web", "it runs again", |pod| {
+            is_ready(pod) && restarts(pod) == 1
+        })
+        .await;
+    assert!(node.elapsed() - began >= 2, "it did not wait for its setup");
+    assert_eq!(node.begun_and_ended(), ["start setup", "start app"]);
+    assert!(status(&after, "setup").is_some_and(|setup| setup.ready && setup.restart_count == 1));
+    assert_eq!(address(&after), address(&before));
 }
 
 #[tokio::test(start_paused = true)]
