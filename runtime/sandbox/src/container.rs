@@ -10,6 +10,8 @@ mod command;
 mod guest;
 mod http;
 mod outgoing;
+#[cfg(feature = "p3")]
+mod service;
 mod stop;
 
 pub(crate) use command::call as call_command;
@@ -32,6 +34,8 @@ pub(crate) enum Prepared {
     Command(Arc<Guest>, Option<Listeners>),
     /// A component that answers requests.
     Http(http::Server),
+    /// A component whose functions are called by `exec`, each in an instance of its own.
+    Functions,
 }
 
 /// Takes what the guest's world needs before it runs: the port of an http component, the listeners
@@ -39,7 +43,7 @@ pub(crate) enum Prepared {
 pub(crate) fn prepare(guest: Arc<Guest>) -> Result<Prepared, RuntimeError> {
     match &guest.program.linked {
         Linked::Http(_) => Ok(Prepared::Http(http::Server::bind(guest)?)),
-        Linked::Command(_) => Ok(Prepared::Command(guest, None)),
+        Linked::Functions(_) => Ok(Prepared::Functions),
         Linked::Module(_) => {
             let listeners =
                 Listeners::bind(&guest.scope, &guest.config.ports).map_err(|error| {
@@ -47,15 +51,21 @@ pub(crate) fn prepare(guest: Arc<Guest>) -> Result<Prepared, RuntimeError> {
                 })?;
             Ok(Prepared::Command(guest, Some(listeners)))
         }
+        _ => Ok(Prepared::Command(guest, None)),
     }
 }
 
 impl Prepared {
     /// Runs to the end. Returns after every instance was dropped.
-    pub(crate) async fn run(self, stop: StopSignal) -> Exit {
+    pub(crate) async fn run(self, mut stop: StopSignal) -> Exit {
         match self {
             Self::Command(guest, listeners) => command::run(guest, listeners, stop).await,
             Self::Http(server) => server.run(stop).await,
+            // Nothing runs here that a stop would have to wait for.
+            Self::Functions => {
+                stop.asked().await;
+                Exit::stopped(true)
+            }
         }
     }
 }

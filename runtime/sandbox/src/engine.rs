@@ -84,6 +84,7 @@ fn config(pool: Option<u32>) -> Config {
     config
         .epoch_interruption(true)
         .wasm_component_model(true)
+        .wasm_component_model_async(true)
         .async_stack_size(STACK_BYTES)
         .max_wasm_stack(WASM_STACK_BYTES);
     if let Some(instances) = pool {

@@ -23,6 +23,7 @@ mod engine;
 mod exec;
 mod exit;
 mod handles;
+mod hosts;
 mod image;
 mod link;
 mod logs;

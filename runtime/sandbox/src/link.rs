@@ -3,8 +3,12 @@
 //! Interfaces are added one by one. Whatever is not named here does not exist for a guest: nothing
 //! falls back to the sockets, the environment or the folders of the host.
 
+use std::sync::Arc;
+
 use coracle_network::SocketScope;
-use wasmtime::component::{HasData, Linker as ComponentLinker, Resource, ResourceTable};
+use wasmtime::component::{
+    HasData, InstancePre as ComponentPre, Linker as ComponentLinker, Resource, ResourceTable,
+};
 use wasmtime::{Engine, InstancePre, Linker, Store};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
 use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView};
@@ -14,24 +18,61 @@ use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi::p2::bindings::filesystem::preopens;
 use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxView, WasiView};
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::handler::ProxyPre;
+use wasmtime_wasi_http::p2::bindings::ProxyPre as ProxyPre2;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::compile::Code;
-use crate::container::OutgoingHttp;
+use crate::container::{Guest, OutgoingHttp};
 use crate::cpu::CpuShare;
+use crate::hosts;
 use crate::memory::StoreMemory;
-use crate::preopens::Preopens;
 use crate::sockets::p1::{self, FdHost, FdTable, FdView};
 use crate::sockets::p2::{self, SocketHost, SocketsView};
 use crate::weight::take_turns;
-use crate::world::World;
+use crate::world::{Wasi, World};
+
+#[cfg(feature = "p3")]
+mod p3;
 
 /// A program with its imports resolved, ready to be instantiated.
 pub(crate) enum Linked {
     Module(InstancePre<ModuleState>),
     Command(CommandPre<ComponentState>),
+    #[cfg(feature = "p3")]
+    Command3(p3::CommandPre<ComponentState>),
     Http(ProxyPre<ComponentState>),
+    /// Nothing to run: its functions are called one by one.
+    Functions(ComponentPre<ComponentState>),
+}
+
+impl Linked {
+    /// The component, whatever its world; `None` for core modules.
+    pub(crate) fn component(&self) -> Option<&ComponentPre<ComponentState>> {
+        match self {
+            Self::Module(_) => None,
+            Self::Command(pre) => Some(pre.instance_pre()),
+            #[cfg(feature = "p3")]
+            Self::Command3(pre) => Some(pre.instance_pre()),
+            Self::Http(ProxyPre::P2(pre)) => Some(pre.instance_pre()),
+            Self::Http(ProxyPre::P3(pre)) => Some(pre.instance_pre()),
+            Self::Functions(pre) => Some(pre),
+        }
+    }
+
+    /// Whether it runs once from start to end. The others need no instance at rest.
+    pub(crate) fn is_command(&self) -> bool {
+        !matches!(self, Self::Http(_) | Self::Functions(_))
+    }
+
+    /// What it does instead of being a command, for a message.
+    pub(crate) fn purpose(&self) -> &'static str {
+        match self {
+            Self::Http(_) => "answers http requests",
+            Self::Functions(_) => "has functions to be called as 'name(arguments)'",
+            _ => "runs as a command",
+        }
+    }
 }
 
 /// State of a WASI 0.1 guest.
@@ -43,10 +84,9 @@ pub(crate) struct ModuleState {
 
 /// State of a component.
 pub(crate) struct ComponentState {
+    pub(crate) guest: Arc<Guest>,
     pub(crate) wasi: WasiCtx,
     pub(crate) table: ResourceTable,
-    /// Opened when the guest asks for them.
-    pub(crate) preopens: Preopens,
     pub(crate) http: WasiHttpCtx,
     pub(crate) outgoing: OutgoingHttp,
     pub(crate) scope: SocketScope,
@@ -65,11 +105,24 @@ pub(crate) fn link(engine: &Engine, world: World, code: &Code) -> wasmtime::Resu
             let mut linker = ComponentLinker::new(engine);
             add_wasi(&mut linker)?;
             p2::add_to_linker(&mut linker)?;
+            hosts::add_to_linker(&mut linker)?;
             wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+            #[cfg(feature = "p3")]
+            p3::add_to_linker(&mut linker)?;
             let pre = linker.instantiate_pre(component)?;
             Ok(match world {
-                World::Http => Linked::Http(ProxyPre::new(pre)?),
-                World::Command | World::Preview1 { .. } => Linked::Command(CommandPre::new(pre)?),
+                World::Http(Wasi::P2) => Linked::Http(ProxyPre::P2(ProxyPre2::new(pre)?)),
+                World::Command(Wasi::P2) => Linked::Command(CommandPre::new(pre)?),
+                #[cfg(feature = "p3")]
+                World::Http(Wasi::P3) => Linked::Http(ProxyPre::P3(p3::ServicePre::new(pre)?)),
+                #[cfg(feature = "p3")]
+                World::Command(Wasi::P3) => Linked::Command3(p3::CommandPre::new(pre)?),
+                #[cfg(not(feature = "p3"))]
+                World::Http(Wasi::P3) | World::Command(Wasi::P3) => {
+                    unreachable!("`World::detect` refuses them without the feature")
+                }
+                World::Functions => Linked::Functions(pre),
+                World::Preview1 { .. } => unreachable!("modules are no components"),
             })
         }
     }
@@ -148,26 +201,39 @@ impl HasData for Io {
     type Data<'a> = &'a mut ResourceTable;
 }
 
-/// The folders of a guest need the table and the list of them.
+/// The folders of a guest, opened when it asks for them, and the table that they go into.
 struct Folders;
 
 struct FoldersView<'a> {
-    preopens: &'a Preopens,
+    guest: &'a Guest,
     table: &'a mut ResourceTable,
+}
+
+fn folders(state: &mut ComponentState) -> FoldersView<'_> {
+    FoldersView {
+        guest: &state.guest,
+        table: &mut state.table,
+    }
 }
 
 impl HasData for Folders {
     type Data<'a> = FoldersView<'a>;
 }
 
-impl preopens::Host for FoldersView<'_> {
-    fn get_directories(&mut self) -> wasmtime::Result<Vec<(Resource<Descriptor>, String)>> {
-        let folders = self.preopens.open_late()?;
+impl FoldersView<'_> {
+    fn open(&mut self) -> wasmtime::Result<Vec<(Resource<Descriptor>, String)>> {
+        let folders = self.guest.folders()?;
         let pushed = folders.into_iter().map(|(dir, name)| {
             let descriptor = self.table.push(Descriptor::Dir(dir))?;
             Ok::<_, wasmtime::Error>((descriptor, name))
         });
         pushed.collect()
+    }
+}
+
+impl preopens::Host for FoldersView<'_> {
+    fn get_directories(&mut self) -> wasmtime::Result<Vec<(Resource<Descriptor>, String)>> {
+        self.open()
     }
 }
 
@@ -184,10 +250,7 @@ fn add_wasi(linker: &mut ComponentLinker<ComponentState>) -> wasmtime::Result<()
     random::random::add_to_linker::<S, WasiRandom>(linker, |state| state.wasi.random())?;
     random::insecure::add_to_linker::<S, WasiRandom>(linker, |state| state.wasi.random())?;
     random::insecure_seed::add_to_linker::<S, WasiRandom>(linker, |state| state.wasi.random())?;
-    filesystem::preopens::add_to_linker::<S, Folders>(linker, |state| FoldersView {
-        preopens: &state.preopens,
-        table: &mut state.table,
-    })?;
+    filesystem::preopens::add_to_linker::<S, Folders>(linker, folders)?;
     filesystem::types::add_to_linker::<S, WasiFilesystem>(linker, S::filesystem)?;
     cli::environment::add_to_linker::<S, WasiCli>(linker, S::cli)?;
     cli::exit::add_to_linker::<S, WasiCli>(linker, S::cli)?;

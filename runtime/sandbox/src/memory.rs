@@ -105,7 +105,7 @@ impl MemoryBudget {
     }
 
     /// Takes `bytes` here and in every budget above, or nowhere.
-    fn charge(&self, bytes: u64) -> Result<(), OutOfMemory> {
+    pub(crate) fn charge(&self, bytes: u64) -> Result<(), OutOfMemory> {
         let limit = self.limit.load(Ordering::Relaxed);
         let fits = |used: u64| used.checked_add(bytes).filter(|total| *total <= limit);
         let before = self
@@ -146,7 +146,8 @@ impl MemoryBudget {
         }
     }
 
-    fn release(&self, bytes: u64) {
+    /// Gives back what was taken.
+    pub(crate) fn release(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
         if let Some(parent) = &self.parent {
             parent.release(bytes);

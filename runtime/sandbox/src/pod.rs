@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::container::{Guest, StopHandle};
 use crate::cpu::{CpuShare, CpuTotal};
 use crate::exec::{OWN_SESSIONS_PER_POD, SESSIONS_PER_POD};
+use crate::hosts::keyvalue;
 use crate::logs::LogRate;
 use crate::memory::MemoryBudget;
 use crate::preopens::PodFiles;
@@ -22,6 +23,8 @@ pub(crate) struct Pod {
     pub(crate) config: PodSandboxConfig,
     pub(crate) namespace: Arc<NetworkNamespace>,
     pub(crate) memory: Arc<MemoryBudget>,
+    /// Buckets of `wasi:keyvalue` that are on no volume.
+    pub(crate) keyvalue: Arc<keyvalue::Memory>,
     /// Holds a root folder per container.
     pub(crate) roots: PathBuf,
     /// Bounds the sessions of exec and attach.
@@ -61,6 +64,7 @@ impl Pod {
         Self {
             config,
             namespace,
+            keyvalue: keyvalue::Memory::new(memory.clone()),
             memory,
             roots,
             sessions: Arc::new(Semaphore::new(SESSIONS_PER_POD)),

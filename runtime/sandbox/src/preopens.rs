@@ -10,6 +10,8 @@ use tokio::fs;
 use wasmtime_wasi::filesystem::{Dir, OpenMode};
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
+mod working_dir;
+
 /// What the pod's files under `/etc` say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PodFiles {

@@ -25,8 +25,8 @@ use crate::cpu::CpuShare;
 use crate::engine::{GuestEngine, instance_ceiling};
 use crate::exec::{GuestEnd, Surroundings, exec};
 use crate::exit::Exit;
+use crate::hosts::keyvalue::{self, Buckets};
 use crate::image::{apply_image, downloads};
-use crate::link::Linked;
 use crate::logs::{LogQueue, LogWriter, Rotation};
 use crate::memory::{MemoryBudget, Scope};
 use crate::pod::{Pod, Run};
@@ -135,6 +135,7 @@ struct Inner {
     guests: GuestRuntime,
     memory: Arc<MemoryBudget>,
     trust: Arc<TlsTrust>,
+    volumes: keyvalue::Volumes,
     admission: Arc<Semaphore>,
     max_instances: u32,
     pods: RwLock<BTreeMap<SandboxId, Arc<Pod>>>,
@@ -175,6 +176,7 @@ impl WasmRuntime {
             guests,
             memory: MemoryBudget::node(config.memory_bytes),
             trust: config.trust,
+            volumes: keyvalue::Volumes::default(),
             admission: Arc::new(Semaphore::new(max_instances as usize)),
             max_instances,
             pods: RwLock::default(),
@@ -494,17 +496,19 @@ impl Inner {
             .await;
         let program = program.map_err(refused)?;
         apply_image(&setup.run, &mut config);
-        let place = match program.linked {
-            // At rest it needs no instance; each request takes a place of its own.
-            Linked::Http(_) => None,
-            Linked::Module(_) | Linked::Command(_) => Some(self.admit()?),
+        // At rest the others need no instance; each request or call takes a place of its own.
+        let place = match program.linked.is_command() {
+            true => Some(self.admit()?),
+            false => None,
         };
         let root = pod.roots.join(&config.id.name);
         let preopens = Preopens::prepare(&root, setup.root, &pod.files(), &config.mounts).await?;
+        let buckets = Buckets::choose(&config.annotations, &preopens, &pod.keyvalue, &self.volumes);
         let logs = LogQueue::new(self.clock.clone());
         let stdin = standard_input(config.stdin, config.stdin_once, config.tty);
         let guest = Arc::new(Guest {
             program,
+            is_toolbox: false,
             hostname: pod.config.hostname.clone(),
             preopens,
             scope: pod.namespace.scope(),
@@ -513,6 +517,7 @@ impl Inner {
             logs: logs.clone(),
             trust: self.trust.clone(),
             connections: Arc::default(),
+            buckets,
             stdio: Stdio::Container(stdin.clone()),
             engine: self.engine.clone(),
             threads: self.guests.handle().clone(),

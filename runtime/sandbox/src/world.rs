@@ -3,7 +3,12 @@
 //! Detection never compiles: a file that cannot run is refused in microseconds, with a message that
 //! says what was found and what is needed.
 
-use wasmparser::{Chunk, Encoding, Parser, Payload};
+mod foreign;
+mod outline;
+
+use wasmparser::Encoding;
+
+use outline::{Needs, Outline};
 
 /// The kinds of programs that this runtime runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,10 +18,22 @@ pub enum World {
         /// Made by Go's compiler, whose runtime needs inherited listeners to be non-blocking.
         go: bool,
     },
-    /// A component that exports `wasi:cli/run` 0.2.
-    Command,
-    /// A component that exports `wasi:http/incoming-handler` 0.2: the runtime serves it.
-    Http,
+    /// A component that exports `wasi:cli/run`.
+    Command(Wasi),
+    /// A component that exports `wasi:http/incoming-handler` 0.2 or `wasi:http/handler` 0.3: the
+    /// runtime serves it.
+    Http(Wasi),
+    /// A component that exports functions of its own and nothing to run: it is there to be called.
+    Functions,
+}
+
+/// The versions of WASI that components are made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wasi {
+    /// 0.2, with pollables and streams of `wasi:io`.
+    P2,
+    /// 0.3, with the asynchronous functions, streams and futures of the component model.
+    P3,
 }
 
 /// The bytes are nothing that this runtime runs.
@@ -28,18 +45,20 @@ pub struct NotRunnable {
 }
 
 const WASM: &str = "a WebAssembly module or component (a .wasm file)";
-const ENTRY: &str = "a WASI 0.1 module with `_start`, or a component that exports `wasi:cli/run@0.2` or \
-     `wasi:http/incoming-handler@0.2`";
-
-/// Names that are listed in a message at most.
-const NAMES_SHOWN: usize = 8;
+const ENTRY: &str = "a WASI 0.1 module with `_start`, or a component that exports `wasi:cli/run@0.2` or `@0.3`, \
+     `wasi:http/incoming-handler@0.2`, `wasi:http/handler@0.3`, or functions of its own";
+const ONE_THREAD: &str =
+    "a build for one thread, such as Rust's and clang's target wasm32-wasip1 without -threads";
+const FOR_WASI: &str = "a build for WASI, such as Rust's target wasm32-wasip2 or Go's GOOS=wasip1";
+const RELEASED: &str = "a build for a released version of WASI, 0.2 or 0.3.0";
 
 impl NotRunnable {
     /// A program whose world is right but whose bytes or imports are not.
     pub(crate) fn unsupported(found: String) -> Self {
         Self {
             found,
-            needed: "a valid module or component that imports only WASI 0.1 or 0.2",
+            needed: "a valid module or component that imports only WASI 0.1, 0.2 or 0.3, wasi:config, \
+                     wasi:keyvalue or wasi:logging",
         }
     }
 }
@@ -49,8 +68,11 @@ impl World {
     pub(crate) fn describe(self) -> &'static str {
         match self {
             Self::Preview1 { .. } => "a WASI 0.1 module",
-            Self::Command => "a wasi:cli 0.2 component",
-            Self::Http => "a wasi:http 0.2 component",
+            Self::Command(Wasi::P2) => "a wasi:cli 0.2 component",
+            Self::Command(Wasi::P3) => "a wasi:cli 0.3 component",
+            Self::Http(Wasi::P2) => "a wasi:http 0.2 component",
+            Self::Http(Wasi::P3) => "a wasi:http 0.3 component",
+            Self::Functions => "a component with functions",
         }
     }
 
@@ -58,7 +80,7 @@ impl World {
     pub fn detect(bytes: &[u8]) -> Result<Self, NotRunnable> {
         if !bytes.starts_with(b"\0asm") {
             return Err(NotRunnable {
-                found: describe_foreign(bytes),
+                found: foreign::describe(bytes),
                 needed: WASM,
             });
         }
@@ -66,180 +88,72 @@ impl World {
             found: format!("damaged wasm: {error}"),
             needed: WASM,
         })?;
-        outline.world()
-    }
-}
-
-/// The outermost exports and what made the module.
-struct Outline {
-    encoding: Encoding,
-    exports: Vec<String>,
-    go: bool,
-}
-
-impl Outline {
-    fn read(mut bytes: &[u8]) -> wasmparser::Result<Self> {
-        let mut outline = Self {
-            encoding: Encoding::Module,
-            exports: Vec::new(),
-            go: false,
-        };
-        let mut parser = Parser::new(0);
-        loop {
-            let (payload, consumed) = match parser.parse(bytes, true)? {
-                Chunk::Parsed { payload, consumed } => (payload, consumed),
-                Chunk::NeedMoreData(_) => unreachable!("all data was given"),
-            };
-            let mut skip = 0;
-            match payload {
-                Payload::Version { encoding, .. } => outline.encoding = encoding,
-                Payload::ExportSection(section) => {
-                    for export in section {
-                        outline.exports.push(export?.name.to_owned());
-                    }
-                }
-                Payload::ComponentExportSection(section) => {
-                    for export in section {
-                        outline.exports.push(export?.name.name.to_owned());
-                    }
-                }
-                Payload::CustomSection(section) => {
-                    outline.go |= section.name() == "go:buildid"
-                        || section.name() == "go.buildid"
-                        || (section.name() == "producers" && is_made_by_go(section.data()));
-                }
-                Payload::CodeSectionStart { size, .. } => {
-                    parser.skip_section();
-                    skip = size as usize;
-                }
-                Payload::ModuleSection {
-                    unchecked_range, ..
-                }
-                | Payload::ComponentSection {
-                    unchecked_range, ..
-                } => {
-                    skip = unchecked_range.end - unchecked_range.start;
-                }
-                Payload::End(_) => return Ok(outline),
-                _ => {}
-            }
-            let next = consumed.saturating_add(skip);
-            bytes = bytes.get(next..).unwrap_or_default();
+        match outline.encoding {
+            Encoding::Module => module(&outline),
+            Encoding::Component => component(&outline),
         }
     }
-
-    fn world(&self) -> Result<World, NotRunnable> {
-        let exports = |interface: &str, version: &str| {
-            let versioned = format!("{interface}@{version}");
-            self.exports.iter().any(|name| name.starts_with(&versioned))
-        };
-        match self.encoding {
-            Encoding::Module if self.exports.iter().any(|name| name == "_start") => {
-                return Ok(World::Preview1 { go: self.go });
-            }
-            Encoding::Component if exports("wasi:http/incoming-handler", "0.2.") => {
-                return Ok(World::Http);
-            }
-            Encoding::Component if exports("wasi:cli/run", "0.2.") => return Ok(World::Command),
-            _ => {}
-        }
-        let newer = self.encoding == Encoding::Component
-            && (exports("wasi:http/handler", "0.3.") || exports("wasi:cli/run", "0.3."));
-        let kind = match self.encoding {
-            Encoding::Module => "a core module",
-            Encoding::Component => "a component",
-        };
-        let found = if newer {
-            format!(
-                "{kind} for WASI 0.3, which this version doesn't run yet (exports {})",
-                self.names()
-            )
-        } else if self.exports.is_empty() {
-            format!("{kind} without exports")
-        } else {
-            format!("{kind} that exports only {}", self.names())
-        };
-        Err(NotRunnable {
-            found,
-            needed: ENTRY,
-        })
-    }
-
-    fn names(&self) -> String {
-        let mut names: Vec<_> = self
-            .exports
-            .iter()
-            .take(NAMES_SHOWN)
-            .map(|name| shorten(name))
-            .collect();
-        if self.exports.len() > NAMES_SHOWN {
-            names.push(format!("{} more", self.exports.len() - NAMES_SHOWN));
-        }
-        names.join(", ")
-    }
 }
 
-/// The `producers` section names languages and compilers as length-prefixed strings.
-fn is_made_by_go(producers: &[u8]) -> bool {
-    producers.windows(3).any(|window| window == b"\x02Go")
-        && !producers.windows(6).any(|window| window == b"TinyGo")
-}
-
-/// Says what bytes are that are not wasm.
-fn describe_foreign(bytes: &[u8]) -> String {
-    const KNOWN: &[(&[u8], &str)] = &[
-        (
-            b"\x7fELF",
-            "a native program or library (ELF) or code compiled ahead of time (.cwasm); \
-           give the .wasm that it was made from",
+fn module(outline: &Outline) -> Result<World, NotRunnable> {
+    let (found, needed) = match outline.needs {
+        Needs::Threads => (
+            "a module that wants threads in one memory (wasi-threads, which WASI has given up)"
+                .to_owned(),
+            ONE_THREAD,
         ),
-        (b"MZ", "a Windows program"),
-        (b"\xcf\xfa\xed\xfe", "a macOS program (Mach-O)"),
-        (b"\xca\xfe\xba\xbe", "a macOS program or Java class"),
-        (b"\x1f\x8b", "a gzip archive"),
-        (b"PK\x03\x04", "a zip archive"),
-        (b"\x28\xb5\x2f\xfd", "a zstd archive"),
-        (
-            b"version https://git-lfs",
-            "a Git LFS pointer; run `git lfs pull` to get the file",
-        ),
-        (b"#!", "a script"),
+        Needs::Other(host) => (format!("a module that wants {host}"), FOR_WASI),
+        Needs::Nothing if outline.exports.iter().any(|export| export.name == "_start") => {
+            return Ok(World::Preview1 { go: outline.go });
+        }
+        Needs::Nothing => (others("a core module", outline), ENTRY),
+    };
+    Err(NotRunnable { found, needed })
+}
+
+/// Of several worlds the one that answers requests goes first, and of two versions the newer.
+fn component(outline: &Outline) -> Result<World, NotRunnable> {
+    const KNOWN: &[(&str, &str, World)] = &[
+        ("wasi:http/handler", "0.3.", World::Http(Wasi::P3)),
+        ("wasi:http/incoming-handler", "0.2.", World::Http(Wasi::P2)),
+        ("wasi:cli/run", "0.3.", World::Command(Wasi::P3)),
+        ("wasi:cli/run", "0.2.", World::Command(Wasi::P2)),
     ];
-    if bytes.is_empty() {
-        return "an empty file".to_owned();
+    let is_known = |(interface, version, world): &&(&str, &str, World)| {
+        let built = cfg!(feature = "p3") || !world.is_newer();
+        built && outline.has(interface, version)
+    };
+    if let Some((_, _, world)) = KNOWN.iter().find(is_known) {
+        return Ok(*world);
     }
-    if let Some((_, what)) = KNOWN.iter().find(|(magic, _)| bytes.starts_with(magic)) {
-        return (*what).to_owned();
+    if outline.has_functions() {
+        return Ok(World::Functions);
     }
-    let start = &bytes[..bytes.len().min(24)];
-    let text = std::str::from_utf8(start).ok().filter(|text| {
-        text.chars()
-            .all(|c| !c.is_control() || c.is_ascii_whitespace())
+    let (found, needed) = (others("a component", outline), ENTRY);
+    let newer = |(_, _, world): &&(&str, &str, World)| world.is_newer();
+    let mut newer = KNOWN.iter().filter(newer);
+    if newer.any(|(interface, version, _)| outline.has(interface, version)) {
+        let found = format!("{found}, in a runtime that was built without its feature p3");
+        return Err(NotRunnable { found, needed });
+    }
+    let early = outline.exports.iter().any(|export| {
+        export.name.starts_with("wasi:")
+            && (export.name.contains("-rc-") || export.name.contains("-draft"))
     });
-    match text {
-        Some(text)
-            if text.trim_start().starts_with("(module")
-                || text.trim_start().starts_with("(component") =>
-        {
-            "WebAssembly in its text form; convert it with `wasm-tools parse`".to_owned()
-        }
-        Some(text) => format!("text that starts with {text:?}"),
-        None => {
-            let hex: Vec<_> = start
-                .iter()
-                .take(8)
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
-            format!("bytes that start with {}", hex.join(" "))
-        }
+    let needed = if early { RELEASED } else { needed };
+    Err(NotRunnable { found, needed })
+}
+
+impl World {
+    fn is_newer(self) -> bool {
+        matches!(self, Self::Command(Wasi::P3) | Self::Http(Wasi::P3))
     }
 }
 
-/// Export names come from the image and may be of any length.
-fn shorten(name: &str) -> String {
-    match name.char_indices().nth(60) {
-        Some((end, _)) => format!("{}…", &name[..end]),
-        None => name.to_owned(),
+fn others(kind: &str, outline: &Outline) -> String {
+    match outline.exports.is_empty() {
+        true => format!("{kind} without exports"),
+        false => format!("{kind} that exports only {}", outline.names()),
     }
 }
 
@@ -255,20 +169,59 @@ mod tests {
         World::detect(bytes).unwrap_err().to_string()
     }
 
+    fn component(names: &[&str]) -> String {
+        let exports: Vec<_> = names
+            .iter()
+            .map(|name| format!(r#"(export "{name}" (instance $i))"#))
+            .collect();
+        format!("(component (instance $i) {})", exports.join(" "))
+    }
+
     #[test]
     fn worlds_are_told_by_their_exports() {
         let go = r#"(module (@custom "producers" "\01\08language\01\02Go\001.24") (func (export "_start")))"#;
         assert_eq!(detect(go), Ok(World::Preview1 { go: true }));
         let plain = r#"(module (func (export "_start") (nop)) (func (export "other")))"#;
         assert_eq!(detect(plain), Ok(World::Preview1 { go: false }));
-        for (name, world) in [
-            ("wasi:cli/run@0.2.3", World::Command),
-            ("wasi:http/incoming-handler@0.2.0", World::Http),
+        for (names, world) in [
+            (&["wasi:cli/run@0.2.3"][..], World::Command(Wasi::P2)),
+            (&["wasi:http/incoming-handler@0.2.0"], World::Http(Wasi::P2)),
+            (&["demo:math/ops@1.0.0"], World::Functions),
+            (
+                &["demo:math/ops", "wasi:cli/run@0.2.3"],
+                World::Command(Wasi::P2),
+            ),
         ] {
-            let component = format!(
-                r#"(component (core module (func (export "a"))) (instance $i) (export "{name}" (instance $i)))"#
-            );
-            assert_eq!(detect(&component), Ok(world), "{name}");
+            assert_eq!(detect(&component(names)), Ok(world), "{names:?}");
+        }
+        let function = r#"(component (core module $m (func (export "f"))) (core instance $m (instantiate $m))
+            (func (export "hello") (canon lift (core func $m "f"))))"#;
+        assert_eq!(detect(function), Ok(World::Functions));
+    }
+
+    #[test]
+    #[cfg(feature = "p3")]
+    fn wasi_0_3_goes_before_0_2_and_http_before_a_command() {
+        for (names, world) in [
+            (&["wasi:cli/run@0.3.0"][..], World::Command(Wasi::P3)),
+            (
+                &["wasi:cli/run@0.2.0", "wasi:cli/run@0.3.1"],
+                World::Command(Wasi::P3),
+            ),
+            (&["wasi:http/handler@0.3.0"], World::Http(Wasi::P3)),
+            (
+                &[
+                    "wasi:http/handler@0.3.0",
+                    "wasi:http/incoming-handler@0.2.0",
+                ],
+                World::Http(Wasi::P3),
+            ),
+            (
+                &["wasi:cli/run@0.3.0", "wasi:http/incoming-handler@0.2.0"],
+                World::Http(Wasi::P2),
+            ),
+        ] {
+            assert_eq!(detect(&component(names)), Ok(world), "{names:?}");
         }
     }
 
@@ -281,11 +234,46 @@ mod tests {
         assert!(message(&[0xff, 1, 2]).contains("ff 01 02"));
         assert!(message(b"\0asm\x01\0\0\0\x07\xff").contains("damaged wasm"));
         assert!(message(b"\0asm").contains("damaged wasm"));
-        let plugin = wat::parse_str(r#"(module (func (export "add")))"#).unwrap();
-        assert!(message(&plugin).contains("exports only add"));
-        let newer = wat::parse_str(
-            r#"(component (instance $i) (export "wasi:cli/run@0.3.0" (instance $i)))"#,
-        );
-        assert!(message(&newer.unwrap()).contains("WASI 0.3"));
+        for (text, found, needed) in [
+            (
+                r#"(module (func (export "add")))"#,
+                "exports only add",
+                "`_start`",
+            ),
+            (
+                "(component)",
+                "a component without exports",
+                "functions of its own",
+            ),
+            (
+                r#"(module (import "wasi" "thread-spawn" (func (param i32) (result i32))) (func (export "_start")))"#,
+                "wants threads",
+                "one thread",
+            ),
+            (
+                r#"(module (import "env" "memory" (memory 1 2 shared)) (func (export "_start")))"#,
+                "wants threads",
+                "one thread",
+            ),
+            (
+                r#"(module (import "gojs" "runtime.wasmExit" (func)) (func (export "run")))"#,
+                "wants JavaScript around it (Go's GOOS=js)",
+                "GOOS=wasip1",
+            ),
+            (
+                r#"(module (import "wasix_32v1" "proc_fork" (func)) (func (export "_start")))"#,
+                "wants WASIX",
+                "a build for WASI",
+            ),
+            (
+                &component(&["wasi:cli/run@0.3.0-rc-2025-09-16"]),
+                "0.3.0-rc-2025-09-16",
+                "a released version of WASI",
+            ),
+        ] {
+            let message = message(&wat::parse_str(text).unwrap());
+            assert!(message.contains(found), "{message}");
+            assert!(message.contains(needed), "{message}");
+        }
     }
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use coracle_network::SocketScope;
 use wasmtime::InstancePre;
 use wasmtime_wasi::p2::bindings::CommandPre;
+#[cfg(feature = "p3")]
+use wasmtime_wasi::p3::bindings::CommandPre as CommandPre3;
 
 use super::guest::Guest;
 use super::stop::StopSignal;
@@ -59,6 +61,8 @@ pub(crate) async fn call(guest: Arc<Guest>, listeners: Option<Listeners>) -> Exi
     let outcome = match (&guest.program.linked, listeners) {
         (Linked::Module(pre), Some(listeners)) => call_module(&guest, pre, listeners).await,
         (Linked::Command(pre), _) => call_component(&guest, pre).await,
+        #[cfg(feature = "p3")]
+        (Linked::Command3(pre), _) => call_component3(&guest, pre).await,
         _ => unreachable!("see `container::prepare`: modules have listeners, http is served"),
     };
     match outcome {
@@ -87,10 +91,22 @@ async fn call_module(
     Ok(start.call_async(&mut store, ()).await.map(|()| 0))
 }
 
-async fn call_component(guest: &Guest, pre: &CommandPre<ComponentState>) -> Outcome {
+async fn call_component(guest: &Arc<Guest>, pre: &CommandPre<ComponentState>) -> Outcome {
     let state = guest.component_state()?;
     let mut store = new_store(&guest.engine.engine, state, &guest.cpu);
     let command = pre.instantiate_async(&mut store).await?;
     let result = command.wasi_cli_run().call_run(&mut store).await;
     Ok(result.map(|result| i32::from(result.is_err())))
+}
+
+/// Beside `run` itself what it spawned goes on; all of it ends when `run` has returned.
+#[cfg(feature = "p3")]
+async fn call_component3(guest: &Arc<Guest>, pre: &CommandPre3<ComponentState>) -> Outcome {
+    let state = guest.component_state()?;
+    let mut store = new_store(&guest.engine.engine, state, &guest.cpu);
+    let command = pre.instantiate_async(&mut store).await?;
+    let result = store
+        .run_concurrent(async |accessor| command.wasi_cli_run().call_run(accessor).await)
+        .await;
+    Ok(result.flatten().map(|result| i32::from(result.is_err())))
 }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use coracle_cri::ContainerConfig;
 use coracle_network::SocketScope;
+use tokio::io::AsyncWrite;
 use wasmtime::component::ResourceTable;
+use wasmtime_wasi::cli::StdoutStream;
+use wasmtime_wasi::filesystem::Dir;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder};
 use wasmtime_wasi_http::WasiHttpCtx;
 
@@ -14,7 +17,8 @@ use crate::cpu::CpuShare;
 use crate::engine::GuestEngine;
 use crate::exec::GuestEnd;
 use crate::handles::handle_limit;
-use crate::link::{ComponentState, Linked, ModuleState};
+use crate::hosts::keyvalue::Buckets;
+use crate::link::{ComponentState, ModuleState};
 use crate::logs::{GuestOutput, LogQueue};
 use crate::memory::{MemoryBudget, StoreMemory};
 use crate::preopens::Preopens;
@@ -38,6 +42,8 @@ pub(crate) enum Stdio {
 pub(crate) struct Guest {
     pub(crate) program: Arc<Program>,
     pub(crate) config: ContainerConfig,
+    /// The program is ours and not the image's.
+    pub(crate) is_toolbox: bool,
     pub(crate) hostname: String,
     pub(crate) preopens: Preopens,
     pub(crate) scope: SocketScope,
@@ -47,6 +53,7 @@ pub(crate) struct Guest {
     pub(crate) trust: Arc<TlsTrust>,
     /// Connections of its outgoing requests, kept for the next ones.
     pub(crate) connections: Arc<Pool>,
+    pub(crate) buckets: Buckets,
     pub(crate) stdio: Stdio,
     pub(crate) engine: Arc<GuestEngine>,
     /// Where instances run.
@@ -59,6 +66,9 @@ impl Guest {
     pub(crate) fn module_state(&self, listeners: Listeners) -> wasmtime::Result<ModuleState> {
         let mut context = self.context(listeners.environment());
         self.preopens.open(&mut context)?;
+        if let Some(working_dir) = self.relative_to() {
+            self.preopens.open_working_dir(&mut context, working_dir)?;
+        }
         let mut wasi = context.build_p1();
         let go = matches!(self.program.world, World::Preview1 { go: true });
         let nonblocking = nonblocking(go, &self.config.annotations);
@@ -67,18 +77,13 @@ impl Guest {
         Ok(ModuleState { wasi, fds, memory })
     }
 
-    pub(crate) fn component_state(&self) -> wasmtime::Result<ComponentState> {
-        let mut context = self.context(Vec::new());
-        // Instances that answer one request open their folders when they ask for them.
-        if !matches!(self.program.linked, Linked::Http(_)) {
-            self.preopens.open(&mut context)?;
-        }
+    pub(crate) fn component_state(self: &Arc<Self>) -> wasmtime::Result<ComponentState> {
         let mut table = ResourceTable::new();
         table.set_max_capacity(handle_limit());
         Ok(ComponentState {
-            wasi: context.build(),
+            guest: self.clone(),
+            wasi: self.context(Vec::new()).build(),
             table,
-            preopens: self.preopens.clone(),
             http: WasiHttpCtx::new(),
             outgoing: OutgoingHttp::new(
                 self.scope.clone(),
@@ -89,6 +94,42 @@ impl Guest {
             scope: self.scope.clone(),
             memory: StoreMemory::new(self.memory.clone()),
         })
+    }
+
+    fn outputs(&self, stdin: &GuestEnd) -> (GuestOutput, GuestOutput) {
+        match stdin.terminal {
+            true => GuestOutput::terminal(&self.logs),
+            false => GuestOutput::pair(&self.logs),
+        }
+    }
+
+    /// Standard error for what a host function has to say; its lines do not mix with the guest's.
+    pub(crate) fn error_output(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        match &self.stdio {
+            Stdio::Container(stdin) => self.outputs(stdin).1.async_stream(),
+            Stdio::Session { stderr, .. } => stderr.async_stream(),
+        }
+    }
+
+    /// The variables that a component sees.
+    pub(crate) fn environment(&self) -> Vec<(String, String)> {
+        environment(&self.config, &self.hostname, Vec::new())
+    }
+
+    /// Where relative paths begin, if its libc has to be told. Go's runtime and the toolbox go by `PWD`.
+    fn relative_to(&self) -> Option<&str> {
+        let knows = matches!(self.program.world, World::Preview1 { go: true }) || self.is_toolbox;
+        let working_dir = self.config.working_dir.as_str();
+        (!knows && !matches!(working_dir, "" | "/")).then_some(working_dir)
+    }
+
+    /// The folders of a component, opened when it asks for them.
+    pub(crate) fn folders(&self) -> wasmtime::Result<Vec<(Dir, String)>> {
+        let mut folders = self.preopens.open_late()?;
+        if let Some(working_dir) = self.relative_to() {
+            folders.extend(self.preopens.working_dir(working_dir));
+        }
+        Ok(folders)
     }
 
     /// Nothing is inherited: what is not set here does not exist for the guest. `more` is what the
@@ -108,10 +149,7 @@ impl Guest {
         }
         match &self.stdio {
             Stdio::Container(stdin) => {
-                let (stdout, stderr) = match stdin.terminal {
-                    true => GuestOutput::terminal(&self.logs),
-                    false => GuestOutput::pair(&self.logs),
-                };
+                let (stdout, stderr) = self.outputs(stdin);
                 context.stdin(stdin.clone()).stdout(stdout).stderr(stderr);
             }
             Stdio::Session {

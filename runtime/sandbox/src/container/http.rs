@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_http::WasiHttpView;
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::handler::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
@@ -39,10 +39,12 @@ use self::connection::{Protocol, Spawner, protocol};
 use self::settings::Settings;
 use self::turns::Turns;
 use super::guest::Guest;
+#[cfg(feature = "p3")]
+use super::service;
 use super::stop::StopSignal;
 use super::{any_address, http_port};
 use crate::exit::{Exit, trap_message};
-use crate::link::{ComponentState, Linked, new_store};
+use crate::link::{Linked, new_store};
 
 /// Bytes of a page of linear memory.
 const WASM_PAGE: u64 = 64 << 10;
@@ -60,7 +62,6 @@ pub(crate) struct Server {
 /// Answers requests.
 struct Handler {
     guest: Arc<Guest>,
-    pre: ProxyPre<ComponentState>,
     settings: Settings,
     turns: Arc<Turns>,
     spawner: Spawner,
@@ -76,9 +77,6 @@ type ResponseSender = oneshot::Sender<Result<Response<HyperOutgoingBody>, ErrorC
 impl Server {
     /// Binds the container's port; from then on the container is ready.
     pub(super) fn bind(guest: Arc<Guest>) -> Result<Self, RuntimeError> {
-        let Linked::Http(pre) = &guest.program.linked else {
-            unreachable!("only http components are served")
-        };
         let settings = Settings::read(&guest.config.annotations)?;
         let port = http_port(&guest.config.ports);
         let address = any_address(guest.scope.namespace().address(), port);
@@ -87,7 +85,8 @@ impl Server {
                 "failed to listen on port {port} for wasi:http: {error}"
             ))
         })?;
-        let initial = pre.instance_pre().component().resources_required();
+        let component = guest.program.linked.component();
+        let initial = component.and_then(|pre| pre.component().resources_required());
         let initial = initial.map_or(0, |needed| {
             u64::from(needed.num_memories)
                 .saturating_mul(needed.max_initial_memory_size.unwrap_or(0))
@@ -102,7 +101,6 @@ impl Server {
         let handler = Handler {
             turns: Turns::new(memory, settings.concurrency, settings.queue, initial),
             settings,
-            pre: pre.clone(),
             protocol: protocol(spawner.clone()),
             spawner,
             connections: Mutex::new(Some(GracefulShutdown::new())),
@@ -183,16 +181,26 @@ impl Handler {
     ) -> wasmtime::Result<()> {
         let guest = &self.guest;
         let mut store = new_store(&guest.engine.engine, guest.component_state()?, &guest.cpu);
-        let request = store
-            .data_mut()
-            .http()
-            .new_incoming_request(Scheme::Http, request)?;
-        let response = store.data_mut().http().new_response_outparam(sender)?;
-        let proxy = self.pre.instantiate_async(&mut store).await?;
-        let outcome = proxy
-            .wasi_http_incoming_handler()
-            .call_handle(&mut store, request, response)
-            .await;
+        let Linked::Http(pre) = &guest.program.linked else {
+            unreachable!("only http components are served")
+        };
+        let outcome = match pre {
+            ProxyPre::P2(pre) => {
+                let mut view = store.data_mut().http();
+                let request = view.new_incoming_request(Scheme::Http, request)?;
+                let response = view.new_response_outparam(sender)?;
+                let proxy = pre.instantiate_async(&mut store).await?;
+                let handler = proxy.wasi_http_incoming_handler();
+                handler.call_handle(&mut store, request, response).await
+            }
+            #[cfg(feature = "p3")]
+            ProxyPre::P3(pre) => {
+                let service = pre.instantiate_async(&mut store).await?;
+                service::answer(&mut store, &service, request, sender).await
+            }
+            #[cfg(not(feature = "p3"))]
+            ProxyPre::P3(_) => unreachable!("refused when it was detected"),
+        };
         self.turns.learn(store.data().memory.charged());
         outcome
     }

@@ -1,16 +1,18 @@
 //! Typed calls: `kubectl exec POD -- 'name(arguments)'`, in the syntax of WAVE.
 
+use std::sync::Arc;
+
 use coracle_cri::ExecError;
 use wasm_wave::untyped::UntypedFuncCall;
 use wasm_wave::wasm::DisplayType;
 use wasmtime::Engine;
 use wasmtime::component::types::{ComponentFunc, ComponentItem};
-use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Val};
+use wasmtime::component::{Component, ComponentExportIndex, Val};
 
 use crate::container::Guest;
 use crate::exec::nearest::nearest;
 use crate::exit::Exit;
-use crate::link::{ComponentState, Linked, new_store};
+use crate::link::new_store;
 
 /// Exports that a message lists at most.
 const SHOWN: usize = 20;
@@ -91,7 +93,7 @@ impl Call {
     /// Reads `text` as a call of what `guest`'s component exports.
     pub(super) fn read(engine: &Engine, guest: &Guest, text: &str) -> Result<Self, ExecError> {
         let container = &guest.config.id.name;
-        let Some(pre) = instance(&guest.program.linked) else {
+        let Some(pre) = guest.program.linked.component() else {
             return Err(ExecError::CannotExecute(format!(
                 "{text}: container {container} runs a core module; only exports of components can be called"
             )));
@@ -146,7 +148,7 @@ impl Call {
 
     /// Calls the function in an instance of its own; what it returned goes through `print`. An `err`
     /// is told by the exit code as well.
-    pub(super) async fn run(self, guest: &Guest, print: impl FnOnce(String)) -> Exit {
+    pub(super) async fn run(self, guest: &Arc<Guest>, print: impl FnOnce(String)) -> Exit {
         match self.outcome(guest).await {
             Ok(Ok(results)) => {
                 let failed = matches!(results[..], [Val::Result(Err(_))]);
@@ -167,8 +169,12 @@ impl Call {
     }
 
     /// The outer error is one of starting, the inner one how the call ended.
-    async fn outcome(&self, guest: &Guest) -> wasmtime::Result<wasmtime::Result<Vec<Val>>> {
-        let pre = instance(&guest.program.linked).expect("`read` found a component");
+    async fn outcome(&self, guest: &Arc<Guest>) -> wasmtime::Result<wasmtime::Result<Vec<Val>>> {
+        let pre = guest
+            .program
+            .linked
+            .component()
+            .expect("`read` found a component");
         let mut store = new_store(&guest.engine.engine, guest.component_state()?, &guest.cpu);
         let instance = pre.instantiate_async(&mut store).await?;
         let function = instance
@@ -210,15 +216,6 @@ fn single<'a>(meant: &[&'a Export]) -> Meant<'a> {
             Some(own) => Meant::One(own),
             None => Meant::Several,
         },
-    }
-}
-
-/// The component of a program; `None` for core modules.
-fn instance(linked: &Linked) -> Option<&InstancePre<ComponentState>> {
-    match linked {
-        Linked::Module(_) => None,
-        Linked::Command(pre) => Some(pre.instance_pre()),
-        Linked::Http(pre) => Some(pre.instance_pre()),
     }
 }
 

@@ -17,7 +17,6 @@ use super::{toolbox, view};
 use crate::compile::{Compiler, Program};
 use crate::container::{Guest, program_name};
 use crate::engine::GuestEngine;
-use crate::link::Linked;
 
 /// What was found.
 pub(super) enum Target {
@@ -47,17 +46,16 @@ pub(super) async fn find(
     }
     let tool = toolbox::command(name);
     if is_own_name(guest, name) {
-        match guest.program.linked {
-            Linked::Module(_) | Linked::Command(_) => {
-                return Ok(Target::Program(guest.program.clone(), command.to_vec()));
-            }
-            Linked::Http(_) if tool.is_none() => {
-                return Err(ExecError::CannotExecute(format!(
-                    "{name}: the program of container {} answers http requests and is no command",
-                    guest.config.id.name
-                )));
-            }
-            Linked::Http(_) => {}
+        let linked = &guest.program.linked;
+        if linked.is_command() {
+            return Ok(Target::Program(guest.program.clone(), command.to_vec()));
+        }
+        if tool.is_none() {
+            return Err(ExecError::CannotExecute(format!(
+                "{name}: the program of container {} {} and is no command",
+                guest.config.id.name,
+                linked.purpose()
+            )));
         }
     }
     match tool {
@@ -111,9 +109,10 @@ async fn file(
     }
     let program = compiler.bytes(name, bytes).await;
     let program = program.map_err(|error| ExecError::CannotExecute(error.to_string()))?;
-    if matches!(program.linked, Linked::Http(_)) {
+    if !program.linked.is_command() {
         return Err(ExecError::CannotExecute(format!(
-            "{name}: a component that answers http requests, no command"
+            "{name}: a component that {}, no command",
+            program.linked.purpose()
         )));
     }
     let mut line = vec![name.to_owned()];
@@ -135,9 +134,9 @@ fn unknown(guest: &Guest, name: &str) -> ExecError {
     let own = program_name(&guest.config.image.image);
     let near = nearest(name, toolbox::COMMANDS.iter().copied().chain([own]));
     let hint = near.map_or_else(String::new, |near| format!(" Did you mean {near}?"));
-    let program = match guest.program.linked {
-        Linked::Http(_) => String::new(),
-        Linked::Module(_) | Linked::Command(_) => format!("the image's program {own}, "),
+    let program = match guest.program.linked.is_command() {
+        true => format!("the image's program {own}, "),
+        false => String::new(),
     };
     ExecError::CommandNotFound(format!(
         "{name}: not found in container {}.{hint} There is {program}any .wasm file that it sees, given \

@@ -176,6 +176,7 @@ fn sibling(
     logs.close();
     Guest {
         program,
+        is_toolbox: matches!(target, Target::Toolbox(..)),
         hostname: container.hostname.clone(),
         preopens,
         scope: pod.namespace.scope(),
@@ -190,6 +191,7 @@ fn sibling(
         },
         trust: container.trust.clone(),
         connections: Arc::default(),
+        buckets: container.buckets.clone(),
         engine: container.engine.clone(),
         threads: container.threads.clone(),
         admission: container.admission.clone(),

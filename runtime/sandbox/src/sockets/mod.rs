@@ -7,6 +7,8 @@
 
 pub(crate) mod p1;
 pub(crate) mod p2;
+#[cfg(feature = "p3")]
+pub(crate) mod p3;
 
 use std::task::{Context, Waker};
 

@@ -53,7 +53,7 @@ impl Beside {
     }
 }
 
-async fn session(
+pub(crate) async fn session(
     node: &Node,
     id: &ContainerId,
     command: &[&str],
@@ -74,7 +74,7 @@ async fn session(
 }
 
 /// Feeds `input`, and reads everything until the end.
-async fn outcome(session: Session, input: &[u8]) -> Outcome {
+pub(crate) async fn outcome(session: Session, input: &[u8]) -> Outcome {
     let (mut stdin, mut stdout) = (session.stdin.unwrap(), session.stdout.unwrap());
     let feed = async {
         // A command that does not read its input is right to.

@@ -10,7 +10,12 @@ use crate::node::{Exited, Node, container, port};
 
 const COMMANDS: [&str; 2] = ["diagnose.wasm", "diagnose-component.wasm"];
 
-async fn guest(node: &Node, pod: &SandboxId, file: &str, args: &[&str]) -> ContainerConfig {
+pub(crate) async fn guest(
+    node: &Node,
+    pod: &SandboxId,
+    file: &str,
+    args: &[&str],
+) -> ContainerConfig {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/guests/wasm");
     let image = node
         .ensure(&folder.join(file).canonicalize().unwrap())
@@ -21,14 +26,14 @@ async fn guest(node: &Node, pod: &SandboxId, file: &str, args: &[&str]) -> Conta
     config
 }
 
-async fn start(node: &Node, config: ContainerConfig) -> ContainerId {
+pub(crate) async fn start(node: &Node, config: ContainerConfig) -> ContainerId {
     let id = config.id.clone();
     node.start_with(config).await.unwrap();
     id
 }
 
 /// Runs to the end, as the run after the ones before.
-async fn run(node: &Node, mut config: ContainerConfig) -> (Exited, Vec<String>) {
+pub(crate) async fn run(node: &Node, mut config: ContainerConfig) -> (Exited, Vec<String>) {
     let before = node.status(&config.id).await;
     config.restart_count = before.map_or(0, |status| status.restart_count + 1);
     let run = config.restart_count;
@@ -242,4 +247,66 @@ async fn modules_inherit_a_listener_per_port() {
         .await
         .unwrap();
     assert_eq!(node.exit(&id).await.code, 143, "{:?}", node.log(&id, 0));
+}
+
+#[tokio::test]
+async fn relative_paths_begin_in_the_working_directory() {
+    let node = Node::start();
+    let pod = node.pod("relative", 2).await;
+    let data = node.folder.path().join("data");
+    std::fs::create_dir_all(data.join("below")).unwrap();
+    std::fs::write(data.join("key"), "in the mount").unwrap();
+    std::fs::write(data.join("below/key"), "below it").unwrap();
+    for file in COMMANDS {
+        for (working_dir, path, expected) in [
+            ("/data", "key", "in the mount"),
+            ("/data/", "./key", "in the mount"),
+            ("/data/below", "key", "below it"),
+            ("/data/below", "/data/key", "in the mount"),
+            ("/data/below", "/etc/hostname", "relative"),
+            ("/etc", "hostname", "relative"),
+            ("/none", "/data/key", "in the mount"),
+        ] {
+            let mut config = guest(&node, &pod, file, &["cat", path]).await;
+            config.working_dir = working_dir.to_owned();
+            config.mounts = vec![Mount {
+                host_path: data.clone(),
+                container_path: "/data".to_owned(),
+                read_only: true,
+                within: None,
+            }];
+            let (exited, log) = run(&node, config).await;
+            assert_eq!(exited.code, 0, "{file} {working_dir} {path} {log:?}");
+            assert_eq!(log, [format!("stdout F {expected}")]);
+        }
+        let mut config = guest(&node, &pod, file, &["cat", "../data/key"]).await;
+        config.working_dir = "/data".to_owned();
+        assert_ne!(run(&node, config).await.0.code, 0, "{file}");
+    }
+}
+
+#[tokio::test]
+async fn a_working_directory_that_leads_out_of_its_mount_is_none() {
+    let node = Node::start();
+    let pod = node.pod("escape", 2).await;
+    let (data, outside) = (
+        node.folder.path().join("data"),
+        node.folder.path().join("out"),
+    );
+    std::fs::create_dir(&data).unwrap();
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("key"), "secret").unwrap();
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(&outside, data.join("link")).unwrap();
+    for file in COMMANDS {
+        let mut config = guest(&node, &pod, file, &["cat", "key"]).await;
+        config.working_dir = "/data/link".to_owned();
+        config.mounts = vec![Mount {
+            host_path: data.clone(),
+            container_path: "/data".to_owned(),
+            read_only: false,
+            within: None,
+        }];
+        assert_ne!(run(&node, config).await.0.code, 0, "{file}");
+    }
 }

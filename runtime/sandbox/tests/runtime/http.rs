@@ -24,7 +24,7 @@ async fn hello(node: &Node) -> ContainerId {
     id
 }
 
-async fn get(node: &Node, address: &str, path: &str) -> Response<String> {
+pub(crate) async fn get(node: &Node, address: &str, path: &str) -> Response<String> {
     let stream = node.fabric.dial(address.parse().unwrap()).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await

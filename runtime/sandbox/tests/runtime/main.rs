@@ -3,9 +3,12 @@
 mod attach;
 mod commands;
 mod exec;
+mod functions;
 mod guests;
 mod hostile;
 mod http;
 mod limits;
+#[cfg(feature = "p3")]
+mod newer;
 mod node;
 mod toolbox;

@@ -1,0 +1,119 @@
+//! Addresses and errors between the network and `wasi:sockets` 0.3.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+use coracle_network::NetError;
+
+use super::bindings::wasi::sockets::types::{
+    ErrorCode, IpAddress, IpAddressFamily, IpSocketAddress, Ipv4SocketAddress, Ipv6SocketAddress,
+};
+use super::{SocketError, SocketResult};
+
+/// The code by which a guest knows an error.
+pub(super) fn error_code(error: &NetError) -> ErrorCode {
+    use std::io::ErrorKind as Kind;
+    match error {
+        NetError::AddressInUse(_) | NetError::PortsExhausted => ErrorCode::AddressInUse,
+        NetError::AddressNotBindable(_) => ErrorCode::AddressNotBindable,
+        NetError::ConnectionRefused(_) => ErrorCode::ConnectionRefused,
+        NetError::ConnectionReset => ErrorCode::ConnectionReset,
+        NetError::BrokenPipe => ErrorCode::ConnectionBroken,
+        NetError::Closed => ErrorCode::ConnectionAborted,
+        NetError::HostUnreachable(_) => ErrorCode::RemoteUnreachable,
+        NetError::TimedOut(_) => ErrorCode::Timeout,
+        NetError::Denied { .. } => ErrorCode::AccessDenied,
+        // 0.3 has no code for the limit of sockets.
+        NetError::SocketLimit(_) => ErrorCode::OutOfMemory,
+        NetError::InvalidArgument(_) => ErrorCode::InvalidArgument,
+        NetError::InvalidState(_) => ErrorCode::InvalidState,
+        NetError::DatagramTooLarge(_) => ErrorCode::DatagramTooLarge,
+        NetError::Host {
+            kind: Kind::PermissionDenied,
+            ..
+        } => ErrorCode::AccessDenied,
+        NetError::Host {
+            kind: Kind::OutOfMemory,
+            ..
+        } => ErrorCode::OutOfMemory,
+        NetError::Host { .. } => ErrorCode::Other(Some(error.to_string())),
+    }
+}
+
+pub(super) fn failed(error: NetError) -> SocketError {
+    error_code(&error).into()
+}
+
+pub(super) fn check_family(family: IpAddressFamily) -> SocketResult<()> {
+    match family {
+        IpAddressFamily::Ipv4 => Ok(()),
+        IpAddressFamily::Ipv6 => Err(ErrorCode::NotSupported.into()),
+    }
+}
+
+/// An address to bind to. Only IPv4 sockets are made, so an IPv6 address is never of the right family.
+pub(super) fn local(address: IpSocketAddress) -> SocketResult<SocketAddr> {
+    let address = from_wasi(address);
+    let wrong = address.is_ipv6() || address.ip().is_multicast();
+    if wrong || address.ip() == Ipv4Addr::BROADCAST {
+        return Err(ErrorCode::InvalidArgument.into());
+    }
+    Ok(address)
+}
+
+/// An address that a guest wants to reach: whole, and of the right family.
+pub(super) fn remote(address: IpSocketAddress) -> SocketResult<SocketAddr> {
+    let address = from_wasi(address);
+    if address.is_ipv6() || address.ip().is_unspecified() || address.port() == 0 {
+        return Err(ErrorCode::InvalidArgument.into());
+    }
+    Ok(address)
+}
+
+/// Where a socket is bound that its guest did not bind: anywhere, on any port.
+pub(super) fn anywhere() -> SocketAddr {
+    SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0)
+}
+
+fn from_wasi(address: IpSocketAddress) -> SocketAddr {
+    match address {
+        IpSocketAddress::Ipv4(v4) => {
+            let (a, b, c, d) = v4.address;
+            SocketAddr::new(Ipv4Addr::new(a, b, c, d).into(), v4.port)
+        }
+        IpSocketAddress::Ipv6(v6) => {
+            let (a, b, c, d, e, f, g, h) = v6.address;
+            let ip = Ipv6Addr::new(a, b, c, d, e, f, g, h);
+            SocketAddrV6::new(ip, v6.port, v6.flow_info, v6.scope_id).into()
+        }
+    }
+}
+
+pub(super) fn to_wasi(address: SocketAddr) -> IpSocketAddress {
+    match address {
+        SocketAddr::V4(v4) => IpSocketAddress::Ipv4(Ipv4SocketAddress {
+            port: v4.port(),
+            address: v4.ip().octets().into(),
+        }),
+        SocketAddr::V6(v6) => IpSocketAddress::Ipv6(Ipv6SocketAddress {
+            port: v6.port(),
+            flow_info: v6.flowinfo(),
+            scope_id: v6.scope_id(),
+            address: v6.ip().segments().into(),
+        }),
+    }
+}
+
+pub(super) fn ip_to_wasi(address: IpAddr) -> IpAddress {
+    match address {
+        IpAddr::V4(v4) => IpAddress::Ipv4(v4.octets().into()),
+        IpAddr::V6(v6) => IpAddress::Ipv6(v6.segments().into()),
+    }
+}
+
+/// Options that are kept may not be zero.
+pub(super) fn not_zero<N: PartialEq + Default>(value: N) -> SocketResult<N> {
+    match value == N::default() {
+        true => Err(ErrorCode::InvalidArgument.into()),
+        false => Ok(value),
+    }
+}

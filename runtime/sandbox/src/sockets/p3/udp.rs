@@ -1,0 +1,202 @@
+//! `udp-socket` of `wasi:sockets/types` 0.3.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use coracle_network::SocketPermit;
+use wasmtime::component::{Accessor, Resource};
+
+use super::bindings::wasi::sockets::types::{
+    ErrorCode, HostUdpSocket, HostUdpSocketWithStore, IpAddressFamily, IpSocketAddress,
+};
+use super::convert::{anywhere, check_family, failed, local, not_zero, remote, to_wasi};
+use super::{SocketResult, Sockets, SocketsView};
+use crate::sockets::p2::SocketHost;
+
+/// The `udp-socket` resource.
+#[allow(unreachable_pub, reason = "the generated bindings re-export it")]
+pub struct UdpSocket {
+    state: State,
+    peer: Option<SocketAddr>,
+    hop_limit: u8,
+    receive_buffer: u64,
+    send_buffer: u64,
+}
+
+enum State {
+    Unbound(SocketPermit),
+    Bound(coracle_network::UdpSocket),
+    /// A bind failed, and so did taking a place for the next one.
+    Closed,
+}
+
+impl UdpSocket {
+    fn bound(&self) -> SocketResult<&coracle_network::UdpSocket> {
+        match &self.state {
+            State::Bound(socket) => Ok(socket),
+            State::Unbound(_) | State::Closed => Err(ErrorCode::InvalidState.into()),
+        }
+    }
+
+    /// Where a message goes that names `to`. A connected socket sends to its peer alone.
+    fn destination(&self, to: Option<SocketAddr>) -> SocketResult<SocketAddr> {
+        match (self.peer, to) {
+            (Some(peer), None) => Ok(peer),
+            (Some(peer), Some(to)) if peer == to => Ok(peer),
+            (None, Some(to)) => Ok(to),
+            _ => Err(ErrorCode::InvalidArgument.into()),
+        }
+    }
+}
+
+impl SocketsView<'_> {
+    fn bind_udp(&mut self, this: &Resource<UdpSocket>, address: SocketAddr) -> SocketResult<()> {
+        let scope = self.scope.clone();
+        let socket = self.socket(this)?;
+        match std::mem::replace(&mut socket.state, State::Closed) {
+            State::Unbound(permit) => match scope.bind_udp_with(permit, address) {
+                Ok(bound) => {
+                    socket.state = State::Bound(bound);
+                    Ok(())
+                }
+                Err(error) => {
+                    // The place was given back with the attempt; take it again for the next.
+                    socket.state = State::Unbound(scope.permit().map_err(failed)?);
+                    Err(failed(error))
+                }
+            },
+            other => {
+                socket.state = other;
+                Err(ErrorCode::InvalidState.into())
+            }
+        }
+    }
+
+    fn bind_udp_anywhere(&mut self, this: &Resource<UdpSocket>) -> SocketResult<()> {
+        match self.socket(this)?.state {
+            State::Unbound(_) => self.bind_udp(this, anywhere()),
+            State::Bound(_) | State::Closed => Ok(()),
+        }
+    }
+}
+
+impl<T: SocketHost + 'static> HostUdpSocketWithStore<T> for Sockets {
+    async fn send(
+        store: &Accessor<T, Self>,
+        this: Resource<UdpSocket>,
+        data: Vec<u8>,
+        to: Option<IpSocketAddress>,
+    ) -> SocketResult<()> {
+        store.with(|mut view| {
+            let to = to.map(remote).transpose()?;
+            let mut view = view.get();
+            let to = view.socket(&this)?.destination(to)?;
+            view.bind_udp_anywhere(&this)?;
+            let socket = view.socket(&this)?.bound()?;
+            socket.send_to(Bytes::from(data), to).map_err(failed)
+        })
+    }
+
+    async fn receive(
+        store: &Accessor<T, Self>,
+        this: Resource<UdpSocket>,
+    ) -> SocketResult<(Vec<u8>, IpSocketAddress)> {
+        let (socket, peer) = store.with(|mut view| {
+            let mut view = view.get();
+            let socket = view.socket(&this)?;
+            SocketResult::Ok((socket.bound()?.clone(), socket.peer))
+        })?;
+        loop {
+            let message = socket.recv().await;
+            // What others send to a connected socket is thrown away.
+            if peer.is_none_or(|peer| peer == message.from) {
+                return Ok((message.data.to_vec(), to_wasi(message.from)));
+            }
+        }
+    }
+}
+
+impl HostUdpSocket for SocketsView<'_> {
+    fn create(&mut self, family: IpAddressFamily) -> SocketResult<Resource<UdpSocket>> {
+        check_family(family)?;
+        let permit = self.scope.permit().map_err(failed)?;
+        self.add(UdpSocket {
+            state: State::Unbound(permit),
+            peer: None,
+            hop_limit: 64,
+            receive_buffer: 128 * 1024,
+            send_buffer: 128 * 1024,
+        })
+    }
+
+    fn bind(&mut self, this: Resource<UdpSocket>, address: IpSocketAddress) -> SocketResult<()> {
+        let address = local(address)?;
+        self.bind_udp(&this, address)
+    }
+
+    fn connect(&mut self, this: Resource<UdpSocket>, address: IpSocketAddress) -> SocketResult<()> {
+        let address = remote(address)?;
+        self.bind_udp_anywhere(&this)?;
+        let socket = self.socket(&this)?;
+        socket.bound()?;
+        socket.peer = Some(address);
+        Ok(())
+    }
+
+    fn disconnect(&mut self, this: Resource<UdpSocket>) -> SocketResult<()> {
+        let peer = self.socket(&this)?.peer.take();
+        peer.map(drop).ok_or(ErrorCode::InvalidState.into())
+    }
+
+    fn get_local_address(&mut self, this: Resource<UdpSocket>) -> SocketResult<IpSocketAddress> {
+        Ok(to_wasi(self.socket(&this)?.bound()?.local_addr()))
+    }
+
+    fn get_remote_address(&mut self, this: Resource<UdpSocket>) -> SocketResult<IpSocketAddress> {
+        let peer = self.socket(&this)?.peer;
+        Ok(to_wasi(peer.ok_or(ErrorCode::InvalidState)?))
+    }
+
+    fn get_address_family(
+        &mut self,
+        _this: Resource<UdpSocket>,
+    ) -> wasmtime::Result<IpAddressFamily> {
+        Ok(IpAddressFamily::Ipv4)
+    }
+
+    fn get_unicast_hop_limit(&mut self, this: Resource<UdpSocket>) -> SocketResult<u8> {
+        Ok(self.socket(&this)?.hop_limit)
+    }
+
+    fn set_unicast_hop_limit(&mut self, this: Resource<UdpSocket>, value: u8) -> SocketResult<()> {
+        self.socket(&this)?.hop_limit = not_zero(value)?;
+        Ok(())
+    }
+
+    fn get_receive_buffer_size(&mut self, this: Resource<UdpSocket>) -> SocketResult<u64> {
+        Ok(self.socket(&this)?.receive_buffer)
+    }
+
+    fn set_receive_buffer_size(
+        &mut self,
+        this: Resource<UdpSocket>,
+        value: u64,
+    ) -> SocketResult<()> {
+        self.socket(&this)?.receive_buffer = not_zero(value)?;
+        Ok(())
+    }
+
+    fn get_send_buffer_size(&mut self, this: Resource<UdpSocket>) -> SocketResult<u64> {
+        Ok(self.socket(&this)?.send_buffer)
+    }
+
+    fn set_send_buffer_size(&mut self, this: Resource<UdpSocket>, value: u64) -> SocketResult<()> {
+        self.socket(&this)?.send_buffer = not_zero(value)?;
+        Ok(())
+    }
+
+    fn drop(&mut self, this: Resource<UdpSocket>) -> wasmtime::Result<()> {
+        self.table.delete(this)?;
+        Ok(())
+    }
+}
