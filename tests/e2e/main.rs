@@ -2,8 +2,9 @@
 //!
 //! Each `scripts/*.txt` is a test of its own; see [`script`] for the language. Without a kubectl on
 //! the PATH the scripts are listed as ignored; with `CORACLE_REQUIRE_KUBECTL=1` that is an error. Likewise those that start a
-//! registry, without Debian's `docker-registry` and with `CORACLE_REQUIRE_REGISTRY=1`; and those that run other clients, without
-//! what `.ci/clients` installs and with `CORACLE_REQUIRE_CLIENTS=1`.
+//! registry, without Debian's `docker-registry` and with `CORACLE_REQUIRE_REGISTRY=1`; those that run other clients, without
+//! what `.ci/clients` installs and with `CORACLE_REQUIRE_CLIENTS=1`; and those with guests of other languages, before
+//! `.ci/languages` has made them and with `CORACLE_REQUIRE_LANGUAGES=1`.
 
 mod clients;
 mod cluster;
@@ -21,15 +22,26 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let (has_kubectl, has_registry) = (has_kubectl(), registry::is_installed());
     let has_clients = clients::are_installed();
-    for (is_there, variable, program) in [
-        (has_kubectl, "CORACLE_REQUIRE_KUBECTL", "kubectl"),
-        (has_registry, "CORACLE_REQUIRE_REGISTRY", "docker-registry"),
-        (has_clients, "CORACLE_REQUIRE_CLIENTS", "other client"),
+    let has_languages = script::languages().join("installed").is_file();
+    for (is_there, name, missing) in [
+        (has_kubectl, "KUBECTL", "there is no kubectl"),
+        (has_registry, "REGISTRY", "there is no docker-registry"),
+        (has_clients, "CLIENTS", "there is no other client"),
+        (
+            has_languages,
+            "LANGUAGES",
+            ".ci/languages has not made its guests",
+        ),
     ] {
-        if !is_there && std::env::var_os(variable).is_some_and(|value| value == "1") {
-            eprintln!("error: {variable}=1, but there is no {program}");
+        if is_there {
+            continue;
+        }
+        let variable = format!("CORACLE_REQUIRE_{name}");
+        if std::env::var_os(&variable).is_some_and(|value| value == "1") {
+            eprintln!("error: {variable}=1, but {missing}");
             return ExitCode::FAILURE;
         }
+        eprintln!("scripts that need it are ignored: {missing}");
     }
     let trials = scripts().into_iter().enumerate().map(|(index, path)| {
         let name = path
@@ -42,7 +54,8 @@ fn main() -> ExitCode {
         let needs = |word: &str| text.lines().any(|line| line == word);
         let missing = needs_kubectl && !has_kubectl
             || needs("registry") && !has_registry
-            || needs("clients") && !has_clients;
+            || needs("clients") && !has_clients
+            || needs("languages") && !has_languages;
         Trial::test(name, move || {
             script::run(&path, index).map_err(Failed::from)
         })

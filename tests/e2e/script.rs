@@ -28,13 +28,15 @@
 //!                            @kubernetes/client-node
 //! issuer                     start an issuer of tokens, at $ISSUER, whose authority is $ISSUER_CA (one line, as in JSON)
 //! token NAME '{"sub": …}'    keep a token of it with these claims as $NAME; "exp" is in seconds from now
+//! languages                  the guests of other languages that `.ci/languages` makes, at $LANGUAGES
+//! patience SECONDS           what commands may take from now on
 //! stop | kill                Ctrl-C and wait for a clean end | SIGKILL
 //! interrupt, ends 130        Ctrl-C alone, and waiting for an end with that code
 //! -- file.yaml --            everything below such a line, up to the next, is a file
 //! ```
 //!
 //! Nothing may tell of a panic. In lines and in files, `$WORK` is the script's folder, `$DATA` the data
-//! directory, `$SAMPLES` and `$GUESTS` the project's. Words are split as a shell splits them, with single
+//! directory, `$SAMPLES`, `$GUESTS` and `$SOURCES` (of those in other languages) the project's. Words are split as a shell splits them, with single
 //! quotes only.
 
 use std::collections::BTreeMap;
@@ -55,6 +57,14 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(90);
 const NODE_PORTS: usize = 60;
 /// What a state may take to come about.
 pub(crate) const STATE_LIMIT: Duration = Duration::from_secs(60);
+
+/// Where `.ci/languages` puts what it makes.
+pub(crate) fn languages() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join(target)
+        .join("languages")
+}
 
 /// Runs a script; the error tells the line and what was seen.
 pub(crate) fn run(path: &Path, index: usize) -> Result<(), String> {
@@ -120,6 +130,8 @@ struct Session {
     kubectl: PathBuf,
     /// What `coracle up` finds in its environment.
     environment: BTreeMap<String, String>,
+    /// What a command may take before it counts as stuck.
+    patience: Duration,
     /// The file that the next command reads.
     stdin: Option<PathBuf>,
     stdout: String,
@@ -134,6 +146,8 @@ impl Session {
             ("DATA", work.join("data")),
             ("SAMPLES", project.join("samples")),
             ("GUESTS", project.join("tests/guests/wasm")),
+            ("SOURCES", project.join("tests/guests/languages")),
+            ("LANGUAGES", languages()),
         ];
         let variables = variables.map(|(name, path)| (name.to_owned(), path.display().to_string()));
         Self {
@@ -145,6 +159,7 @@ impl Session {
             background: BTreeMap::new(),
             kubectl: PathBuf::from("kubectl"),
             environment: BTreeMap::new(),
+            patience: COMMAND_LIMIT,
             stdin: None,
             stdout: String::new(),
             stderr: String::new(),
@@ -260,6 +275,13 @@ impl Session {
                 let issuer = self.issuer.as_ref().ok_or("there is no issuer")?;
                 let token = issuer.token(&rest[1])?;
                 self.variables.insert(rest[0].clone(), token);
+                Ok(())
+            }
+            // Looked for before the script begins.
+            "languages" => Ok(()),
+            "patience" => {
+                let seconds = rest[0].parse().map_err(|_| "patience needs seconds")?;
+                self.patience = Duration::from_secs(seconds);
                 Ok(())
             }
             "env" => {
@@ -417,7 +439,7 @@ impl Session {
             .map_err(|error| format!("failed to run {program}: {error}"))?;
         let stdout = drain(child.stdout.take().expect("piped"));
         let stderr = drain(child.stderr.take().expect("piped"));
-        let status = poll(COMMAND_LIMIT, || match child.try_wait() {
+        let status = poll(self.patience, || match child.try_wait() {
             Ok(Some(status)) => Ok(status),
             Ok(None) => Err("the command did not end".to_owned()),
             Err(error) => Err(error.to_string()),
