@@ -1,5 +1,7 @@
 //! The table of built-in kinds, and what a descriptor of one says.
 
+use std::collections::HashMap;
+
 use coracle_clock::Timestamp;
 use serde_json::Value;
 
@@ -350,13 +352,20 @@ impl Resource {
 /// All served resources.
 pub struct Registry {
     resources: Vec<&'static Resource>,
+    /// By their plurals: every request asks for one.
+    named: HashMap<&'static str, Vec<&'static Resource>>,
 }
 
 impl Registry {
     /// The built-in kinds.
     pub fn builtin() -> Self {
+        let mut named: HashMap<_, Vec<_>> = HashMap::new();
+        for resource in RESOURCES {
+            named.entry(resource.plural).or_default().push(*resource);
+        }
         Self {
             resources: RESOURCES.to_vec(),
+            named,
         }
     }
 
@@ -374,8 +383,13 @@ impl Registry {
 
     /// By the segments of a path.
     pub fn by_plural(&self, group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
-        self.iter()
-            .find(|r| r.group == group && r.version == version && r.plural == plural)
+        self.named(plural)
+            .find(|r| r.group == group && r.version == version)
+    }
+
+    /// Those with this plural, in discovery's order.
+    pub fn named(&self, plural: &str) -> impl Iterator<Item = &'static Resource> + '_ {
+        self.named.get(plural).into_iter().flatten().copied()
     }
 
     /// The resource whose version the objects of `resource` are stored in: mostly itself.

@@ -12,14 +12,14 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use coracle_clock::Clock;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::sync::Notify;
 use tokio::time::Sleep;
 
 use crate::body::{Body, BoxError};
@@ -49,7 +49,7 @@ pub(crate) struct Transport<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     /// Reads until it is clear what the client speaks; with `true` it is HTTP/2. `None`: it took too long, or the
     /// client went away.
-    pub(crate) async fn detect(mut stream: S) -> Option<Self> {
+    pub(crate) async fn detect(mut stream: S, clock: &Clock) -> Option<Self> {
         let mut seen = BytesMut::with_capacity(PREFACE.len());
         let reading = async {
             while seen.len() < PREFACE.len() && PREFACE.starts_with(&seen) {
@@ -71,7 +71,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
             stalled: None,
             head: None,
             patient: Arc::default(),
-            activity: Arc::default(),
+            activity: Activity::new(clock),
         })
     }
 
@@ -209,17 +209,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Transport<S> {
     }
 }
 
-/// Counts the requests of one connection that are not answered to their end.
-#[derive(Default)]
+/// Counts the requests of one connection that are not answered to their end, and remembers when the last one was.
+///
+/// Nobody is told when a request ends: that would be the connection's own task, which runs already, and waking it once
+/// more wakes another thread to help.
 pub(crate) struct Activity {
+    clock: Clock,
     requests: AtomicUsize,
-    ended: Notify,
+    /// In nanoseconds of the clock's monotonic time.
+    ended: AtomicU64,
 }
 
 /// One request under way.
 pub(crate) struct Active(Arc<Activity>);
 
 impl Activity {
+    /// Of a connection that begins now.
+    pub(crate) fn new(clock: &Clock) -> Arc<Self> {
+        let activity = Self {
+            clock: clock.clone(),
+            requests: AtomicUsize::new(0),
+            ended: AtomicU64::new(0),
+        };
+        activity.end();
+        Arc::new(activity)
+    }
+
     pub(crate) fn begin(self: &Arc<Self>) -> Active {
         self.requests.fetch_add(1, Ordering::SeqCst);
         Active(Arc::clone(self))
@@ -230,30 +245,31 @@ impl Activity {
         self.requests.load(Ordering::SeqCst) > 0
     }
 
+    fn end(&self) {
+        let now = u64::try_from(self.clock.monotonic().as_nanos()).unwrap_or(u64::MAX);
+        self.ended.store(now, Ordering::SeqCst);
+    }
+
     /// Completes once there was no request for [`IDLE_TIMEOUT`].
     pub(crate) async fn idle(&self) {
         loop {
-            let ended = self.ended.notified();
-            if self.is_busy() {
-                ended.await;
-                continue;
+            let ended = Duration::from_nanos(self.ended.load(Ordering::SeqCst));
+            let idle = match self.is_busy() {
+                true => Duration::ZERO,
+                false => self.clock.monotonic().saturating_sub(ended),
+            };
+            if idle >= IDLE_TIMEOUT {
+                return;
             }
-            tokio::select! {
-                () = ended => {}
-                () = tokio::time::sleep(IDLE_TIMEOUT) => {
-                    if !self.is_busy() {
-                        return;
-                    }
-                }
-            }
+            self.clock.sleep(IDLE_TIMEOUT - idle).await;
         }
     }
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
+        self.0.end();
         self.0.requests.fetch_sub(1, Ordering::SeqCst);
-        self.0.ended.notify_one();
     }
 }
 

@@ -93,7 +93,7 @@ impl ApiServer {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Some(stream) = Transport::detect(stream).await else {
+        let Some(stream) = Transport::detect(stream, self.server.clock()).await else {
             return Err(ServeError::Silent);
         };
         let (server, patience) = (self.clone(), stream.patience());

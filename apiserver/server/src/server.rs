@@ -83,11 +83,7 @@ impl Server {
         namespace: &str,
         name: &str,
     ) -> Result<Option<Arc<Entry>>> {
-        let Some(resource) = self
-            .registry
-            .iter()
-            .find(|r| r.group == group && r.plural == plural)
-        else {
+        let Some(resource) = self.registry.named(plural).find(|r| r.group == group) else {
             return Ok(None);
         };
         self.storage
@@ -97,10 +93,7 @@ impl Server {
 
     /// All objects of a resource, in a namespace or (with an empty one) everywhere; none when it is not served.
     pub async fn all(&self, group: &str, plural: &str, namespace: &str) -> Result<Vec<Object>> {
-        let resource = self
-            .registry
-            .iter()
-            .find(|r| r.group == group && r.plural == plural);
+        let resource = self.registry.named(plural).find(|r| r.group == group);
         let Some(resource) = resource else {
             return Ok(Vec::new());
         };
