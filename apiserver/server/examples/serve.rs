@@ -22,8 +22,14 @@ use tokio::net::TcpListener;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-#[tokio::main]
-async fn main() -> Result<(), Failure> {
+fn main() -> Result<(), Failure> {
+    // As the real server's threads: they look at the sockets often.
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.event_interval(8).enable_all().build()?;
+    runtime.block_on(serve())
+}
+
+async fn serve() -> Result<(), Failure> {
     let mut listen: SocketAddr = "127.0.0.1:26443".parse()?;
     let mut tokens = StaticTokens::default();
     let mut ca_out = None;

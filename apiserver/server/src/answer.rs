@@ -1,6 +1,6 @@
 //! Answers: status, representation, warnings; and how they become an HTTP response.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use coracle_api::schema::SchemaRef;
 use coracle_api::{Object, Resource, protobuf};
 use coracle_clock::Timestamp;
@@ -16,7 +16,9 @@ use crate::body::{self, Body};
 use crate::cache::Entry;
 use crate::call::Call;
 use crate::flowcontrol::Place;
-use crate::held::{self, Cut};
+use crate::gzip;
+use crate::held::{self, Cut, Piece, Rest};
+use crate::items::Items;
 use crate::negotiate::{self, Format, Output, Shape};
 use crate::status::{ApiError, Result};
 use crate::table;
@@ -49,6 +51,8 @@ pub(crate) struct Unhurried;
 pub(crate) enum Payload {
     /// All of it.
     Bytes(Bytes),
+    /// A list, written as it is sent.
+    Items(Items),
     /// As it comes.
     Stream(Body),
     /// Nothing, but what follows the answer on its connection: a tunnel, which keeps what it is sent until it ends.
@@ -153,7 +157,7 @@ impl Answer {
                 let revision = object.resource_version().to_owned();
                 call.table(
                     version,
-                    &[object],
+                    object,
                     now,
                     json!({"resourceVersion": revision}),
                     true,
@@ -161,84 +165,6 @@ impl Answer {
             }
         };
         Self::value(status, output, &value)
-    }
-
-    /// A list of cached objects. Others have their turn while a long one is written.
-    pub(crate) async fn list(
-        call: &Call,
-        metadata: Value,
-        entries: &[std::sync::Arc<Entry>],
-        now: Timestamp,
-    ) -> Self {
-        let (resource, output) = (call.resource, call.output);
-        let kind = format!("{}List", resource.kind);
-        let objects = || entries.iter().map(|entry| entry.object());
-        let value = match output.shape {
-            Shape::Object if output.is_plain() => {
-                let bytes = list_bytes(&kind, &resource.api_version(), &metadata, entries).await;
-                return Self::bytes(StatusCode::OK, negotiate::JSON, bytes);
-            }
-            Shape::Object if output.format == Format::Protobuf => {
-                let items: Vec<Bytes> = entries
-                    .iter()
-                    .map(|entry| call.encoded.message(resource, entry))
-                    .collect();
-                let raw = protobuf::list_raw(&metadata, items.iter().map(AsRef::as_ref));
-                let bytes = protobuf::envelope(&resource.api_version(), &kind, &raw);
-                return Self::bytes(StatusCode::OK, negotiate::PROTOBUF, bytes);
-            }
-            Shape::Object => {
-                let items: Vec<Value> = objects().map(without_type).collect();
-                json!({"kind": kind, "apiVersion": resource.api_version(), "metadata": metadata, "items": items})
-            }
-            Shape::PartialMetadata(_) => return Self::from(a_list(resource.group, &kind)),
-            Shape::PartialMetadataList(version) => {
-                let items: Vec<Value> = objects()
-                    .map(|object| partial(resource, &object, version))
-                    .collect();
-                // As Go writes a list that nothing was appended to.
-                let items = if items.is_empty() {
-                    Value::Null
-                } else {
-                    items.into()
-                };
-                let api_version = format!("meta.k8s.io/{version}");
-                json!({"kind": "PartialObjectMetadataList", "apiVersion": api_version, "metadata": metadata, "items": items})
-            }
-            Shape::Table(version) => {
-                let objects: Vec<Object> = objects().collect();
-                call.table(version, &objects, now, metadata, true)
-            }
-        };
-        Self::value(StatusCode::OK, output, &value)
-    }
-
-    /// A list of objects that are not stored.
-    pub(crate) fn list_of(
-        call: &Call,
-        metadata: Value,
-        objects: Vec<Object>,
-        now: Timestamp,
-    ) -> Self {
-        let (resource, output) = (call.resource, call.output);
-        let kind = format!("{}List", resource.kind);
-        let value = match output.shape {
-            Shape::Object => {
-                let items: Vec<Value> = objects.into_iter().map(without_type).collect();
-                json!({"kind": kind, "apiVersion": resource.api_version(), "metadata": metadata, "items": items})
-            }
-            Shape::PartialMetadata(_) => return Self::from(a_list(resource.group, &kind)),
-            Shape::PartialMetadataList(version) => {
-                let items: Vec<Value> = objects
-                    .iter()
-                    .map(|object| partial(resource, object, version))
-                    .collect();
-                let api_version = format!("meta.k8s.io/{version}");
-                json!({"kind": "PartialObjectMetadataList", "apiVersion": api_version, "metadata": metadata, "items": items})
-            }
-            Shape::Table(version) => call.table(version, &objects, now, metadata, true),
-        };
-        Self::value(StatusCode::OK, output, &value)
     }
 
     /// Keeps what is `held`, such as a place, until the answer's stream or the tunnel after it ends.
@@ -288,9 +214,10 @@ impl Answer {
     }
 
     /// The response; large blocks are compressed for clients that accept it.
-    pub(crate) async fn into_response(
+    pub(crate) fn into_response(
         self,
         accept_encoding: Option<&str>,
+        piece: Piece,
         cut: Option<Cut>,
     ) -> Response<Body> {
         let mut response = Response::new(body::empty());
@@ -316,24 +243,21 @@ impl Answer {
         for (name, value) in self.headers {
             headers.insert(name, value);
         }
+        let mut rest = None;
         match self.payload {
             Payload::Stream(stream) => *response.body_mut() = stream,
             Payload::Tunnel(_) => {}
-            Payload::Bytes(bytes) => {
-                let mut bytes = bytes;
-                if body::wants_gzip(accept_encoding, bytes.len())
-                    && let Some(compressed) = body::gzip(bytes.clone()).await
-                {
-                    bytes = compressed;
-                    response
-                        .headers_mut()
-                        .insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-                    response
-                        .headers_mut()
-                        .insert(VARY, HeaderValue::from_static("Accept-Encoding"));
-                }
-                *response.body_mut() = held::held(bytes, self.place, cut);
+            Payload::Bytes(bytes) => rest = Some(Rest::Bytes(bytes)),
+            Payload::Items(items) => rest = Some(Rest::Items(items)),
+        }
+        if let Some(mut all) = rest {
+            if gzip::is_wanted(accept_encoding, all.len().unwrap_or_default()) {
+                all = all.gzip();
+                let headers = response.headers_mut();
+                headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+                headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
             }
+            *response.body_mut() = held::held(all, piece, self.place, cut);
         }
         response
     }
@@ -378,7 +302,7 @@ pub(crate) fn to_protobuf(value: &Value) -> Vec<u8> {
 }
 
 /// 406: metadata of one object was asked for, and there are many.
-fn a_list(group: &str, kind: &str) -> ApiError {
+pub(crate) fn a_list(group: &str, kind: &str) -> ApiError {
     let asked = "you requested PartialObjectMetadata, but the requested object is a list";
     ApiError::new(
         406,
@@ -418,40 +342,8 @@ fn warning_header(text: &str) -> String {
     header
 }
 
-/// Bytes of a list that are written before others have their turn.
-const LIST_SLICE: usize = 256 * 1024;
-
-async fn list_bytes(
-    kind: &str,
-    api_version: &str,
-    metadata: &Value,
-    entries: &[std::sync::Arc<Entry>],
-) -> Bytes {
-    let metadata = metadata.to_string();
-    let size: usize = entries.iter().map(|entry| entry.item().len() + 2).sum();
-    let mut out =
-        BytesMut::with_capacity(size + kind.len() + api_version.len() + metadata.len() + 64);
-    out.put_slice(
-        format!(
-            r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{metadata},"items":["#
-        )
-        .as_bytes(),
-    );
-    let mut slice_end = LIST_SLICE;
-    for (index, entry) in entries.iter().enumerate() {
-        out.put_slice(if index == 0 { b"{" } else { b",{" });
-        out.put_slice(entry.item());
-        if out.len() >= slice_end {
-            tokio::task::yield_now().await;
-            slice_end = out.len() + LIST_SLICE;
-        }
-    }
-    out.put_slice(b"]}");
-    out.freeze()
-}
-
 /// An object without kind and apiVersion, as an item of a list.
-fn without_type(mut object: Object) -> Value {
+pub(crate) fn without_type(mut object: Object) -> Value {
     object.remove("kind");
     object.remove("apiVersion");
     object.into_value()
@@ -468,57 +360,62 @@ pub(crate) fn partial(resource: &Resource, object: &Object, version: &str) -> Va
 impl Call {
     /// A cached object in the protobuf envelope.
     pub(crate) fn protobuf(&self, entry: &Entry) -> Vec<u8> {
-        let message = self.encoded.message(self.resource, entry);
+        let (message, _) = self.encoded.message(self.resource, entry);
         protobuf::envelope(&self.resource.api_version(), self.resource.kind, &message)
     }
 
-    /// The table form of some objects. `headings` is off for the second and later events of a watch.
+    /// The table form of an object. `headings` is off for the second and later events of a watch.
     pub(crate) fn table(
         &self,
         version: &str,
-        objects: &[Object],
+        object: Object,
         now: Timestamp,
         metadata: Value,
         headings: bool,
     ) -> Value {
-        let table = table::render(self.resource, objects, now);
-        let include = self.info.query.get("includeObject").unwrap_or_default();
-        let mut value = Map::new();
-        value.insert("kind".to_owned(), "Table".into());
-        value.insert(
+        let mut table = self.table_head(version, metadata, headings);
+        let row = self.table_row(version, object, now);
+        table.insert("rows".to_owned(), Value::Array(vec![row]));
+        Value::Object(table)
+    }
+
+    /// A table without its rows.
+    pub(crate) fn table_head(
+        &self,
+        version: &str,
+        metadata: Value,
+        headings: bool,
+    ) -> Map<String, Value> {
+        let mut table = Map::new();
+        table.insert("kind".to_owned(), "Table".into());
+        table.insert(
             "apiVersion".to_owned(),
             format!("meta.k8s.io/{version}").into(),
         );
-        value.insert("metadata".to_owned(), metadata);
-        let columns = if headings { table.columns } else { Value::Null };
-        value.insert("columnDefinitions".to_owned(), columns);
-        let rows: Vec<Value> = table
-            .rows
-            .into_iter()
-            .zip(objects)
-            .map(|(row, object)| {
-                let mut row = row;
-                match include {
-                    "None" => row["object"] = Value::Null,
-                    "Object" => row["object"] = object.clone().into_value(),
-                    _ => row["object"] = partial(self.resource, object, version),
-                }
-                row
-            })
-            .collect();
-        // Upstream's fallback for kinds without columns of their own leaves out the rows that are not there.
-        let fallback = self
-            .resource
-            .columns
-            .iter()
-            .any(|column| column.name == "Created At");
-        let rows = if rows.is_empty() && fallback {
-            Value::Null
-        } else {
-            Value::Array(rows)
+        table.insert("metadata".to_owned(), metadata);
+        let columns = match headings {
+            true => table::columns(self.resource),
+            false => Value::Null,
         };
-        value.insert("rows".to_owned(), rows);
-        Value::Object(value)
+        table.insert("columnDefinitions".to_owned(), columns);
+        table
+    }
+
+    /// Whether the rows of an empty table are `null`: so upstream's fallback for kinds without columns of their own.
+    pub(crate) fn table_has_nil_rows(&self) -> bool {
+        let columns = self.resource.columns;
+        columns.iter().any(|column| column.name == "Created At")
+    }
+
+    /// A table's row of an object.
+    pub(crate) fn table_row(&self, version: &str, object: Object, now: Timestamp) -> Value {
+        let mut row = table::row(self.resource, &object, now);
+        row["object"] = match self.info.query.get("includeObject").unwrap_or_default() {
+            "None" => Value::Null,
+            "Object" => object.into_value(),
+            _ => partial(self.resource, &object, version),
+        };
+        row
     }
 }
 
@@ -542,9 +439,9 @@ mod tests {
     #[tokio::test]
     async fn large_answers_are_compressed_when_accepted() {
         let large = || Answer::bytes(StatusCode::OK, negotiate::JSON, vec![b'x'; 300_000]);
-        let response = large().into_response(Some("gzip"), None).await;
+        let response = large().into_response(Some("gzip"), Piece::Large, None);
         assert_eq!(response.headers()[CONTENT_ENCODING], "gzip");
-        let response = large().into_response(None, None).await;
+        let response = large().into_response(None, Piece::Large, None);
         assert!(!response.headers().contains_key(CONTENT_ENCODING));
     }
 }

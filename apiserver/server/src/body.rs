@@ -1,7 +1,6 @@
 //! Bodies: what answers are made of, and how requests are read within bounds.
 
 use std::convert::Infallible;
-use std::io::Write;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -25,9 +24,6 @@ const MAX_DRAINED: usize = 8 * 1024 * 1024;
 /// How much of a body is read that the answer didn't need, and for how long.
 const MAX_FINISHED: usize = 256 * 1024;
 const FINISH_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// Answers above this size are compressed for clients that accept it.
-const GZIP_ABOVE: usize = 128 * 1024;
 
 /// A body of `bytes`.
 pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
@@ -134,31 +130,6 @@ async fn drain<B: HttpBody<Data = Bytes>>(mut body: std::pin::Pin<&mut B>) {
     }
 }
 
-/// Whether an answer of `size` bytes is compressed for a client that sent this `Accept-Encoding`.
-pub(crate) fn wants_gzip(accept_encoding: Option<&str>, size: usize) -> bool {
-    size > GZIP_ABOVE
-        && accept_encoding.is_some_and(|header| {
-            header.split(',').any(|coding| {
-                let mut parts = coding.split(';').map(str::trim);
-                matches!(parts.next(), Some("gzip" | "*"))
-                    && !parts.any(|part| matches!(part, "q=0" | "q=0.0"))
-            })
-        })
-}
-
-/// `bytes`, compressed at the fastest level; runs off the request's thread.
-pub(crate) async fn gzip(bytes: Bytes) -> Option<Bytes> {
-    tokio::task::spawn_blocking(move || {
-        let buffer = Vec::with_capacity(bytes.len() / 4);
-        let mut encoder = flate2::write::GzEncoder::new(buffer, flate2::Compression::fast());
-        encoder.write_all(&bytes).ok()?;
-        encoder.finish().ok().map(Bytes::from)
-    })
-    .await
-    .ok()
-    .flatten()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,13 +140,5 @@ mod tests {
         assert_eq!(read(fits).await.expect("fits").len(), MAX_REQUEST_BODY - 1);
         let large = Full::new(Bytes::from(vec![b'x'; MAX_REQUEST_BODY]));
         assert_eq!(read(large).await.expect_err("too large").code(), 413);
-    }
-
-    #[test]
-    fn small_answers_stay_plain() {
-        assert!(!wants_gzip(Some("gzip"), 1000));
-        assert!(wants_gzip(Some("br, gzip"), 200_000));
-        assert!(!wants_gzip(Some("gzip;q=0"), 200_000));
-        assert!(!wants_gzip(None, 200_000));
     }
 }

@@ -50,17 +50,17 @@ impl Encoded {
         }
     }
 
-    /// The message of `entry`, without an envelope.
-    pub(crate) fn message(&self, resource: &'static Resource, entry: &Entry) -> Bytes {
+    /// The message of `entry`, without an envelope; and whether it had to be made.
+    pub(crate) fn message(&self, resource: &'static Resource, entry: &Entry) -> (Bytes, bool) {
         let key = (std::ptr::from_ref(resource) as usize, entry.revision);
         if let Some(message) = self.state.lock().messages.get(&key) {
-            return message.clone();
+            return (message.clone(), false);
         }
         let schema = SchemaRef::for_kind(resource.group, resource.version, resource.kind)
             .unwrap_or_else(SchemaRef::any);
         let message = Bytes::from(protobuf::encode_raw(&entry.object().into_value(), &schema));
         self.state.lock().keep(key, message.clone(), self.budget);
-        message
+        (message, true)
     }
 }
 

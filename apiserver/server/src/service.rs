@@ -280,7 +280,8 @@ impl ApiServer {
             .metrics
             .request(verb, label, answer.status.as_u16(), took);
         tracing::debug!(target: "coracle::access", verb, resource, status = answer.status.as_u16(), ?took);
-        answer.into_response(accept.as_deref(), cut).await
+        let piece = self.server.flow.piece();
+        answer.into_response(accept.as_deref(), piece, cut)
     }
 
     /// Begins to record the request, if there is an audit.
@@ -455,17 +456,15 @@ impl ApiServer {
         if !info.is_resource {
             return self.document(&parts, &info).await;
         }
-        if !server
-            .registry
-            .iter()
-            .any(|resource| resource.group == info.group)
-        {
-            return Ok(page_not_found());
-        }
         let registry = &server.registry;
         let resource = bindings(server, &info)
-            .or_else(|| registry.by_plural(&info.group, &info.version, &info.resource))
-            .ok_or_else(ApiError::unknown_path)?;
+            .or_else(|| registry.by_plural(&info.group, &info.version, &info.resource));
+        let Some(resource) = resource else {
+            return match registry.iter().any(|other| other.group == info.group) {
+                true => Err(ApiError::unknown_path()),
+                false => Ok(page_not_found()),
+            };
+        };
         check_path(&info)?;
         let subresource = self.subresource(&info, resource)?;
         check_method(&parts.method, &info, resource, subresource)?;

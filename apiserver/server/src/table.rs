@@ -6,14 +6,6 @@ use serde_json::{Map, Value, json};
 
 use crate::status::{ApiError, Result};
 
-/// Columns and rows; the caller adds type, metadata and the rows' objects.
-pub(crate) struct Table {
-    /// `columnDefinitions`.
-    pub columns: Value,
-    /// `rows`, without `object`.
-    pub rows: Vec<Value>,
-}
-
 /// Refuses an `includeObject` that says nothing.
 pub(crate) fn check_include(include: Option<&str>) -> Result<()> {
     match include.unwrap_or_default() {
@@ -25,8 +17,8 @@ pub(crate) fn check_include(include: Option<&str>) -> Result<()> {
     }
 }
 
-/// The table of `objects`, whose ages are as of `now`.
-pub(crate) fn render(resource: &Resource, objects: &[Object], now: Timestamp) -> Table {
+/// `columnDefinitions`.
+pub(crate) fn columns(resource: &Resource) -> Value {
     let columns = resource.columns.iter().map(|column| {
         json!({
             "name": column.name,
@@ -36,21 +28,18 @@ pub(crate) fn render(resource: &Resource, objects: &[Object], now: Timestamp) ->
             "priority": column.priority,
         })
     });
-    let rows = objects.iter().map(|object| {
-        let mut row = Map::from_iter([(
-            "cells".to_owned(),
-            resource.strategy.cells(object, now).into(),
-        )]);
-        let conditions = resource.strategy.row_conditions(object);
-        if !conditions.is_empty() {
-            row.insert("conditions".to_owned(), conditions.into());
-        }
-        Value::Object(row)
-    });
-    Table {
-        columns: columns.collect(),
-        rows: rows.collect(),
+    columns.collect()
+}
+
+/// The row of an object, without `object`; its age is as of `now`.
+pub(crate) fn row(resource: &Resource, object: &Object, now: Timestamp) -> Value {
+    let cells = resource.strategy.cells(object, now);
+    let mut row = Map::from_iter([("cells".to_owned(), cells.into())]);
+    let conditions = resource.strategy.row_conditions(object);
+    if !conditions.is_empty() {
+        row.insert("conditions".to_owned(), conditions.into());
     }
+    Value::Object(row)
 }
 
 #[cfg(test)]
@@ -66,14 +55,10 @@ mod tests {
     fn every_kind_fills_all_its_columns() {
         let object = Object::from_value(json!({"metadata": {"name": "x"}})).expect("an object");
         for resource in Registry::builtin().iter() {
-            let table = render(resource, std::slice::from_ref(&object), now());
-            let cells = table.rows[0]["cells"].as_array().map(Vec::len);
-            assert_eq!(
-                cells,
-                table.columns.as_array().map(Vec::len),
-                "{}",
-                resource.qualified()
-            );
+            let (row, columns) = (row(resource, &object, now()), columns(resource));
+            let cells = row["cells"].as_array().map(Vec::len);
+            let columns = columns.as_array().map(Vec::len);
+            assert_eq!(cells, columns, "{}", resource.qualified());
         }
     }
 
@@ -85,8 +70,9 @@ mod tests {
             Object::from_value(json!({"metadata": {"name": "x"}, "status": {"phase": phase}}))
                 .expect("an object")
         };
-        let table = render(pods, &[object("Running"), object("Succeeded")], now());
-        assert!(table.rows[0].get("conditions").is_none());
-        assert_eq!(table.rows[1]["conditions"][0]["reason"], "Succeeded");
+        let running = row(pods, &object("Running"), now());
+        assert!(running.get("conditions").is_none());
+        let ended = row(pods, &object("Succeeded"), now());
+        assert_eq!(ended["conditions"][0]["reason"], "Succeeded");
     }
 }

@@ -51,9 +51,14 @@ pub fn list_raw<'a>(metadata: &Value, items: impl IntoIterator<Item = &'a [u8]>)
     let metadata = encode_raw(metadata, &schema.unwrap_or_else(SchemaRef::any));
     write_bytes(&mut out, 1, &metadata);
     for item in items {
-        write_bytes(&mut out, 2, item);
+        push_list_item(&mut out, item);
     }
     out
+}
+
+/// Adds an item's message to that of a list, which [`list_raw`] began.
+pub fn push_list_item(list: &mut Vec<u8>, item: &[u8]) {
+    write_bytes(list, 2, item);
 }
 
 /// The message of a `PartialObjectMetadata`, from the object's metadata.

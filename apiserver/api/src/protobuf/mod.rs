@@ -16,7 +16,9 @@ mod wire;
 
 use serde_json::Value;
 
-pub use encode::{encode, encode_raw, envelope, list_raw, partial_raw, watch_frame};
+pub use encode::{
+    encode, encode_raw, envelope, list_raw, partial_raw, push_list_item, watch_frame,
+};
 
 use crate::schema::{SchemaRef, decode_value};
 

@@ -167,6 +167,11 @@ impl Trail {
 
     /// The answer is there, or the head of it.
     pub(crate) fn answered(self: &Arc<Self>, answer: &mut Answer, panicked: bool) {
+        if let Payload::Items(items) = &mut answer.payload
+            && self.records_answers()
+        {
+            answer.payload = Payload::Bytes(items.take(usize::MAX));
+        }
         match &answer.payload {
             _ if panicked => self.panicked(),
             Payload::Stream(_) | Payload::Tunnel(_) => {
@@ -177,7 +182,18 @@ impl Trail {
                 let failure = answer.failure.as_ref();
                 self.completed(answer.status, failure, body, answer.content_type);
             }
+            Payload::Items(_) => {
+                self.completed(answer.status, None, &Bytes::new(), answer.content_type);
+            }
         }
+    }
+
+    /// Whether what is answered is part of the record.
+    fn records_answers(&self) -> bool {
+        let verdict = &self.facts.lock().verdict;
+        verdict
+            .as_ref()
+            .is_some_and(|verdict| verdict.level >= Level::RequestResponse)
     }
 
     /// A long answer begins.

@@ -12,6 +12,7 @@
 
 mod entry;
 mod history;
+mod snapshot;
 mod watcher;
 
 use std::collections::{BTreeMap, HashMap};
@@ -296,20 +297,11 @@ impl ResourceCache {
     /// before the call.
     pub fn list(&self, scope: &str, progress: u64) -> Snapshot {
         let state = self.state.read();
-        let entries = state.scoped(scope).cloned().collect();
+        let entries = state.scoped(scope, None).cloned().collect();
         Snapshot {
             entries,
             revision: progress.max(state.revision),
         }
-    }
-
-    /// The objects as they were at `revision`, if nothing changed since.
-    pub fn list_at(&self, scope: &str, revision: u64) -> Option<Snapshot> {
-        let state = self.state.read();
-        (state.revision <= revision).then(|| Snapshot {
-            entries: state.scoped(scope).cloned().collect(),
-            revision,
-        })
     }
 
     /// Follows the changes after `from`. When some of them are forgotten, the error is the oldest
@@ -336,7 +328,7 @@ impl ResourceCache {
         interest: Interest,
     ) -> (Snapshot, Watcher) {
         let mut state = self.state.write();
-        let entries = state.scoped(scope).cloned().collect();
+        let entries = state.scoped(scope, None).cloned().collect();
         let snapshot = Snapshot {
             entries,
             revision: progress.max(state.revision),
@@ -386,11 +378,16 @@ impl ResourceCache {
 }
 
 impl State {
-    fn scoped<'a>(&'a self, scope: &'a str) -> impl Iterator<Item = &'a Arc<Entry>> {
-        let from = if scope.is_empty() {
-            Bound::Unbounded
-        } else {
-            Bound::Included(scope)
+    /// Those whose keys begin with `scope` and come after `after`.
+    fn scoped<'a>(
+        &'a self,
+        scope: &'a str,
+        after: Option<&'a str>,
+    ) -> impl Iterator<Item = &'a Arc<Entry>> {
+        let from = match after {
+            Some(after) if after >= scope => Bound::Excluded(after),
+            _ if scope.is_empty() => Bound::Unbounded,
+            _ => Bound::Included(scope),
         };
         self.objects
             .range::<str, _>((from, Bound::Unbounded))

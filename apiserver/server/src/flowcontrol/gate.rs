@@ -19,10 +19,11 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::FlowControl;
 use super::estimate::{Stats, estimate};
-use super::seats::{Arrival, Grant, Reason};
+use super::seats::{Arrival, Grant, Kind, Reason};
 use super::table::Route;
 use crate::answer::Answer;
 use crate::authn::Identity;
+use crate::pause::{look_around, others_first};
 use crate::request_info::RequestInfo;
 
 /// The longest that a request waits for seats.
@@ -175,34 +176,46 @@ impl FlowControl {
         limit: Option<Duration>,
         stats: impl FnOnce() -> Option<Stats>,
     ) -> Result<Pass, Answer> {
+        let flow = route.schema.flow(identity, info);
         let Some(level) = route.level else {
+            let (mut seats, now) = (self.seats.lock(), self.now());
+            seats.pass(flow, now);
+            self.tell_store(seats.is_crowded(now));
             return Ok(Pass::Exempt(None));
         };
-        let asked = estimate(info, route.schema.flow(identity, info), stats);
+        let asked = estimate(info, flow, stats);
         let limit = limit.map_or(LONGEST_WAIT, |limit| (limit / 4).min(LONGEST_WAIT));
+        let lists = info.verb == "list";
+        let long = lists || asked.kind == Kind::Write;
         let now = self.now();
         let mut receiver = None;
-        let arrival = self.seats.lock().arrive(level, asked, now, || {
-            let (wake, waits) = oneshot::channel();
-            receiver = Some(waits);
-            Waiting {
-                wake,
-                route: Arc::clone(route),
-                flow: route.schema.distinguished(identity, info).to_owned(),
-            }
-        });
+        let arrival = {
+            let mut seats = self.seats.lock();
+            let arrival = seats.arrive(level, asked, now, || {
+                let (wake, waits) = oneshot::channel();
+                receiver = Some(waits);
+                Waiting {
+                    wake,
+                    route: Arc::clone(route),
+                    flow: route.schema.distinguished(identity, info).to_owned(),
+                }
+            });
+            self.tell_store(seats.is_crowded(now));
+            arrival
+        };
         let granted = match (arrival, receiver) {
             (Arrival::Runs { grant, hurry }, _) => {
                 let granted = self.granted(grant, Arc::clone(route), false);
-                if hurry {
-                    tokio::task::yield_now().await;
+                // Many lists that come at once must not be begun one after the other.
+                if hurry || lists {
+                    pause(long).await;
                 }
                 Ok(granted)
             }
             (Arrival::Waits { queue, id }, Some(receiver)) => {
                 route.counts.waiting.fetch_add(1, Ordering::Relaxed);
                 let place = (level, queue, id);
-                self.wait(route, place, receiver, Some(limit)).await
+                self.wait(route, place, receiver, Some(limit), long).await
             }
             (Arrival::Refused(reason), _) => {
                 route.counts.refuse(reason);
@@ -223,13 +236,15 @@ impl FlowControl {
         Err(too_many_requests(after))
     }
 
-    /// Waits in a queue, until it is the turn of whoever waits there; without a limit if they have seats.
+    /// Waits in a queue, until it is the turn of whoever waits there; without a limit if they have seats. `long` is work
+    /// that takes longer than most.
     async fn wait(
         self: &Arc<Self>,
         route: &Route,
         (place, queue, id): (usize, u32, u64),
         mut receiver: oneshot::Receiver<Granted>,
         limit: Option<Duration>,
+        long: bool,
     ) -> Result<Granted, Reason> {
         let mut in_queue = InQueue {
             flow: self,
@@ -255,7 +270,7 @@ impl FlowControl {
         };
         let granted = granted.map_err(|_| Reason::Cancelled)?;
         // It has its turn, and others are looked after first: those who have just come, and whoever waits for nothing.
-        tokio::task::yield_now().await;
+        pause(long).await;
         Ok(granted)
     }
 
@@ -279,7 +294,7 @@ impl FlowControl {
         };
         route.counts.waiting.fetch_add(1, Ordering::Relaxed);
         let place = (grant.place, grant.queue, id);
-        let granted = self.wait(route, place, receiver, None).await;
+        let granted = self.wait(route, place, receiver, None, true).await;
         granted.ok().map(|granted| granted.turn)
     }
 
@@ -303,23 +318,37 @@ impl FlowControl {
         }
     }
 
+    /// Tells the store whether it may hold up the threads of those who write.
+    fn tell_store(&self, crowded: bool) {
+        if self.crowded.load(Ordering::Relaxed) != crowded {
+            self.crowded.store(crowded, Ordering::Relaxed);
+            self.store.crowded(crowded);
+        }
+    }
+
     /// Lets those run who can. The lock is not held while they are told: one who has gone gives everything back.
     pub(super) fn dispatch(self: &Arc<Self>) {
         loop {
-            let (next, crowded) = {
-                let mut seats = self.seats.lock();
-                (seats.dispatch(self.now()), seats.waiting() > 0)
+            let next = {
+                let (mut seats, now) = (self.seats.lock(), self.now());
+                let next = seats.dispatch(now);
+                self.tell_store(seats.is_crowded(now));
+                next
             };
-            if self.crowded.load(Ordering::Relaxed) != crowded {
-                self.crowded.store(crowded, Ordering::Relaxed);
-                self.store.crowded(crowded);
-            }
             let Some(next) = next else {
                 return;
             };
             let granted = self.granted(next.grant, next.payload.route, next.seated);
             drop(next.payload.wake.send(granted));
         }
+    }
+}
+
+/// Lets others have their turn before work that is long, or as short as theirs.
+async fn pause(long: bool) {
+    match long {
+        true => others_first().await,
+        false => look_around().await,
     }
 }
 

@@ -27,7 +27,7 @@ mod seats;
 mod table;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use coracle_api::{Object, Registry};
 use coracle_clock::Clock;
@@ -37,6 +37,7 @@ use tokio::sync::Notify;
 
 use crate::authn::Identity;
 use crate::cache::{Caches, Observer};
+use crate::held::Piece;
 use crate::request_info::RequestInfo;
 pub(crate) use estimate::Stats;
 use gate::Waiting;
@@ -78,7 +79,7 @@ pub(crate) struct FlowControl {
     objects: Mutex<Objects>,
     table: RwLock<Arc<Table>>,
     seats: Mutex<Seats<Waiting>>,
-    /// Whether somebody waits.
+    /// Whether somebody waits, or may at any moment.
     crowded: AtomicBool,
     /// Is told so: it can hold up threads or not.
     store: Arc<dyn Store>,
@@ -129,6 +130,14 @@ impl FlowControl {
         let table = Table::build(objects, &mut self.seats.lock(), self.now());
         *self.table.write() = Arc::new(table);
         self.dispatch();
+    }
+
+    /// In what pieces an answer is sent that begins now.
+    pub(crate) fn piece(&self) -> Piece {
+        match self.crowded.load(Ordering::Relaxed) {
+            true => Piece::Small,
+            false => Piece::Large,
+        }
     }
 
     /// The monotonic time in seconds.

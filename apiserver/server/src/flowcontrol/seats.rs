@@ -20,6 +20,8 @@ const MAX_WIDTH: u32 = 10;
 const EVENT_TIME: f64 = 0.005;
 /// A flow whose last request ended so recently, in seconds, is in a hurry: a client that waits for its answer needs longer.
 const HURRY: f64 = 15e-6;
+/// How long after requests of two flows the server is taken to work for more than one, in seconds.
+const MIXED: f64 = 0.1;
 /// Most flows that are remembered after their requests.
 const MAX_FLOWS: usize = 4096;
 
@@ -146,6 +148,9 @@ pub(super) struct Seats<T> {
     writing: u32,
     next_id: u64,
     waiting: usize,
+    /// The flow of the last request, and when it was another one for the last time.
+    last_flow: Option<u64>,
+    mixed_at: f64,
     /// The virtual time of levels, as queues have one.
     now: f64,
     /// When limits move next.
@@ -231,6 +236,8 @@ impl<T> Seats<T> {
             writing: 0,
             next_id: 0,
             waiting: 0,
+            last_flow: None,
+            mixed_at: now - MIXED,
             now: 0.0,
             settle_at: now + PERIOD,
         }
@@ -297,9 +304,17 @@ impl<T> Seats<T> {
         self.levels.iter().filter(|level| level.config.is_some())
     }
 
-    /// How many requests wait.
-    pub(super) fn waiting(&self) -> usize {
-        self.waiting
+    /// Whether somebody waits, or somebody else may come at any moment: more than one flow has had requests lately.
+    pub(super) fn is_crowded(&self, now: f64) -> bool {
+        self.waiting > 0 || now - self.mixed_at < MIXED
+    }
+
+    /// A request of a flow comes; that of one that is exempt needs nothing else.
+    pub(super) fn pass(&mut self, flow: u64, now: f64) {
+        let last = self.last_flow.replace(flow);
+        if last.is_some_and(|last| last != flow) {
+            self.mixed_at = now;
+        }
     }
 
     /// A request comes. `payload` is kept while it waits. After [`Arrival::Waits`], [`dispatch`](Self::dispatch) is due.
@@ -311,6 +326,7 @@ impl<T> Seats<T> {
         payload: impl FnOnce() -> T,
     ) -> Arrival {
         self.settle(now);
+        self.pass(asked.flow, now);
         if self.flows.len() >= MAX_FLOWS && !self.flows.contains_key(&asked.flow) {
             self.flows.retain(|_, flow| !flow.is_idle());
         }

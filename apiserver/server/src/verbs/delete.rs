@@ -110,7 +110,7 @@ pub(crate) async fn delete_collection(server: &Server, call: &Call, body: Bytes)
         }
     }
     let (metadata, now) = (list::metadata(&page), server.clock().now());
-    let answer = Answer::list(call, metadata, &page.entries, now).await;
+    let answer = Answer::list(call, metadata, page.entries, now).await;
     Ok(answer.with_warnings(unsaid(call.resource, &options)))
 }
 

@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::answer::Answer;
-use crate::cache::Entry;
+use crate::cache::{Entry, Snapshot};
 use crate::call::Call;
 use crate::options::{ListOptions, VersionMatch, parse_revision};
+use crate::pause::others_first;
 use crate::selection::Selection;
 use crate::server::Server;
 use crate::status::{ApiError, Result};
@@ -22,6 +23,9 @@ const REVISION_WAIT: Duration = Duration::from_secs(3);
 
 /// Objects read from the store at a time for a page of the past.
 const STORE_PAGE: usize = 500;
+
+/// Objects that are looked at in one go.
+const SLICE: usize = 512;
 
 /// One page.
 pub(crate) struct Page {
@@ -41,7 +45,7 @@ pub(crate) async fn list(server: &Server, call: &Call) -> Result<Answer> {
     let selection = Selection::parse(&call.info.query, call.resource)?;
     let page = page(server, call, &options, &selection).await?;
     let now = server.clock().now();
-    Ok(Answer::list(call, metadata(&page), &page.entries, now).await)
+    Ok(Answer::list(call, metadata(&page), page.entries, now).await)
 }
 
 /// `metadata` of a list.
@@ -108,20 +112,15 @@ pub(crate) async fn page(
     };
     let progress = server.storage.catch_up().await;
     let cache = server.storage.cache(call.resource)?;
+    let below = after.as_ref().map(|after| format!("{scope}{after}"));
     let snapshot = match at {
-        None => Some(cache.list(&scope, progress)),
-        Some(revision) => cache.list_at(&scope, revision),
+        None => Some(cache.snapshot(&scope, below.as_deref(), progress).await),
+        Some(revision) => cache.snapshot_at(&scope, below.as_deref(), revision).await,
     };
     match (snapshot, at) {
         (Some(snapshot), _) => {
-            let after = after.map(|after| format!("{scope}{after}"));
-            let start = after.map_or(0, |after| {
-                snapshot
-                    .entries
-                    .partition_point(|entry| *entry.key <= *after)
-            });
-            let entries = snapshot.entries[start..].to_vec();
-            Ok(cut(entries, snapshot.revision, limit, &scope, selection))
+            let Snapshot { entries, revision } = snapshot;
+            Ok(cut(entries, revision, limit, &scope, selection).await)
         }
         (None, Some(revision)) => {
             past(server, call, &scope, revision, after, limit, selection).await
@@ -130,8 +129,8 @@ pub(crate) async fn page(
     }
 }
 
-/// The first `limit` selected entries, and how to go on.
-fn cut(
+/// The first `limit` selected entries, and how to go on. Others have their turn while many are looked at.
+async fn cut(
     entries: Vec<Arc<Entry>>,
     revision: u64,
     limit: usize,
@@ -139,15 +138,9 @@ fn cut(
     selection: &Selection,
 ) -> Page {
     let everything = selection.is_everything();
-    if limit == 0 {
-        let entries = if everything {
-            entries
-        } else {
-            entries
-                .into_iter()
-                .filter(|entry| selection.matches(entry))
-                .collect()
-        };
+    let limit = if limit == 0 { usize::MAX } else { limit };
+    let total = entries.len();
+    if everything && total <= limit {
         return Page {
             entries,
             revision,
@@ -155,10 +148,9 @@ fn cut(
             remaining: None,
         };
     }
-    let total = entries.len();
-    let mut chosen = Vec::with_capacity(limit.min(total));
+    let mut chosen = Vec::new();
     let mut more = false;
-    let mut seen = 0;
+    let mut seen = 0usize;
     for entry in entries {
         if chosen.len() == limit {
             more = true;
@@ -167,6 +159,9 @@ fn cut(
         seen += 1;
         if everything || selection.matches(&entry) {
             chosen.push(entry);
+        }
+        if seen.is_multiple_of(SLICE) {
+            others_first().await;
         }
     }
     // A selector hides how many of the rest would match, so there is a next page when anything is left at all.

@@ -28,6 +28,7 @@ use crate::cache::{Caches, Change, Entry, Interest, Watcher};
 use crate::call::Call;
 use crate::negotiate::{self, Format, Shape};
 use crate::options::{ListOptions, parse_revision};
+use crate::pause::others_first;
 use crate::selection::Selection;
 use crate::server::Server;
 use crate::status::{ApiError, Result};
@@ -39,7 +40,7 @@ const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
 /// How long a watch lasts at least when the client doesn't say; up to twice as long, so that clients don't come back at once.
 const MIN_DURATION: u64 = 1800;
 /// Waiting events are written together up to this size.
-const MAX_CHUNK: usize = 64 * 1024;
+const MAX_CHUNK: usize = 32 * 1024;
 /// The annotation of the bookmark that ends the initial events.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
@@ -103,6 +104,7 @@ pub(crate) async fn watch(server: &Arc<Server>, call: Call) -> Result<Answer> {
         watcher,
         timeline,
         headings: true,
+        others_next: false,
     };
     server.metrics.watch_started();
     let stream = stream::unfold(feed, |mut feed| async move {
@@ -163,6 +165,8 @@ struct Feed {
     watcher: Watcher,
     timeline: Timeline,
     headings: bool,
+    /// Whether others have their turn before the next chunk.
+    others_next: bool,
 }
 
 impl Drop for Feed {
@@ -174,6 +178,9 @@ impl Drop for Feed {
 impl Feed {
     /// The next lines; `None` at the end.
     async fn next_chunk(&mut self) -> Option<Bytes> {
+        if std::mem::take(&mut self.others_next) {
+            others_first().await;
+        }
         let mut chunk = BytesMut::new();
         while chunk.len() < MAX_CHUNK {
             if let Some(entry) = self.first.pop_front() {
@@ -188,6 +195,7 @@ impl Feed {
                 return None;
             }
         }
+        self.others_next = chunk.len() >= MAX_CHUNK;
         Some(chunk.freeze())
     }
 
@@ -278,7 +286,7 @@ impl Feed {
                 let metadata = json!({"resourceVersion": object.resource_version()});
                 self.call.table(
                     version,
-                    &[object],
+                    object,
                     self.server.clock().now(),
                     metadata,
                     headings,

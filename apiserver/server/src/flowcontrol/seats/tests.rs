@@ -280,6 +280,29 @@ fn a_flow_in_a_hurry_is_told_from_one_that_waits_for_its_answers() {
 }
 
 #[test]
+fn a_server_is_crowded_while_somebody_waits_or_two_take_turns() {
+    let turns = Turns {
+        reads: 1,
+        writes: 1,
+    };
+    let mut seats = seats(100, turns, &[config(1, 0, QUEUING)]);
+    assert!(!seats.is_crowded(0.0));
+    let grants = fill(&mut seats, 0, 1, 0.0);
+    assert!(seats.is_crowded(0.0), "one waits");
+    for grant in &grants {
+        end(&mut seats, grant, 0.1);
+    }
+    let next = seats.dispatch(0.1).expect("it waits no more");
+    end(&mut seats, &next.grant, 0.1);
+    assert!(!seats.is_crowded(0.1), "all were of one flow");
+    seats.pass(2, 1.0);
+    assert!(seats.is_crowded(1.0) && seats.is_crowded(1.0 + MIXED / 2.0));
+    assert!(!seats.is_crowded(1.0 + MIXED));
+    seats.pass(2, 2.0);
+    assert!(!seats.is_crowded(2.0), "the other is gone");
+}
+
+#[test]
 fn events_cost_seats_after_the_answer_and_many_of_them_cost_time() {
     let mut seats = seats(12, MANY, &[config(1, 0, QUEUING)]);
     for (events, width, after) in [(0, 1, 0.0), (3, 3, 0.005), (8, 4, 0.01)] {
