@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_clock::Timestamp;
-use coracle_cri::SandboxId;
+use coracle_cri::{ContainerStats, PodSandboxStats, SandboxId};
 use k8s_openapi::api::core::v1::Pod;
 
 pub(crate) use pressure::{EVICTED, Pressure, Resource};
@@ -73,10 +73,10 @@ impl Kubelet {
     /// Looks at what the node has left, and evicts a pod if that is too little. After others were evicted
     /// for their own sake there may be enough in a moment.
     async fn look_at_node_itself(&self, has_evicted: bool) {
-        let mut shortages = self.shortages().await;
+        let (mut shortages, mut stats) = self.shortages().await;
         if shortages.iter().any(|s| s.resource == Resource::Disk) {
             self.collect_images().await;
-            shortages = self.shortages().await;
+            (shortages, stats) = self.shortages().await;
         }
         let now = self.0.ctx.clock().now();
         let has_changed = self.0.state.lock().pressure.note(&shortages, now);
@@ -95,16 +95,28 @@ impl Kubelet {
         if self.0.state.lock().entries.values().any(is_ending) {
             return;
         }
-        let all = self.measured(self.seen(|_| true)).await;
-        if let Some((uid, message)) = chosen(shortage, &all) {
+        let running = self.seen(|_| true);
+        let users = match shortage.resource {
+            Resource::Memory => in_memory(running, &stats),
+            Resource::Disk => on_disk(self.measured(running).await),
+        };
+        if let Some((uid, message)) = chosen(shortage, &users) {
             self.evict(&uid, message, true);
         } else {
             tracing::warn!(?shortage, "the node is short, and no pod can be evicted");
         }
     }
 
-    async fn shortages(&self) -> Vec<Shortage> {
-        pressure::shortages(None, self.0.runtime.image_fs().await)
+    /// What the node is short of, and what its pods use of its memory.
+    async fn shortages(&self) -> (Vec<Shortage>, Vec<PodSandboxStats>) {
+        let runtime = &self.0.runtime;
+        let stats = runtime.list_pod_sandbox_stats().await;
+        let used = stats
+            .iter()
+            .fold(0u64, |sum, pod| sum.saturating_add(pod.working_set));
+        let memory = Some((self.0.config.capacity.memory, used));
+        let shortages = pressure::shortages(memory, runtime.image_fs().await);
+        (shortages, stats)
     }
 
     /// The pods that run and that `concerns`.
@@ -187,19 +199,54 @@ fn started(entry: &Entry) -> HashMap<String, Timestamp> {
     began.collect()
 }
 
-/// The pod that goes for the shortage, and why.
-fn chosen(shortage: &Shortage, all: &[(Seen, Usage)]) -> Option<(String, String)> {
-    let candidates: Vec<Candidate<'_>> = all
+/// What a pod uses of what is short.
+struct User {
+    seen: Seen,
+    used: u64,
+    /// By container.
+    containers: Vec<(String, u64)>,
+}
+
+fn on_disk(all: Vec<(Seen, Usage)>) -> Vec<User> {
+    let user = |(seen, usage): (Seen, Usage)| User {
+        used: usage
+            .volumes
+            .values()
+            .chain(usage.containers.values())
+            .sum(),
+        containers: Vec::from_iter(usage.containers),
+        seen,
+    };
+    all.into_iter().map(user).collect()
+}
+
+fn in_memory(all: Vec<Seen>, stats: &[PodSandboxStats]) -> Vec<User> {
+    let of_pod: HashMap<&str, &PodSandboxStats> = stats
         .iter()
-        .map(|(seen, usage)| Candidate {
-            uid: &seen.uid,
-            pod: &seen.pod,
-            used: usage
-                .volumes
-                .values()
-                .chain(usage.containers.values())
-                .sum(),
-            containers: Vec::from_iter(usage.containers.clone()),
+        .map(|stats| (stats.id.0.as_str(), stats))
+        .collect();
+    let user = |seen: Seen| {
+        let stats = of_pod.get(seen.uid.as_str())?;
+        let containers = stats.containers.iter();
+        let used = |stats: &ContainerStats| (stats.id.name.clone(), stats.memory.working_set);
+        Some(User {
+            used: stats.working_set,
+            containers: containers.map(used).collect(),
+            seen,
+        })
+    };
+    all.into_iter().filter_map(user).collect()
+}
+
+/// The pod that goes for the shortage, and why.
+fn chosen(shortage: &Shortage, users: &[User]) -> Option<(String, String)> {
+    let candidates: Vec<Candidate<'_>> = users
+        .iter()
+        .map(|user| Candidate {
+            uid: &user.seen.uid,
+            pod: &user.seen.pod,
+            used: user.used,
+            containers: user.containers.clone(),
         })
         .collect();
     let (uid, message) = pressure::victim(shortage, &candidates)?;

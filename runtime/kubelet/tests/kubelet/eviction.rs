@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use coracle_cri::fake::Script;
 use coracle_cri::{ImageFs, SandboxId};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::json;
@@ -152,6 +153,46 @@ async fn a_full_disk_is_told_costs_a_pod_and_keeps_others_out() {
     .await;
     node.run("later", "app:1", json!({})).await;
     node.ready("later").await;
+    let small = node.ready("small").await;
+    assert_eq!(phase(&small), "Running");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_uses_memory_beyond_its_request_goes_when_the_node_has_none_left() {
+    let node = TestNode::start().await;
+    // Of 4 GiB, all but 50 MiB.
+    node.script("small:1", Script::runs().uses(1, GI));
+    node.script("large:1", Script::runs().uses(1, 3 * GI - (50 << 20)));
+    let asks = |memory: &str| {
+        let resources = json!({"requests": {"memory": memory}});
+        json!({"containers": [{"resources": resources}]})
+    };
+    node.run("small", "small:1", asks("1Gi")).await;
+    node.ready("small").await;
+    node.run("large", "large:1", asks("1Gi")).await;
+    let evicted = node
+        .pod_when("large", "it is evicted", |pod| phase(pod) == "Failed")
+        .await;
+    let (reason, message) = why(&evicted);
+    assert_eq!(reason, "Evicted");
+    assert!(
+        message.starts_with("The node was low on resource: memory. Threshold quantity: 100Mi, "),
+        "{message}"
+    );
+    assert!(message.contains("Container app was using "), "{message}");
+    node.until::<Node>("the node says so", |nodes| {
+        let mut nodes = nodes.iter();
+        nodes.any(|node| under_pressure(node, "MemoryPressure"))
+    })
+    .await;
+    // One that was promised memory may come; one that was not may not.
+    node.run("late", "app:1", json!({})).await;
+    let late = node
+        .pod_when("late", "it is refused", |pod| phase(pod) == "Failed")
+        .await;
+    assert_eq!(why(&late).0, "Evicted");
+    node.run("asking", "app:1", asks("1Mi")).await;
+    node.ready("asking").await;
     let small = node.ready("small").await;
     assert_eq!(phase(&small), "Running");
 }
