@@ -61,7 +61,7 @@ impl Exit {
     }
 
     /// The guest wanted more memory than it may have.
-    pub(crate) fn out_of_memory(refusal: &OutOfMemory) -> Self {
+    fn out_of_memory(refusal: &OutOfMemory) -> Self {
         Self {
             code: KILLED,
             reason: "OOMKilled",

@@ -15,7 +15,7 @@ mod settings;
 mod turns;
 mod upgrade;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use coracle_cri::RuntimeError;
@@ -70,6 +70,8 @@ struct Handler {
     connections: Mutex<Option<GracefulShutdown>>,
     /// An instance was refused memory, which ends the container.
     out_of_memory: Notify,
+    /// How that instance ended.
+    ended: OnceLock<Exit>,
 }
 
 type ResponseSender = oneshot::Sender<Result<Response<HyperOutgoingBody>, ErrorCode>>;
@@ -105,6 +107,7 @@ impl Server {
             spawner,
             connections: Mutex::new(Some(GracefulShutdown::new())),
             out_of_memory: Notify::new(),
+            ended: OnceLock::new(),
             guest,
         };
         Ok(Self {
@@ -130,8 +133,8 @@ impl Server {
         };
         if refused {
             handler.end().await;
-            let refusal = guest.memory.refusal().expect("set before the notification");
-            return Exit::out_of_memory(refusal);
+            let ended = handler.ended.get().cloned();
+            return ended.expect("set before the notification");
         }
         guest.scope.stop_listening();
         handler.spawner.work.close();
@@ -166,6 +169,8 @@ impl Handler {
                     .note(&format!("{label}: the guest exited with code {}", exit.0));
             }
         } else if self.guest.memory.refusal().is_some() {
+            // The first counts: others are refused because of it.
+            let _ = self.ended.set(Exit::from_error(&error, &self.guest.memory));
             self.out_of_memory.notify_one();
         } else {
             self.guest

@@ -249,7 +249,11 @@ async fn a_hungry_request_ends_the_container() {
     // The answer, if one comes at all, is an error.
     let answer = sender.send_request(request).await;
     assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status().is_server_error()));
-    assert_eq!(node.exit(&id).await.reason, "OOMKilled");
+    let exited = node.exit(&id).await;
+    assert_eq!(exited.reason, "OOMKilled");
+    for words in ["memory peak: ", "wasm backtrace"] {
+        assert!(exited.message.contains(words), "{}", exited.message);
+    }
 }
 
 #[tokio::test]
