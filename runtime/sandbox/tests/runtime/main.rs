@@ -7,6 +7,7 @@ mod functions;
 mod guests;
 mod hostile;
 mod http;
+mod http_limits;
 mod limits;
 #[cfg(feature = "p3")]
 mod newer;
