@@ -227,6 +227,11 @@ pub struct UpArgs {
     #[arg(long, value_name = "BITS", default_value_t = 18)]
     pub node_cidr_mask_size: u8,
 
+    /// Pods that this node runs at once; each needs an address [default: 10000, or as many as there
+    /// are addresses]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_pods: Option<u32>,
+
     /// Addresses of Services: an IPv4 range, and for Services with both families an IPv6 one after a comma
     #[arg(
         long,

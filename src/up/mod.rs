@@ -70,6 +70,7 @@ pub fn run(args: UpArgs) -> Result<()> {
 }
 
 async fn up(args: UpArgs) -> Result<()> {
+    crate::open_files::raise();
     // Everything that can be wrong with the input is found before anything is started.
     let manifests = manifests::load(&args.filenames)?;
     // After standard input was read: until then Ctrl-C ends the process as it ends any other.

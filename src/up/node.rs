@@ -25,6 +25,11 @@ use crate::data_dir::DataDir;
 pub(super) const CLUSTER_DOMAIN: &str = "cluster.local";
 /// The name of the node; always the same, so that pods find their node again on another network.
 const NODE_NAME: &str = "coracle";
+/// Pods that a node takes unless it is told otherwise. Upstream's 110 are for processes of their own; here a pod at rest
+/// costs little, and whoever scales to a thousand expects a thousand.
+const MAX_PODS: u32 = 10_000;
+/// Instances for requests of http pods and for `exec`, should every pod be a command.
+const INSTANCES_BESIDE_PODS: u32 = 1_000;
 /// Threads that carry node ports' connections.
 const DATA_PLANE_THREADS: usize = 2;
 
@@ -38,6 +43,8 @@ pub(super) struct Network {
     pub(super) service_range: Ipv4Net,
     /// Addresses of Services with both families; the API hands them out, and no guest reaches them.
     pub(super) service_range_v6: Option<Ipv6Net>,
+    /// How many pods this node takes.
+    pub(super) max_pods: u32,
     /// This node inside the pod network.
     pub(super) node_address: Ipv4Addr,
     /// The Service `kubernetes`: the first of the Services' addresses.
@@ -81,11 +88,21 @@ impl Network {
                 "--service-cidr needs at least 16 addresses, and a node's share of --cluster-cidr at least 8"
             );
         }
+        let addresses = addresses(pod_range);
+        let max_pods = args.max_pods.unwrap_or(addresses.min(MAX_PODS));
+        if max_pods > addresses {
+            bail!(
+                "--max-pods {max_pods} needs as many addresses, and a node's share of --cluster-cidr {cluster} has \
+                 {addresses}: choose a --node-cidr-mask-size below {}",
+                args.node_cidr_mask_size
+            );
+        }
         let service =
             |offset: u32| IpAddr::V4(Ipv4Addr::from(u32::from(services.network()) + offset));
         Ok(Self {
             cluster_range: cluster,
             pod_range,
+            max_pods,
             service_range: services,
             service_range_v6: services_v6,
             node_address: Ipam::node_address(pod_range),
@@ -166,7 +183,8 @@ impl Node {
         });
         let (pods, compiled) = (data.join("pods"), images_folder.join("compiled"));
         let mut sandbox = SandboxConfig::new(clock.clone(), fabric.clone(), images, pods, compiled);
-        sandbox.memory_bytes = capacity(network.pod_range).memory;
+        sandbox.memory_bytes = capacity(network.max_pods).memory;
+        sandbox.max_instances = network.max_pods.saturating_add(INSTANCES_BESIDE_PODS);
         let trust = sandbox.trust.clone();
         let runtime = WasmRuntime::new(sandbox).context("failed to start the wasm runtime")?;
         Ok(Self {
@@ -188,7 +206,7 @@ impl Node {
                     pods_directory: data.join("pods"),
                 },
                 data_directory: data.path().to_owned(),
-                capacity: capacity(network.pod_range),
+                capacity: capacity(network.max_pods),
                 version: coracle_server::KUBERNETES_VERSION.to_owned(),
             },
             runtime: self.runtime.clone(),
@@ -261,17 +279,20 @@ impl ClusterDialer for FabricDialer {
 }
 
 /// What this machine has, all of it.
-fn capacity(pod_range: Ipv4Net) -> Capacity {
+fn capacity(pods: u32) -> Capacity {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     Capacity {
         cpu_millis: cores * 1000,
         memory: memory().unwrap_or(1 << 30),
         ephemeral_storage: 10 << 30,
-        // Every pod needs an address; three are the network's, the node's and the broadcast.
-        pods: (pod_range.hosts().count() as u32)
-            .saturating_sub(1)
-            .min(10_000),
+        pods,
     }
+}
+
+/// The addresses for pods in a node's range: three are the network's, the node's and the broadcast.
+fn addresses(pod_range: Ipv4Net) -> u32 {
+    let all = 1u64 << (32 - u32::from(pod_range.prefix_len()));
+    u32::try_from(all.saturating_sub(3)).unwrap_or(u32::MAX)
 }
 
 /// `MemTotal` of Linux; elsewhere the caller's guess stands.
@@ -313,6 +334,18 @@ mod tests {
             "10.240.0.1",
         ];
         assert_eq!(network.names_in_cluster(), names);
+    }
+
+    #[test]
+    fn a_node_takes_as_many_pods_as_it_is_told_or_has_addresses_for() {
+        let pods = |flags: &[&str]| network(flags).map(|network| network.max_pods);
+        assert_eq!(pods(&[]).expect("valid"), 10_000);
+        assert_eq!(pods(&["--max-pods", "16381"]).expect("valid"), 16_381);
+        assert_eq!(pods(&["--node-cidr-mask-size", "24"]).expect("valid"), 253);
+        let error = pods(&["--max-pods", "20000"]).expect_err("too many");
+        assert!(error.to_string().contains("has 16381"), "{error}");
+        let more = ["--max-pods", "20000", "--node-cidr-mask-size", "17"];
+        assert_eq!(pods(&more).expect("valid"), 20_000);
     }
 
     #[test]

@@ -19,9 +19,9 @@ pub(crate) const TICK: Duration = Duration::from_millis(1);
 const TICKS_BEFORE_SLEEP: u32 = 20;
 
 /// Mappings of memory that one instance needs at most; see [`instance_ceiling`].
-const MAPPINGS_PER_INSTANCE: u32 = 6;
-/// Mappings that are left for everything else in the process.
-const SPARE_MAPPINGS: u32 = 8192;
+const MAPPINGS_PER_INSTANCE: u32 = 8;
+/// Mappings that are left for everything else in the process, with the stacks of [`with_spare`].
+const SPARE_MAPPINGS: u32 = 12_192;
 
 /// How much of its memory an instance leaves in place for the next one of its slot.
 const KEEP_RESIDENT: usize = 256 << 10;
@@ -92,9 +92,9 @@ fn config(pool: Option<u32>) -> Config {
         // A component is made of several core instances: its own, adapters and shims.
         pool.total_component_instances(instances)
             .total_core_instances(instances.saturating_mul(8))
-            .total_memories(instances.saturating_mul(2))
+            .total_memories(with_spare(instances))
             .total_tables(instances.saturating_mul(4))
-            .total_stacks(instances.saturating_mul(2))
+            .total_stacks(with_spare(instances))
             .total_gc_heaps(instances)
             .max_core_instances_per_component(200)
             .max_memories_per_component(20)
@@ -115,17 +115,33 @@ fn config(pool: Option<u32>) -> Config {
     config
 }
 
+/// Stacks and memories for so many instances. One of them may run several tasks or have several memories, not all of
+/// them at once: each memory is 4 GiB of addresses, of which there are 128 TiB, and each stack two mappings from the
+/// start on.
+fn with_spare(instances: u32) -> u32 {
+    instances.saturating_add(instances.min(2_000))
+}
+
+/// What the system admits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ceiling {
+    /// Mappings of memory of one process: `vm.max_map_count`.
+    pub(crate) mappings: u64,
+    /// Instances that this is enough for.
+    pub(crate) instances: u32,
+}
+
 /// How many instances this process can hold: every one takes a few mappings of memory, and a process
 /// that crosses the system's limit of mappings breaks as a whole. `None` where there is no limit.
-pub(crate) fn instance_ceiling() -> Option<u32> {
+pub(crate) fn instance_ceiling() -> Option<Ceiling> {
     let text = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok()?;
     let mappings: u64 = text.trim().parse().ok()?;
     let usable = mappings.saturating_sub(u64::from(SPARE_MAPPINGS));
-    Some(
-        u32::try_from(usable / u64::from(MAPPINGS_PER_INSTANCE))
-            .unwrap_or(u32::MAX)
-            .max(16),
-    )
+    let instances = u32::try_from(usable / u64::from(MAPPINGS_PER_INSTANCE)).unwrap_or(u32::MAX);
+    Some(Ceiling {
+        mappings,
+        instances: instances.max(16),
+    })
 }
 
 /// Advances the engine's epoch while a guest runs, and sleeps otherwise: an idle node is idle.
@@ -240,6 +256,12 @@ mod tests {
         let compiling = guests.for_compiling();
         assert!(!Engine::same(&compiling, &guests.engine));
         assert_eq!(hash_of(&compiling), guests.hash);
+    }
+
+    #[test]
+    fn a_pool_for_ten_thousand_pods_has_room() {
+        let most = instance_ceiling().map_or(11_000, |ceiling| ceiling.instances.min(11_000));
+        Engine::new(&config(Some(most))).unwrap();
     }
 
     #[test]

@@ -29,6 +29,7 @@ use crate::hosts::keyvalue::{self, Buckets};
 use crate::image::{apply_image, downloads};
 use crate::logs::{LogQueue, LogWriter, Rotation};
 use crate::memory::{MemoryBudget, Scope};
+use crate::places::Places;
 use crate::pod::{Pod, Run};
 use crate::preopens::Preopens;
 use crate::stats::{disk_usage, pod_stats};
@@ -137,7 +138,7 @@ struct Inner {
     trust: Arc<TlsTrust>,
     volumes: keyvalue::Volumes,
     admission: Arc<Semaphore>,
-    max_instances: u32,
+    places: Places,
     pods: RwLock<BTreeMap<SandboxId, Arc<Pod>>>,
     events: broadcast::Sender<RuntimeEvent>,
 }
@@ -145,14 +146,8 @@ struct Inner {
 impl WasmRuntime {
     /// Makes the engine and its threads.
     pub fn new(config: SandboxConfig) -> Result<Self, SandboxError> {
-        let ceiling = instance_ceiling().unwrap_or(u32::MAX);
-        if ceiling < config.max_instances {
-            tracing::warn!(
-                ceiling,
-                "vm.max_map_count allows fewer instances than configured; raise it with sysctl"
-            );
-        }
-        let max_instances = config.max_instances.min(ceiling).max(1);
+        let places = Places::new(config.max_instances, instance_ceiling());
+        let max_instances = places.most;
         let engine = GuestEngine::new(max_instances).map_err(SandboxError::Engine)?;
         let engine = Arc::new(engine);
         engine.contest.set_threads(config.guest_threads.max(1));
@@ -178,7 +173,7 @@ impl WasmRuntime {
             trust: config.trust,
             volumes: keyvalue::Volumes::default(),
             admission: Arc::new(Semaphore::new(max_instances as usize)),
-            max_instances,
+            places,
             pods: RwLock::default(),
             events: broadcast::channel(EVENTS).0,
         })))
@@ -386,6 +381,11 @@ impl PodRuntime for WasmRuntime {
             .collect()
     }
 
+    async fn status(&self, id: &SandboxId) -> Option<SandboxStatus> {
+        let pod = self.0.pods.read().get(id).cloned();
+        pod.map(|pod| pod.status())
+    }
+
     async fn pod_sandbox_stats(&self, id: &SandboxId) -> Option<PodSandboxStats> {
         let pod = self.0.pod(id).ok()?;
         Some(pod_stats(&pod, self.0.clock.now()))
@@ -559,13 +559,8 @@ impl Inner {
 
     /// A place for an instance that lives as long as its container.
     fn admit(&self) -> Result<OwnedSemaphorePermit, RuntimeError> {
-        self.admission.clone().try_acquire_owned().map_err(|_| {
-            let most = self.max_instances;
-            RuntimeError::Exhausted(format!(
-                "this node runs as many instances as it may ({most}); the bound is the lower one of \
-                 its configuration and of the sysctl vm.max_map_count"
-            ))
-        })
+        let place = self.admission.clone().try_acquire_owned();
+        place.map_err(|_| RuntimeError::Exhausted(self.places.refusal()))
     }
 
     /// Tells subscribers; without any, nobody needs to know.

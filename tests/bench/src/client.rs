@@ -210,9 +210,14 @@ impl Watch {
 
     /// The next event.
     pub(crate) async fn next(&mut self) -> Result<Value> {
+        Ok(serde_json::from_slice(&self.line().await?)?)
+    }
+
+    /// The next event as it came.
+    pub(crate) async fn line(&mut self) -> Result<Bytes> {
         loop {
             if let Some(line) = self.lines.take() {
-                return Ok(serde_json::from_slice(&line)?);
+                return Ok(line);
             }
             let frame = self
                 .body

@@ -7,6 +7,7 @@ use coracle_clock::Clock;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use crate::access::Access;
 use crate::client::{Connection, Protocol, Watch};
 use crate::cluster::Binary;
 use crate::figures::{Figure, Report};
@@ -31,22 +32,8 @@ pub(crate) async fn measure(
     let image = binary.samples.join("hello-http/wasm/hello-http.wasm");
     let image = format!("file://{}", image.display());
     let (cluster, _) = binary.up(&[], clock).await?;
-    let mut runner = Runner {
-        connection: Connection::open(&cluster.access, Protocol::Http1).await?,
-        watch: Watch::open(&cluster.access, PODS_PATH).await?,
-        clock: clock.clone(),
-    };
-    runner
-        .pod(&pod("warm-up", &image))
-        .await
-        .context("the first pod")?;
-    runner.gone("warm-up").await?;
-    let mut bare = Vec::with_capacity(pods);
-    for index in 0..pods {
-        let name = format!("pod-{index}");
-        bare.push(runner.pod(&pod(&name, &image)).await?);
-        runner.gone(&name).await?;
-    }
+    let mut runner = Runner::open(&cluster.access, clock).await?;
+    let bare = runner.pods(pods, &image).await?;
     let ready: Vec<f64> = bare.iter().map(|times| times.after_answer).collect();
     report.add(Figure::median("latency.pod_ready", "ms", &ready).below(TARGET));
     let whole: Vec<f64> = bare
@@ -76,20 +63,45 @@ pub(crate) async fn measure(
 }
 
 /// Milliseconds.
-struct Times {
+pub(crate) struct Times {
     /// From the request to its answer.
     answer: f64,
     /// From the answer to Ready; never below 0, though the watch may tell first.
-    after_answer: f64,
+    pub(crate) after_answer: f64,
 }
 
-struct Runner {
+/// Makes things one at a time and waits for each.
+pub(crate) struct Runner {
     connection: Connection,
     watch: Watch,
     clock: Clock,
 }
 
 impl Runner {
+    /// A runner with a connection and a watch of its own.
+    pub(crate) async fn open(access: &Access, clock: &Clock) -> Result<Self> {
+        Ok(Self {
+            connection: Connection::open(access, Protocol::Http1).await?,
+            watch: Watch::open(access, PODS_PATH).await?,
+            clock: clock.clone(),
+        })
+    }
+
+    /// Runs so many pods, each of which is gone before the next one comes; the one that compiles does not count.
+    pub(crate) async fn pods(&mut self, pods: usize, image: &str) -> Result<Vec<Times>> {
+        self.pod(&pod("warm-up", image))
+            .await
+            .context("the first pod")?;
+        self.gone("warm-up").await?;
+        let mut times = Vec::with_capacity(pods);
+        for index in 0..pods {
+            let name = format!("pod-{index}");
+            times.push(self.pod(&pod(&name, image)).await?);
+            self.gone(&name).await?;
+        }
+        Ok(times)
+    }
+
     async fn pod(&mut self, pod: &Value) -> Result<Times> {
         let name = pod["metadata"]["name"]
             .as_str()

@@ -6,6 +6,7 @@
 //! idle     memory, processor time and wake-ups while the guestbook runs and nobody asks
 //! api      GETs and durable creates: rate, latency, processor time; lists of 10,000 objects, delivery of events,
 //!          memory per object
+//! pods     pods by the thousand: Ready one by one and all at once, and the memory of those that run
 //! fairness latency of one user's requests alone, and while another floods the server
 //! hostile  latency of a neighbour's http requests and of GETs beside guests that mean harm, as ratios
 //! endure   memory after a million objects came and went, starts with 100,000, latency under compaction
@@ -33,6 +34,7 @@ mod latency;
 mod load;
 mod many;
 mod objects;
+mod pods;
 mod process;
 mod space;
 mod start;
@@ -107,6 +109,13 @@ enum Command {
         load: api::Load,
         #[command(flatten)]
         target: Target,
+    },
+    /// Pods by the thousand: how fast they get ready, and what they weigh
+    Pods {
+        #[command(flatten)]
+        binary: BinaryArgs,
+        #[command(flatten)]
+        pods: pods::Pods,
     },
     /// What a flood of one user does to another's latency
     Fairness {
@@ -210,6 +219,9 @@ async fn run(cli: Cli, apart: Option<fairness::Apart>) -> Result<()> {
         }
         Command::Idle { binary, seconds } => {
             idle::measure(&binary.find()?, seconds, &clock, &mut report).await?;
+        }
+        Command::Pods { binary, pods } => {
+            pods::measure(&binary.find()?, &pods, &clock, &mut report).await?;
         }
         Command::Fairness { binary, fairness } => {
             fairness::measure(&binary.find()?, &fairness, apart, &clock, &mut report).await?;
