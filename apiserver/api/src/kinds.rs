@@ -359,20 +359,28 @@ pub struct Registry {
 impl Registry {
     /// The built-in kinds.
     pub fn builtin() -> Self {
-        let mut named: HashMap<_, Vec<_>> = HashMap::new();
-        for resource in RESOURCES {
-            named.entry(resource.plural).or_default().push(*resource);
-        }
-        Self {
-            resources: RESOURCES.to_vec(),
-            named,
+        let mut registry = Self {
+            resources: Vec::new(),
+            named: HashMap::new(),
+        };
+        registry.add(RESOURCES);
+        registry
+    }
+
+    fn add(&mut self, resources: &[&'static Resource]) {
+        for resource in resources {
+            self.resources.push(resource);
+            self.named
+                .entry(resource.plural)
+                .or_default()
+                .push(resource);
         }
     }
 
     /// The same, and the figures of nodes and pods. No API server has them by itself: they are for one that has
     /// nodes to ask.
     pub fn with_metrics(mut self) -> Self {
-        self.resources.extend(METRICS);
+        self.add(&METRICS);
         self
     }
 
