@@ -13,6 +13,8 @@ pub(crate) struct Figure {
     pub(crate) value: f64,
     /// What the value should be below.
     pub(crate) below: Option<f64>,
+    /// What the value should reach.
+    pub(crate) at_least: Option<f64>,
     /// How far single measurements lay apart.
     pub(crate) spread: Option<Spread>,
 }
@@ -25,6 +27,7 @@ impl Figure {
             unit,
             value,
             below: None,
+            at_least: None,
             spread: None,
         }
     }
@@ -47,11 +50,23 @@ impl Figure {
         }
     }
 
+    /// The same, with what it should reach.
+    pub(crate) fn at_least(self, target: f64) -> Self {
+        Self {
+            at_least: Some(target),
+            ..self
+        }
+    }
+
     fn json(&self) -> Value {
         let mut value = json!({"name": self.name, "value": rounded(self.value), "unit": self.unit});
         if let Some(target) = self.below {
             value["target"] = json!(format!("< {target}"));
             value["met"] = json!(self.value < target);
+        }
+        if let Some(target) = self.at_least {
+            value["target"] = json!(format!(">= {target}"));
+            value["met"] = json!(self.value >= target);
         }
         if let Some(spread) = &self.spread {
             value["spread"] = json!({
@@ -72,6 +87,11 @@ impl Figure {
         if let Some(target) = self.below {
             let verdict = if self.value < target { "met" } else { "MISSED" };
             line.push_str(&format!(" < {target} {verdict}"));
+        }
+        if let Some(target) = self.at_least {
+            let is_met = self.value >= target;
+            let verdict = if is_met { "met" } else { "MISSED" };
+            line.push_str(&format!(" >= {target} {verdict}"));
         }
         if let Some(spread) = &self.spread {
             let (min, p90, p99, max) = (

@@ -9,6 +9,8 @@
 //! pods     pods by the thousand: Ready one by one and all at once, and the memory of those that run
 //! fairness latency of one user's requests alone, and while another floods the server
 //! hostile  latency of a neighbour's http requests and of GETs beside guests that mean harm, as ratios
+//! serve    requests per second to a wasi:http component through a Service, beside `wasmtime serve`
+//! limits   what limits cost a guest that only computes, beside `wasmtime run`
 //! endure   memory after a million objects came and went, starts with 100,000, latency under compaction
 //! ```
 //!
@@ -31,11 +33,14 @@ mod hostile;
 mod idle;
 mod kubeconfig;
 mod latency;
+mod limits;
 mod load;
 mod many;
 mod objects;
+mod plain;
 mod pods;
 mod process;
+mod serve;
 mod space;
 mod start;
 
@@ -134,6 +139,20 @@ enum Command {
         #[command(flatten)]
         hostile: hostile::Hostile,
     },
+    /// Requests per second to a wasi:http component, beside `wasmtime serve`
+    Serve {
+        #[command(flatten)]
+        binary: BinaryArgs,
+        #[command(flatten)]
+        serve: serve::Serve,
+    },
+    /// What limits cost a guest that only computes, beside `wasmtime run`
+    Limits {
+        #[command(flatten)]
+        binary: BinaryArgs,
+        #[command(flatten)]
+        limits: limits::Limits,
+    },
     /// Memory after churn, starts with many objects, latency under compaction (with --serve)
     Endure {
         #[command(flatten)]
@@ -229,6 +248,12 @@ async fn run(cli: Cli, apart: Option<fairness::Apart>) -> Result<()> {
         Command::Flood(flood) => return fairness::flood(&flood, &clock).await,
         Command::Hostile { binary, hostile } => {
             hostile::measure(&binary.find()?, &hostile, &clock, &mut report).await?;
+        }
+        Command::Serve { binary, serve } => {
+            serve::measure(&binary.find()?, &serve, &clock, &mut report).await?;
+        }
+        Command::Limits { binary, limits } => {
+            limits::measure(&binary.find()?, &limits, &clock, &mut report).await?;
         }
         Command::Endure { binary, endure } => {
             endure::measure(&binary.find()?, &endure, &clock, &mut report).await?;

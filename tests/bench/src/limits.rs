@@ -1,0 +1,174 @@
+//! What limits cost a guest that only computes: the same module in a pod with limits and in `wasmtime run`,
+//! which interrupts and counts nothing, in turns.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use coracle_clock::Clock;
+use http::Method;
+use serde_json::{Value, json};
+use tokio::process::Command;
+use tokio::time::{sleep, timeout};
+
+use crate::client::{Connection, Protocol};
+use crate::cluster::{Binary, Program};
+use crate::figures::{Figure, Report};
+
+/// How long one run may take.
+const LIMIT: Duration = Duration::from_secs(120);
+const PODS: &str = "/api/v1/namespaces/default/pods";
+/// Built from `guest/compute.c`, as is said there.
+const COMPUTE: &[u8] = include_bytes!("../testdata/compute.wasm");
+/// By what factor a guest may be slower.
+const TARGET: f64 = 1.1;
+/// The parts of the module, with the names of their figures.
+const PARTS: [(&str, &str); 6] = [
+    ("cipher", "limits.cipher_by_wasmtime"),
+    ("sort", "limits.sort_by_wasmtime"),
+    ("words", "limits.words_by_wasmtime"),
+    ("matrix", "limits.matrix_by_wasmtime"),
+    ("bodies", "limits.bodies_by_wasmtime"),
+    ("calls", "limits.calls_by_wasmtime"),
+];
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub(crate) struct Limits {
+    /// The `wasmtime` to compare with, of the version that Coracle is built with
+    #[arg(long, value_name = "PATH")]
+    wasmtime: PathBuf,
+    /// How often each has its turn
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
+    rounds: u64,
+}
+
+/// Nanoseconds of each part: the least of all turns, as whatever else the machine does only adds to it.
+type Times = [f64; PARTS.len()];
+
+/// Measures both in turns.
+pub(crate) async fn measure(
+    binary: &Binary,
+    limits: &Limits,
+    clock: &Clock,
+    report: &mut Report,
+) -> Result<()> {
+    ensure!(
+        binary.program() == Program::Coracle,
+        "the API server alone runs no pods"
+    );
+    let folder = tempfile::Builder::new()
+        .prefix("coracle-bench-")
+        .tempdir_in(&binary.scratch)
+        .context("failed to make a folder for the module")?;
+    let module = folder.path().canonicalize()?.join("compute.wasm");
+    std::fs::write(&module, COMPUTE)?;
+    let allowed = folder.path().canonicalize()?;
+    let allowed = allowed.to_str().context("the folder's path is not UTF-8")?;
+    let (cluster, _) = binary.up(&["--allow-images-from", allowed], clock).await?;
+    let mut connection = Connection::open(&cluster.access, Protocol::Http1).await?;
+    let (mut ours, mut theirs) = ([f64::INFINITY; PARTS.len()], [f64::INFINITY; PARTS.len()]);
+    for round in 0..limits.rounds {
+        let name = format!("limits-{round}");
+        let run = timeout(LIMIT, run_pod(&mut connection, &name, &module)).await;
+        keep_least(&mut ours, run.context("the pod did not end")??);
+        let run = timeout(LIMIT, run_wasmtime(&limits.wasmtime, &module)).await;
+        keep_least(&mut theirs, run.context("wasmtime did not end")??);
+    }
+    let mut product = 1.0;
+    for (index, (_, name)) in PARTS.iter().enumerate() {
+        let ratio = ours[index] / theirs[index];
+        product *= ratio;
+        report.add(Figure::new(name, "", ratio));
+    }
+    // Of ratios, the geometric mean is the fair one.
+    let mean = product.powf(1.0 / PARTS.len() as f64);
+    report.add(Figure::new("limits.time_by_wasmtime", "", mean).below(TARGET));
+    cluster.stop().await
+}
+
+fn keep_least(least: &mut Times, times: Times) {
+    for (least, time) in least.iter_mut().zip(times) {
+        *least = least.min(time);
+    }
+}
+
+/// Runs the module in a pod with limits that it does not reach.
+async fn run_pod(connection: &mut Connection, name: &str, module: &Path) -> Result<Times> {
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "spec": {"restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "containers": [{
+            "name": "compute", "image": format!("file://{}", module.display()),
+            "resources": {"limits": {"cpu": "4", "memory": "64Mi"}, "requests": {"cpu": "100m"}},
+        }]},
+    });
+    connection.create(PODS, &pod).await?;
+    let path = format!("{PODS}/{name}");
+    loop {
+        let pod = connection.get(&path).await?;
+        match pod["status"]["phase"].as_str() {
+            Some("Succeeded") => break,
+            Some("Failed") => anyhow::bail!("the pod failed: {}", statuses(&pod)),
+            _ => sleep(Duration::from_millis(20)).await,
+        }
+    }
+    let log = format!("{path}/log");
+    let (status, log) = connection
+        .exchange(Method::GET, &log, bytes::Bytes::new())
+        .await?;
+    let log = String::from_utf8_lossy(&log).into_owned();
+    ensure!(status.is_success(), "no log: {status} {log}");
+    connection.delete(&path).await?;
+    read(&log)
+}
+
+fn statuses(pod: &Value) -> String {
+    pod["status"]["containerStatuses"].to_string()
+}
+
+/// Runs the module by itself.
+async fn run_wasmtime(wasmtime: &Path, module: &Path) -> Result<Times> {
+    let output = Command::new(wasmtime)
+        .arg("run")
+        .arg(module)
+        .kill_on_drop(true)
+        .output()
+        .await
+        .with_context(|| format!("failed to run {}", wasmtime.display()))?;
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "wasmtime failed: {errors}");
+    read(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// Reads what the module prints.
+fn read(text: &str) -> Result<Times> {
+    let mut times = [0.0; PARTS.len()];
+    for (time, (part, _)) in times.iter_mut().zip(PARTS) {
+        let number = text.lines().find_map(|line| line.strip_prefix(part));
+        let number = number.with_context(|| format!("the guest said nothing of {part}: {text}"))?;
+        *time = number.trim().parse()?;
+    }
+    Ok(times)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_module_prints_is_understood() {
+        let text = "cipher 10\nsort 20\nwords 30\nmatrix 40\nbodies 50\ncalls 60\n";
+        let times = read(text).expect("all parts are there");
+        assert_eq!(times, [10.0, 20.0, 30.0, 40.0, 50.0, 60.0]);
+        assert!(read("cipher 1\n").is_err());
+        assert!(COMPUTE.starts_with(b"\0asm"));
+    }
+
+    #[test]
+    fn the_least_counts() {
+        let mut least = [5.0, 1.0, 5.0, 1.0, 5.0, 1.0];
+        keep_least(&mut least, [2.0; 6]);
+        assert_eq!(least, [2.0, 1.0, 2.0, 1.0, 2.0, 1.0]);
+    }
+}
