@@ -56,15 +56,8 @@ async fn a_pod_whose_volume_is_too_large_is_evicted_and_its_files_go() {
     assert_eq!(condition(&pod, "DisruptionTarget"), ("", ""));
     node.event("Evicted", message.trim_end()).await;
     // The sandbox goes a moment after the last container.
-    for _ in 0..100 {
-        if !folder.exists() {
-            break;
-        }
-        node.clock
-            .sleep(std::time::Duration::from_millis(100))
-            .await;
-    }
-    assert!(!folder.exists());
+    node.eventually("its files are gone", || !folder.exists())
+        .await;
     let stops = node.begun_and_ended();
     assert!(stops.iter().any(|call| call.starts_with("stop app")));
     let good = node.ready("good").await;
@@ -96,9 +89,9 @@ async fn a_volume_in_memory_counts_as_memory() {
     node.run("web", "app:1", json!({"volumes": volumes})).await;
     let pod = node.ready("web").await;
     std::fs::write(volume(&node, &pod, "m").join("x"), vec![1; 100_000]).expect("written");
-    node.clock.sleep(std::time::Duration::from_secs(30)).await;
     let id = SandboxId(pod.metadata.uid.clone().expect("a uid"));
-    assert!(node.runtime.charged_memory(&id) >= 100_000);
+    let is_charged = || node.runtime.charged_memory(&id) >= 100_000;
+    node.eventually("the file is charged", is_charged).await;
 }
 
 #[tokio::test(start_paused = true)]

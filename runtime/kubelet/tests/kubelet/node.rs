@@ -196,6 +196,17 @@ impl TestNode {
         .await;
     }
 
+    /// Waits, for a minute of virtual time at most, until something is so that nobody tells of, such as a file.
+    pub(crate) async fn eventually(&self, what: &str, is_so: impl Fn() -> bool) {
+        for _ in 0..600 {
+            if is_so() {
+                return;
+            }
+            self.clock.sleep(Duration::from_millis(100)).await;
+        }
+        panic!("{what}: not so after a minute");
+    }
+
     /// Waits for an Event of that reason.
     pub(crate) async fn event(&self, reason: &str, words: &str) {
         self.until::<k8s_openapi::api::core::v1::Event>(reason, |events| {
