@@ -44,7 +44,12 @@ pub(crate) async fn run(ctx: Context) {
         ctx,
     };
     let workers = join_all((0..WORKERS).map(|_| collector.work()));
-    tokio::join!(collector.follow_kinds(), workers);
+    // Wherever it waits: for an answer, or for a first list that may never come.
+    let kinds = collector
+        .ctx
+        .stop()
+        .run_until_cancelled(collector.follow_kinds());
+    tokio::join!(kinds, workers);
 }
 
 struct Collector {
@@ -54,7 +59,7 @@ struct Collector {
 }
 
 impl Collector {
-    /// Keeps the set of kinds up to date.
+    /// Keeps the set of kinds up to date; never ends.
     async fn follow_kinds(&self) {
         loop {
             let pause = match self.ctx.objects().served().await {
@@ -74,10 +79,7 @@ impl Collector {
                     DISCOVERY_RETRY
                 }
             };
-            tokio::select! {
-                () = self.ctx.stop().cancelled() => return,
-                () = self.ctx.clock().sleep(pause) => {}
-            }
+            self.ctx.clock().sleep(pause).await;
         }
     }
 

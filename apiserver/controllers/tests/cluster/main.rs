@@ -6,6 +6,7 @@
 mod addresses;
 mod budgets;
 mod collection;
+mod stops;
 mod support;
 mod volumes;
 
