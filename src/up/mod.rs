@@ -49,6 +49,8 @@ const API_PORT: u16 = 6443;
 const LOOK_AT_SOCKETS: u32 = 8;
 /// The longest that guests may take at the end, whatever their grace periods say.
 const LONGEST_STOP: Duration = Duration::from_secs(30);
+/// What is logged when nobody says: warnings. Those of kube's watcher are told by the informers, who know which matter.
+const LOGGED: &str = "warn,kube_runtime::watcher=error";
 
 /// Runs `coracle up` until Ctrl-C.
 pub fn run(args: UpArgs) -> Result<()> {
@@ -459,7 +461,7 @@ fn image_folders(args: &UpArgs) -> Result<Vec<PathBuf>> {
 /// `CORACLE_LOG` chooses what is logged to standard error, such as `info` or `coracle_kubelet=debug`.
 fn start_tracing() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("CORACLE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(LOGGED));
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

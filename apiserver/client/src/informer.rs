@@ -224,9 +224,24 @@ pub(crate) async fn follow<K, C: Cache<K>>(
             Ok(Some(Event::Delete(object))) => cache.delete(object),
             Ok(None) => return,
             // The stream backs off and carries on by itself; 410 makes it list again.
+            Err(error) if is_forbidden(&error) => {
+                tracing::warn!(kind, %error, "may not be watched");
+            }
             Err(error) => tracing::debug!(kind, %error, "watch interrupted"),
         }
     }
+}
+
+/// Whether the server refuses the watch, which asking again alone does not mend.
+pub(crate) fn is_forbidden(error: &watcher::Error) -> bool {
+    let status = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => status,
+        _ => return false,
+    };
+    status.code == 403
 }
 
 /// Nobody reads managedFields from a cache, and they are often half of an object.

@@ -22,7 +22,7 @@ use kube::{Client, Resource};
 use parking_lot::Mutex;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::informer::{Informer, follow};
+use crate::informer::{Informer, follow, is_forbidden};
 use crate::key::{Kind, ObjectKey};
 use crate::lister::Lister;
 
@@ -157,7 +157,12 @@ where
         let stop = self.0.stop.child_token();
         let until = stop.clone().drop_guard();
         tokio::spawn(async move {
-            let events = events.default_backoff().boxed();
+            // A node may read what its pods name. When the last of them goes, the server knows that first.
+            let told = |event: &watcher::Result<_>| {
+                let refused = event.as_ref().is_err_and(is_forbidden);
+                std::future::ready(!refused)
+            };
+            let events = events.default_backoff().filter(told).boxed();
             follow(informer, events, &K::kind(&()), &stop).await;
         });
         Followed {

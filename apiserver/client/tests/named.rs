@@ -16,7 +16,8 @@ use serde_json::json;
 /// What was asked, in order: `list` or `watch`, and the path with its field selector.
 type Asked = Arc<Mutex<Vec<String>>>;
 
-/// A server whose every namespace has every ConfigMap but those called `missing`, and which never answers for `slow`.
+/// A server whose every namespace has every ConfigMap but those called `missing`, which never answers for `slow`, and which
+/// at first refuses `later`.
 fn server() -> (Client, Asked) {
     let asked = Asked::default();
     let notes = asked.clone();
@@ -30,8 +31,17 @@ fn server() -> (Client, Asked) {
             .to_owned();
         let watches = query.contains("watch=true");
         let verb = if watches { "watch" } else { "list" };
-        notes.lock().push(format!("{verb} {path} {name}"));
+        let line = format!("{verb} {path} {name}");
+        let is_refused = name == "later" && !notes.lock().contains(&line);
+        notes.lock().push(line);
         async move {
+            if is_refused {
+                let status =
+                    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403});
+                let body = Full::new(bytes::Bytes::from(status.to_string())).boxed();
+                let refused = Response::builder().status(403).body(body);
+                return Ok(refused.expect("an answer"));
+            }
             let object = json!({"metadata": {
                 "namespace": "a", "name": name, "uid": name, "resourceVersion": "3",
             }});
@@ -126,4 +136,18 @@ async fn what_is_not_answered_for_is_an_error_and_not_an_absence() {
     );
     // Another owner of an object that is known does not wait for it.
     objects.want("other", keys(&["one"])).await.expect("read");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_not_be_read_is_asked_for_again() {
+    let (client, asked) = server();
+    let objects = NamedObjects::<ConfigMap>::new(client, CancellationToken::new(), |_| {});
+    objects.want("pod", keys(&["later"])).await.expect("read");
+    assert!(objects.get(&ObjectKey::new("a", "later")).is_some());
+    let lists = asked
+        .lock()
+        .iter()
+        .filter(|line| line.starts_with("list"))
+        .count();
+    assert_eq!(lists, 2);
 }
