@@ -15,6 +15,7 @@ use coracle_network::{NetError, SocketScope};
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use wasmtime_wasi::TrappableError;
 
+use super::{is_bindable, is_reachable};
 use bindings::wasi::sockets::network::{
     self, ErrorCode, IpAddressFamily, IpSocketAddress, Ipv4SocketAddress, Ipv6SocketAddress,
 };
@@ -170,23 +171,16 @@ fn failed(error: NetError) -> SocketError {
     error_code(&error).into()
 }
 
-/// Only IPv4 sockets are made, so an IPv6 address is never of the right family.
-fn ipv4_only(address: IpSocketAddress) -> SocketResult<SocketAddr> {
-    let address = from_wasi(address);
-    let wrong = address.is_ipv6() || address.ip().is_multicast();
-    if wrong || address.ip() == Ipv4Addr::BROADCAST {
-        return Err(ErrorCode::InvalidArgument.into());
-    }
-    Ok(address)
+/// An address to bind to.
+fn local(address: IpSocketAddress) -> SocketResult<SocketAddr> {
+    let address = Some(from_wasi(address)).filter(is_bindable);
+    address.ok_or(ErrorCode::InvalidArgument.into())
 }
 
-/// An address that a guest wants to reach: whole, and of the right family.
+/// An address that a guest wants to reach.
 fn remote(address: IpSocketAddress) -> SocketResult<SocketAddr> {
-    let address = from_wasi(address);
-    if address.is_ipv6() || address.ip().is_unspecified() || address.port() == 0 {
-        return Err(ErrorCode::InvalidArgument.into());
-    }
-    Ok(address)
+    let address = Some(from_wasi(address)).filter(is_reachable);
+    address.ok_or(ErrorCode::InvalidArgument.into())
 }
 
 fn from_wasi(address: IpSocketAddress) -> SocketAddr {

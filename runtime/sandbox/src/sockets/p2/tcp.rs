@@ -17,7 +17,8 @@ use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, DynPollable, Pollable};
 use super::bindings::wasi::sockets::network::{ErrorCode, IpAddressFamily, IpSocketAddress};
 use super::bindings::wasi::sockets::{tcp, tcp_create_socket};
 use super::streams::streams;
-use super::{Network, SocketResult, SocketsView, check_family, failed, ipv4_only, remote, to_wasi};
+use super::{Network, SocketResult, SocketsView, check_family, failed, local, remote, to_wasi};
+use crate::sockets::options::TcpOptions;
 use crate::sockets::without_waiting;
 
 const DEFAULT_BACKLOG: usize = 128;
@@ -27,7 +28,7 @@ const DEFAULT_BACKLOG: usize = 128;
 pub struct TcpSocket {
     state: State,
     backlog: usize,
-    options: Options,
+    options: TcpOptions,
 }
 
 type Connect = Pin<Box<dyn Future<Output = Result<TcpStream, NetError>> + Send>>;
@@ -45,35 +46,8 @@ enum State {
     Closed,
 }
 
-/// Settings that mean nothing in memory; kept so that guests read what they wrote.
-#[derive(Clone, Copy)]
-struct Options {
-    keep_alive: bool,
-    idle_time: u64,
-    interval: u64,
-    count: u32,
-    hop_limit: u8,
-    receive_buffer: u64,
-    send_buffer: u64,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        // Linux's defaults.
-        Self {
-            keep_alive: false,
-            idle_time: 7_200_000_000_000,
-            interval: 75_000_000_000,
-            count: 9,
-            hop_limit: 64,
-            receive_buffer: 128 * 1024,
-            send_buffer: 128 * 1024,
-        }
-    }
-}
-
 impl TcpSocket {
-    fn new(state: State, options: Options) -> Self {
+    fn new(state: State, options: TcpOptions) -> Self {
         Self {
             state,
             backlog: DEFAULT_BACKLOG,
@@ -118,7 +92,10 @@ impl tcp_create_socket::Host for SocketsView<'_> {
     fn create_tcp_socket(&mut self, family: IpAddressFamily) -> SocketResult<Resource<TcpSocket>> {
         check_family(family)?;
         let socket = self.scope.tcp_socket().map_err(failed)?;
-        self.push(TcpSocket::new(State::Unbound(socket), Options::default()))
+        self.push(TcpSocket::new(
+            State::Unbound(socket),
+            TcpOptions::default(),
+        ))
     }
 }
 
@@ -132,7 +109,7 @@ impl tcp::HostTcpSocket for SocketsView<'_> {
         address: IpSocketAddress,
     ) -> SocketResult<()> {
         let socket = self.get(&this)?;
-        let address = ipv4_only(address)?;
+        let address = local(address)?;
         let free = |state: &State| matches!(state, State::Unbound(_));
         let State::Unbound(mut inner) = socket.take(free, ErrorCode::InvalidState)? else {
             unreachable!("checked by take")

@@ -12,8 +12,7 @@ use wasmtime_wasi::p2::{DynPollable, Pollable};
 use super::bindings::wasi::sockets::network::{ErrorCode, IpAddressFamily, IpSocketAddress};
 use super::bindings::wasi::sockets::{udp, udp_create_socket};
 use super::{
-    Network, SocketError, SocketResult, SocketsView, check_family, failed, ipv4_only, remote,
-    to_wasi,
+    Network, SocketError, SocketResult, SocketsView, check_family, failed, local, remote, to_wasi,
 };
 use crate::sockets::without_waiting;
 
@@ -111,7 +110,7 @@ impl udp::HostUdpSocket for SocketsView<'_> {
     ) -> SocketResult<()> {
         let scope = self.scope.clone();
         let socket = self.get(&this)?;
-        let address = ipv4_only(address)?;
+        let address = local(address)?;
         match std::mem::replace(&mut socket.state, State::Closed) {
             State::Unbound(permit) => {
                 match scope.bind_udp_with(permit, address) {

@@ -8,6 +8,7 @@ use super::bindings::wasi::sockets::types::{
     ErrorCode, IpAddress, IpAddressFamily, IpSocketAddress, Ipv4SocketAddress, Ipv6SocketAddress,
 };
 use super::{SocketError, SocketResult};
+use crate::sockets::{is_bindable, is_reachable};
 
 /// The code by which a guest knows an error.
 pub(super) fn error_code(error: &NetError) -> ErrorCode {
@@ -50,23 +51,16 @@ pub(super) fn check_family(family: IpAddressFamily) -> SocketResult<()> {
     }
 }
 
-/// An address to bind to. Only IPv4 sockets are made, so an IPv6 address is never of the right family.
+/// An address to bind to.
 pub(super) fn local(address: IpSocketAddress) -> SocketResult<SocketAddr> {
-    let address = from_wasi(address);
-    let wrong = address.is_ipv6() || address.ip().is_multicast();
-    if wrong || address.ip() == Ipv4Addr::BROADCAST {
-        return Err(ErrorCode::InvalidArgument.into());
-    }
-    Ok(address)
+    let address = Some(from_wasi(address)).filter(is_bindable);
+    address.ok_or(ErrorCode::InvalidArgument.into())
 }
 
-/// An address that a guest wants to reach: whole, and of the right family.
+/// An address that a guest wants to reach.
 pub(super) fn remote(address: IpSocketAddress) -> SocketResult<SocketAddr> {
-    let address = from_wasi(address);
-    if address.is_ipv6() || address.ip().is_unspecified() || address.port() == 0 {
-        return Err(ErrorCode::InvalidArgument.into());
-    }
-    Ok(address)
+    let address = Some(from_wasi(address)).filter(is_reachable);
+    address.ok_or(ErrorCode::InvalidArgument.into())
 }
 
 /// Where a socket is bound that its guest did not bind: anywhere, on any port.

@@ -17,7 +17,8 @@ use wasmtime::{AsContextMut, StoreContextMut};
 
 use super::bindings::wasi::sockets::types::ErrorCode;
 use super::convert::error_code;
-use super::tcp::{Options, TcpSocket};
+use super::tcp::TcpSocket;
+use crate::sockets::options::TcpOptions;
 use crate::sockets::p2::SocketHost;
 
 /// The most that one read brings when the guest does not say how much it wants.
@@ -52,7 +53,7 @@ impl Outcome {
 pub(super) struct Accepting {
     pub(super) listener: Arc<TcpListener>,
     /// Accepted sockets inherit the listener's.
-    pub(super) options: Options,
+    pub(super) options: TcpOptions,
 }
 
 impl<T: SocketHost + 'static> StreamProducer<T> for Accepting {

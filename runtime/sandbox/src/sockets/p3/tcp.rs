@@ -19,6 +19,7 @@ use super::bindings::wasi::sockets::types::{
 use super::convert::{anywhere, check_family, failed, local, not_zero, remote, to_wasi};
 use super::streams::{Accepting, Receiving, Sending};
 use super::{SocketError, SocketResult, Sockets, SocketsView};
+use crate::sockets::options::TcpOptions;
 use crate::sockets::p2::SocketHost;
 
 const DEFAULT_BACKLOG: usize = 128;
@@ -28,7 +29,7 @@ const DEFAULT_BACKLOG: usize = 128;
 pub struct TcpSocket {
     state: State,
     backlog: usize,
-    options: Options,
+    options: TcpOptions,
 }
 
 enum State {
@@ -47,35 +48,8 @@ struct Connected {
     receives: bool,
 }
 
-/// Settings that mean nothing in memory; kept so that guests read what they wrote.
-#[derive(Clone, Copy)]
-pub(super) struct Options {
-    keep_alive: bool,
-    idle_time: Duration,
-    interval: Duration,
-    count: u32,
-    hop_limit: u8,
-    receive_buffer: u64,
-    send_buffer: u64,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        // Linux's defaults.
-        Self {
-            keep_alive: false,
-            idle_time: 7_200_000_000_000,
-            interval: 75_000_000_000,
-            count: 9,
-            hop_limit: 64,
-            receive_buffer: 128 * 1024,
-            send_buffer: 128 * 1024,
-        }
-    }
-}
-
 impl TcpSocket {
-    fn new(state: State, options: Options) -> Self {
+    fn new(state: State, options: TcpOptions) -> Self {
         Self {
             state,
             backlog: DEFAULT_BACKLOG,
@@ -83,7 +57,7 @@ impl TcpSocket {
         }
     }
 
-    pub(super) fn connected(stream: TcpStream, options: Options) -> Self {
+    pub(super) fn connected(stream: TcpStream, options: TcpOptions) -> Self {
         let connected = Connected {
             stream,
             sends: false,
@@ -206,7 +180,10 @@ impl HostTcpSocket for SocketsView<'_> {
     fn create(&mut self, family: IpAddressFamily) -> SocketResult<Resource<TcpSocket>> {
         check_family(family)?;
         let socket = self.scope.tcp_socket().map_err(failed)?;
-        self.add(TcpSocket::new(State::Unbound(socket), Options::default()))
+        self.add(TcpSocket::new(
+            State::Unbound(socket),
+            TcpOptions::default(),
+        ))
     }
 
     fn bind(&mut self, this: Resource<TcpSocket>, address: IpSocketAddress) -> SocketResult<()> {
