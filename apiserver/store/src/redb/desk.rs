@@ -100,7 +100,9 @@ impl Desk {
             && let Some(mut writer) = self.writer.try_lock()
             && writer.is_quick(size)
         {
-            writer.serve(vec![command]);
+            let answers = writer.serve(vec![command]);
+            drop(writer);
+            answers.send();
             return answer.try_recv().unwrap_or(Err(Error::Closed));
         }
         {
@@ -138,7 +140,7 @@ fn run(writer: &Mutex<Writer>, mut queue: mpsc::Receiver<Command>) {
             }
         };
         // Whoever holds it now is done soon; what comes meanwhile joins the group.
-        let mut writer = writer.lock();
+        let mut held = writer.lock();
         let mut group = Vec::from_iter(first);
         let mut bytes = 0;
         while group.len() < MAX_GROUP && bytes < MAX_GROUP_BYTES {
@@ -148,7 +150,9 @@ fn run(writer: &Mutex<Writer>, mut queue: mpsc::Receiver<Command>) {
             bytes += command.room.num_permits();
             group.push(command);
         }
-        writer.serve(group);
+        let answers = held.serve(group);
+        drop(held);
+        answers.send();
     }
 }
 

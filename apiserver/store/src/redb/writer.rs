@@ -63,10 +63,13 @@ const LOOK_AFTER: (u32, usize, Duration) = (64, 256 * 1024, Duration::from_milli
 /// How long writes are refused after a failure before one is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+type Outcome = Result<u64, Error>;
+type Reply = oneshot::Sender<Outcome>;
+
 /// What the writer is asked to do, and where the answer goes.
 pub(super) struct Command {
     pub(super) work: Work,
-    pub(super) reply: oneshot::Sender<Result<u64, Error>>,
+    pub(super) reply: Reply,
     /// Keeps the bytes of `work` counted while they wait.
     pub(super) room: OwnedSemaphorePermit,
     /// Keeps the command itself counted until it is answered.
@@ -100,7 +103,7 @@ pub(super) struct Writer {
     /// How long the journal takes.
     pace: Pace,
     /// Compactions under way, and who waits for them.
-    compactions: Vec<(Revision, oneshot::Sender<Result<u64, Error>>)>,
+    compactions: Vec<(Revision, Reply)>,
     /// Why there are no turns, and when that was found.
     failed: Option<(Error, Duration)>,
     /// There are no turns any more.
@@ -122,11 +125,12 @@ impl Writer {
         }
     }
 
-    /// Carries out a group, unless writes are refused for the moment.
-    pub(super) fn serve(&mut self, group: Vec<Command>) {
+    /// Carries out a group, unless writes are refused for the moment. The answers are sent by whoever asked, after
+    /// letting the writer go.
+    pub(super) fn serve(&mut self, group: Vec<Command>) -> Answers {
         match &self.failed {
             Some((error, since)) if self.clock.monotonic().saturating_sub(*since) < RETRY_AFTER => {
-                answer_all(group, error)
+                Answers::refuse(group, error)
             }
             Some(_) if self.journal.is_none() => {
                 let shared = Arc::clone(&self.shared);
@@ -190,10 +194,10 @@ impl Writer {
         Ok(())
     }
 
-    fn turn(&mut self, group: Vec<Command>) {
+    fn turn(&mut self, group: Vec<Command>) -> Answers {
         let bytes = group.iter().map(|command| command.room.num_permits()).sum();
         if let Err(full) = self.check_room(bytes) {
-            return answer_all(group, &full);
+            return Answers::refuse(group, &full);
         }
         let goal = self.compaction_goal(&group);
         let shared = Arc::clone(&self.shared);
@@ -207,24 +211,20 @@ impl Writer {
                 }
                 self.shared.hub.publish(&done.events);
                 self.shared.set_compacted(done.compacted);
+                let mut answers = Vec::with_capacity(group.len());
                 for (command, outcome) in group.into_iter().zip(done.outcomes) {
                     match command.work {
                         Work::Compact { up_to } if outcome.is_ok() => {
                             self.compactions.push((up_to, command.reply))
                         }
-                        _ => {
-                            // Before the answer: whoever gets it may write next, and is alone then.
-                            drop(command.place);
-                            drop(command.reply.send(outcome));
-                        }
+                        _ => answers.push((command.reply, outcome)),
                     }
                 }
-                for (_, reply) in self
+                let compacted = self
                     .compactions
-                    .extract_if(.., |(up_to, _)| *up_to <= done.compacted)
-                {
-                    drop(reply.send(Ok(done.compacted.0)));
-                }
+                    .extract_if(.., |(up_to, _)| *up_to <= done.compacted);
+                answers.extend(compacted.map(|(_, reply)| (reply, Ok(done.compacted.0))));
+                Answers(answers)
             }
             Err(error) => {
                 tracing::error!(
@@ -233,26 +233,27 @@ impl Writer {
                 );
                 let reopened = self.reopen(&mut ahead);
                 drop(ahead);
-                self.fail(group, error);
                 if let Err(error) = reopened {
                     tracing::error!(
                         error = &error as &dyn std::error::Error,
                         "nor can it be read"
                     );
                 }
+                self.fail(group, error)
             }
         }
     }
 
     /// Answers what waits with `error`, and everyone else for a while.
-    fn fail(&mut self, group: Vec<Command>, error: Error) {
-        // First: whoever gets an answer may ask at once whether writes are taken.
+    fn fail(&mut self, group: Vec<Command>, error: Error) -> Answers {
         *self.shared.trouble.lock() = Some(error.clone());
-        answer_all(group, &error);
-        for (_, reply) in self.compactions.drain(..) {
-            drop(reply.send(Err(error.clone())));
-        }
+        let mut answers = Answers::refuse(group, &error);
+        let compacting = self.compactions.drain(..);
+        answers
+            .0
+            .extend(compacting.map(|(_, reply)| (reply, Err(error.clone()))));
         self.failed = Some((error, self.clock.monotonic()));
+        answers
     }
 
     /// Goes back to what is on the disk for certain. A write that was answered with an error may turn out to be
@@ -397,14 +398,35 @@ fn failure(error: OpenError) -> Error {
 
 /// What a committed group did.
 struct Done {
-    outcomes: Vec<Result<u64, Error>>,
+    outcomes: Vec<Outcome>,
     events: Vec<Event>,
     compacted: Revision,
 }
 
-fn answer_all(group: Vec<Command>, error: &Error) {
-    for command in group {
-        drop(command.reply.send(Err(error.clone())));
+/// What a turn answers, and to whom.
+///
+/// Sent when the writer has been let go: whoever gets one may write next, and must find nobody at the writer. The
+/// thread that is woken often runs before the one that woke it, so one that still held the writer would send it to the
+/// queue each time.
+#[must_use = "whoever wrote waits for them"]
+pub(super) struct Answers(Vec<(Reply, Outcome)>);
+
+impl Answers {
+    /// The same error for all of `group`.
+    fn refuse(group: Vec<Command>, error: &Error) -> Self {
+        let refused = group.into_iter();
+        Self(
+            refused
+                .map(|command| (command.reply, Err(error.clone())))
+                .collect(),
+        )
+    }
+
+    pub(super) fn send(self) {
+        for (reply, outcome) in self.0 {
+            // Whoever waits no more doesn't want it.
+            drop(reply.send(outcome));
+        }
     }
 }
 
