@@ -217,7 +217,11 @@ impl Writer {
                         Work::Compact { up_to } if outcome.is_ok() => {
                             self.compactions.push((up_to, command.reply))
                         }
-                        _ => answers.push((command.reply, outcome)),
+                        _ => {
+                            // Before the answer: whoever gets it may write next, and is alone then.
+                            drop(command.place);
+                            answers.push((command.reply, outcome));
+                        }
                     }
                 }
                 let compacted = self
