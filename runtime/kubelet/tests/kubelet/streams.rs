@@ -1,5 +1,7 @@
 //! Exec, attach and port-forward as clients speak them, over a runtime that plays scripts.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use coracle_cri::fake::{Process, Script};
 use coracle_streaming::spdy::{self, FrameDecoder, FrameEncoder};
@@ -7,6 +9,7 @@ use coracle_streaming::websocket::{self, Event, Role};
 use http::Request;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::time::timeout;
 
 use crate::node::TestNode;
 
@@ -74,6 +77,18 @@ struct WebSocket {
 }
 
 impl WebSocket {
+    /// The next event; `None` at the end.
+    async fn event(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.decoder.next(&mut self.source).expect("WebSocket") {
+                return Some(event);
+            }
+            if self.stream.read_buf(&mut self.source).await.expect("read") == 0 {
+                return None;
+            }
+        }
+    }
+
     /// All messages up to the end, put together by their channels; and whether the end was a proper one.
     async fn rest(&mut self) -> (Vec<Vec<u8>>, bool) {
         self.until(|_| false).await
@@ -82,28 +97,24 @@ impl WebSocket {
     /// As [`rest`](Self::rest), unless `enough` has come before.
     async fn until(&mut self, enough: impl Fn(&[Vec<u8>]) -> bool) -> (Vec<Vec<u8>>, bool) {
         let (mut channels, mut message) = (vec![Vec::new(); 6], Vec::new());
-        loop {
-            while let Some(event) = self.decoder.next(&mut self.source).expect("WebSocket") {
-                match event {
-                    Event::Data { bytes, last, .. } => {
-                        message.extend_from_slice(&bytes);
-                        if last {
-                            let channel = usize::from(message[0]);
-                            channels[channel].extend_from_slice(&message[1..]);
-                            message.clear();
-                            if enough(&channels) {
-                                return (channels, false);
-                            }
+        while let Some(event) = self.event().await {
+            match event {
+                Event::Data { bytes, last, .. } => {
+                    message.extend_from_slice(&bytes);
+                    if last {
+                        let channel = usize::from(message[0]);
+                        channels[channel].extend_from_slice(&message[1..]);
+                        message.clear();
+                        if enough(&channels) {
+                            return (channels, false);
                         }
                     }
-                    Event::Close(code) => return (channels, code == Some(1000)),
-                    Event::Ping(_) | Event::Pong(_) => {}
                 }
-            }
-            if self.stream.read_buf(&mut self.source).await.expect("read") == 0 {
-                return (channels, false);
+                Event::Close(code) => return (channels, code == Some(1000)),
+                Event::Ping(_) | Event::Pong(_) => {}
             }
         }
+        (channels, false)
     }
 }
 
@@ -145,6 +156,23 @@ async fn a_command_reads_to_the_end_of_its_input_and_its_exit_code_is_told() {
         }
         assert!(closed, "it ends with a farewell");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_is_sent_nothing_before_it_has_made_its_channels() {
+    let node = node().await;
+    script(&node);
+    let path = "/exec/default/web/app?command=cat&command=0&output=1&error=1";
+    let (_, client) = websocket(&node, path, "v5.channel.k8s.io");
+    let mut client = client.expect("a stream");
+    assert_eq!(client.event().await, Some(Event::Ping(Bytes::new())));
+    let early = timeout(Duration::from_millis(50), client.event()).await;
+    assert!(early.is_err(), "{early:?}");
+    let mut pong = BytesMut::new();
+    websocket::Frame::Pong(Bytes::new()).encode(Some([1, 2, 3, 4]), &mut pong);
+    client.stream.write_all(&pong).await.expect("sent");
+    let (channels, _) = client.rest().await;
+    assert_eq!(channels[2], b"0 bytes");
 }
 
 #[tokio::test(start_paused = true)]

@@ -118,6 +118,11 @@ where
         _unused: Vec::new(),
         connection: Either::WebSocket(connection),
     };
+    if version >= Version::V5
+        && let Either::WebSocket(connection) = &client.connection
+    {
+        connection.settle().await;
+    }
     // Clients take the first message for the proof that they are connected.
     let greeted = match streams {
         Streams { stdout: true, .. } => STDOUT,

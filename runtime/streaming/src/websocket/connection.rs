@@ -8,6 +8,7 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -26,6 +27,12 @@ use crate::outbox::{Outbox, PIECE, Then, WeakOutbox, outbox};
 const BUFFER: usize = 64 << 10;
 /// In place of a channel's number: the end of the channel whose number follows.
 const CLOSE_CHANNEL: u8 = 255;
+
+/// How long a client that says nothing is waited for before it is sent anything.
+const UNHEARD: Duration = Duration::from_millis(100);
+
+/// How long a client that reads may take to make its channels.
+const SETTLES: Duration = Duration::from_millis(5);
 
 /// How bytes are put into messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +53,8 @@ pub(crate) struct WebSocket {
     framing: Framing,
     readers: Vec<Option<DuplexStream>>,
     outbox: Outbox<Frame>,
+    /// Cancelled once the client has sent anything.
+    heard: CancellationToken,
     gone: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -62,13 +71,14 @@ impl WebSocket {
             .map(|readable| readable.then(|| duplex(BUFFER)).unzip())
             .unzip();
         let (outbox, outgoing) = outbox();
-        let gone = CancellationToken::new();
+        let (heard, gone) = (CancellationToken::new(), CancellationToken::new());
         let activity = Activity::default();
         let (read, write) = tokio::io::split(io);
         let reading = Reading {
             framing,
             pipes,
             outbox: outbox.downgrade(),
+            heard: heard.clone(),
             activity: activity.clone(),
             target: Target::Nothing,
         };
@@ -112,6 +122,7 @@ impl WebSocket {
             framing,
             readers,
             outbox,
+            heard,
             gone,
             task,
         }
@@ -129,6 +140,22 @@ impl WebSocket {
             framing: self.framing,
             queue: self.outbox.queue(),
         }
+    }
+
+    /// Waits until the client is ready for what it asked for.
+    ///
+    /// kubectl up to 1.33 reads while it is still making its channels, and drops what comes for one that is not there
+    /// yet (kubernetes/kubernetes#131189); our commands answer faster than it makes them. Its answer to a ping says
+    /// that it reads, and the channels follow within microseconds.
+    pub(crate) async fn settle(&self) {
+        self.outbox.send(Frame::Ping(Bytes::new())).await;
+        tokio::select! {
+            () = self.gone.cancelled() => return,
+            () = self.heard.cancelled() => {}
+            // Not every client answers pings.
+            () = tokio::time::sleep(UNHEARD) => {}
+        }
+        tokio::time::sleep(SETTLES).await;
     }
 
     /// Sends an empty message on a channel.
@@ -166,6 +193,7 @@ struct Reading {
     framing: Framing,
     pipes: Vec<Option<DuplexStream>>,
     outbox: WeakOutbox<Frame>,
+    heard: CancellationToken,
     activity: Activity,
     target: Target,
 }
@@ -184,6 +212,7 @@ impl Reading {
     async fn run(mut self, read: impl AsyncRead + Unpin) -> io::Result<Ended> {
         let mut events = FramedRead::with_capacity(read, FrameDecoder::new(Role::Server), BUFFER);
         while let Some(event) = events.next().await {
+            self.heard.cancel();
             match event {
                 Ok(Event::Data { first, bytes, .. }) => {
                     self.activity.touch();
