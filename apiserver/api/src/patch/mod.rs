@@ -148,5 +148,27 @@ fn merge(target: &mut Value, patch: &Map<String, Value>) {
     }
 }
 
+/// A value as Go's `%v` prints it, `map[a:1 b:[x y]]`: that is how upstream shows patches in its errors.
+pub fn go_format(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".into(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!(
+            "[{}]",
+            items.iter().map(go_format).collect::<Vec<_>>().join(" ")
+        ),
+        Value::Object(map) => {
+            let mut entries: Vec<_> = map.iter().collect();
+            entries.sort_by_key(|(key, _)| key.as_str());
+            let entries: Vec<_> = entries
+                .iter()
+                .map(|(key, value)| format!("{key}:{}", go_format(value)))
+                .collect();
+            format!("map[{}]", entries.join(" "))
+        }
+        other => other.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -16,8 +16,8 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
-use super::PatchError;
 use super::places::{Growing, Places};
+use super::{PatchError, go_format};
 use crate::schema::SchemaRef;
 
 const PATCH: &str = "$patch";
@@ -416,26 +416,4 @@ fn bad_type(directive: &Value, map: &Map<String, Value>) -> PatchError {
         "unknown patch type: {} in map: {map}",
         go_format(directive)
     ))
-}
-
-/// A value as Go's `%v` prints it.
-fn go_format(value: &Value) -> String {
-    match value {
-        Value::Null => "<nil>".into(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => format!(
-            "[{}]",
-            items.iter().map(go_format).collect::<Vec<_>>().join(" ")
-        ),
-        Value::Object(map) => {
-            let mut entries: Vec<_> = map.iter().collect();
-            entries.sort_by_key(|(key, _)| key.as_str());
-            let entries: Vec<_> = entries
-                .iter()
-                .map(|(key, value)| format!("{key}:{}", go_format(value)))
-                .collect();
-            format!("map[{}]", entries.join(" "))
-        }
-        other => other.to_string(),
-    }
 }

@@ -433,3 +433,9 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn values_are_shown_as_go_shows_them() {
+    let value = json!({"b": [1, "x"], "a": {"c": null}});
+    assert_eq!(go_format(&value), "map[a:map[c:<nil>] b:[1 x]]");
+}

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use coracle_api::field_errors::ErrorType;
-use coracle_api::patch::{Patch, PatchError, PatchType};
+use coracle_api::patch::{Patch, PatchError, PatchType, go_format};
 use coracle_api::{FieldErrors, Object};
 use serde_json::{Value, json};
 
@@ -147,37 +147,4 @@ pub(crate) fn decode_patched(
         }
     }
     Ok(decoded)
-}
-
-/// A value as Go's `%v` prints it: `map[a:1 b:[x y]]`.
-fn go_format(value: &Value) -> String {
-    match value {
-        Value::Null => "<nil>".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => format!(
-            "[{}]",
-            items.iter().map(go_format).collect::<Vec<_>>().join(" ")
-        ),
-        Value::Object(map) => {
-            let mut entries: Vec<_> = map.iter().collect();
-            entries.sort_by_key(|(key, _)| key.as_str());
-            let entries: Vec<String> = entries
-                .iter()
-                .map(|(key, value)| format!("{key}:{}", go_format(value)))
-                .collect();
-            format!("map[{}]", entries.join(" "))
-        }
-        other => other.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_are_shown_as_go_shows_them() {
-        let value = serde_json::json!({"b": [1, "x"], "a": {"c": null}});
-        assert_eq!(go_format(&value), "map[a:map[c:<nil>] b:[1 x]]");
-    }
 }
