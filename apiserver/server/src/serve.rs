@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::answer::Unhurried;
 use crate::audit::{AUDIT_ID, AuditId, Source};
 use crate::authn::{Connected, Identity};
+use crate::awake::awake;
 use crate::connection::{ActiveBody, Transport};
 use crate::held::Cut;
 use crate::service::ApiServer;
@@ -171,9 +172,14 @@ impl ApiServer {
                 }
             }
         };
-        let result = tokio::select! {
-            result = served => result,
-            () = cut.cancelled() => return Err(ServeError::Unread),
+        let served = async {
+            tokio::select! {
+                result = served => Some(result),
+                () = cut.cancelled() => None,
+            }
+        };
+        let Some(result) = awake(served).await else {
+            return Err(ServeError::Unread);
         };
         result.map_err(|error| ServeError::Connection(error.to_string()))
     }
