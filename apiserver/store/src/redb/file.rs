@@ -108,6 +108,35 @@ pub(super) fn open_journal(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Opens the journal's file once more, so that writes go past the page cache and are on the disk when they return.
+/// `None`: the system or the file system knows no such thing.
+#[cfg(target_os = "linux")]
+pub(super) fn open_direct(path: &Path) -> Option<File> {
+    use rustix::fs::OFlags;
+    let flags = OFlags::DIRECT | OFlags::DSYNC;
+    let flags = i32::try_from(flags.bits()).ok()?;
+    let mut options = OpenOptions::new();
+    options.write(true);
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, flags);
+    options.open(path).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn open_direct(_: &Path) -> Option<File> {
+    None
+}
+
+/// Writes all of `data` at `offset`.
+#[cfg(unix)]
+pub(super) fn write_all_at(file: &File, data: &[u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, data, offset)
+}
+
+#[cfg(not(unix))]
+pub(super) fn write_all_at(_: &File, _: &[u8], _: u64) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// The file holds secrets: only its owner may read it.
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();

@@ -7,7 +7,7 @@
 //! again.
 //!
 //! ```text
-//! file  = frame · frame · … · whatever was here before
+//! file  = frame · zeros to the end of its last block · frame · … · whatever was here before
 //! frame = length of body · checksum of (cluster id, epoch, body) · body
 //! body  = epoch · first revision · row · row · …
 //! row   = length of key · length of record · key · record
@@ -17,15 +17,24 @@
 //! have one revision each, in order. The *epoch* is a number that every checkpoint raises, in the same commit, in
 //! the database's `meta`: frames of an older one are in the database already, and a frame that a torn write left
 //! further back is never taken for one that follows.
+//!
+//! A frame begins at a [block](super::blocks), so that no write touches a block, and no disk a sector, that has a frame in
+//! it which was answered for, and so that blocks can be written past the page cache. Stores of before schema 3 have
+//! frames without gaps, which are still read.
 
 use std::io;
 
 use redb::StorageBackend;
 
+use super::blocks::{BLOCK, Blocks};
 use crate::types::Revision;
 
-/// The bytes of a journal. A group that does not fit any more is committed as a checkpoint.
-pub(super) const CAPACITY: u64 = 4 * 1024 * 1024;
+/// The bytes of a journal: as many blocks as there may be frames. A group that does not fit any more is committed as a
+/// checkpoint.
+pub(super) const CAPACITY: u64 = 8 * 1024 * 1024;
+
+/// The bytes of its frames without the gaps, which bound what is to be carried out again.
+const MAX_CONTENT: u64 = CAPACITY / 2;
 
 /// The most frames between two checkpoints: the database can't use pages again that non-durable commits set free.
 const MAX_FRAMES: u32 = 2048;
@@ -88,6 +97,10 @@ pub(super) struct Journal {
     /// Where the next frame goes.
     end: u64,
     frames: u32,
+    /// The bytes of the frames.
+    content: u64,
+    /// What is being written.
+    blocks: Blocks,
     /// How far the storage has been written before.
     written: u64,
 }
@@ -111,6 +124,8 @@ impl Journal {
             capacity,
             end: 0,
             frames: 0,
+            content: 0,
+            blocks: Blocks::default(),
             written,
         })
     }
@@ -122,8 +137,7 @@ impl Journal {
         mut apply: impl FnMut(Row<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut at = 0;
-        while let Some(body) = self.read(at)? {
-            at += (HEAD + body.len()) as u64;
+        while let Some(body) = self.next(&mut at)? {
             let first = number(&body, 8);
             for (row, revision) in Rows(&body[BODY_HEAD..]).zip(first..) {
                 if revision <= current.0 {
@@ -140,6 +154,18 @@ impl Journal {
             }
         }
         Ok(())
+    }
+
+    /// The body of the frame at `at` or at the next block; `at` is moved behind it.
+    fn next(&self, at: &mut u64) -> io::Result<Option<Vec<u8>>> {
+        // Behind a frame there are zeros, or another one if the store is of before schema 3.
+        for start in [*at, at.next_multiple_of(BLOCK as u64)] {
+            if let Some(body) = self.read(start)? {
+                *at = start + (HEAD + body.len()) as u64;
+                return Ok(Some(body));
+            }
+        }
+        Ok(None)
     }
 
     /// The body of the frame at `at`, if there is a sound one of this epoch.
@@ -170,13 +196,22 @@ impl Journal {
 
     /// Whether a frame may still be appended before the next checkpoint.
     pub(super) fn takes(&self, frame: &Frame) -> bool {
-        self.frames < MAX_FRAMES && self.end + frame.bytes.len() as u64 <= self.capacity
+        self.end_after(frame.bytes.len()) <= self.capacity
     }
 
     /// Whether a frame with one write of `bytes` bytes may still be appended for certain, without the file growing.
     pub(super) fn has_room_for(&self, bytes: usize) -> bool {
-        let end = self.end + (HEAD + BODY_HEAD + ROW_EXTRA + bytes) as u64;
-        self.frames < MAX_FRAMES && end <= self.capacity.min(self.written)
+        let end = self.end_after(HEAD + BODY_HEAD + ROW_EXTRA + bytes);
+        end <= self.capacity.min(self.written)
+    }
+
+    /// Where the frame after one of so many bytes would begin; past every end if there may be none.
+    fn end_after(&self, bytes: usize) -> u64 {
+        let fits = self.frames < MAX_FRAMES && self.content + bytes as u64 <= MAX_CONTENT;
+        match fits {
+            true => self.end + bytes.next_multiple_of(BLOCK) as u64,
+            false => u64::MAX,
+        }
     }
 
     /// The epoch after the next checkpoint, which [`Journal::restart`] begins.
@@ -194,16 +229,18 @@ impl Journal {
         let (head, body) = frame.bytes.split_at_mut(HEAD);
         head[..4].copy_from_slice(&(body.len() as u32).to_le_bytes());
         head[4..].copy_from_slice(&self.checksum(body).to_le_bytes());
-        let end = self.end + frame.bytes.len() as u64;
+        let blocks = self.blocks.fill(&frame.bytes);
+        let end = self.end + blocks.len() as u64;
         while self.written < end {
             let grown = self.written + GROWTH as u64;
             self.storage.set_len(grown)?;
             self.storage.write(self.written, &[0; GROWTH])?;
             self.written = grown;
         }
-        self.storage.write(self.end, &frame.bytes)?;
+        self.storage.write(self.end, blocks)?;
         self.storage.sync_data()?;
         self.end = end;
+        self.content += frame.bytes.len() as u64;
         Ok(())
     }
 
@@ -212,6 +249,7 @@ impl Journal {
         self.epoch += 1;
         self.end = 0;
         self.frames = 0;
+        self.content = 0;
     }
 }
 
@@ -314,11 +352,50 @@ mod tests {
     }
 
     #[test]
+    fn every_frame_has_blocks_of_its_own() {
+        let mut journal = journal(InMemoryBackend::new(), "c", 1);
+        let mut large = Frame::default();
+        large.push(Revision(3), b"b", BLOCK, |out| out.fill(7));
+        for (frame, blocks) in [(frame(&[(2, "a")]), 1), (large, 3), (frame(&[]), 3)] {
+            journal.append(frame).unwrap();
+            assert_eq!(journal.end, blocks * BLOCK as u64);
+        }
+        let mut revisions = Vec::new();
+        let noted = journal.replay(Revision(1), |row| {
+            revisions.push(row.revision.0);
+            io::Result::Ok(())
+        });
+        noted.unwrap();
+        assert_eq!(revisions, [2, 3]);
+    }
+
+    #[test]
+    fn frames_without_gaps_are_read_too() {
+        let mut journal = journal(InMemoryBackend::new(), "c", 1);
+        for revision in 2..200 {
+            // As they were written once; they reach over blocks.
+            let start = journal.end;
+            journal.append(frame(&[(revision, "some key")])).unwrap();
+            let mut head = [0; HEAD];
+            journal.storage.read(start, &mut head).unwrap();
+            let length = u32::from_le_bytes(head[..4].try_into().unwrap());
+            journal.end = start + HEAD as u64 + u64::from(length);
+        }
+        let read = replayed(&journal, 1);
+        assert_eq!(read.len(), 198);
+        assert_eq!(read.last().unwrap().0, 199);
+    }
+
+    #[test]
     fn a_full_journal_takes_no_more() {
         let mut journal = journal(InMemoryBackend::new(), "c", 1);
         let mut large = Frame::default();
-        large.push(Revision(2), b"a", CAPACITY as usize, |_| {});
+        large.push(Revision(2), b"a", MAX_CONTENT as usize, |_| {});
         assert!(!journal.takes(&large));
+        assert!(!journal.has_room_for(MAX_CONTENT as usize));
+        assert!(!journal.has_room_for(1), "the file has to grow for it");
+        journal.append(frame(&[(2, "a")])).unwrap();
+        assert!(journal.has_room_for(1));
         journal.frames = MAX_FRAMES;
         assert!(!journal.takes(&frame(&[(2, "a")])));
         journal.restart();

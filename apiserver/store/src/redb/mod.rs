@@ -5,6 +5,7 @@
 //! nobody looks, and [`layout`] says how it all lies in the file.
 
 mod ahead;
+mod blocks;
 mod desk;
 mod file;
 mod history;
@@ -23,13 +24,13 @@ use async_trait::async_trait;
 use coracle_clock::{Clock, Timestamp};
 use futures::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
-use redb::backends::FileBackend;
 use redb::{
     Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend,
     WriteTransaction,
 };
 
 use self::ahead::Ahead;
+use self::blocks::BlockFile;
 use self::desk::Desk;
 use self::file::{DataFile, database_error, folder, journal_path, open_error, open_journal, room};
 use self::history::Snapshot;
@@ -422,7 +423,7 @@ fn journal_beside(path: &Path, needed: bool) -> Result<Box<dyn StorageBackend>, 
         path: journal.clone(),
         source,
     })?;
-    match FileBackend::new(file) {
+    match BlockFile::new(file, &journal) {
         Ok(backend) => Ok(Box::new(backend)),
         Err(error) => Err(open_error(&journal, error)),
     }

@@ -55,7 +55,7 @@ fn open() -> (Arc<RedbStore>, Syncs) {
             bytes: InMemoryBackend::new(),
             syncs: noted.clone(),
         },
-        64 * 1024,
+        256 * 1024,
         || u64::MAX,
         // Stands still: the disk takes no time.
         Clock::fake(1),
@@ -86,9 +86,10 @@ async fn a_lone_write_is_carried_out_where_it_is_asked_for() {
     }
     assert_eq!(*syncs.lock().expect("no holder panics"), [here; 20]);
     // More than the journal has room for: a checkpoint, which takes its time and is the thread's work too.
-    put(&store, key + 20, 40 * 1024).await;
-    put(&store, key + 21, 40 * 1024).await;
-    assert_eq!(all_events(&*store).await.len(), key + 22);
+    for key in key + 20..key + 24 {
+        put(&store, key, 60 * 1024).await;
+    }
+    assert_eq!(all_events(&*store).await.len(), key + 24);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

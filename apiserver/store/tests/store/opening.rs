@@ -251,7 +251,7 @@ fn a_newer_schema_is_refused_and_kept() {
                 error,
                 OpenError::NewerSchema {
                     found: 77,
-                    supported: 2,
+                    supported: 3,
                     ..
                 }
             ),

@@ -78,9 +78,9 @@ async fn one_disk(seed: u64) -> usize {
     books.answered.len()
 }
 
-/// Opens the store whose database and journal are the two files of `disk`, with a checkpoint after 1 to 64 KiB.
+/// Opens the store whose database and journal are the two files of `disk`, with a checkpoint after 4 to 256 KiB.
 fn open(disk: &Disk, clock: &Clock) -> Result<RedbStore, OpenError> {
-    let bytes = 1024 << clock.random_below(7);
+    let bytes = 4096 << clock.random_below(7);
     let (database, journal) = (disk.clone(), disk.clone());
     RedbStore::open_with_backends(
         move || database.file(0),

@@ -27,7 +27,7 @@ pub(super) struct World {
 }
 
 impl World {
-    /// Opens the store whose database and journal are the files of `disk`, with a checkpoint after 1 to 64 KiB.
+    /// Opens the store whose database and journal are the files of `disk`, with a checkpoint after 4 to 256 KiB.
     pub(super) async fn open(disk: &Disk, clock: &Clock) -> Result<Self, String> {
         let room = disk.clone();
         Self::open_with_room(disk, clock, move || room.room()).await
@@ -43,7 +43,7 @@ impl World {
         clock: &Clock,
         room: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Result<Self, String> {
-        let bytes = 1024 << clock.random_below(7);
+        let bytes = 4096 << clock.random_below(7);
         let (database, journal) = (disk.clone(), disk.clone());
         let store = RedbStore::open_with_backends(
             move || database.file(0),
