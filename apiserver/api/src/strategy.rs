@@ -64,10 +64,11 @@ pub trait Strategy: Send + Sync + 'static {
         true
     }
 
-    /// Fills in what reading an object from the store fills in, because it was created without; whether that was
-    /// anything. Until it is written again, an update is a change even if it says nothing new.
-    fn read_back(&self, _object: &mut Object) -> bool {
-        false
+    /// What fills in what reading an object from the store fills in, because it was created without, and says whether that
+    /// was anything; for the few kinds that have such a thing. Until the object is written again, an update is a change even
+    /// if it says nothing new.
+    fn read_back(&self) -> Option<fn(&mut Object) -> bool> {
+        None
     }
 
     /// Whether an empty list or map counts as a change of what was absent. Upstream compares most kinds so that the two

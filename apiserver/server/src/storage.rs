@@ -109,10 +109,13 @@ impl Storage {
             encode(stored, &resource.strategy.to_stored(object.clone()))
         };
         let op = Op::put(format!("{}{key}", resource.prefix()), value.clone());
+        let cache = self.caches.of(resource);
+        let expected = cache.and_then(|cache| cache.expect(&value, object));
         let revision = self.store.write(op, precondition, ttl).await?;
         self.caches.wait_for(revision.0).await;
-        // The cache has just read the same bytes, unless someone was faster still.
-        let cached = self.caches.of(resource).and_then(|cache| cache.get(key));
+        drop(expected);
+        // The cache has just taken the same bytes in, unless someone was faster still.
+        let cached = cache.and_then(|cache| cache.get(key));
         if let Some(entry) = cached.filter(|entry| entry.revision == revision.0) {
             return Ok(entry);
         }

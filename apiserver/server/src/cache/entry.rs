@@ -36,6 +36,32 @@ pub struct Entry {
     version_length: usize,
 }
 
+/// What an entry holds of an object besides its bytes.
+pub(super) struct Known {
+    labels: Vec<(String, String)>,
+    fields: Vec<(&'static str, String)>,
+    terminating: bool,
+}
+
+impl Known {
+    pub(super) fn of(resource: &Resource, object: &Object) -> Self {
+        let labels = object.at("metadata.labels");
+        let labels = labels.entries();
+        Self {
+            labels: labels
+                .map(|(k, v)| (k.to_owned(), v.str().to_owned()))
+                .collect(),
+            fields: resource.strategy.selectable_fields(object),
+            terminating: object.is_terminating(),
+        }
+    }
+
+    /// Whether an entry of `resource` shows what its value says and nothing else, so that there is no need to read it.
+    pub(super) fn is_all(resource: &Resource) -> bool {
+        resource.storage == Storage::Own && resource.strategy.read_back().is_none()
+    }
+}
+
 /// A stored value that cannot be understood.
 #[derive(Debug, thiserror::Error)]
 #[error("the stored value of {key} is damaged")]
@@ -75,7 +101,9 @@ impl Entry {
             }
             return Self::parse(resource, key, &encode(resource, &object), revision);
         }
-        if resource.strategy.read_back(&mut object) {
+        if let Some(read_back) = resource.strategy.read_back()
+            && read_back(&mut object)
+        {
             let again = encode(resource, &object);
             let (entry, object) = Self::parse(resource, key, &again, revision)?;
             let entry = Self {
@@ -84,24 +112,39 @@ impl Entry {
             };
             return Ok((entry, object));
         }
-        let labels = object
-            .at("metadata.labels")
-            .entries()
-            .map(|(k, v)| (k.to_owned(), v.str().to_owned()))
-            .collect();
-        let (json, version_length) = splice(body, head.len(), 0, revision);
-        let entry = Self {
+        let entry = Self::of(resource, key, body, Known::of(resource, &object), revision);
+        Ok((entry, object))
+    }
+
+    /// The entry of a stored `value` that [`encode`] has just made of the object that `known` is about. It needs no
+    /// reading back: see [`Known::is_all`].
+    pub(super) fn known(
+        resource: &Resource,
+        key: &str,
+        value: &[u8],
+        known: Known,
+        revision: u64,
+    ) -> Result<Self, DamagedValue> {
+        let body = value.strip_prefix(&ENVELOPE).ok_or_else(|| DamagedValue {
+            key: key.to_owned(),
+        })?;
+        Ok(Self::of(resource, key, body, known, revision))
+    }
+
+    fn of(resource: &Resource, key: &str, body: &[u8], known: Known, revision: u64) -> Self {
+        let head = head(resource).len();
+        let (json, version_length) = splice(body, head, 0, revision);
+        Self {
             revision,
             key: key.into(),
-            labels,
-            fields: resource.strategy.selectable_fields(&object),
+            labels: known.labels,
+            fields: known.fields,
             settled: true,
-            terminating: object.is_terminating(),
+            terminating: known.terminating,
             json,
-            head: head.len(),
+            head,
             version_length,
-        };
-        Ok((entry, object))
+        }
     }
 
     /// The object as JSON.

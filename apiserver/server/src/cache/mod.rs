@@ -11,6 +11,7 @@
 //! `progress >= r` sees every change up to `r`. Nothing is read from the store but at start and for pages of the past.
 
 mod entry;
+mod expected;
 mod history;
 mod snapshot;
 mod watcher;
@@ -21,6 +22,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use coracle_api::{Object, Registry, Resource, kinds::Storage};
 use coracle_store::{Event, EventKind, Revision, Sink, Store};
 use parking_lot::RwLock;
@@ -29,6 +31,7 @@ use tokio::sync::watch;
 use crate::flowcontrol::Stats;
 
 pub use entry::{DamagedValue, Entry, encode};
+use expected::Expectations;
 pub use history::{Change, History};
 use watcher::Subscription;
 pub use watcher::{Interest, Watcher};
@@ -188,7 +191,7 @@ async fn fill(
 ) -> Result<BTreeMap<Box<str>, Arc<Entry>>, StartError> {
     let prefix = resource.prefix();
     let mut objects = BTreeMap::new();
-    let mut after: Option<bytes::Bytes> = None;
+    let mut after: Option<Bytes> = None;
     loop {
         let page = store
             .range(prefix.as_bytes(), Some(at), after.as_deref(), FILL_PAGE)
@@ -226,6 +229,7 @@ pub trait Observer: Send + Sync {
 pub struct ResourceCache {
     resource: &'static Resource,
     state: RwLock<State>,
+    expected: Expectations,
 }
 
 struct State {
@@ -265,6 +269,7 @@ impl ResourceCache {
         Self {
             resource,
             state: RwLock::new(state),
+            expected: Expectations::default(),
         }
     }
 
@@ -346,13 +351,11 @@ impl ResourceCache {
     }
 
     fn apply(&self, key: &str, revision: u64, kind: &EventKind) {
-        let (new, object) = match kind {
-            EventKind::Put { value, .. } => {
-                match Entry::parse(self.resource, key, value, revision) {
-                    Ok((entry, object)) => (Some(Arc::new(entry)), Some(object)),
-                    Err(error) => return tracing::error!(%error, "skipped a change"),
-                }
-            }
+        let (new, mut object) = match kind {
+            EventKind::Put { value, .. } => match self.read(key, value, revision) {
+                Ok((entry, object)) => (Some(Arc::new(entry)), object),
+                Err(error) => return tracing::error!(%error, "skipped a change"),
+            },
             EventKind::Delete { .. } => (None, None),
         };
         let mut state = self.state.write();
@@ -366,6 +369,10 @@ impl ResourceCache {
         let size = |entry: &Option<Arc<Entry>>| entry.as_ref().map_or(0, |e| e.item().len());
         state.bytes = (state.bytes + size(&new)).saturating_sub(size(&old));
         state.revision = revision;
+        if let (None, Some(entry), false) = (&object, &new, state.observers.is_empty()) {
+            // Whoever observes came while the entry was made.
+            object = Some(entry.object());
+        }
         for observer in &state.observers {
             observer.changed(key, object.as_ref());
         }
@@ -374,6 +381,24 @@ impl ResourceCache {
             .subscriptions
             .retain(|subscription| subscription.offer(&change));
         state.history.push(change);
+    }
+}
+
+impl ResourceCache {
+    /// The entry of a stored value; and the object, unless the entry could be made without and nobody observes.
+    fn read(
+        &self,
+        key: &str,
+        value: &Bytes,
+        revision: u64,
+    ) -> Result<(Entry, Option<Object>), DamagedValue> {
+        let known = self.expected.take(value);
+        if let Some(known) = known.filter(|_| self.state.read().observers.is_empty()) {
+            let entry = Entry::known(self.resource, key, value, known, revision)?;
+            return Ok((entry, None));
+        }
+        let (entry, object) = Entry::parse(self.resource, key, value, revision)?;
+        Ok((entry, Some(object)))
     }
 }
 

@@ -131,7 +131,9 @@ pub(crate) async fn store(
             .chain(warnings(resource, &object, None))
             .collect::<Vec<_>>();
         if options.dry_run {
-            resource.strategy.read_back(&mut object);
+            if let Some(read_back) = resource.strategy.read_back() {
+                read_back(&mut object);
+            }
             if let Some(existing) = server.storage.get(resource, &key).await? {
                 return Err(taken(call, &existing.object()));
             }

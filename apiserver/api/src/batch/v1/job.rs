@@ -92,10 +92,12 @@ impl Strategy for Job {
         new.set("status", json!({}));
     }
 
-    fn read_back(&self, object: &mut Object) -> bool {
-        let unlabelled = object.at("metadata.labels").is_empty();
-        labels_from_template(object);
-        unlabelled && !object.at("metadata.labels").is_empty()
+    fn read_back(&self) -> Option<fn(&mut Object) -> bool> {
+        Some(|object| {
+            let unlabelled = object.at("metadata.labels").is_empty();
+            labels_from_template(object);
+            unlabelled && !object.at("metadata.labels").is_empty()
+        })
     }
 
     fn validate(&self, new: &Object, errors: &mut FieldErrors) {

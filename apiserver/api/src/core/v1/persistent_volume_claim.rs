@@ -58,12 +58,14 @@ impl Strategy for PersistentVolumeClaim {
         normalize_sources(new);
     }
 
-    fn read_back(&self, object: &mut Object) -> bool {
-        let unknown = object.at("status.phase").is_empty();
-        if unknown {
-            object.set("status.phase", "Pending");
-        }
-        unknown
+    fn read_back(&self) -> Option<fn(&mut Object) -> bool> {
+        Some(|object| {
+            let unknown = object.at("status.phase").is_empty();
+            if unknown {
+                object.set("status.phase", "Pending");
+            }
+            unknown
+        })
     }
 
     fn prepare_for_update(&self, new: &mut Object, _old: &Object) {

@@ -12,7 +12,7 @@ fn job(spec: Value) -> Object {
     }
     Job.default(&mut object);
     Job.prepare_for_create(&mut object);
-    Job.read_back(&mut object);
+    Job.read_back().expect("a job has labels of its template")(&mut object);
     object
 }
 
