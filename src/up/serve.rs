@@ -2,10 +2,8 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use coracle_network::{Fabric, TcpStream};
-use coracle_server::ApiServer;
 use parking_lot::RwLock;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
@@ -40,40 +38,19 @@ impl Tls {
 
 /// Serves the host's listener until the API server stops, which is after the cluster's parts.
 pub(super) fn host(cluster: &Cluster, listener: TcpListener, tls: Arc<Tls>) {
-    tokio::spawn(accept(cluster.api().clone(), listener, tls));
-}
-
-async fn accept(api: ApiServer, listener: TcpListener, tls: Arc<Tls>) {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
-    let stopped = api.stopped();
-    loop {
-        let permit = permits
-            .clone()
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stopped.cancelled() => return,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                let _ = stream.set_nodelay(true);
-                let (api, tls) = (api.clone(), tls.current());
-                tokio::spawn(async move {
-                    if let Err(error) = api.serve(stream, Some(tls), Some(peer.ip())).await {
-                        tracing::debug!(target: "coracle::access", %error, "connection ended");
-                    }
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                // Mostly a lack of descriptors, which passes as connections end.
-                tracing::warn!(%error, "failed to accept a connection to the API");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+    let (api, listener) = (cluster.api().clone(), Arc::new(listener));
+    let accept = move || {
+        let listener = Arc::clone(&listener);
+        async move {
+            let (stream, peer) = listener.accept().await?;
+            let _ = stream.set_nodelay(true);
+            Ok((stream, Some(peer.ip())))
         }
-    }
+    };
+    tokio::spawn(async move {
+        api.serve_all(accept, || Some(tls.current()), CONNECTIONS)
+            .await;
+    });
 }
 
 /// Serves guests at the node's address in the pod network.

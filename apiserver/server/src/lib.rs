@@ -35,6 +35,7 @@ mod health;
 mod held;
 mod items;
 mod limits;
+mod listen;
 mod lists;
 mod metadata;
 mod metrics;

@@ -1,5 +1,6 @@
 //! What bounds connections: silence, endless heads, floods of resets, and answers that nobody reads.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, StatusCode};
@@ -45,7 +46,8 @@ impl Open {
     }
 }
 
-struct Anybody;
+/// Lets everybody do everything.
+pub(crate) struct Anybody;
 
 #[async_trait::async_trait]
 impl Authorizer for Anybody {
@@ -113,6 +115,54 @@ async fn heads_that_never_end_are_refused() {
         writing.abort();
         let _ = serving.await.expect("no panic");
     }
+}
+
+/// Asks over a connection that stays open afterwards, and waits for the answer.
+async fn ask(near: &mut DuplexStream) -> String {
+    let get = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    near.write_all(get).await.expect("written");
+    let mut answer = [0; 4096];
+    let length = near.read(&mut answer).await.expect("an answer");
+    String::from_utf8_lossy(&answer[..length]).into_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_past_the_most_wait_until_one_ends() {
+    let server = Open::start(10).await;
+    let (connect, waiting) = tokio::sync::mpsc::unbounded_channel::<DuplexStream>();
+    let waiting = Arc::new(tokio::sync::Mutex::new(waiting));
+    let accept = move || {
+        let waiting = Arc::clone(&waiting);
+        async move {
+            let stream = waiting.lock().await.recv().await;
+            Ok((stream.ok_or(std::io::ErrorKind::NotConnected)?, None))
+        }
+    };
+    let api = server.0.api.clone();
+    let serving = tokio::spawn(async move { api.serve_all(accept, || None, 2).await });
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let (near, far) = tokio::io::duplex(16 * 1024);
+        connect.send(far).expect("the server listens");
+        clients.push(near);
+    }
+    let mut third = clients.pop().expect("three");
+    for client in &mut clients {
+        assert!(ask(client).await.starts_with("HTTP/1.1 200 OK"));
+    }
+    // Both stay open, and are asked on.
+    let early = tokio::time::timeout(Duration::from_secs(30), ask(&mut third)).await;
+    early.expect_err("two connections are the most");
+    for client in &mut clients {
+        assert!(ask(client).await.starts_with("HTTP/1.1 200 OK"));
+    }
+    drop(clients.pop());
+    // The answer to what was asked above.
+    let mut answer = [0; 15];
+    third.read_exact(&mut answer).await.expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    server.0.api.stop();
+    serving.await.expect("no panic");
 }
 
 /// One HTTP/2 frame.
