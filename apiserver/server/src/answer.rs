@@ -117,10 +117,15 @@ impl Answer {
     /// A JSON value, in the format that was negotiated.
     pub(crate) fn value(status: StatusCode, output: Output, value: &Value) -> Self {
         match output.format {
-            Format::Yaml => match serde_saphyr::to_string(value) {
-                Ok(text) => Self::bytes(status, negotiate::YAML, text),
-                Err(error) => Self::from(ApiError::internal(error)),
-            },
+            Format::Yaml => {
+                // Upstream makes YAML of JSON by way of Go's maps, which come sorted.
+                let mut sorted = value.clone();
+                sorted.sort_all_objects();
+                match serde_saphyr::to_string(&sorted) {
+                    Ok(text) => Self::bytes(status, negotiate::YAML, text),
+                    Err(error) => Self::from(ApiError::internal(error)),
+                }
+            }
             Format::Protobuf => Self::bytes(status, negotiate::PROTOBUF, to_protobuf(value)),
             Format::Json if output.pretty => {
                 let text =

@@ -169,7 +169,9 @@ async fn yaml_and_protobuf_are_written_for_those_who_want_nothing_else() {
     server.config_map("x", json!({})).await;
     let path = format!("{CONFIG_MAPS}/x");
     let yaml = server.get_accepting(&path, "application/yaml").await;
-    assert!(String::from_utf8_lossy(&yaml.body).contains("kind: ConfigMap"));
+    let yaml = String::from_utf8_lossy(&yaml.body).into_owned();
+    assert!(yaml.starts_with("apiVersion: v1\n"), "{yaml}");
+    assert!(yaml.contains("\nkind: ConfigMap\nmetadata:\n"), "{yaml}");
     let protobuf = server
         .get_accepting(&path, "application/vnd.kubernetes.protobuf")
         .await;
