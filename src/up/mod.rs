@@ -3,7 +3,7 @@
 //! ```text
 //! hold the data directory ─▶ store ─▶ listen ─▶ pki, kubeconfig ─▶ cluster ─▶ ready
 //!                                                  apply -f ─▶ a line per ready object ─▶ URL
-//! Ctrl-C ─▶ readyz 503 ─▶ guests drained ─▶ components ─▶ server ─▶ store      (again: end at once)
+//! Ctrl-C ─▶ readyz fails ─▶ guests drained ─▶ components ─▶ server ─▶ store      (again: end at once)
 //! ```
 
 mod descriptors;

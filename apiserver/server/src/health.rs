@@ -1,5 +1,7 @@
 //! `/livez`, `/readyz`, `/healthz` and `/version`.
 
+use std::collections::BTreeSet;
+
 use http::StatusCode;
 use parking_lot::RwLock;
 use serde_json::{Value, json};
@@ -13,85 +15,103 @@ pub const KUBERNETES_VERSION: &str = "v1.36.2";
 /// A named check: whether it passes now.
 pub type Check = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 
+/// The name that clients know the store's check by.
+pub(crate) const STORE: &str = "etcd";
+
 /// The checks behind the health paths.
 #[derive(Default)]
 pub(crate) struct Health {
     ready: RwLock<Vec<(String, Check)>>,
 }
 
+/// What became of a check, by its name.
+type Checked = (String, Result<(), String>);
+
 impl Health {
-    /// Adds a check of readiness; liveness has only `ping`.
+    /// Adds a check of readiness.
     pub(crate) fn add_ready_check(&self, name: impl Into<String>, check: Check) {
         self.ready.write().push((name.into(), check));
     }
 
     /// Answers a health path; `None` for other paths.
+    ///
+    /// As upstream's `healthz.InstallPathHandler`: the paths are public, so why a check fails is told by the path of that
+    /// check alone.
     pub(crate) fn answer(&self, info: &RequestInfo, draining: bool) -> Option<Answer> {
-        let path = info.path.trim_end_matches('/');
-        let (kind, one) = ["healthz", "livez", "readyz"]
-            .into_iter()
-            .find_map(|kind| {
-                let rest = path.strip_prefix('/')?.strip_prefix(kind)?;
-                (rest.is_empty() || rest.starts_with('/'))
-                    .then(|| (kind, rest.trim_start_matches('/')))
-            })?;
-        let mut results: Vec<(String, Result<(), String>)> = vec![("ping".to_owned(), Ok(()))];
-        if kind != "livez" {
-            results.extend(
-                self.ready
-                    .read()
-                    .iter()
-                    .map(|(name, check)| (name.clone(), check())),
-            );
+        let path = info.path.strip_prefix('/')?;
+        let (kind, one) = match path.split_once('/') {
+            Some((kind, one)) => (kind, Some(one)),
+            None => (path, None),
+        };
+        if !matches!(kind, "healthz" | "livez" | "readyz") {
+            return None;
         }
-        if kind == "readyz" {
-            let stopping = if draining {
-                Err("process is shutting down".to_owned())
-            } else {
-                Ok(())
-            };
-            results.push(("shutdown".to_owned(), stopping));
-        }
-        if !one.is_empty() {
+        let results = self.check(kind, draining);
+        if let Some(one) = one {
             let result = results.into_iter().find(|(name, _)| name == one);
             return Some(match result {
                 None => Answer::text(StatusCode::NOT_FOUND, "404 page not found\n"),
                 Some((_, Ok(()))) => Answer::text(StatusCode::OK, "ok"),
-                Some((name, Err(why))) => Answer::text(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    format!("internal server error: {name}: {why}\n"),
-                ),
+                Some((_, Err(why))) => failure(format!("internal server error: {why}\n")),
             });
         }
-        let excluded: Vec<&str> = info.query.all("exclude").collect();
-        results.retain(|(name, _)| !excluded.contains(&name.as_str()));
-        Some(report(kind, &results, info.query.has("verbose")))
+        let excluded: BTreeSet<&str> = info.query.all("exclude").collect();
+        Some(report(kind, &results, excluded, info.query.has("verbose")))
+    }
+
+    fn check(&self, kind: &str, draining: bool) -> Vec<Checked> {
+        let mut results: Vec<Checked> = vec![("ping".to_owned(), Ok(()))];
+        if kind == "livez" {
+            // Who is alive can be read from; that writes are refused, as for want of room, no restart would help.
+            results.push((STORE.to_owned(), Ok(())));
+            return results;
+        }
+        let ready = self.ready.read();
+        results.extend(ready.iter().map(|(name, check)| (name.clone(), check())));
+        if kind == "readyz" {
+            let stopping = match draining {
+                true => Err("process is shutting down".to_owned()),
+                false => Ok(()),
+            };
+            results.push(("shutdown".to_owned(), stopping));
+        }
+        results
     }
 }
 
-fn report(kind: &str, results: &[(String, Result<(), String>)], verbose: bool) -> Answer {
-    let healthy = results.iter().all(|(_, result)| result.is_ok());
-    if healthy && !verbose {
-        return Answer::text(StatusCode::OK, "ok");
-    }
+fn failure(text: String) -> Answer {
+    Answer::text(StatusCode::INTERNAL_SERVER_ERROR, text)
+}
+
+fn report(kind: &str, results: &[Checked], mut excluded: BTreeSet<&str>, verbose: bool) -> Answer {
     let mut text = String::new();
+    let mut healthy = true;
     for (name, result) in results {
+        if excluded.remove(name.as_str()) {
+            text.push_str(&format!("[+]{name} excluded: ok\n"));
+            continue;
+        }
         match result {
             Ok(()) => text.push_str(&format!("[+]{name} ok\n")),
-            Err(why) => text.push_str(&format!("[-]{name} failed: {why}\n")),
+            Err(why) => {
+                healthy = false;
+                tracing::debug!(kind, name, why, "a health check failed");
+                text.push_str(&format!("[-]{name} failed: reason withheld\n"));
+            }
         }
     }
-    text.push_str(&format!(
-        "{kind} check {}\n",
-        if healthy { "passed" } else { "failed" }
-    ));
-    // A load balancer tells "not now" from "broken" by the code.
-    let status = if healthy {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    Answer::text(status, text)
+    if !excluded.is_empty() {
+        let unknown: Vec<String> = excluded.iter().map(|name| format!("{name:?}")).collect();
+        let unknown = unknown.join(",");
+        text.push_str(&format!(
+            "warn: some health checks cannot be excluded: no matches for {unknown}\n"
+        ));
+    }
+    match (healthy, verbose) {
+        (false, _) => failure(format!("{text}{kind} check failed\n")),
+        (true, false) => Answer::text(StatusCode::OK, "ok"),
+        (true, true) => Answer::text(StatusCode::OK, format!("{text}{kind} check passed\n")),
+    }
 }
 
 /// The body of `/version`.

@@ -59,7 +59,7 @@ use crate::storage::Storage;
 use crate::subresources::{binding, connect, eviction, log, scale, token};
 use crate::usage::Usages;
 use crate::verbs::{create, delete, get, list, patch, update, watch};
-use crate::{allocate, authn, discovery, limits, openapi, openid, reviews, table, usage};
+use crate::{allocate, authn, discovery, health, limits, openapi, openid, reviews, table, usage};
 
 /// Seats that priority and fairness shares out: upstream's sum for reading and writing requests.
 const DEFAULT_MAX_IN_FLIGHT: usize = 600;
@@ -161,10 +161,10 @@ impl ApiServer {
         let authorization = Authorization::new(config.authorizers, &rbac, || {
             NodeAuthorizer::follow(&caches, &config.registry)
         });
-        let health = Health::default();
+        let checks = Health::default();
         let store = Arc::clone(&config.store);
         let writable = move || store.writable().map_err(|error| refusal(&error));
-        health.add_ready_check("store", Box::new(writable));
+        checks.add_ready_check(health::STORE, Box::new(writable));
         let server = Server {
             storage: Storage::new(config.store, caches),
             registry: config.registry,
@@ -179,7 +179,7 @@ impl ApiServer {
             dialer: config.dialer,
             cluster_dialer: config.cluster_dialer,
             public_address: config.public_address,
-            health,
+            health: checks,
             documents: openapi::Documents::default(),
             encoded: Arc::default(),
             metrics: Metrics::default(),
@@ -588,8 +588,10 @@ impl ApiServer {
         let Some(answer) = answer else {
             return Ok(page_not_found());
         };
-        let reads = matches!(parts.method, Method::GET | Method::HEAD);
-        if !reads && answer.status != StatusCode::NOT_FOUND && knows_methods(&info.path) {
+        if parts.method != Method::GET
+            && answer.status != StatusCode::NOT_FOUND
+            && knows_methods(&info.path)
+        {
             return Err(ApiError::method_not_allowed());
         }
         Ok(answer)
@@ -657,8 +659,16 @@ fn check_method(
         None if is_bindings => info.verb == "create" && info.name.is_empty(),
         None => resource.verbs.contains(&info.verb) && fits(info, resource),
     };
-    let watches = !info.watch_prefix || matches!(*method, Method::GET | Method::HEAD);
-    if allowed && watches && *method != Method::OPTIONS {
+    let watches = !info.watch_prefix || *method == Method::GET;
+    // Upstream has routes for these where requests are handed on, and for nothing else.
+    let proxied = info.subresource == "proxy";
+    let unusual = match *method {
+        Method::HEAD => !proxied,
+        Method::OPTIONS if proxied && subresource.is_some() => return Ok(()),
+        Method::OPTIONS => true,
+        _ => false,
+    };
+    if allowed && watches && !unusual {
         Ok(())
     } else {
         Err(ApiError::method_not_allowed())
@@ -695,7 +705,11 @@ fn knows_methods(path: &str) -> bool {
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     matches!(
         segments[..],
-        ["api" | "version"] | ["api", _] | ["apis", _, _]
+        ["api" | "version"]
+            | ["api", _]
+            | ["apis", _, _]
+            | ["openid", "v1", "jwks"]
+            | [".well-known", "openid-configuration"]
     )
 }
 

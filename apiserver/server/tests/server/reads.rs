@@ -1,6 +1,6 @@
 use serde_json::json;
 
-use crate::support::{CONFIG_MAPS, PODS, TestServer};
+use crate::support::{CONFIG_MAPS, PODS, TestServer, request};
 
 #[tokio::test(start_paused = true)]
 async fn what_was_written_is_read_back() {
@@ -201,20 +201,82 @@ async fn unknown_paths_and_methods_are_told_apart() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn heads_are_only_for_documents_and_proxies() {
+    let server = TestServer::start().await;
+    server.config_map("x", json!({})).await;
+    server.pod("waiting", None).await;
+    for (path, code) in [
+        (CONFIG_MAPS, 405),
+        (&format!("{CONFIG_MAPS}/x"), 405),
+        (&format!("{CONFIG_MAPS}?watch=1"), 405),
+        (&format!("{PODS}/waiting/log"), 405),
+        // Refused by the proxy itself, which such requests get to.
+        (&format!("{PODS}/waiting/proxy/"), 400),
+        ("/api", 405),
+        ("/apis/apps/v1", 405),
+        ("/version", 405),
+        ("/apis", 200),
+        ("/apis/apps", 200),
+        ("/livez", 200),
+        ("/metrics", 200),
+        ("/openapi/v2", 200),
+    ] {
+        let answer = server.send(request("HEAD", path, "", None)).await;
+        assert_eq!(answer.status, code, "{path}");
+    }
+    let options = request("OPTIONS", &format!("{PODS}/waiting/proxy/"), "", None);
+    assert_eq!(server.send(options).await.status, 400);
+    let options = request("OPTIONS", CONFIG_MAPS, "", None);
+    assert_eq!(server.send(options).await.status, 405);
+}
+
+#[tokio::test(start_paused = true)]
 async fn health_and_version_are_answered() {
     let server = TestServer::start().await;
     for path in ["/livez", "/readyz", "/healthz", "/readyz/ping"] {
         assert_eq!(server.get(path).await.body, "ok", "{path}");
     }
     let verbose = server.get("/readyz?verbose").await;
-    assert!(String::from_utf8_lossy(&verbose.body).ends_with("readyz check passed\n"));
+    assert_eq!(
+        verbose.body,
+        "[+]ping ok\n[+]etcd ok\n[+]shutdown ok\nreadyz check passed\n"
+    );
+    let excluded = server.get("/livez?verbose&exclude=ping&exclude=b&exclude=a");
+    assert_eq!(
+        excluded.await.body,
+        "[+]ping excluded: ok\n[+]etcd ok\nwarn: some health checks cannot be excluded: no matches for \
+         \"a\",\"b\"\nlivez check passed\n"
+    );
+    for path in ["/livez/", "/livez/none", "/healthz/shutdown"] {
+        let answer = server.get(path).await;
+        let text = "404 page not found\n";
+        assert_eq!(
+            (answer.status.as_u16(), &*answer.body),
+            (404, text.as_bytes())
+        );
+    }
     assert_eq!(server.get("/version").await.ok()["minor"], "36");
     assert!(
         String::from_utf8_lossy(&server.get("/metrics").await.body)
             .contains("apiserver_request_total")
     );
     server.api.start_draining();
-    assert_eq!(server.get("/readyz").await.status, 503);
+    let failed = server.get("/readyz").await;
+    assert_eq!(failed.status, 500);
+    assert_eq!(
+        failed.body,
+        "[+]ping ok\n[+]etcd ok\n[-]shutdown failed: reason withheld\nreadyz check failed\n"
+    );
+    let why = server.get("/readyz/shutdown").await;
+    assert_eq!(
+        why.body,
+        "internal server error: process is shutting down\n"
+    );
+    assert_eq!(
+        server.get("/readyz?exclude=shutdown").await.body,
+        "ok",
+        "what is excluded does not fail"
+    );
     assert_eq!(server.get("/livez").await.status, 200);
 }
 

@@ -58,11 +58,10 @@ async fn check(world: &World, disk: &Disk, room: usize, stays_full: bool) {
     assert!(written > 20, "{written} writes fit");
     is_told(&refused);
     let (code, text) = health(api, "/readyz").await;
-    assert_eq!(code, 503);
-    assert!(
-        text.contains(&format!("[-]store failed: {FULL}\n")),
-        "{text}"
-    );
+    assert_eq!(code, 500);
+    assert!(text.contains("[-]etcd failed: reason withheld\n"), "{text}");
+    let why = format!("internal server error: {FULL}\n");
+    assert_eq!(health(api, "/readyz/etcd").await, (500, why));
     assert_eq!(health(api, "/livez").await, (200, "ok".to_owned()));
 
     let path = format!("{CONFIG_MAPS}/{}", name(0));
