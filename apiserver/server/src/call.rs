@@ -1,10 +1,11 @@
 //! One request for a resource, on its way through the pipeline.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use coracle_api::Resource;
 use coracle_api::kinds::Subresource;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method};
 use hyper::upgrade::OnUpgrade;
 
 use crate::audit::Trail;
@@ -26,6 +27,10 @@ pub(crate) struct Call {
     pub upgrade: Option<OnUpgrade>,
     /// Headers.
     pub headers: HeaderMap,
+    /// Where the client is, if it came over a network.
+    pub from: Option<IpAddr>,
+    /// The host that was asked, of requests that are handed on.
+    pub host: Option<HeaderValue>,
     /// How the answer is written.
     pub output: Output,
     /// The resource.

@@ -116,9 +116,9 @@ impl ApiServer {
                 let header = id.header();
                 if server.server.audit.is_some() {
                     request.extensions_mut().insert(id);
-                    if let Some(from) = from {
-                        request.extensions_mut().insert(Source(from));
-                    }
+                }
+                if let Some(from) = from {
+                    request.extensions_mut().insert(Source(from));
                 }
                 let mut response = server.handle(request).await;
                 response.headers_mut().insert(AUDIT_ID, header);

@@ -22,7 +22,7 @@ use coracle_api::kinds::Subresource;
 use coracle_clock::Clock;
 use coracle_store::Store;
 use futures::FutureExt;
-use http::header::ACCEPT_ENCODING;
+use http::header::{ACCEPT_ENCODING, HOST, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
@@ -290,7 +290,7 @@ impl ApiServer {
         let clock = self.server.clock();
         let id: Option<AuditId> = parts.extensions.remove();
         let id = id.unwrap_or_else(|| AuditId::of(&parts.headers, clock));
-        let from: Option<Source> = parts.extensions.remove();
+        let from: Option<Source> = parts.extensions.get().copied();
         let trail = audit.begin(clock, info, &parts.headers, &id, from);
         parts.extensions.insert(Arc::clone(&trail));
         Some(trail)
@@ -472,12 +472,17 @@ impl ApiServer {
         if matches!(output.shape, Shape::Table(_)) {
             table::check_include(info.query.get("includeObject"))?;
         }
+        let handed_on = subresource.is_some_and(|part| connect::is_connect(part.name));
+        let host = handed_on.then(|| host(&parts)).flatten();
+        let from: Option<Source> = parts.extensions.remove();
         let call = Call {
             info,
             identity,
             method: parts.method,
             upgrade: parts.extensions.remove(),
             headers: parts.headers,
+            from: from.map(|Source(from)| from),
+            host,
             output,
             resource,
             subresource,
@@ -673,6 +678,12 @@ fn check_method(
     } else {
         Err(ApiError::method_not_allowed())
     }
+}
+
+/// The host that the client asked: HTTP/2 says it in the URI.
+fn host(parts: &Parts) -> Option<HeaderValue> {
+    let asked = parts.headers.get(HOST).cloned();
+    asked.or_else(|| HeaderValue::try_from(parts.uri.authority()?.as_str()).ok())
 }
 
 /// How the answer is written; first as upstream's router looks at `Accept`, then as its handlers do.

@@ -6,6 +6,7 @@ pub(crate) mod connect;
 pub(crate) mod eviction;
 mod forward;
 pub(crate) mod log;
+mod onward;
 mod pages;
 mod proxy;
 pub(crate) mod scale;

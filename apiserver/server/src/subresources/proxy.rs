@@ -8,7 +8,8 @@ use std::net::IpAddr;
 use coracle_api::Object;
 
 use super::connect::{handed_on, may_create, reachable, read, relay, wants_upgrade};
-use super::forward::{Target, forward, forwarded, path, unreachable_service};
+use super::forward::{Target, forward, seen_through, unreachable_service};
+use super::onward::{forwarded, path, strip};
 use crate::answer::Answer;
 use crate::body::Body;
 use crate::call::Call;
@@ -144,7 +145,9 @@ pub(super) async fn node(server: &Server, call: &Call, body: Body) -> Result<Ans
     }
     let request = handed_on(call, &uri, &forwarded(call), body)?;
     let response = server.dialer.request(reference.name, request).await;
-    let response = response.map_err(unreachable_service)?;
+    let mut response = response.map_err(unreachable_service)?;
+    strip(response.headers_mut());
+    let response = seen_through(call, &kubelet_authority(&node, kubelet), true, response);
     relay(
         server,
         None,
@@ -153,6 +156,31 @@ pub(super) async fn node(server: &Server, call: &Call, body: Body) -> Result<Ans
             stream: None,
         },
     )
+}
+
+/// How the node's kubelet is addressed: by the first address of the kinds that upstream prefers, in their order.
+fn kubelet_authority(node: &Object, port: u16) -> String {
+    let addresses = node.at("status.addresses");
+    let of = |kind: &str| {
+        let mut found = addresses
+            .items()
+            .filter(|found| found.key("type").str() == kind);
+        found
+            .next()
+            .map(|found| found.key("address").str().to_owned())
+    };
+    let preferred = [
+        "Hostname",
+        "InternalDNS",
+        "InternalIP",
+        "ExternalDNS",
+        "ExternalIP",
+    ];
+    let host = preferred.into_iter().find_map(of).unwrap_or_default();
+    match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    }
 }
 
 /// Addresses and ports of the pods behind a service's port of that name.

@@ -38,7 +38,7 @@ impl ClusterDialer for Echo {
 }
 
 /// A network in which every address answers with the head of what it was sent.
-struct Heads;
+pub(crate) struct Heads;
 
 #[async_trait]
 impl ClusterDialer for Heads {
@@ -55,7 +55,7 @@ impl ClusterDialer for Heads {
     }
 }
 
-async fn running_pod(server: &TestServer, name: &str, address: &str) {
+pub(crate) async fn running_pod(server: &TestServer, name: &str, address: &str) {
     server.pod(name, Some("n")).await;
     let status = json!({"status": {"podIP": address, "podIPs": [{"ip": address}]}});
     server
@@ -209,7 +209,7 @@ async fn proxies_carry_path_and_query_to_the_pod() {
         .get(&format!("{PODS}/x:8080/proxy/a%20b//c/?d=e"))
         .await;
     assert_eq!(answer.headers["content-type"], "text/x-echo");
-    assert_eq!(answer.body, "10.1.2.3:8080 GET /a%20b//c/?d=e HTTP/1.1");
+    assert_eq!(answer.body, "10.1.2.3:8080 GET /a%20b/c/?d=e HTTP/1.1");
     let answer = server.post(&format!("{PODS}/x/proxy/a"), json!({})).await;
     assert_eq!(answer.body, "10.1.2.3:80 POST /a HTTP/1.1");
     let answer = server.get(&format!("{PODS}/x/proxy?d=e")).await;

@@ -14,6 +14,7 @@ mod history;
 mod identity;
 mod load;
 mod nodes;
+mod onward;
 mod patches;
 mod reads;
 mod roles;

@@ -1,7 +1,5 @@
 //! Where a link of a proxied page leads as seen through the proxy.
 
-use std::net::SocketAddr;
-
 /// What links are seen from: the proxy's own place, and the names of what is behind it.
 #[derive(Clone, Debug)]
 pub(crate) struct Links {
@@ -14,13 +12,12 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    /// Links of what is at `target`, seen through the proxy at `prefix` by a client that asked `outer`, its `Host`.
-    pub(crate) fn new(prefix: &str, target: SocketAddr, tls: bool, outer: &str) -> Self {
-        let mut inner = vec![target.to_string()];
-        if target.port() == if tls { 443 } else { 80 } {
-            let address = SocketAddr::new(target.ip(), 0).to_string();
-            inner.extend(address.strip_suffix(":0").map(str::to_owned));
-        }
+    /// Links of what is at `authority`, host and port, seen through the proxy at `prefix` by a client that asked `outer`,
+    /// its `Host`.
+    pub(crate) fn new(prefix: &str, authority: &str, tls: bool, outer: &str) -> Self {
+        let usual = if tls { ":443" } else { ":80" };
+        let mut inner = vec![authority.to_owned()];
+        inner.extend(authority.strip_suffix(usual).map(str::to_owned));
         Self {
             prefix: prefix.to_owned(),
             inner,
@@ -76,8 +73,7 @@ impl Links {
 
 #[cfg(test)]
 pub(crate) fn test_links() -> Links {
-    let target = "10.1.2.3:80".parse().expect("an address");
-    Links::new("/api/p/proxy", target, false, "cluster:6443")
+    Links::new("/api/p/proxy", "10.1.2.3:80", false, "cluster:6443")
 }
 
 #[cfg(test)]
@@ -118,8 +114,7 @@ mod tests {
 
     #[test]
     fn a_pod_that_speaks_tls_is_named_with_its_port_or_without() {
-        let target = "[fd00::1]:443".parse().expect("an address");
-        let links = Links::new("/p", target, true, "");
+        let links = Links::new("/p", "[fd00::1]:443", true, "");
         assert_eq!(links.seen("https://[fd00::1]/x").as_deref(), Some("/p/x"));
         assert_eq!(
             links.seen("https://[fd00::1]:443/x").as_deref(),
