@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::identity::IdentityArgs;
+use crate::listeners::Listen;
 pub use image::{BuildArgs, ImageCommand, ListFormat, RegistryArgs};
 
 /// A whole Kubernetes for WebAssembly in one binary.
@@ -242,6 +243,16 @@ pub struct UpArgs {
     )]
     pub service_cidr: Vec<ipnet::IpNet>,
 
+    /// Address where Ingresses are served by HTTP, or off [default: 127.0.0.1:8080, or the next free
+    /// port]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub ingress_http: Option<Listen>,
+
+    /// Address where Ingresses are served by HTTPS, or off [default: 127.0.0.1:8443, or the next free
+    /// port]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub ingress_https: Option<Listen>,
+
     /// Ports of the host that NodePort Services use
     #[arg(long, value_name = "FIRST-LAST", default_value = "30000-32767", value_parser = port_range)]
     pub service_node_port_range: (u16, u16),
@@ -313,7 +324,7 @@ pub enum Part {
     Scheduler,
     /// The node, which runs pods
     Node,
-    /// Cluster addresses, DNS and node ports
+    /// Cluster addresses, DNS, node ports and Ingresses
     Services,
 }
 

@@ -9,6 +9,40 @@ use tokio::net::TcpListener;
 /// How many ports after a default one are tried.
 const ATTEMPTS: u16 = 100;
 
+/// What a flag says of a listener that may be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// It is left out.
+    Off,
+    /// Its address.
+    At(SocketAddr),
+}
+
+impl Listen {
+    /// Binds what a flag says: without it the default of `choice`, and nothing if it is off.
+    pub async fn bind(flag: Option<Self>, mut choice: Choice) -> Result<Option<TcpListener>> {
+        choice.explicit = match flag {
+            Some(Self::Off) => return Ok(None),
+            Some(Self::At(address)) => Some(address),
+            None => choice.explicit,
+        };
+        choice.bind().await.map(Some)
+    }
+}
+
+impl std::str::FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            _ => text.parse().map(Self::At).map_err(|_| {
+                "expected an address with its port, such as 127.0.0.1:8080, or off".to_owned()
+            }),
+        }
+    }
+}
+
 /// A listener that the command line may choose.
 pub struct Choice {
     /// What listens, for messages: `the API server`.
@@ -65,6 +99,18 @@ mod tests {
             default_port,
             explicit,
         }
+    }
+
+    #[tokio::test]
+    async fn a_listener_can_be_left_out_chosen_or_left_to_its_default() {
+        assert_eq!("off".parse(), Ok(Listen::Off));
+        let address: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+        assert_eq!("127.0.0.1:0".parse(), Ok(Listen::At(address)));
+        assert!("on".parse::<Listen>().is_err() && "8080".parse::<Listen>().is_err());
+        let off = Listen::bind(Some(Listen::Off), choice(0, None)).await;
+        assert!(off.expect("nothing to fail").is_none());
+        let at = Listen::bind(Some(Listen::At(address)), choice(1, None)).await;
+        assert!(at.expect("a free port").is_some());
     }
 
     #[tokio::test]

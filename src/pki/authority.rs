@@ -97,6 +97,45 @@ impl Authority {
         })
     }
 
+    /// A certificate and a new key for a server of these DNS names and addresses; at least one.
+    pub fn issue_server(&self, names: &[String], terms: &Terms) -> Result<Credential> {
+        let key = KeyPair::generate().context("failed to generate the server's key")?;
+        let alternative = |name: &String| match name.parse::<IpAddr>() {
+            Ok(IpAddr::V4(ip)) => der::value(0x87, &ip.octets()),
+            Ok(IpAddr::V6(ip)) => der::value(0x87, &ip.octets()),
+            Err(_) => der::value(0x82, name.as_bytes()),
+        };
+        let first = names.first().context("a server needs a name")?;
+        let mut attributes = Vec::new();
+        // A common name has 64 characters at most, and nobody reads it beside the others.
+        if first.len() <= 64 {
+            attributes.push((COMMON_NAME, first.clone()));
+        }
+        let subject = Subject {
+            is_nameless: attributes.is_empty(),
+            name: der::name(&attributes),
+            public_key: key.subject_public_key_info(),
+            alternatives: names.iter().map(alternative).collect(),
+        };
+        Ok(Credential {
+            certificate: self.sign(&subject, terms).map_err(anyhow::Error::msg)?,
+            key: key.serialize_pem(),
+        })
+    }
+
+    /// The terms of a server's certificate that is good from now on, for so long.
+    pub(super) fn server_terms(&self, life: std::time::Duration) -> Terms {
+        let now = self.clock.now();
+        Terms {
+            usages: ["server auth", "digital signature"]
+                .map(str::to_owned)
+                .to_vec(),
+            // So that a client whose clock is a little late believes it.
+            not_before: now - std::time::Duration::from_secs(60),
+            not_after: now + life,
+        }
+    }
+
     /// The certificate in PEM form.
     fn sign(&self, subject: &Subject, terms: &Terms) -> Result<String, String> {
         let now = self.clock.now();

@@ -1,6 +1,8 @@
 //! A server certificate and an authority that can be replaced while connections are served.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use coracle_clock::Timestamp;
@@ -38,17 +40,32 @@ impl ResolvesServerCert for ServerCertificate {
 }
 
 /// The authority that signs what the API approves from now on; one under way is finished by the one before.
-pub struct CurrentAuthority(RwLock<Arc<Authority>>);
+pub struct CurrentAuthority(RwLock<Arc<Authority>>, AtomicU64);
+
+/// How long a certificate lasts that is made for a server of this process.
+const SERVER_LIFE: Duration = Duration::from_secs(7 * 86_400);
 
 impl CurrentAuthority {
     /// Begins with this one.
     pub fn new(authority: Arc<Authority>) -> Arc<Self> {
-        Arc::new(Self(RwLock::new(authority)))
+        Arc::new(Self(RwLock::new(authority), AtomicU64::new(0)))
+    }
+
+    /// A certificate and a new key for a server of these DNS names and addresses, good for some days.
+    pub fn issue_server(&self, names: &[String]) -> Result<Credential> {
+        let authority = self.current();
+        authority.issue_server(names, &authority.server_terms(SERVER_LIFE))
+    }
+
+    /// Counts how often another one came: what was signed before should be made anew.
+    pub fn generation(&self) -> u64 {
+        self.1.load(Ordering::Acquire)
     }
 
     /// Another one signs from now on.
     pub fn replace(&self, authority: Arc<Authority>) {
         *self.0.write() = authority;
+        self.1.fetch_add(1, Ordering::Release);
     }
 
     fn current(&self) -> Arc<Authority> {

@@ -7,6 +7,7 @@
 //! ```
 
 mod descriptors;
+mod ingress;
 mod node;
 mod progress;
 mod renewal;
@@ -98,13 +99,18 @@ async fn up(args: UpArgs) -> Result<()> {
         .context("failed to read the API server's address")?;
     let network = node::Network::of(&args)?;
     let has = |part: Part| !args.disable.contains(&part);
+    let ingress = match has(Part::Node) && has(Part::Services) {
+        true => ingress::Listeners::bind(&args).await?,
+        false => ingress::Listeners::default(),
+    };
+    let ingress_at = ingress.addresses();
     let (store, node, access) = side_by_side(
         || open_store(args.in_memory, &data, &clock),
         || match has(Part::Node) {
             true => node::Node::start(&args, &data, &network, &clock).map(Some),
             false => Ok(None),
         },
-        || Access::prepare(&data, address, &network, &clock),
+        || Access::prepare(&data, address, &ingress_at, &network, &clock),
     )?;
     let merged = match args.no_kubeconfig {
         true => None,
@@ -161,6 +167,7 @@ async fn up(args: UpArgs) -> Result<()> {
     };
     let mut cluster = Cluster::start(config).await?;
     let authority = CurrentAuthority::new(access.pki.authority.clone());
+    let signs = authority.clone();
     if has(Part::Controllers) {
         let context = cluster.context().clone();
         let signer = authority.clone();
@@ -183,7 +190,7 @@ async fn up(args: UpArgs) -> Result<()> {
         shown,
         tls: tls.clone(),
         authorities,
-        authority,
+        authority: signs,
         clients,
         publish,
         guests: node
@@ -204,21 +211,37 @@ async fn up(args: UpArgs) -> Result<()> {
     if let Some(node) = &node {
         serve::fabric(&cluster, node.fabric(), in_pod_network, tls);
         if has(Part::Services) {
-            node.start_services(&mut cluster);
+            let services = node.start_services(&mut cluster);
+            if !ingress_at.is_empty() {
+                node.start_ingress(&mut cluster, services, ingress.into_config(authority));
+            }
         }
     }
 
     let screen = progress::Screen::new();
     screen.line(format!("coracle is up at {}", access.url));
+    if !ingress_at.is_empty() {
+        let urls = ingress_at.iter();
+        let urls: Vec<String> = urls
+            .map(|(scheme, at)| format!("{scheme}://{at}"))
+            .collect();
+        screen.line(format!("Ingresses are served at {}", urls.join(" and ")));
+    }
     let kubectl = kubectl_command(merged.as_ref(), &data);
     let session = async {
         if manifests.is_empty() && args.filenames.is_empty() {
             for line in progress::urls(cluster.context(), None).await {
                 screen.line(line);
             }
+            for line in ingress::urls(cluster.context(), &ingress_at).await {
+                screen.line(line);
+            }
             screen.hint(&kubectl, &["get nodes", "apply -f FILE"]);
         } else {
             deploy(&cluster, &manifests, node.as_ref(), &screen, &kubectl).await?;
+            for line in ingress::urls(cluster.context(), &ingress_at).await {
+                screen.line(line);
+            }
         }
         tokio::task::spawn_blocking(allocator::give_back_now);
         std::future::pending::<Result<()>>().await
@@ -301,6 +324,7 @@ impl Access {
     fn prepare(
         data: &DataDir,
         address: SocketAddr,
+        ingress: &[(&'static str, SocketAddr)],
         network: &node::Network,
         clock: &Clock,
     ) -> Result<Self> {
@@ -309,7 +333,7 @@ impl Access {
         let pki = Pki::ensure(&data.join("pki"), &names, clock)?;
         let kubeconfig = kubeconfig::new(&url, &pki.ca, &pki.admin);
         kubeconfig::write(&data.join("kubeconfig"), &kubeconfig)?;
-        write_addresses(data, address)?;
+        write_addresses(data, address, ingress)?;
         Ok(Self {
             url,
             pki,
@@ -403,8 +427,16 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-fn write_addresses(data: &DataDir, api: SocketAddr) -> Result<()> {
-    let addresses = json!({"api": api.to_string()});
+/// What listens where on this host; what does not listen is not in it.
+fn write_addresses(
+    data: &DataDir,
+    api: SocketAddr,
+    ingress: &[(&'static str, SocketAddr)],
+) -> Result<()> {
+    let mut addresses = json!({"api": api.to_string()});
+    for (scheme, address) in ingress {
+        addresses[format!("ingress-{scheme}")] = address.to_string().into();
+    }
     files::write_public(
         &data.join("addresses.json"),
         format!("{addresses:#}\n").as_bytes(),

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
+use coracle_client::ObjectClient;
 use coracle_clock::Clock;
 use coracle_cri::{PodRuntime, RuntimeEvent};
 use coracle_image::{ImageStore, Images, ImagesConfig, RegistrySource};
+use coracle_ingress::IngressConfig;
 use coracle_kubelet::{Capacity, Ipam, KubeletConfig, PodDefaults};
 use coracle_network::{Fabric, FabricConfig, NetError};
 use coracle_sandbox::{SandboxConfig, TlsTrust, WasmRuntime};
@@ -16,7 +18,7 @@ use coracle_services::{Services, ServicesConfig};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tokio::sync::broadcast;
 
-use super::image_folders;
+use super::{image_folders, ingress};
 use crate::cli::UpArgs;
 use crate::cluster::{Cluster, NodeConfig};
 use crate::data_dir::DataDir;
@@ -30,7 +32,7 @@ const NODE_NAME: &str = "coracle";
 const MAX_PODS: u32 = 10_000;
 /// Instances for requests of http pods and for `exec`, should every pod be a command.
 const INSTANCES_BESIDE_PODS: u32 = 1_000;
-/// Threads that carry node ports' connections.
+/// Threads that carry connections of node ports and Ingresses.
 const DATA_PLANE_THREADS: usize = 2;
 
 /// The addresses that follow from the flags.
@@ -128,7 +130,7 @@ pub(super) struct Node {
     runtime: Arc<WasmRuntime>,
     /// Whom guests' `https` believes.
     trust: Arc<TlsTrust>,
-    /// NodePorts, later DNS and Ingress: away from the control plane's threads.
+    /// NodePorts and Ingress, later DNS: away from the control plane's threads.
     data_plane: DataPlane,
 }
 
@@ -231,21 +233,46 @@ impl Node {
         self.runtime.subscribe()
     }
 
+    /// Serves Ingresses on the data plane.
+    pub(super) fn start_ingress(
+        &self,
+        cluster: &mut Cluster,
+        services: Services,
+        config: IngressConfig,
+    ) {
+        let objects = ObjectClient::new(cluster.admin());
+        let context = cluster.context().for_component(ingress::COMPONENT);
+        let stop = context.stop().clone();
+        cluster.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = ingress::make_objects(objects) => {}
+            }
+        });
+        let serving = coracle_ingress::run(config, context, services, self.fabric.clone());
+        let running = self.data_plane.handle().spawn(serving);
+        cluster.spawn(async move {
+            let _ = running.await;
+        });
+    }
+
     /// Starts cluster addresses, names and node ports on the data plane.
-    pub(super) fn start_services(&self, cluster: &mut Cluster) {
+    pub(super) fn start_services(&self, cluster: &mut Cluster) -> Services {
         let _guard = self.data_plane.handle().enter();
         let context = cluster
             .context()
             .for_component(&format!("services:{NODE_NAME}"));
         let config = ServicesConfig::new(CLUSTER_DOMAIN);
         let services = Services::start(config, context, self.fabric.clone());
+        let own = services.clone();
         let running = self
             .data_plane
             .handle()
-            .spawn(async move { services.run().await });
+            .spawn(async move { own.run().await });
         cluster.spawn(async move {
             let _ = running.await;
         });
+        services
     }
 }
 

@@ -4,7 +4,8 @@
 //! the PATH the scripts are listed as ignored; with `CORACLE_REQUIRE_KUBECTL=1` that is an error. Likewise those that start a
 //! registry, without Debian's `docker-registry` and with `CORACLE_REQUIRE_REGISTRY=1`; those that run other clients, without
 //! what `.ci/clients` installs and with `CORACLE_REQUIRE_CLIENTS=1`; and those with guests of other languages, before
-//! `.ci/languages` has made them and with `CORACLE_REQUIRE_LANGUAGES=1`.
+//! `.ci/languages` has made them and with `CORACLE_REQUIRE_LANGUAGES=1`; and those that ask as `curl` does, without it and with
+//! `CORACLE_REQUIRE_CURL=1`.
 
 mod clients;
 mod cluster;
@@ -20,13 +21,16 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let (has_kubectl, has_registry) = (has_kubectl(), registry::is_installed());
+    let has_kubectl = runs("kubectl", &["version", "--client"]);
+    let has_registry = registry::is_installed();
     let has_clients = clients::are_installed();
+    let has_curl = runs("curl", &["--version"]);
     let has_languages = script::languages().join("installed").is_file();
     for (is_there, name, missing) in [
         (has_kubectl, "KUBECTL", "there is no kubectl"),
         (has_registry, "REGISTRY", "there is no docker-registry"),
         (has_clients, "CLIENTS", "there is no other client"),
+        (has_curl, "CURL", "there is no curl"),
         (
             has_languages,
             "LANGUAGES",
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
         let missing = needs_kubectl && !has_kubectl
             || needs("registry") && !has_registry
             || needs("clients") && !has_clients
+            || needs("curl") && !has_curl
             || needs("languages") && !has_languages;
         Trial::test(name, move || {
             script::run(&path, index).map_err(Failed::from)
@@ -80,9 +85,10 @@ fn scripts() -> Vec<PathBuf> {
     paths
 }
 
-fn has_kubectl() -> bool {
-    let version = Command::new("kubectl")
-        .args(["version", "--client"])
+/// Whether there is such a program.
+fn runs(program: &str, arguments: &[&str]) -> bool {
+    let version = Command::new(program)
+        .args(arguments)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status();

@@ -26,6 +26,7 @@
 //! registry                   start a registry, at $REGISTRY, for jane with the password secret
 //! clients                    other clients have to be there: $PYTHON has the package `kubernetes`, $NODE_MODULES has
 //!                            @kubernetes/client-node
+//! curl                       the host's curl has to be there
 //! issuer                     start an issuer of tokens, at $ISSUER, whose authority is $ISSUER_CA (one line, as in JSON)
 //! token NAME '{"sub": …}'    keep a token of it with these claims as $NAME; "exp" is in seconds from now
 //! languages                  the guests of other languages that `.ci/languages` makes, at $LANGUAGES
@@ -279,6 +280,7 @@ impl Session {
             }
             // Looked for before the script begins.
             "languages" => Ok(()),
+            "curl" if rest.is_empty() => Ok(()),
             "patience" => {
                 let seconds = rest[0].parse().map_err(|_| "patience needs seconds")?;
                 self.patience = Duration::from_secs(seconds);

@@ -144,6 +144,22 @@ impl Services {
         open.iter().find(|address| address.port() == port).copied()
     }
 
+    /// The endpoints for a connection from `client` to a TCP port of a Service, in the order to be tried; at least one.
+    /// `port` is the port's name or number; empty means the only one.
+    pub fn endpoints(
+        &self,
+        client: IpAddr,
+        service: &ObjectKey,
+        port: &str,
+    ) -> Result<Vec<SocketAddr>, DialError> {
+        let found = self.find(service, port)?;
+        let endpoints = found.port().endpoints.any();
+        match self.router.candidates(client, &found, endpoints) {
+            none if none.is_empty() => Err(DialError::NoEndpoints(service.clone())),
+            some => Ok(some),
+        }
+    }
+
     /// Connects from the node to an endpoint of a Service, as the API server's proxy does. `port`
     /// is the name or the number of one of its TCP ports; empty means the only one.
     pub async fn dial(

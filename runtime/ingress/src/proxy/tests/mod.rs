@@ -1,0 +1,5 @@
+mod bounds;
+mod routing;
+mod streams;
+mod tls;
+mod world;
