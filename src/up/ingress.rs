@@ -152,12 +152,10 @@ pub(super) async fn urls(
 ) -> Vec<String> {
     let ingresses: Lister<Ingress> = context.lister();
     ingresses.synced().await;
-    let lines = ingresses
-        .list()
-        .iter()
+    let all = ingresses.list();
+    all.iter()
         .flat_map(|ingress| urls_of(ingress, addresses))
-        .collect();
-    lines
+        .collect()
 }
 
 fn urls_of(ingress: &Ingress, addresses: &[(&'static str, SocketAddr)]) -> Vec<String> {
