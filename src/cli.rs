@@ -324,7 +324,7 @@ pub enum Part {
     Scheduler,
     /// The node, which runs pods
     Node,
-    /// Cluster addresses, DNS, node ports and Ingresses
+    /// Cluster addresses, DNS, node ports, Ingresses and network policies
     Services,
 }
 

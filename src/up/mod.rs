@@ -211,7 +211,7 @@ async fn up(args: UpArgs) -> Result<()> {
     if let Some(node) = &node {
         serve::fabric(&cluster, node.fabric(), in_pod_network, tls);
         if has(Part::Services) {
-            let services = node.start_services(&mut cluster);
+            let services = node.start_services(&mut cluster, &network);
             if !ingress_at.is_empty() {
                 node.start_ingress(&mut cluster, services, ingress.into_config(authority));
             }

@@ -12,6 +12,7 @@ use coracle_image::{ImageStore, Images, ImagesConfig, RegistrySource};
 use coracle_ingress::IngressConfig;
 use coracle_kubelet::{Capacity, Ipam, KubeletConfig, PodDefaults};
 use coracle_network::{Fabric, FabricConfig, NetError};
+use coracle_policy::{Guard, GuardConfig, NotKnown};
 use coracle_sandbox::{SandboxConfig, TlsTrust, WasmRuntime};
 use coracle_server::{ClusterDialer, Connection, DialError};
 use coracle_services::{Services, ServicesConfig};
@@ -19,7 +20,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tokio::sync::broadcast;
 
 use super::{image_folders, ingress};
-use crate::cli::UpArgs;
+use crate::cli::{Part, UpArgs};
 use crate::cluster::{Cluster, NodeConfig};
 use crate::data_dir::DataDir;
 
@@ -173,6 +174,11 @@ impl Node {
         config.pod_ranges = vec![IpNet::V4(network.cluster_range)];
         config.service_ranges = vec![IpNet::V4(network.service_range)];
         let fabric = Fabric::new(config, clock.clone());
+        if !args.disable.contains(&Part::Services) {
+            // Pods may start before the guard does.
+            let node = fabric.node_address();
+            fabric.set_policy(Arc::new(NotKnown { node }));
+        }
         let images_folder = data.join("images");
         let store = ImageStore::open(&images_folder, clock.clone())
             .context("failed to open the image store")?;
@@ -256,14 +262,23 @@ impl Node {
         });
     }
 
-    /// Starts cluster addresses, names and node ports on the data plane.
-    pub(super) fn start_services(&self, cluster: &mut Cluster) -> Services {
+    /// Starts cluster addresses, names, node ports and network policies on the data plane.
+    pub(super) fn start_services(&self, cluster: &mut Cluster, network: &Network) -> Services {
         let _guard = self.data_plane.handle().enter();
         let context = cluster
             .context()
             .for_component(&format!("services:{NODE_NAME}"));
         let config = ServicesConfig::new(CLUSTER_DOMAIN);
-        let services = Services::start(config, context, self.fabric.clone());
+        let services = Services::start(config, context.clone(), self.fabric.clone());
+        // After the names, which it answers for.
+        let guard = GuardConfig {
+            cluster_domain: CLUSTER_DOMAIN.to_owned(),
+            cluster_ranges: vec![
+                IpNet::V4(network.cluster_range),
+                IpNet::V4(network.service_range),
+            ],
+        };
+        Guard::start(guard, context, &self.fabric);
         let own = services.clone();
         let running = self
             .data_plane

@@ -472,7 +472,8 @@ impl Fabric {
         &self.clock
     }
 
-    pub(crate) fn resolver(&self) -> Arc<dyn Resolver> {
+    /// Who knows the names, for whoever puts itself before them.
+    pub fn resolver(&self) -> Arc<dyn Resolver> {
         self.resolver.read().clone()
     }
 

@@ -1,0 +1,402 @@
+//! What the fabric asks: who the ends are, what is decided of them, and whom a denial is told.
+
+mod learned;
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use async_trait::async_trait;
+use coracle_client::{Context, EventKind, Lister, ObjectKey};
+use coracle_network::{
+    ConnectionPolicy, Fabric, NamespaceView, Protocol, ResolveError, Resolver, Verdict,
+};
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use parking_lot::{Mutex, RwLock};
+
+use crate::decide::{End, Question, decide};
+use crate::facts::{Facts, NamespaceFacts, PodFacts};
+use crate::hosts::{ANNOTATION, AllowedHosts};
+use crate::rules::{Direction, Policy};
+use crate::told::Told;
+use learned::Learned;
+
+/// What the guard knows from the start.
+#[derive(Clone, Debug)]
+pub struct GuardConfig {
+    /// The domain of the cluster's names, such as `cluster.local`; they are no hosts outside.
+    pub cluster_domain: String,
+    /// The addresses of pods and Services; they are no hosts outside.
+    pub cluster_ranges: Vec<IpNet>,
+}
+
+/// How many connections and lookups were denied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Denials {
+    /// At the pod that was dialled.
+    pub ingress: u64,
+    /// At the pod that dialled.
+    pub egress: u64,
+    /// To hosts outside that are not allowed, lookups of their names included.
+    pub hosts: u64,
+}
+
+/// Decides what the fabric asks.
+pub struct Guard {
+    config: GuardConfig,
+    context: Context,
+    fabric: Weak<Fabric>,
+    node: IpAddr,
+    facts: RwLock<Facts>,
+    /// The caches are filled; until then nobody knows what is denied.
+    is_ready: AtomicBool,
+    caches: Caches,
+    learned: Mutex<Learned>,
+    told: Mutex<Told<Thing>>,
+    denials: [AtomicU64; 3],
+}
+
+struct Caches {
+    pods: Lister<Pod>,
+    namespaces: Lister<Namespace>,
+    policies: Lister<NetworkPolicy>,
+}
+
+/// What is told once in a while: a pod, what it does, and with whom.
+type Thing = (ObjectKey, Kind, String);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Ingress = 0,
+    Egress = 1,
+    Hosts = 2,
+}
+
+impl Guard {
+    /// Follows pods, namespaces and policies, and answers the fabric from now on. Call it after whoever knows the names has
+    /// been set ([`Fabric::set_resolver`]): lookups go through the guard to them. Must be called within a tokio runtime.
+    ///
+    /// `context` writes Events. Until its caches are filled, pods reach themselves and the node alone.
+    pub fn start(config: GuardConfig, context: Context, fabric: &Arc<Fabric>) -> Arc<Self> {
+        let (pods, namespaces, policies) = (
+            context.informer::<Pod>(),
+            context.informer::<Namespace>(),
+            context.informer::<NetworkPolicy>(),
+        );
+        let guard = Arc::new(Self {
+            config,
+            node: fabric.node_address(),
+            fabric: Arc::downgrade(fabric),
+            facts: RwLock::default(),
+            is_ready: AtomicBool::new(false),
+            caches: Caches {
+                pods: pods.lister(),
+                namespaces: namespaces.lister(),
+                policies: policies.lister(),
+            },
+            learned: Mutex::default(),
+            told: Mutex::default(),
+            denials: Default::default(),
+            context,
+        });
+        let this = guard.clone();
+        pods.subscribe(move |change| {
+            let key = ObjectKey::of(change.object().as_ref());
+            let pod = (!change.is_deleted()).then(|| PodFacts::of(change.object()));
+            this.pod_changed(key, pod);
+        });
+        let this = guard.clone();
+        namespaces.subscribe(move |change| {
+            let metadata = &change.object().metadata;
+            let name = metadata.name.clone().unwrap_or_default();
+            let namespace = (!change.is_deleted()).then(|| NamespaceFacts::of(metadata));
+            this.namespace_changed(name, namespace);
+        });
+        let this = guard.clone();
+        policies.subscribe(move |change| {
+            let policy = Policy::of(change.object());
+            let mut facts = this.facts.write();
+            match change.is_deleted() {
+                true => facts.take_policy(&policy.key),
+                false => facts.put_policy(policy),
+            }
+        });
+        fabric.set_policy(guard.clone());
+        fabric.set_resolver(Arc::new(Names {
+            inner: fabric.resolver(),
+            guard: guard.clone(),
+        }));
+        guard
+    }
+
+    /// What was denied so far.
+    pub fn denials(&self) -> Denials {
+        let of = |kind: Kind| self.denials[kind as usize].load(Ordering::Relaxed);
+        Denials {
+            ingress: of(Kind::Ingress),
+            egress: of(Kind::Egress),
+            hosts: of(Kind::Hosts),
+        }
+    }
+
+    fn pod_changed(&self, key: ObjectKey, pod: Option<PodFacts>) {
+        let mut facts = self.facts.write();
+        let before = facts.pods.get(&key).and_then(|pod| pod.hosts.clone());
+        let now = pod.as_ref().and_then(|pod| pod.hosts.clone());
+        match pod {
+            Some(pod) => facts.put_pod(key.clone(), pod),
+            None => facts.take_pod(&key),
+        }
+        let is_gone = !facts.pods.contains_key(&key);
+        drop(facts);
+        if is_gone || before != now {
+            self.learned.lock().forget(&key);
+        }
+    }
+
+    fn namespace_changed(&self, name: String, namespace: Option<NamespaceFacts>) {
+        let mut facts = self.facts.write();
+        let before = facts
+            .namespaces
+            .get(&name)
+            .and_then(|known| known.hosts.clone());
+        let now = namespace.as_ref().and_then(|known| known.hosts.clone());
+        match namespace {
+            Some(namespace) => facts.put_namespace(name.clone(), namespace),
+            None => facts.take_namespace(&name),
+        }
+        drop(facts);
+        if before != now {
+            self.learned.lock().forget_namespace(&name);
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        if self.is_ready.load(Ordering::Relaxed) {
+            return true;
+        }
+        let caches = &self.caches;
+        let ready =
+            caches.pods.is_synced() && caches.namespaces.is_synced() && caches.policies.is_synced();
+        self.is_ready.store(ready, Ordering::Relaxed);
+        ready
+    }
+
+    /// The pod at an address: of this node's, the fabric knows best.
+    fn who(&self, facts: &Facts, address: IpAddr) -> End {
+        let local = self
+            .fabric
+            .upgrade()
+            .and_then(|fabric| fabric.namespace(address));
+        let local = local.and_then(|namespace| {
+            let (namespace, name) = namespace.pod().split_once('/')?;
+            Some(ObjectKey::new(namespace, name))
+        });
+        End {
+            address,
+            pod: local.or_else(|| facts.by_address.get(&address).cloned()),
+        }
+    }
+
+    fn judge(
+        &self,
+        direction: Direction,
+        from: IpAddr,
+        to: SocketAddr,
+        protocol: Protocol,
+    ) -> Verdict {
+        let (from, to_ip) = (from.to_canonical(), to.ip().to_canonical());
+        if is_free(self.node, from, to_ip) {
+            return Verdict::Allow;
+        }
+        if !self.is_ready() {
+            return not_known();
+        }
+        let facts = self.facts.read();
+        if facts.policies.is_empty() && facts.restricted == 0 {
+            return Verdict::Allow;
+        }
+        let question = Question {
+            from: self.who(&facts, from),
+            to: self.who(&facts, to_ip),
+            port: to.port(),
+            protocol,
+        };
+        let denied = decide(&facts, direction, &question).err();
+        let lists = match (direction, &question.from.pod) {
+            (Direction::Egress, Some(pod)) => lists(&facts, pod),
+            _ => Vec::new(),
+        };
+        drop(facts);
+        if let Some(denied) = denied {
+            let kind = match direction {
+                Direction::Ingress => Kind::Ingress,
+                Direction::Egress => Kind::Egress,
+            };
+            let peer = match &denied.peer.pod {
+                Some(pod) => format!("{pod}:{}", denied.port),
+                None => format!("{}:{}", denied.peer.address, denied.port),
+            };
+            let reason = denied.to_string();
+            self.deny(&denied.pod, kind, peer, &reason);
+            return Verdict::Deny { reason };
+        }
+        match question.from.pod {
+            Some(pod) if !lists.is_empty() => self.judge_host(&pod, &lists, to_ip, to.port()),
+            _ => Verdict::Allow,
+        }
+    }
+
+    /// Whether a pod with lists may reach an address, be it for a name that it has looked up.
+    fn judge_host(
+        &self,
+        pod: &ObjectKey,
+        lists: &[Arc<AllowedHosts>],
+        to: IpAddr,
+        port: u16,
+    ) -> Verdict {
+        let inside = self
+            .config
+            .cluster_ranges
+            .iter()
+            .any(|range| range.contains(&to));
+        if inside || lists.iter().all(|list| list.has_address(to, port)) {
+            return Verdict::Allow;
+        }
+        let now = self.context.clock().monotonic();
+        let names = self.learned.lock().names(pod, to, now);
+        let may = names.iter().any(|name| {
+            let has = |list: &Arc<AllowedHosts>| {
+                list.has_address(to, port)
+                    || list.ports_of(name).is_some_and(|ports| ports.has(port))
+            };
+            lists.iter().all(has)
+        });
+        if may {
+            return Verdict::Allow;
+        }
+        let reason = format!(
+            "port {port} of {to} is none of the hosts that the annotation {ANNOTATION} of the pod or its namespace \
+             allows"
+        );
+        self.deny(pod, Kind::Hosts, format!("{to}:{port}"), &reason);
+        Verdict::Deny { reason }
+    }
+
+    /// Counts a denial, and tells the pod's owner once in a while.
+    fn deny(&self, pod: &ObjectKey, kind: Kind, peer: String, reason: &str) {
+        self.denials[kind as usize].fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(%pod, ?kind, reason, "denied");
+        let now = self.context.clock().monotonic();
+        if !self.told.lock().is_new((pod.clone(), kind, peer), now) {
+            return;
+        }
+        if let Some(object) = self.caches.pods.get(pod) {
+            let (kind, what) = (EventKind::Warning, "ConnectionDenied");
+            self.context
+                .recorder()
+                .event(object.as_ref(), kind, what, reason);
+        }
+    }
+}
+
+/// Whether no policy concerns the connection: the node reaches its pods and they reach it, and a pod reaches itself.
+fn is_free(node: IpAddr, from: IpAddr, to: IpAddr) -> bool {
+    let is_node = |ip: IpAddr| ip == node || ip.is_loopback() || ip.is_unspecified();
+    is_node(from) || is_node(to) || from == to
+}
+
+fn not_known() -> Verdict {
+    Verdict::Deny {
+        reason: "the network policies are not known yet: try again in a moment".to_owned(),
+    }
+}
+
+/// The policy of a fabric before its [`Guard`] is there: pods reach themselves and the node alone.
+#[derive(Clone, Copy, Debug)]
+pub struct NotKnown {
+    /// The node in the pod network.
+    pub node: IpAddr,
+}
+
+impl NotKnown {
+    fn judge(self, from: IpAddr, to: SocketAddr) -> Verdict {
+        match is_free(self.node, from.to_canonical(), to.ip().to_canonical()) {
+            true => Verdict::Allow,
+            false => not_known(),
+        }
+    }
+}
+
+impl ConnectionPolicy for NotKnown {
+    fn on_connect(&self, from: IpAddr, to: SocketAddr, _protocol: Protocol) -> Verdict {
+        self.judge(from, to)
+    }
+
+    fn on_accept(&self, from: IpAddr, to: SocketAddr, _protocol: Protocol) -> Verdict {
+        self.judge(from, to)
+    }
+}
+
+/// The lists of hosts that hold for a pod: its own, and its namespace's.
+fn lists(facts: &Facts, pod: &ObjectKey) -> Vec<Arc<AllowedHosts>> {
+    if facts.restricted == 0 {
+        return Vec::new();
+    }
+    let own = facts.pods.get(pod).and_then(|pod| pod.hosts.clone());
+    let namespace = facts.namespaces.get(&pod.namespace);
+    let namespace = namespace.and_then(|namespace| namespace.hosts.clone());
+    own.into_iter().chain(namespace).collect()
+}
+
+impl ConnectionPolicy for Guard {
+    fn on_connect(&self, from: IpAddr, to: SocketAddr, protocol: Protocol) -> Verdict {
+        self.judge(Direction::Egress, from, to, protocol)
+    }
+
+    fn on_accept(&self, from: IpAddr, to: SocketAddr, protocol: Protocol) -> Verdict {
+        self.judge(Direction::Ingress, from, to, protocol)
+    }
+}
+
+/// Answers lookups of names that the pod may reach.
+struct Names {
+    inner: Arc<dyn Resolver>,
+    guard: Arc<Guard>,
+}
+
+#[async_trait]
+impl Resolver for Names {
+    async fn lookup(
+        &self,
+        from: NamespaceView<'_>,
+        name: &str,
+    ) -> Result<Vec<IpAddr>, ResolveError> {
+        let guard = &self.guard;
+        let Some((namespace, pod)) = from.pod.split_once('/') else {
+            return self.inner.lookup(from, name).await;
+        };
+        let pod = ObjectKey::new(namespace, pod);
+        let lists = lists(&guard.facts.read(), &pod);
+        let below = name.strip_suffix(guard.config.cluster_domain.as_str());
+        let in_cluster = below.is_some_and(|below| below.is_empty() || below.ends_with('.'));
+        if lists.is_empty() || in_cluster {
+            return self.inner.lookup(from, name).await;
+        }
+        if !lists.iter().all(|list| list.ports_of(name).is_some()) {
+            let reason = format!(
+                "{name} is none of the hosts that the annotation {ANNOTATION} of the pod or its namespace allows"
+            );
+            guard.deny(&pod, Kind::Hosts, name.to_owned(), &reason);
+            return Err(ResolveError::NotFound(name.to_owned()));
+        }
+        let addresses = self.inner.lookup(from, name).await?;
+        let now = guard.context.clock().monotonic();
+        guard.learned.lock().learn(&pod, name, &addresses, now);
+        Ok(addresses)
+    }
+}
