@@ -1,5 +1,5 @@
-//! Requests per second to a `wasi:http` component: of a pod through its Service, and of `wasmtime serve`,
-//! in turns.
+//! Requests per second to a `wasi:http` component: of a pod through its Service, of the same pod through an Ingress, and of
+//! `wasmtime serve`, in turns.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -26,6 +26,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// How long both are warmed up.
 const WARM_UP: Duration = Duration::from_millis(500);
 const PODS: &str = "/api/v1/namespaces/default/pods";
+const INGRESSES: &str = "/apis/networking.k8s.io/v1/namespaces/default/ingresses";
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 
 /// What to measure.
@@ -34,6 +35,9 @@ pub(crate) struct Serve {
     /// The `wasmtime` to compare with, of the version that Coracle is built with; without it Coracle is measured alone
     #[arg(long, value_name = "PATH")]
     wasmtime: Option<PathBuf>,
+    /// Ask through an Ingress, too: what the hop costs
+    #[arg(long)]
+    ingress: bool,
     /// The component [default: the sample `hello-http`]
     #[arg(long, value_name = "PATH")]
     component: Option<PathBuf>,
@@ -81,10 +85,22 @@ pub(crate) async fn measure(
     let folder = folder
         .to_str()
         .context("the component's path is not UTF-8")?;
-    let (cluster, _) = binary.up(&["--allow-images-from", folder], clock).await?;
+    let mut flags = vec!["--allow-images-from", folder];
+    if serve.ingress {
+        flags.extend(["--ingress-http=127.0.0.1:0", "--ingress-https=off"]);
+    }
+    let (cluster, _) = binary.up(&flags, clock).await?;
     let mut connection = Connection::open(&cluster.access, Protocol::Http1).await?;
     let address = timeout(LIMIT, run_pod(&mut connection, &component)).await;
     let mut ours = Server::new(address.context("the pod did not get ready")??, cluster.pid);
+    let mut by_ingress = match serve.ingress {
+        true => {
+            let address = timeout(LIMIT, make_ingress(&mut connection)).await;
+            let address = address.context("the Ingress was not served")??;
+            Some(Server::new(address, cluster.pid))
+        }
+        false => None,
+    };
     let peer = match &serve.wasmtime {
         Some(wasmtime) => Some(run_wasmtime(wasmtime, &component).await?),
         None => None,
@@ -96,7 +112,8 @@ pub(crate) async fn measure(
         }
         None => None,
     };
-    for server in [Some(&ours), theirs.as_ref()].into_iter().flatten() {
+    let all = [Some(&ours), by_ingress.as_ref(), theirs.as_ref()];
+    for server in all.into_iter().flatten() {
         load(
             server.address,
             &serve.path,
@@ -107,12 +124,31 @@ pub(crate) async fn measure(
     }
     for _ in 0..serve.rounds {
         ours.turn(serve, clock).await?;
+        if let Some(by_ingress) = &mut by_ingress {
+            by_ingress.turn(serve, clock).await?;
+        }
         if let Some(theirs) = &mut theirs {
             theirs.turn(serve, clock).await?;
         }
     }
     report.add(Figure::median("serve.rate", "1/s", &ours.rates));
     report.add(Figure::median("serve.cpu", "µs", &ours.costs));
+    if let Some(by_ingress) = &by_ingress {
+        report.add(Figure::median(
+            "serve.ingress_rate",
+            "1/s",
+            &by_ingress.rates,
+        ));
+        report.add(Figure::median("serve.ingress_cpu", "µs", &by_ingress.costs));
+        // One process does both, so that the difference is the hop.
+        let hop = by_ingress
+            .costs
+            .iter()
+            .zip(&ours.costs)
+            .map(|(with, without)| with - without);
+        let hop: Vec<f64> = hop.collect();
+        report.add(Figure::median("serve.ingress_hop_cpu", "µs", &hop).below(60.0));
+    }
     if let Some(theirs) = &theirs {
         report.add(Figure::median("serve.wasmtime_rate", "1/s", &theirs.rates));
         report.add(Figure::median("serve.wasmtime_cpu", "µs", &theirs.costs));
@@ -181,6 +217,24 @@ async fn run_pod(connection: &mut Connection, component: &Path) -> Result<Socket
         sleep(Duration::from_millis(20)).await;
     }
     Ok(address)
+}
+
+/// Sends everything to the Service by an Ingress; where it is then asked.
+async fn make_ingress(connection: &mut Connection) -> Result<SocketAddr> {
+    let backend = json!({"service": {"name": "serve", "port": {"number": 80}}});
+    let ingress = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "serve"},
+        "spec": {"defaultBackend": backend},
+    });
+    connection.create(INGRESSES, &ingress).await?;
+    loop {
+        let ingress = connection.get(&format!("{INGRESSES}/serve")).await?;
+        let port = ingress["status"]["loadBalancer"]["ingress"][0]["ports"][0]["port"].as_u64();
+        if let Some(port) = port.and_then(|port| u16::try_from(port).ok()) {
+            return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Runs the component in `wasmtime serve` with its own settings, but for the interfaces of commands,
