@@ -1,6 +1,7 @@
 //! The command line: what can be typed, and the help that teaches it.
 
 mod image;
+mod net;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::identity::IdentityArgs;
 use crate::listeners::Listen;
 pub use image::{BuildArgs, ImageCommand, ListFormat, RegistryArgs};
+pub use net::{NetArgs, NetFormat};
 
 /// A whole Kubernetes for WebAssembly in one binary.
 #[derive(Debug, Parser)]
@@ -31,6 +33,7 @@ Examples:
 
 Then, in another terminal:
   kubectl get pods
+  coracle net                         who is connected to whom
   kubectl logs deployment/guestbook-frontend";
 
 /// The subcommands.
@@ -44,6 +47,8 @@ pub enum Command {
     /// Look after the cluster's certificates
     #[command(subcommand)]
     Pki(PkiCommand),
+    /// Show the sockets and connections of the pods, as ss does
+    Net(NetArgs),
 }
 
 /// What can be done with certificates.

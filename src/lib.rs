@@ -21,6 +21,7 @@ pub mod image;
 pub mod kubeconfig;
 pub mod listeners;
 pub mod manifests;
+pub mod net;
 pub mod open_files;
 pub mod pki;
 pub mod ready;

@@ -13,6 +13,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Up(args) => coracle::up::run(*args),
         Command::Image(command) => coracle::image::run(command),
+        Command::Net(args) => coracle::net::run(args),
         Command::Pki(command) => coracle::pki::command::run(command),
     };
     match outcome {

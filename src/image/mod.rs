@@ -17,6 +17,7 @@ use coracle_image::{
 use crate::cli::{self, BuildArgs, ImageCommand};
 use crate::data_dir;
 
+pub(crate) use show::bytes;
 pub(crate) use transfer::MAX_IMAGE_BYTES;
 
 /// Carries out a command.

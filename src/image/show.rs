@@ -65,7 +65,7 @@ fn table(records: &[Record]) -> String {
 }
 
 /// Bytes as people read them.
-pub(super) fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     match count {
         0..1000 => format!("{count} B"),
         1000..1_000_000 => format!("{:.1} kB", count as f64 / 1e3),

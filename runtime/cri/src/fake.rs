@@ -40,8 +40,8 @@ use state::{Container, Inner, Sandbox, fingerprint, play, write_log};
 use crate::{
     AttachRequest, BoxedStream, ContainerConfig, ContainerId, ExecError, ExecRequest, ImageError,
     ImageFs, ImageListing, ImageRef, ImageRequest, ImageStep, PodRuntime, PodSandboxConfig,
-    PodSandboxStats, PullPolicy, Resize, RuntimeError, RuntimeEvent, SandboxId, SandboxStatus,
-    Session,
+    PodSandboxNetwork, PodSandboxStats, PullPolicy, Resize, RuntimeError, RuntimeEvent, SandboxId,
+    SandboxStatus, Session,
 };
 
 /// What the kubelet asked for, in order.
@@ -83,6 +83,12 @@ impl FakeRuntime {
     /// Lets containers of `image` do as `script` says, from their next start or pull on.
     pub fn script(&self, image: &str, script: Script) {
         self.0.state().scripts.insert(image.to_owned(), script);
+    }
+
+    /// Lets a sandbox have this network as long as it is there.
+    pub fn set_network(&self, network: PodSandboxNetwork) {
+        let mut state = self.0.state();
+        state.networks.insert(network.id.clone(), network);
     }
 
     /// Ends a running container now, as if its guest had exited. False when it is not running.
@@ -334,6 +340,13 @@ impl PodRuntime for FakeRuntime {
 
     async fn pod_sandbox_stats(&self, id: &SandboxId) -> Option<PodSandboxStats> {
         self.0.stats(id)
+    }
+
+    async fn list_pod_sandbox_networks(&self) -> Vec<PodSandboxNetwork> {
+        let state = self.0.state();
+        let there = |id: &SandboxId| state.sandboxes.contains_key(id);
+        let networks = state.networks.values();
+        networks.filter(|found| there(&found.id)).cloned().collect()
     }
 
     fn subscribe(&self) -> broadcast::Receiver<RuntimeEvent> {

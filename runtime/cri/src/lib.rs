@@ -13,10 +13,12 @@
 //! ```
 
 pub mod fake;
+mod network;
 mod session;
 mod stats;
 mod types;
 
+pub use network::*;
 pub use session::*;
 pub use stats::*;
 pub use types::*;
@@ -123,6 +125,11 @@ pub trait PodRuntime: Send + Sync + 'static {
             found.extend(self.pod_sandbox_stats(&sandbox.id).await);
         }
         found
+    }
+
+    /// The sockets of all sandboxes, in the order of their ids; none where the runtime can't tell.
+    async fn list_pod_sandbox_networks(&self) -> Vec<PodSandboxNetwork> {
+        Vec::new()
     }
 
     /// What the run of a container uses now; `None` when it is not up.

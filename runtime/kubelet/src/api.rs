@@ -26,8 +26,8 @@ pub(crate) type Refused = (StatusCode, String);
 
 impl Kubelet {
     /// Answers one request to the node: `/containerLogs/{namespace}/{pod}/{container}`, with the
-    /// options of [`LogOptions`], `/healthz`, and what the pods use: `/stats/summary`, `/metrics`,
-    /// `/metrics/resource`, `/metrics/cadvisor` and `/metrics/probes`. Who may ask was decided by the
+    /// options of [`LogOptions`], `/healthz`, and what the pods use: `/stats/summary`, `/net`,
+    /// `/metrics`, `/metrics/resource`, `/metrics/cadvisor` and `/metrics/probes`. Who may ask was decided by the
     /// caller.
     pub fn serve(&self, request: Request<Bytes>) -> Response<Body> {
         if request.method() != Method::GET {

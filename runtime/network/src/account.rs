@@ -7,6 +7,7 @@ use std::time::Duration;
 use coracle_clock::Clock;
 
 use crate::error::NetError;
+use crate::flows::{ConnectionCounts, Connections, Flows};
 
 /// What a pod may take of the node's memory by way of its sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub struct Traffic {
     pub sent_bytes: u64,
     /// Datagrams lost because a queue was full.
     pub dropped_datagrams: u64,
+    /// What became of its connections.
+    pub connections: Connections,
 }
 
 /// The shared part: one per pod.
@@ -57,6 +60,8 @@ pub(crate) struct PodAccount {
     sent: AtomicU64,
     dropped: AtomicU64,
     buffered: AtomicUsize,
+    pub(crate) connections: ConnectionCounts,
+    pub(crate) flows: Flows,
 }
 
 impl PodAccount {
@@ -68,6 +73,8 @@ impl PodAccount {
             sent: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             buffered: AtomicUsize::new(0),
+            connections: ConnectionCounts::default(),
+            flows: Flows::default(),
         })
     }
 
@@ -76,6 +83,7 @@ impl PodAccount {
             received_bytes: self.received.load(Ordering::Relaxed),
             sent_bytes: self.sent.load(Ordering::Relaxed),
             dropped_datagrams: self.dropped.load(Ordering::Relaxed),
+            connections: self.connections.read(),
         }
     }
 
@@ -141,6 +149,11 @@ impl Account {
     fn touch(&self) {
         self.last_moved
             .store(nanos(self.clock.monotonic()), Ordering::Relaxed);
+    }
+
+    /// What the clock says, since some beginning.
+    pub(crate) fn now(&self) -> Duration {
+        self.clock.monotonic()
     }
 
     /// Time since a byte was last moved.

@@ -13,6 +13,7 @@ use parking_lot::RwLock;
 use crate::account::{Account, Limits, PodAccount, SocketSlot};
 use crate::egress::EgressPolicy;
 use crate::error::NetError;
+use crate::flows::count;
 use crate::host::HostSocket;
 use crate::listener::{Backlog, Refusal};
 use crate::names::{NoNames, Resolver};
@@ -287,8 +288,25 @@ impl Fabric {
         }
     }
 
-    /// Opens a connection for a pod or the node.
+    /// Opens a connection for a pod or the node, and counts what becomes of it.
     pub(crate) async fn connect(
+        &self,
+        caller: &Caller,
+        slot: SocketSlot,
+        port: Option<BoundPort>,
+        to: SocketAddr,
+    ) -> Result<TcpStream, NetError> {
+        let pod = slot.account.pod.clone();
+        let outcome = self.try_connect(caller, slot, port, to).await;
+        count(match &outcome {
+            Ok(_) => &pod.connections.opened,
+            Err(NetError::Denied { .. }) => &pod.connections.denied,
+            Err(_) => &pod.connections.failed,
+        });
+        outcome
+    }
+
+    async fn try_connect(
         &self,
         caller: &Caller,
         slot: SocketSlot,
@@ -522,13 +540,17 @@ fn offer(
     local: SocketAddr,
     peer: SocketAddr,
 ) -> Result<(), (Miss, Carrier)> {
+    let refused = || {
+        count(&namespace.account().connections.refused);
+        Miss::Error(NetError::ConnectionRefused(local))
+    };
     let Some(backlog) = namespace.backlog(local) else {
-        return Err((NetError::ConnectionRefused(local).into(), carrier));
+        return Err((refused(), carrier));
     };
     backlog
         .offer(carrier, local, peer)
         .map_err(|(refusal, carrier)| match refusal {
-            Refusal::Refused => (NetError::ConnectionRefused(local).into(), carrier),
+            Refusal::Refused => (refused(), carrier),
             Refusal::Full => (Miss::Full(backlog.clone()), carrier),
         })
 }

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -39,7 +40,8 @@ pub(crate) struct Backlog {
 
 #[derive(Default)]
 struct Queue {
-    waiting: VecDeque<TcpStream>,
+    /// Since when it waits (as [`Account::now`]), and the connection.
+    waiting: VecDeque<(Duration, TcpStream)>,
     mode: Mode,
     acceptors: Wakers,
     connectors: Wakers,
@@ -79,9 +81,8 @@ impl Backlog {
         let Ok(slot) = self.account.take_slot() else {
             return Err((Refusal::Refused, carrier));
         };
-        queue
-            .waiting
-            .push_back(TcpStream::new(carrier, local, peer, slot, None));
+        let stream = TcpStream::new(carrier, local, peer, slot, None);
+        queue.waiting.push_back((self.account.now(), stream));
         let acceptors = queue.acceptors.take();
         drop(queue);
         acceptors.wake();
@@ -96,6 +97,11 @@ impl Backlog {
         }
         queue.connectors.park(cx.waker());
         Poll::Pending
+    }
+
+    /// How many connections wait, and how many may.
+    pub(crate) fn fill(&self) -> (usize, usize) {
+        (self.queue.lock().waiting.len(), self.limit)
     }
 
     pub(crate) fn stop(&self) {
@@ -114,7 +120,7 @@ impl Backlog {
         let waiting = std::mem::take(&mut queue.waiting);
         let (acceptors, connectors) = (queue.acceptors.take(), queue.connectors.take());
         drop(queue);
-        for stream in waiting {
+        for (_, stream) in waiting {
             stream.reset();
         }
         acceptors.wake();
@@ -146,9 +152,12 @@ impl TcpListener {
     /// Takes the connection that has waited longest.
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Result<TcpStream, NetError>> {
         let mut queue = self.backlog.queue.lock();
-        if let Some(stream) = queue.waiting.pop_front() {
+        if let Some((since, stream)) = queue.waiting.pop_front() {
             let connectors = queue.connectors.take();
             drop(queue);
+            let account = &self.backlog.account;
+            let waited = account.now().saturating_sub(since);
+            account.pod.connections.accepted(waited);
             connectors.wake();
             return Poll::Ready(Ok(stream));
         }

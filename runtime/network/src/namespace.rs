@@ -1,5 +1,6 @@
 //! A pod's network namespace: the value that a pause container stands for elsewhere.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -11,6 +12,7 @@ use parking_lot::Mutex;
 use crate::account::{Account, Limits, PodAccount, SocketSlot, Traffic};
 use crate::error::{NetError, ResolveError};
 use crate::fabric::{Caller, Fabric};
+use crate::flows::{SocketState, SocketStatus};
 use crate::listener::{Backlog, TcpListener};
 use crate::names::{DnsConfig, Hosts, NamespaceView, normalise};
 use crate::ports::PortTable;
@@ -179,6 +181,49 @@ impl NetworkNamespace {
         drop(udp);
         ports.sort_by_key(|port| (!port.tcp, port.address));
         ports
+    }
+
+    /// All sockets: listeners first, then by protocol and address.
+    pub fn socket_table(&self) -> Vec<SocketStatus> {
+        let mut sockets = self.account.flows.list();
+        let connected: HashSet<u16> = sockets.iter().map(|flow| flow.local.port()).collect();
+        let without_peer = |protocol, state, local, (receive_queue, send_queue)| SocketStatus {
+            protocol,
+            state,
+            local,
+            peer: None,
+            received_bytes: 0,
+            sent_bytes: 0,
+            receive_queue,
+            send_queue,
+        };
+        for (local, held) in self.tcp.lock().iter() {
+            let (state, queues) = match held {
+                Holder::Listening(backlog) => {
+                    let (waiting, limit) = backlog.fill();
+                    (SocketState::Listening, (waiting as u64, limit as u64))
+                }
+                // Held by an outgoing connection, which is on the list.
+                Holder::Bound if connected.contains(&local.port()) => continue,
+                Holder::Bound => (SocketState::Unconnected, (0, 0)),
+            };
+            sockets.push(without_peer(Protocol::Tcp, state, local, queues));
+        }
+        for (local, inbox) in self.udp.lock().iter() {
+            let queues = (inbox.waiting() as u64, 0);
+            sockets.push(without_peer(
+                Protocol::Udp,
+                SocketState::Unconnected,
+                local,
+                queues,
+            ));
+        }
+        sockets.sort_by_key(|socket| {
+            let listens = socket.state == SocketState::Listening;
+            let is_udp = socket.protocol == Protocol::Udp;
+            (!listens, is_udp, socket.local, socket.peer)
+        });
+        sockets
     }
 
     /// Whether a connect to `port` of the pod's address would find a listener.

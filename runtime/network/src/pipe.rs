@@ -199,6 +199,12 @@ impl Pipe {
         Ok(taken)
     }
 
+    /// How many bytes wait to be read, and whether no more will be written.
+    pub(crate) fn progress(&self) -> (u64, bool) {
+        let state = self.state.lock();
+        (state.len as u64, state.end != End::Open)
+    }
+
     /// No more will be written.
     pub(crate) fn finish(&self) {
         self.end(End::Finished);

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::account::SocketSlot;
 use crate::error::NetError;
+use crate::flows::{OpenFlow, count};
 use crate::host::HostSocket;
 use crate::namespace::BoundPort;
 use crate::pipe::Pipe;
@@ -62,6 +63,7 @@ struct End {
     local: SocketAddr,
     peer: SocketAddr,
     slot: SocketSlot,
+    flow: OpenFlow,
     /// The port of an outgoing connection, held as long as the connection.
     _port: Option<BoundPort>,
 }
@@ -75,6 +77,7 @@ impl TcpStream {
         port: Option<BoundPort>,
     ) -> Self {
         Self(Arc::new(End {
+            flow: OpenFlow::new(slot.account.pod.clone(), &carrier, local, peer),
             carrier,
             local,
             peer,
@@ -137,9 +140,7 @@ impl TcpStream {
             Carrier::Memory { outgoing, .. } => outgoing.push(bytes),
             Carrier::Host(socket) => socket.push(bytes),
         }?;
-        if sent > 0 {
-            self.0.slot.account.moved_out(sent);
-        }
+        self.count_out(sent);
         Ok(sent)
     }
 
@@ -172,6 +173,7 @@ impl TcpStream {
 
     /// Ends both directions at once; the peer gets `ConnectionReset`.
     pub fn reset(&self) {
+        count(&self.0.slot.account.pod.connections.reset);
         match &self.0.carrier {
             Carrier::Memory { incoming, outgoing } => {
                 outgoing.reset();
@@ -203,6 +205,14 @@ impl TcpStream {
     fn count_in(&self, bytes: usize) {
         if bytes > 0 {
             self.0.slot.account.moved_in(bytes);
+            self.0.flow.received(bytes);
+        }
+    }
+
+    fn count_out(&self, bytes: usize) {
+        if bytes > 0 {
+            self.0.slot.account.moved_out(bytes);
+            self.0.flow.sent(bytes);
         }
     }
 
@@ -229,7 +239,7 @@ impl TcpStream {
         }
         if let Carrier::Host(socket) = &self.0.carrier {
             let sent = ready!(socket.poll_write_from(cx, data))?;
-            self.0.slot.account.moved_out(sent);
+            self.count_out(sent);
             return Poll::Ready(Ok(sent));
         }
         loop {
@@ -249,6 +259,7 @@ impl Drop for End {
         match &self.carrier {
             Carrier::Memory { incoming, outgoing } => {
                 if incoming.close_read() {
+                    count(&self.slot.account.pod.connections.reset);
                     outgoing.reset();
                 } else {
                     outgoing.finish();

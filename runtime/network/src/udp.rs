@@ -83,6 +83,13 @@ impl Inbox {
     }
 }
 
+impl Inbox {
+    /// Bytes that wait to be received.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.lock().bytes
+    }
+}
+
 impl Drop for Inbox {
     fn drop(&mut self) {
         self.account.release(self.queue.get_mut().bytes);

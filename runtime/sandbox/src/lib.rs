@@ -28,6 +28,7 @@ mod image;
 mod link;
 mod logs;
 mod memory;
+mod network_status;
 mod places;
 mod pod;
 mod preopens;

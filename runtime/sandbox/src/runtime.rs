@@ -10,8 +10,8 @@ use coracle_clock::Clock;
 use coracle_cri::{
     AttachRequest, BoxedStream, ContainerConfig, ContainerDisk, ContainerId, ContainerState,
     ContainerStatus, ExecError, ExecRequest, ImageError, ImageFs, ImageListing, ImageRef,
-    ImageRequest, ImageStep, PodRuntime, PodSandboxConfig, PodSandboxStats, PulledImage, Resize,
-    RuntimeError, RuntimeEvent, SandboxId, SandboxStatus, Session,
+    ImageRequest, ImageStep, PodRuntime, PodSandboxConfig, PodSandboxNetwork, PodSandboxStats,
+    PulledImage, Resize, RuntimeError, RuntimeEvent, SandboxId, SandboxStatus, Session,
 };
 use coracle_image::{CompiledCache, Images, StoreError, Use};
 use coracle_network::{DnsConfig, Fabric, NamespaceConfig};
@@ -29,6 +29,7 @@ use crate::hosts::keyvalue::{self, Buckets};
 use crate::image::{apply_image, downloads};
 use crate::logs::{LogQueue, LogWriter, Rotation};
 use crate::memory::{MemoryBudget, Scope};
+use crate::network_status::pod_network;
 use crate::places::Places;
 use crate::pod::{Pod, Run};
 use crate::preopens::Preopens;
@@ -395,6 +396,11 @@ impl PodRuntime for WasmRuntime {
         let now = self.0.clock.now();
         let pods = self.0.pods.read();
         pods.values().map(|pod| pod_stats(pod, now)).collect()
+    }
+
+    async fn list_pod_sandbox_networks(&self) -> Vec<PodSandboxNetwork> {
+        let pods = self.0.pods.read();
+        pods.values().map(|pod| pod_network(pod)).collect()
     }
 
     async fn disk_usage(&self, id: &SandboxId) -> Vec<ContainerDisk> {

@@ -15,7 +15,7 @@ use super::process::Handler;
 use super::script::{Script, Serving};
 use crate::{
     ContainerConfig, ContainerId, ContainerState, ContainerStatus, ExecError, ImageFs, ImageRef,
-    ImageStep, PodSandboxConfig, RuntimeEvent, SandboxId,
+    ImageStep, PodSandboxConfig, PodSandboxNetwork, RuntimeEvent, SandboxId,
 };
 
 /// What all clones of a runtime share.
@@ -32,6 +32,7 @@ pub(super) struct State {
     pub(super) sandboxes: BTreeMap<SandboxId, Sandbox>,
     pub(super) images: BTreeMap<String, ImageRef>,
     pub(super) image_fs: Option<ImageFs>,
+    pub(super) networks: BTreeMap<SandboxId, PodSandboxNetwork>,
     pub(super) charged: HashMap<SandboxId, u64>,
     pub(super) image_folders: HashMap<String, PathBuf>,
     pub(super) calls: Vec<Call>,

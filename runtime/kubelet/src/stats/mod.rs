@@ -1,4 +1,4 @@
-//! What the node, its pods and their containers use: `/stats/summary` and the `/metrics` pages.
+//! What the node, its pods and their containers use: `/stats/summary`, `/net` and the `/metrics` pages.
 //!
 //! ```text
 //! PodRuntime::list_pod_sandbox_stats ─┐
@@ -11,6 +11,7 @@
 //! what else runs on the machine.
 
 mod cadvisor;
+mod network;
 mod page;
 mod probes;
 mod process;
@@ -20,6 +21,8 @@ mod summary;
 
 pub(crate) use probes::{Outcome, ProbeCounts};
 pub(crate) use rates::Rates;
+
+use network::PodNetwork;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -85,8 +88,15 @@ impl Kubelet {
                 summary::page(&sample, &rates, is_brief).to_string()
             }),
             ["metrics"] => later(page::FORMAT, async move {
-                page::own(&kubelet.sample(false).await)
+                page::own(&kubelet.sample(false).await, &kubelet.networks().await)
             }),
+            ["net"] => {
+                let asked = network::Asked::of(query);
+                later(json, async move {
+                    let networks = kubelet.networks().await;
+                    network::page(&kubelet.0.config.node, &networks, &asked).to_string()
+                })
+            }
             ["metrics", "resource"] => later(page::FORMAT, async move {
                 resource::page(&kubelet.sample(false).await)
             }),
@@ -151,6 +161,24 @@ impl Kubelet {
             images,
             pods,
         }
+    }
+
+    /// The networks of the pods, by namespace and name.
+    async fn networks(&self) -> Vec<PodNetwork> {
+        let networks = self.0.runtime.list_pod_sandbox_networks().await;
+        let state = self.0.state.lock();
+        let named = networks.into_iter().filter_map(|network| {
+            // A sandbox whose pod has just gone has no name any more.
+            let key = &state.entries.get(&network.id.0)?.key;
+            Some(PodNetwork {
+                namespace: key.namespace.clone(),
+                name: key.name.clone(),
+                network,
+            })
+        });
+        let mut named: Vec<_> = named.collect();
+        named.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        named
     }
 
     /// What a pod keeps on disk, counted anew once a minute.

@@ -5,6 +5,7 @@ use std::fmt::{Display, Write};
 use coracle_clock::Timestamp;
 
 use super::NodeSample;
+use super::network::{self, PodNetwork};
 
 /// The media type of such pages.
 pub(super) const FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -63,7 +64,7 @@ impl Page {
 }
 
 /// `/metrics`: the kubelet about itself.
-pub(super) fn own(sample: &NodeSample) -> String {
+pub(super) fn own(sample: &NodeSample, networks: &[PodNetwork]) -> String {
     let mut page = Page::default();
     let name = "kubelet_node_name";
     page.family(
@@ -96,6 +97,7 @@ pub(super) fn own(sample: &NodeSample) -> String {
         page.family(name, "gauge", "Resident memory size in bytes.");
         page.figure(name, &[], memory, None);
     }
+    network::figures(&mut page, networks);
     page.finish()
 }
 
@@ -113,7 +115,7 @@ mod tests {
 
     #[test]
     fn the_kubelet_counts_what_runs() {
-        let page = own(&sample());
+        let page = own(&sample(), &[]);
         assert!(page.contains("\nkubelet_running_pods 1\n"), "{page}");
         let containers = "\nkubelet_running_containers{container_state=\"running\"} 1\n";
         assert!(page.contains(containers), "{page}");

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coracle_cri::fake::Script;
+use coracle_cri::{ConnectionCounts, PodSandboxNetwork, SandboxId};
 use futures::StreamExt;
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
@@ -79,4 +80,31 @@ async fn probes_are_counted_while_their_pod_is_there() {
     node.delete("web", None).await;
     node.gone("web").await;
     assert_eq!(node.get("/metrics/probes").await.2, "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_node_shows_the_sockets_of_its_pods() {
+    let node = TestNode::start().await;
+    node.script("web", Script::runs());
+    node.run("web", "web", json!({})).await;
+    let pod = node.ready("web").await;
+    node.runtime.set_network(PodSandboxNetwork {
+        id: SandboxId(pod.metadata.uid.clone().expect("a UID")),
+        address: [10, 240, 0, 2].into(),
+        received_bytes: 7,
+        sent_bytes: 9,
+        dropped_datagrams: 0,
+        connections: ConnectionCounts::default(),
+        sockets: Vec::new(),
+    });
+    let (status, kind, page) = node.get("/net?namespace=default").await;
+    assert_eq!(
+        (status, kind.as_str()),
+        (StatusCode::OK, "application/json")
+    );
+    let page: Value = serde_json::from_str(&page).expect("JSON");
+    assert_eq!(page["pods"][0]["name"], "web");
+    let (_, _, page) = node.get("/metrics").await;
+    let sent = "coracle_pod_network_transmit_bytes_total{namespace=\"default\",pod=\"web\"} 9";
+    assert!(page.lines().any(|line| line == sent), "{page}");
 }
