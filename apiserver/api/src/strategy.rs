@@ -30,6 +30,15 @@ pub struct Requester<'a> {
     pub subresource: &'a str,
 }
 
+/// The metadata that upstream's `ResetObjectMetaForStatus` puts back.
+pub const ALL_METADATA: &[&str] = &[
+    "deletionTimestamp",
+    "labels",
+    "annotations",
+    "finalizers",
+    "ownerReferences",
+];
+
 /// The rules of one kind. Every method has a default that fits a kind without rules.
 ///
 /// Generic rules are not repeated here: names, labels, annotations, owner references, finalizers,
@@ -46,8 +55,14 @@ pub trait Strategy: Send + Sync + 'static {
     /// Restores what an update may not change silently.
     fn prepare_for_update(&self, _new: &mut Object, _old: &Object) {}
 
+    /// Fields of the metadata that an update of the status subresource leaves as they were. Upstream has no rule for all
+    /// kinds: most let go through what comes with a status.
+    fn status_metadata(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Restores what an update of the status subresource may not touch; the pipeline has already
-    /// put back everything but `status` and the writable metadata.
+    /// put back everything but `status` and the metadata that may change with it.
     fn prepare_for_status_update(&self, _new: &mut Object, _old: &Object) {}
 
     /// Restores what an update of another subresource, such as `approval`, may not touch; the pipeline has already put

@@ -77,7 +77,8 @@ impl FieldManager {
                         "metadata.ownerReferences",
                     ],
                     "volumeattachments" => &["metadata", "spec"],
-                    "flowschemas"
+                    "apiservices"
+                    | "flowschemas"
                     | "prioritylevelconfigurations"
                     | "resourceclaims"
                     | "validatingadmissionpolicies" => &["spec", "metadata"],

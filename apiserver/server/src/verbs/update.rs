@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coracle_api::{FieldErrors, Object, Resource};
+use coracle_api::{FieldErrors, Object, Resource, strategy};
 use http::StatusCode;
 use serde_json::Value;
 
@@ -82,7 +82,7 @@ pub(crate) enum Part {
     Main,
     /// The status and the metadata that clients own.
     Status,
-    /// A namespace's `spec.finalizers`.
+    /// Everything but the status: a namespace's `spec.finalizers`, which nothing else changes.
     Finalize,
     /// What the kind's own rules say of a subresource that carries the object itself, such as `approval`.
     Other(&'static str),
@@ -378,9 +378,13 @@ fn restrict(call: &Call, part: Part, new: &mut Object, old: &Object) {
                 }
             }
             new.set("metadata", metadata.unwrap_or_default());
-            restore_metadata(call, new, old);
+            restore_metadata(call.resource.strategy.status_metadata(), new, old);
         }
-        Part::Other("ephemeralcontainers" | "resize") => restore_metadata(call, new, old),
+        Part::Other(name @ ("ephemeralcontainers" | "resize")) => {
+            let strategy = call.resource.strategy;
+            strategy.prepare_for_subresource_update(name, new, old);
+            restore_metadata(strategy::ALL_METADATA, new, old);
+        }
         Part::Other(_) => {
             let (status, metadata) = (new.remove("status"), new.remove("metadata"));
             *new = old.clone();
@@ -390,42 +394,15 @@ fn restrict(call: &Call, part: Part, new: &mut Object, old: &Object) {
                 None => drop(new.remove("status")),
             }
         }
-        Part::Finalize => {
-            let finalizers = new.at("spec.finalizers").value().cloned();
-            *new = old.clone();
-            match finalizers {
-                Some(finalizers) => new.set("spec.finalizers", finalizers),
-                None => {
-                    new.remove("spec.finalizers");
-                }
-            }
-        }
+        Part::Finalize => copy(new, old, "status"),
     }
 }
 
-/// Puts back the metadata that belongs to neither the status's writers nor those of other subresources.
-fn restore_metadata(call: &Call, new: &mut Object, old: &Object) {
-    let Some(mut metadata) = new.remove("metadata") else {
-        return;
-    };
-    if let Some(map) = metadata.as_object_mut() {
-        // A Deployment's labels are not theirs either.
-        let labels = (call.resource.plural == "deployments").then_some("labels");
-        let kept = [
-            "ownerReferences",
-            "deletionTimestamp",
-            "deletionGracePeriodSeconds",
-        ];
-        let volumes = ["persistentvolumes", "persistentvolumeclaims"];
-        let finalizers = (!volumes.contains(&call.resource.plural)).then_some("finalizers");
-        for field in kept.into_iter().chain(labels).chain(finalizers) {
-            map.shift_remove(field);
-            if let Some(value) = old.at("metadata").key(field).value() {
-                map.insert(field.to_owned(), value.clone());
-            }
-        }
+/// Puts back the metadata that this path does not change.
+fn restore_metadata(fields: &[&str], new: &mut Object, old: &Object) {
+    for field in fields {
+        new.restore(old, &format!("metadata.{field}"));
     }
-    new.set("metadata", metadata);
 }
 
 fn copy(new: &mut Object, old: &Object, field: &str) {
@@ -488,7 +465,11 @@ fn check(versions: Versions, call: &Call, part: Part, new: &Object, old: &Object
                 .strategy
                 .validate_subresource_update(name, new, old, &mut errors);
         }
-        Part::Finalize => {}
+        Part::Finalize => {
+            resource
+                .strategy
+                .validate_subresource_update("finalize", new, old, &mut errors);
+        }
     }
     if errors.is_empty() {
         Ok(())

@@ -15,6 +15,7 @@ mod identity;
 mod load;
 mod nodes;
 mod onward;
+mod parts;
 mod patches;
 mod reads;
 mod roles;

@@ -9,6 +9,7 @@ use crate::At;
 use crate::cel::{Environment, Type};
 use crate::field_errors::ErrorType;
 use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, STATUS, Storage, age};
+use crate::strategy::ALL_METADATA;
 use crate::validation::{conditions, names};
 use crate::{FieldErrors, Object, Resource, Strategy};
 
@@ -47,9 +48,8 @@ impl Strategy for ValidatingAdmissionPolicy {
         new.set("status", json!({}));
     }
 
-    fn prepare_for_status_update(&self, new: &mut Object, old: &Object) {
-        new.restore(old, "metadata.labels");
-        new.restore(old, "metadata.annotations");
+    fn status_metadata(&self) -> &'static [&'static str] {
+        ALL_METADATA
     }
 
     fn validate(&self, new: &Object, errors: &mut FieldErrors) {

@@ -92,11 +92,6 @@ impl Strategy for CustomResourceDefinition {
         }
     }
 
-    fn prepare_for_status_update(&self, new: &mut Object, old: &Object) {
-        new.restore(old, "metadata.labels");
-        new.restore(old, "metadata.annotations");
-    }
-
     fn validate(&self, new: &Object, errors: &mut FieldErrors) {
         let spec = new.at("spec");
         let name = new.at("metadata.name");

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::field_errors::ErrorType;
 use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, STATUS, Storage, age};
 use crate::object::default_value;
+use crate::strategy::ALL_METADATA;
 use crate::validation::names;
 use crate::{At, FieldErrors, Object, Requester, Resource, Strategy};
 
@@ -49,6 +50,10 @@ impl Strategy for ApiService {
 
     fn prepare_for_create(&self, new: &mut Object) {
         new.set("status", json!({}));
+    }
+
+    fn status_metadata(&self) -> &'static [&'static str] {
+        ALL_METADATA
     }
 
     fn record_request(&self, new: &mut Object, old: Option<&Object>, request: &Requester<'_>) {

@@ -41,6 +41,10 @@ pub static RESOURCE: Resource = Resource {
 pub struct Deployment;
 
 impl Strategy for Deployment {
+    fn status_metadata(&self) -> &'static [&'static str] {
+        &["labels"]
+    }
+
     fn default(&self, object: &mut Object) {
         let spec = object.map_mut("spec");
         default_value(spec, "replicas", || json!(1));

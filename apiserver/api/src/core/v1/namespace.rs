@@ -11,6 +11,9 @@ use crate::{At, FieldErrors, Object, Resource, Strategy};
 /// What holds a Namespace until everything in it is gone.
 pub const FINALIZER: &str = "kubernetes";
 
+/// The finalizers whose names need no domain.
+const STANDARD_FINALIZERS: [&str; 3] = [FINALIZER, "orphan", "foregroundDeletion"];
+
 /// What the pipeline knows of namespaces.
 pub static RESOURCE: Resource = Resource {
     group: "",
@@ -70,14 +73,20 @@ impl Strategy for Namespace {
     fn validate(&self, new: &Object, errors: &mut FieldErrors) {
         let finalizers = new.at("spec.finalizers");
         for finalizer in finalizers.items() {
-            let place = At::maybe(finalizer.value(), finalizers.path());
-            errors.text(&place, names::qualified_name);
-            if !finalizer.str().contains('/') && finalizer.str() != FINALIZER {
-                errors.invalid(
-                    &place,
-                    "name is neither a standard finalizer name nor is it fully qualified",
-                );
-            }
+            // Upstream does not say here which one it is.
+            validate_finalizer(&At::maybe(finalizer.value(), finalizers.path()), errors);
+        }
+    }
+
+    fn validate_subresource_update(
+        &self,
+        _subresource: &str,
+        new: &Object,
+        _old: &Object,
+        errors: &mut FieldErrors,
+    ) {
+        for finalizer in new.at("spec.finalizers").items() {
+            validate_finalizer(&finalizer, errors);
         }
     }
 
@@ -107,6 +116,14 @@ impl Strategy for Namespace {
             object.at("status.phase").str().into(),
             age(object, now),
         ]
+    }
+}
+
+fn validate_finalizer(finalizer: &At<'_>, errors: &mut FieldErrors) {
+    errors.text(finalizer, names::qualified_name);
+    if !finalizer.str().contains('/') && !STANDARD_FINALIZERS.contains(&finalizer.str()) {
+        let detail = "name is neither a standard finalizer name nor is it fully qualified";
+        errors.invalid(finalizer, detail);
     }
 }
 

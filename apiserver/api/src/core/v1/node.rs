@@ -67,12 +67,19 @@ impl Strategy for Node {
                 containers::resource_quantity(name, &place, errors);
             }
         }
-        for range in new.at("spec.podCIDRs").items() {
-            address::cidr(&range, errors);
-        }
+        pod_ranges(&new.at("spec.podCIDRs"), errors);
     }
 
     fn validate_update(&self, new: &Object, old: &Object, errors: &mut FieldErrors) {
+        let mut taken = HashSet::new();
+        for address in new.at("status.addresses").items() {
+            let (kind, address_text) = (address.key("type"), address.key("address"));
+            let (kind, text) = (kind.str(), address_text.str());
+            if !taken.insert((kind.to_owned(), text.to_owned())) {
+                let shown = json!({"Type": kind, "Address": text});
+                errors.push(ErrorType::Duplicate, address.path(), Some(shown), "");
+            }
+        }
         let (now, was) = (new.at("spec"), old.at("spec"));
         if !was.key("podCIDRs").is_empty()
             && now.key("podCIDRs").value() != was.key("podCIDRs").value()
@@ -90,8 +97,9 @@ impl Strategy for Node {
         }
     }
 
-    fn validate_status_update(&self, new: &Object, _old: &Object, errors: &mut FieldErrors) {
+    fn validate_status_update(&self, new: &Object, old: &Object, errors: &mut FieldErrors) {
         self.validate(new, errors);
+        self.validate_update(new, old, errors);
     }
 
     fn selectable_fields(&self, object: &Object) -> Vec<(&'static str, String)> {
@@ -124,6 +132,27 @@ impl Strategy for Node {
             kernel.into(),
             known(info.key("containerRuntimeVersion").str()),
         ]
+    }
+}
+
+/// Ranges of addresses for pods: at most one of each family.
+fn pod_ranges(ranges: &At<'_>, errors: &mut FieldErrors) {
+    for range in ranges.items() {
+        address::cidr(&range, errors);
+    }
+    let families: HashSet<bool> = ranges
+        .items()
+        .map(|range| range.str().contains(':'))
+        .collect();
+    if ranges.len() > 1 && (ranges.len() > 2 || families.len() < 2) {
+        let detail = "may specify no more than one CIDR for each IP family";
+        errors.invalid(ranges, detail);
+    }
+    let mut taken = HashSet::new();
+    for range in ranges.items() {
+        if !taken.insert(range.str().to_owned()) {
+            errors.duplicate(&range);
+        }
     }
 }
 

@@ -90,6 +90,21 @@ impl Strategy for PersistentVolumeClaim {
                 }
             }
         }
+        let states = status.key("allocatedResourceStatuses");
+        for (name, state) in states.entries() {
+            if !resource_key(name, &states, errors) {
+                continue;
+            }
+            if !RESIZE_STATES.contains(&state.str()) {
+                // Upstream shows the resource here, not its state.
+                let name = Value::from(name);
+                errors.not_supported(&At::maybe(Some(&name), states.path()), &RESIZE_STATES);
+            }
+        }
+        let allocated = status.key("allocatedResources");
+        for (name, _) in allocated.entries() {
+            resource_key(name, &allocated, errors);
+        }
     }
 
     fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
@@ -461,6 +476,28 @@ pub fn class_of(object: &Object) -> String {
 pub fn attributes_class(spec: &At<'_>) -> String {
     let class = spec.key("volumeAttributesClassName");
     class.as_str().unwrap_or("<unset>").to_owned()
+}
+
+/// How far a change of what a claim has may be.
+const RESIZE_STATES: [&str; 5] = [
+    "ControllerResizeInProgress",
+    "ControllerResizeInfeasible",
+    "NodeResizeInProgress",
+    "NodeResizeInfeasible",
+    "NodeResizePending",
+];
+
+/// Whether claims have a resource of that name; of Kubernetes' own that is the storage alone.
+fn resource_key(name: &str, map: &At<'_>, errors: &mut FieldErrors) -> bool {
+    let shown = Value::from(name);
+    let place = At::maybe(Some(&shown), map.path());
+    let before = errors.len();
+    errors.text(&place, names::qualified_name);
+    let native = !name.contains('/') || name.contains("kubernetes.io/");
+    if errors.len() == before && native && name != "storage" {
+        errors.not_supported(&place, &["storage"]);
+    }
+    errors.len() == before
 }
 
 static COLUMNS: &[Column] = &[

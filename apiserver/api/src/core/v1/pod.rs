@@ -8,9 +8,9 @@ use crate::kinds::{
     AGE, ALL_VERBS, ATTACH, BINDING, Column, EPHEMERAL_CONTAINERS, EVICTION, EXEC, LOG, NAME,
     NameRule, PORT_FORWARD, RESIZE, STATUS, Storage, proxy,
 };
-use crate::validation::address;
-use crate::{At, FieldErrors, Object, Resource, Strategy};
+use crate::{FieldErrors, Object, Resource, Strategy};
 
+mod status;
 mod table;
 
 /// What the pipeline knows of pods.
@@ -54,6 +54,7 @@ impl Strategy for Pod {
         let spec = object.map_mut("spec");
         defaults::pod_spec(spec);
         defaults::pod(spec);
+        status::agree_on_addresses(object);
     }
 
     fn prepare_for_create(&self, new: &mut Object) {
@@ -77,15 +78,17 @@ impl Strategy for Pod {
         }
     }
 
-    fn prepare_for_status_update(&self, new: &mut Object, old: &Object) {
+    fn status_metadata(&self) -> &'static [&'static str] {
         // A deletion's deadline is not the status writer's to change.
-        for field in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
-            let path = format!("metadata.{field}");
-            match old.at(&path).value() {
-                Some(value) => new.set(&path, value.clone()),
-                None => drop(new.remove(&path)),
-            }
-        }
+        &[
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "ownerReferences",
+        ]
+    }
+
+    fn prepare_for_status_update(&self, new: &mut Object, old: &Object) {
+        status::keep_observed_generations(new, old);
         if let Some(qos) = old.at("status.qosClass").as_str() {
             new.set_default("status.qosClass", qos);
         }
@@ -115,18 +118,7 @@ impl Strategy for Pod {
 
     fn validate_status_update(&self, new: &Object, old: &Object, errors: &mut FieldErrors) {
         errors.immutable(&new.at("status.qosClass"), &old.at("status.qosClass"));
-        for list in ["podIPs", "hostIPs"] {
-            for address in new.at("status").key(list).items() {
-                address::ip(&address.key("ip"), errors);
-            }
-        }
-        let policy = old.at("spec.restartPolicy");
-        for (list, containers) in [
-            ("containerStatuses", "containers"),
-            ("initContainerStatuses", "initContainers"),
-        ] {
-            no_resurrection(new, old, list, containers, policy.str(), errors);
-        }
+        status::validate(new, old, errors);
     }
 
     fn prepare_for_subresource_update(&self, name: &str, new: &mut Object, old: &Object) {
@@ -208,62 +200,6 @@ impl Strategy for Pod {
             // Negative periods were once accepted; they mean the shortest one.
             ..0 => Some(1),
             seconds => Some(seconds),
-        }
-    }
-}
-
-/// Whether the end of any container may have all of them start over (upstream's
-/// `AllContainersCouldRestart`).
-fn restarts_all(spec: &At<'_>) -> bool {
-    ["containers", "initContainers"].into_iter().any(|list| {
-        spec.key(list).items().any(|container| {
-            let rules = container.key("restartPolicyRules");
-            rules
-                .items()
-                .any(|rule| rule.key("action").str() == "RestartAllContainers")
-        })
-    })
-}
-
-/// A container that has ended for good doesn't run again.
-fn no_resurrection(
-    new: &Object,
-    old: &Object,
-    list: &str,
-    containers: &str,
-    policy: &str,
-    errors: &mut FieldErrors,
-) {
-    if policy == "Always" || old.at("status").key(list).is_empty() {
-        return;
-    }
-    // Where a rule may have all containers start over, any of them may run again.
-    if restarts_all(&old.at("spec")) {
-        return;
-    }
-    let specs = old.at("spec").key(containers);
-    for was in old.at("status").key(list).items() {
-        let terminated = was.at("state.terminated");
-        let name = was.key("name");
-        let sidecar = specs
-            .items()
-            .any(|c| c.key("name").str() == name.str() && c.key("restartPolicy").exists());
-        let failed = terminated.key("exitCode").as_i64().unwrap_or(0) != 0;
-        if !terminated.exists() || sidecar || (policy == "OnFailure" && failed) {
-            continue;
-        }
-        for now in new
-            .at("status")
-            .key(list)
-            .items()
-            .filter(|now| now.key("name").str() == name.str())
-        {
-            if !now.at("state.terminated").exists() {
-                errors.forbidden(
-                    &now.key("state"),
-                    "may not be transitioned to non-terminated state",
-                );
-            }
         }
     }
 }

@@ -94,12 +94,32 @@ impl Strategy for Service {
         if kind == "LoadBalancer" {
             default_value(spec, "allocateLoadBalancerNodePorts", || json!(true));
         }
-        default_value(object.map_mut("status"), "loadBalancer", || json!({}));
+        let status = object.map_mut("status");
+        default_value(status, "loadBalancer", || json!({}));
+        if kind == "LoadBalancer"
+            && let Some(balancer) = status
+                .get_mut("loadBalancer")
+                .and_then(Value::as_object_mut)
+        {
+            each_object(balancer, "ingress", |point| {
+                if point
+                    .get("ip")
+                    .and_then(Value::as_str)
+                    .is_some_and(|ip| !ip.is_empty())
+                {
+                    default_text(point, "ipMode", "VIP");
+                }
+            });
+        }
     }
 
     fn prepare_for_create(&self, new: &mut Object) {
         new.set("status", json!({"loadBalancer": {}}));
         normalise_cluster_ips(new, None);
+    }
+
+    fn validate_status_update(&self, new: &Object, old: &Object, errors: &mut FieldErrors) {
+        validation::status(new, old, errors);
     }
 
     fn prepare_for_update(&self, new: &mut Object, old: &Object) {
@@ -335,11 +355,12 @@ fn drop_dependents_of_type(new: &mut Object, old: &Object) {
     let needs_ip = |kind: &str| ["ClusterIP", "NodePort", "LoadBalancer"].contains(&kind);
     let needs_port = |kind: &str| ["NodePort", "LoadBalancer"].contains(&kind);
     let same = |new: &Object, path: &str| new.at(path).value() == old.at(path).value();
-    if needs_ip(&was) && !needs_ip(&now) && same(new, "spec.clusterIPs") {
+    let gives_up_ip = needs_ip(&was) && !needs_ip(&now);
+    if gives_up_ip && same(new, "spec.clusterIP") && same(new, "spec.clusterIPs") {
         new.remove("spec.clusterIP");
         new.remove("spec.clusterIPs");
     }
-    if needs_ip(&was) && !needs_ip(&now) {
+    if gives_up_ip {
         for path in [
             "spec.ipFamilies",
             "spec.ipFamilyPolicy",
@@ -351,20 +372,16 @@ fn drop_dependents_of_type(new: &mut Object, old: &Object) {
         }
     }
     if needs_port(&was) && !needs_port(&now) {
-        let ports: Vec<i64> = old
-            .at("spec.ports")
-            .items()
-            .filter_map(|p| p.key("nodePort").as_i64())
-            .collect();
-        each_object(new.map_mut("spec"), "ports", |port| {
-            if port
-                .get("nodePort")
-                .and_then(Value::as_i64)
-                .is_some_and(|node| ports.contains(&node))
-            {
+        let had = node_ports(old);
+        // A port that is new has to fail.
+        if node_ports(new).is_subset(&had) {
+            each_object(new.map_mut("spec"), "ports", |port| {
                 port.shift_remove("nodePort");
-            }
-        });
+            });
+        }
+    }
+    if is_checked(old) && !is_checked(new) && same(new, "spec.healthCheckNodePort") {
+        new.remove("spec.healthCheckNodePort");
     }
     if is_exposed(old) && !is_exposed(new) && same(new, "spec.externalTrafficPolicy") {
         new.remove("spec.externalTrafficPolicy");
@@ -373,13 +390,30 @@ fn drop_dependents_of_type(new: &mut Object, old: &Object) {
         for path in [
             "spec.allocateLoadBalancerNodePorts",
             "spec.loadBalancerClass",
-            "spec.healthCheckNodePort",
         ] {
             if same(new, path) {
                 new.remove(path);
             }
         }
     }
+    if now != "LoadBalancer" {
+        // Its balancer may take longer to go; nobody needs to know.
+        new.set("status.loadBalancer", json!({}));
+    }
+}
+
+fn node_ports(service: &Object) -> HashSet<i64> {
+    let ports = service.at("spec.ports");
+    let numbers = ports
+        .items()
+        .filter_map(|port| port.key("nodePort").as_i64());
+    numbers.filter(|number| *number != 0).collect()
+}
+
+/// Whether a port on every node tells which of them have endpoints of the Service.
+fn is_checked(service: &Object) -> bool {
+    service.at("spec.type").str() == "LoadBalancer"
+        && service.at("spec.externalTrafficPolicy").str() == "Local"
 }
 
 static COLUMNS: &[Column] = &[

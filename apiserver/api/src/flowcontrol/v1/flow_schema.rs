@@ -3,10 +3,11 @@
 use coracle_clock::Timestamp;
 use serde_json::{Value, json};
 
-use super::{conditions, fixed, keep_metadata, shown};
+use super::{conditions, fixed, shown};
 use crate::field_errors::ErrorType;
 use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, STATUS, Storage, age};
 use crate::object::default_int;
+use crate::strategy::ALL_METADATA;
 use crate::validation::names;
 use crate::{At, FieldErrors, Object, Resource, Strategy};
 
@@ -57,8 +58,8 @@ impl Strategy for FlowSchema {
         new.set("status", json!({}));
     }
 
-    fn prepare_for_status_update(&self, new: &mut Object, old: &Object) {
-        keep_metadata(new, old);
+    fn status_metadata(&self) -> &'static [&'static str] {
+        ALL_METADATA
     }
 
     fn validate(&self, new: &Object, errors: &mut FieldErrors) {

@@ -30,12 +30,6 @@ fn conditions(object: &Object, errors: &mut FieldErrors) {
     }
 }
 
-/// The status's writers own no metadata.
-fn keep_metadata(new: &mut Object, old: &Object) {
-    new.restore(old, "metadata.labels");
-    new.restore(old, "metadata.annotations");
-}
-
 /// The value here as upstream's findings show it.
 fn shown(at: &At<'_>, definition: &str) -> Option<Value> {
     let schema = SchemaRef::builtin(&format!("io.k8s.api.flowcontrol.v1.{definition}"))?;

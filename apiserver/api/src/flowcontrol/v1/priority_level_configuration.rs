@@ -3,10 +3,11 @@
 use coracle_clock::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::{conditions, fixed, keep_metadata};
+use super::{conditions, fixed};
 use crate::field_errors::ErrorType;
 use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, STATUS, Storage, age};
 use crate::object::{default_int, default_value};
+use crate::strategy::ALL_METADATA;
 use crate::{At, FieldErrors, Object, Resource, Strategy};
 
 /// What the pipeline knows of priority levels.
@@ -68,8 +69,8 @@ impl Strategy for PriorityLevelConfiguration {
         new.set("status", json!({}));
     }
 
-    fn prepare_for_status_update(&self, new: &mut Object, old: &Object) {
-        keep_metadata(new, old);
+    fn status_metadata(&self) -> &'static [&'static str] {
+        ALL_METADATA
     }
 
     fn validate(&self, new: &Object, errors: &mut FieldErrors) {

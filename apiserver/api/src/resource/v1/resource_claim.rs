@@ -1,5 +1,7 @@
 //! ResourceClaim: devices that pods of one namespace ask for together.
 
+use std::collections::HashSet;
+
 use coracle_clock::Timestamp;
 use serde_json::{Value, json};
 
@@ -7,7 +9,8 @@ use super::{allocation, claim};
 use crate::field_errors::ErrorType;
 use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, STATUS, Storage, age};
 use crate::schema::internal_form;
-use crate::{FieldErrors, Object, Resource, Strategy};
+use crate::strategy::ALL_METADATA;
+use crate::{At, FieldErrors, Object, Resource, Strategy};
 
 /// What the pipeline knows of resource claims.
 pub static RESOURCE: Resource = Resource {
@@ -45,8 +48,11 @@ impl Strategy for ResourceClaim {
     }
 
     fn prepare_for_status_update(&self, new: &mut Object, old: &Object) {
-        new.restore(old, "metadata.labels");
-        new.restore(old, "metadata.annotations");
+        forget_freed(new, old);
+    }
+
+    fn status_metadata(&self) -> &'static [&'static str] {
+        ALL_METADATA
     }
 
     fn validate(&self, new: &Object, errors: &mut FieldErrors) {
@@ -91,6 +97,34 @@ impl Strategy for ResourceClaim {
     }
 }
 
+/// What is said of devices goes with their allocation, so that writers which do not know of it need not care.
+fn forget_freed(new: &mut Object, old: &Object) {
+    let identity = |device: At<'_>| -> Vec<String> {
+        ["driver", "pool", "device", "shareID"]
+            .map(|part| device.key(part).str().to_owned())
+            .into()
+    };
+    let allocated = |claim: &Object| -> HashSet<Vec<String>> {
+        let results = claim.at("status.allocation.devices.results");
+        results.items().map(identity).collect()
+    };
+    let kept = allocated(new);
+    let freed: HashSet<_> = allocated(old).difference(&kept).cloned().collect();
+    let devices = new.at("status.devices");
+    if freed.is_empty() || devices.is_empty() {
+        return;
+    }
+    let left: Vec<Value> = devices
+        .items()
+        .filter(|device| !freed.contains(&identity(device.clone())))
+        .filter_map(|device| device.value().cloned())
+        .collect();
+    match left.is_empty() {
+        true => drop(new.remove("status.devices")),
+        false => new.set("status.devices", left),
+    }
+}
+
 static COLUMNS: &[Column] = &[
     NAME,
     Column::string(
@@ -99,3 +133,41 @@ static COLUMNS: &[Column] = &[
     ),
     AGE,
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_devices_goes_with_their_allocation() {
+        let device = |name: &str| json!({"driver": "d", "pool": "p", "device": name});
+        let claim = |allocated: &[&str], told: &[&str]| {
+            let list = |names: &[&str]| names.iter().map(|name| device(name)).collect::<Value>();
+            let status = json!({
+                "allocation": {"devices": {"results": list(allocated)}},
+                "devices": list(told),
+            });
+            Object::from_value(json!({"metadata": {"name": "x"}, "status": status})).expect("one")
+        };
+        for (old, new, told, left) in [
+            (
+                &["a", "b"][..],
+                &["b"][..],
+                &["a", "b", "c"][..],
+                &["b", "c"][..],
+            ),
+            (&["a"], &["a"], &["a"], &["a"]),
+            (&["a"], &[], &["a"], &[]),
+        ] {
+            let mut claimed = claim(new, told);
+            forget_freed(&mut claimed, &claim(old, told));
+            let devices = claimed.at("status.devices");
+            let names: Vec<String> = devices
+                .items()
+                .map(|device| device.key("device").str().to_owned())
+                .collect();
+            assert_eq!(names, left, "{old:?} to {new:?}");
+            assert_eq!(devices.exists(), !left.is_empty());
+        }
+    }
+}

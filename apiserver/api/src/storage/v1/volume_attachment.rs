@@ -7,6 +7,7 @@ use super::csi_driver_name;
 use crate::core::v1::persistent_volume;
 use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, STATUS, Storage, age};
 use crate::schema::{SchemaRef, go_form};
+use crate::strategy::ALL_METADATA;
 use crate::validation::names;
 use crate::{At, FieldErrors, Object, Resource, Strategy};
 
@@ -45,13 +46,8 @@ impl Strategy for VolumeAttachment {
         new.set("status", json!({"attached": false}));
     }
 
-    fn prepare_for_status_update(&self, new: &mut Object, old: &Object) {
-        for field in ["labels", "annotations"] {
-            match old.at("metadata").key(field).value() {
-                Some(value) => new.metadata_mut().insert(field.to_owned(), value.clone()),
-                None => new.metadata_mut().shift_remove(field),
-            };
-        }
+    fn status_metadata(&self) -> &'static [&'static str] {
+        ALL_METADATA
     }
 
     fn validate(&self, new: &Object, errors: &mut FieldErrors) {

@@ -277,6 +277,36 @@ pub(super) fn cluster_ips(spec: &At<'_>, errors: &mut FieldErrors) {
     }
 }
 
+/// Reports what a balancer may not say of itself.
+pub(super) fn status(new: &Object, old: &Object, errors: &mut FieldErrors) {
+    let field = "status.loadBalancer.ingress";
+    let (points, before) = (new.at(field), old.at(field));
+    if new.at("spec.type").str() != "LoadBalancer" && !points.is_empty() {
+        let detail = "may only be used when `spec.type` is 'LoadBalancer'";
+        errors.forbidden(&points, detail);
+        return;
+    }
+    for point in points.items() {
+        let (ip, mode, host) = (point.key("ip"), point.key("ipMode"), point.key("hostname"));
+        let known = before.items().any(|had| had.key("ip").str() == ip.str());
+        if !ip.is_empty() && !known {
+            address::ip(&ip, errors);
+        }
+        match (mode.exists(), ip.is_empty()) {
+            (false, false) => errors.required(&mode, "must be specified when `ip` is set"),
+            (true, true) => errors.forbidden(&mode, "may not be specified when `ip` is not set"),
+            (true, false) => errors.one_of(&mode, &["Proxy", "VIP"]),
+            (false, true) => {}
+        }
+        if !host.is_empty() {
+            errors.text(&host, names::dns1123_subdomain);
+            if host.str().parse::<std::net::IpAddr>().is_ok() {
+                errors.invalid(&host, "must be a DNS name, not an IP address");
+            }
+        }
+    }
+}
+
 fn unique_ports(ports: &At<'_>, kind: &str, errors: &mut FieldErrors) {
     // Two ports with one node port are the allocator's to refuse.
     for node in ports.items().map(|port| port.key("nodePort")) {
