@@ -10,7 +10,7 @@ use crate::field_errors::ErrorType;
 use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, SCALE, STATUS, Storage, age};
 use crate::object::{default_text, default_value, each_object};
 use crate::schema::internal_form;
-use crate::validation::{numbers, selectors};
+use crate::validation::{names, numbers, selectors};
 use crate::{At, FieldErrors, Object, Resource, Strategy};
 
 /// What the pipeline knows of statefulsets.
@@ -92,6 +92,11 @@ impl Strategy for StatefulSet {
     fn validate(&self, new: &Object, errors: &mut FieldErrors) {
         let spec = new.at("spec");
         stateful_set_spec(&spec, errors);
+        // A wrong one from before may stay.
+        let service = spec.key("serviceName");
+        if !service.str().is_empty() {
+            errors.text(&service, names::dns1123_label);
+        }
         for template in spec.key("volumeClaimTemplates").items() {
             claim::claim_spec(&template.key("spec"), errors);
         }
@@ -369,6 +374,19 @@ mod tests {
             findings(&stateful_set(json!({"volumeClaimTemplates": []}))),
             ["spec.template.spec.containers[0].volumeMounts[0].name: Not found: \"data\""]
         );
+    }
+
+    #[test]
+    fn a_new_set_names_a_service_that_there_can_be() {
+        let wrong = stateful_set(json!({"serviceName": "Not_A_Label"}));
+        let found = findings(&wrong);
+        assert_eq!(found.len(), 1);
+        let expected =
+            "spec.serviceName: Invalid value: \"Not_A_Label\": a lowercase RFC 1123 label";
+        assert!(found[0].starts_with(expected), "{found:?}");
+        let mut errors = FieldErrors::default();
+        StatefulSet.validate_replacement(&wrong, &wrong, &mut errors);
+        assert!(errors.is_empty(), "one from before may stay");
     }
 
     #[test]

@@ -3,13 +3,14 @@
 use coracle_clock::Timestamp;
 use serde_json::{Value, json};
 
-use super::pod_spec::{defaults, qos, subresources, update, validation, warnings};
+use super::pod_spec::{annotations, defaults, qos, subresources, update, validation, warnings};
 use crate::kinds::{
     AGE, ALL_VERBS, ATTACH, BINDING, Column, EPHEMERAL_CONTAINERS, EVICTION, EXEC, LOG, NAME,
     NameRule, PORT_FORWARD, RESIZE, STATUS, Storage, proxy,
 };
 use crate::{FieldErrors, Object, Resource, Strategy};
 
+mod label_keys;
 mod status;
 mod table;
 
@@ -61,6 +62,7 @@ impl Strategy for Pod {
         let qos = qos::class(&new.at("spec"));
         let gated = !new.at("spec.schedulingGates").is_empty();
         new.set("status", json!({"phase": "Pending", "qosClass": qos}));
+        label_keys::merge(new);
         if gated {
             // The pipeline has stamped the object before.
             let now = new.metadata("creationTimestamp");
@@ -95,6 +97,8 @@ impl Strategy for Pod {
     }
 
     fn validate(&self, new: &Object, errors: &mut FieldErrors) {
+        let spec = new.at("spec");
+        annotations::annotations(&new.at("metadata.annotations"), &spec, errors);
         validation::pod_spec(&new.at("spec"), true, errors);
         let ephemeral = new.at("spec.ephemeralContainers");
         if !ephemeral.is_empty() && new.resource_version().is_empty() {
@@ -113,11 +117,15 @@ impl Strategy for Pod {
     }
 
     fn validate_update(&self, new: &Object, old: &Object, errors: &mut FieldErrors) {
+        let annotations = "metadata.annotations";
+        annotations::changes(&new.at(annotations), &old.at(annotations), errors);
         update::pod(new, old, errors);
     }
 
     fn validate_status_update(&self, new: &Object, old: &Object, errors: &mut FieldErrors) {
         errors.immutable(&new.at("status.qosClass"), &old.at("status.qosClass"));
+        let annotations = "metadata.annotations";
+        annotations::changes(&new.at(annotations), &old.at(annotations), errors);
         status::validate(new, old, errors);
     }
 

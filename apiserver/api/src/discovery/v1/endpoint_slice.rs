@@ -142,6 +142,7 @@ fn endpoint(endpoint: &At<'_>, kind: &str, errors: &mut FieldErrors) {
         if !zones.insert(name.str()) {
             errors.duplicate(&name);
         }
+        errors.text(&name, names::label_value);
     }
 }
 

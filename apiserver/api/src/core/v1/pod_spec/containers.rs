@@ -18,15 +18,16 @@ pub fn all(spec: &At<'_>, volumes: &Volumes<'_>, errors: &mut FieldErrors) {
     if containers.is_empty() {
         errors.required(&containers, "");
     }
+    let grace = spec.key("terminationGracePeriodSeconds").as_i64();
     for container in containers.items() {
         common(&container, spec, volumes, errors);
         if !taken.insert(container.key("name").str()) {
             errors.duplicate(&container.key("name"));
         }
-        regular(&container, errors);
+        regular(&container, grace, errors);
         restart_policy(&container, errors);
     }
-    host_port_conflicts(&containers, errors);
+    host_port_conflicts(containers.items(), errors);
     for container in spec.key("initContainers").items() {
         init(&container, spec, volumes, &mut taken, errors);
     }
@@ -36,6 +37,8 @@ pub fn all(spec: &At<'_>, volumes: &Volumes<'_>, errors: &mut FieldErrors) {
             errors.duplicate(&name);
         }
         common(&container, spec, volumes, errors);
+        no_spaces(&container, errors);
+        debugs(&container, spec, errors);
         for field in [
             "ports",
             "livenessProbe",
@@ -43,20 +46,44 @@ pub fn all(spec: &At<'_>, volumes: &Volumes<'_>, errors: &mut FieldErrors) {
             "startupProbe",
             "lifecycle",
             "resizePolicy",
+            "restartPolicy",
+            "restartPolicyRules",
+            "resources",
         ] {
             if !container.key(field).is_empty() {
-                errors.forbidden(
-                    &container.key(field),
-                    "cannot be set for an Ephemeral Container",
-                );
+                errors.forbidden(&container.key(field), NOT_TO_DEBUG);
             }
         }
-        if !container.key("resources").is_empty() {
-            errors.forbidden(
-                &container.key("resources"),
-                "cannot be set for an Ephemeral Container",
-            );
+    }
+}
+
+const NOT_TO_DEBUG: &str = "cannot be set for an Ephemeral Container";
+
+/// What a container to debug with looks into is there, and it mounts volumes as a whole.
+fn debugs(container: &At<'_>, spec: &At<'_>, errors: &mut FieldErrors) {
+    let target = container.key("targetContainerName");
+    let is_there = ["containers", "initContainers"].into_iter().any(|list| {
+        let list = spec.key(list);
+        list.items()
+            .any(|other| other.key("name").str() == target.str())
+    });
+    if !target.str().is_empty() && !is_there {
+        errors.not_found(&target);
+    }
+    for mount in container.key("volumeMounts").items() {
+        for field in ["subPath", "subPathExpr"] {
+            if !mount.key(field).str().is_empty() {
+                errors.forbidden(&mount.key(field), NOT_TO_DEBUG);
+            }
         }
+    }
+}
+
+/// Pods name their images without spaces around them; templates may have them.
+pub fn no_spaces(container: &At<'_>, errors: &mut FieldErrors) {
+    let image = container.key("image");
+    if image.str().trim() != image.str() {
+        errors.invalid(&image, "must not have leading or trailing whitespace");
     }
 }
 
@@ -72,10 +99,16 @@ fn init<'a>(
     if !name.str().is_empty() && !taken.insert(name.str()) {
         errors.duplicate(&name);
     }
+    // They run one by one; upstream looks at each as at the first of the list.
+    let list = container.path();
+    let list = list.rfind('[').map_or(list, |end| &list[..end]);
+    let alone = At::maybe(container.value(), format!("{list}[0]"));
+    host_port_conflicts([alone].into_iter(), errors);
     let policy = container.key("restartPolicy");
     let restartable = policy.str() == "Always";
     if restartable {
-        regular(container, errors);
+        let grace = spec.key("terminationGracePeriodSeconds").as_i64();
+        regular(container, grace, errors);
     } else {
         for field in [
             "lifecycle",
@@ -109,8 +142,6 @@ fn common(container: &At<'_>, spec: &At<'_>, volumes: &Volumes<'_>, errors: &mut
     let image = container.key("image");
     if image.str().is_empty() {
         errors.required(&image, "");
-    } else if image.str().trim() != image.str() {
-        errors.invalid(&image, "must not have leading or trailing whitespace");
     }
     if let policy @ ("" | "File" | "FallbackToLogsOnError") =
         container.key("terminationMessagePolicy").str()
@@ -127,7 +158,7 @@ fn common(container: &At<'_>, spec: &At<'_>, volumes: &Volumes<'_>, errors: &mut
     ports(&container.key("ports"), errors);
     env(&container.key("env"), errors);
     env_from(&container.key("envFrom"), errors);
-    volumes::mounts(&container.key("volumeMounts"), volumes, errors);
+    volumes::mounts(container, volumes, errors);
     volumes::devices(container, volumes, errors);
     pull_policy(&container.key("imagePullPolicy"), errors);
     resources(&container.key("resources"), spec, errors);
@@ -136,11 +167,11 @@ fn common(container: &At<'_>, spec: &At<'_>, volumes: &Volumes<'_>, errors: &mut
 }
 
 /// What containers that run beside the others must satisfy too.
-fn regular(container: &At<'_>, errors: &mut FieldErrors) {
+fn regular(container: &At<'_>, grace: Option<i64>, errors: &mut FieldErrors) {
     let lifecycle = container.key("lifecycle");
     for field in ["postStart", "preStop"] {
         if lifecycle.key(field).exists() {
-            handler(&lifecycle.key(field), errors);
+            handler(&lifecycle.key(field), grace, errors);
         }
     }
     let signal = lifecycle.key("stopSignal");
@@ -153,6 +184,10 @@ fn regular(container: &At<'_>, errors: &mut FieldErrors) {
             continue;
         }
         probe(&probe_at, errors);
+        let grace = probe_at.key("terminationGracePeriodSeconds");
+        if field == "readinessProbe" && grace.exists() {
+            errors.invalid(&grace, "must not be set for readinessProbes");
+        }
         let threshold = probe_at.key("successThreshold");
         if field != "readinessProbe" && threshold.as_i64().unwrap_or(0) != 1 {
             errors.invalid(&threshold, "must be 1");
@@ -187,7 +222,7 @@ fn restart_policy(container: &At<'_>, errors: &mut FieldErrors) {
 }
 
 fn probe(probe: &At<'_>, errors: &mut FieldErrors) {
-    handler(probe, errors);
+    handler(probe, None, errors);
     for field in [
         "initialDelaySeconds",
         "timeoutSeconds",
@@ -203,8 +238,8 @@ fn probe(probe: &At<'_>, errors: &mut FieldErrors) {
     }
 }
 
-/// The one action of a probe or of a lifecycle hook.
-fn handler(at: &At<'_>, errors: &mut FieldErrors) {
+/// The one action of a probe or of a lifecycle hook, which has to be over within the `grace` that the pod has to end.
+fn handler(at: &At<'_>, grace: Option<i64>, errors: &mut FieldErrors) {
     let mut found = 0;
     for field in ["exec", "httpGet", "tcpSocket", "grpc", "sleep"] {
         let action = at.key(field);
@@ -223,14 +258,22 @@ fn handler(at: &At<'_>, errors: &mut FieldErrors) {
             "httpGet" => http_get(&action, errors),
             "tcpSocket" => numbers::port_or_name(&action.key("port"), errors),
             "grpc" => numbers::port(&action.key("port"), errors),
-            "sleep" if action.key("seconds").as_i64().unwrap_or(0) < 0 => {
-                errors.invalid(&action.key("seconds"), "must be non-negative");
-            }
+            "sleep" => sleep(&action, grace, errors),
             _ => {}
         }
     }
     if found == 0 {
         errors.required(at, "must specify a handler type");
+    }
+}
+
+fn sleep(action: &At<'_>, grace: Option<i64>, errors: &mut FieldErrors) {
+    let seconds = action.key("seconds").as_i64().unwrap_or(0);
+    // A grace that is wrong is reported by itself.
+    if let Some(grace) = grace.filter(|grace| !(0..=*grace).contains(&seconds)) {
+        let detail =
+            format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
+        errors.invalid_as(action, seconds.into(), detail);
     }
 }
 
@@ -283,9 +326,9 @@ fn ports(ports: &At<'_>, errors: &mut FieldErrors) {
 }
 
 /// Two containers of a pod can't have the same port of the host.
-fn host_port_conflicts(containers: &At<'_>, errors: &mut FieldErrors) {
+fn host_port_conflicts<'a>(containers: impl Iterator<Item = At<'a>>, errors: &mut FieldErrors) {
     let mut taken = HashSet::new();
-    for container in containers.items() {
+    for container in containers {
         for port in container.key("ports").items() {
             let host = port.key("hostPort");
             let number = host.as_i64().unwrap_or(0);
@@ -368,6 +411,7 @@ fn env_source(variable: &At<'_>, source: &At<'_>, errors: &mut FieldErrors) {
         let reference = source.key(field);
         if reference.exists() {
             found += 1;
+            errors.text(&reference.key("name"), names::dns1123_subdomain);
             if reference.key("key").str().is_empty() {
                 errors.required(&reference.key("key"), "");
             } else {

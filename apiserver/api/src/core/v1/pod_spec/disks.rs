@@ -20,6 +20,7 @@ pub fn source(field: &str, at: &At<'_>, errors: &mut FieldErrors) {
         "photonPersistentDisk" => &["pdID"],
         "azureDisk" => &["diskName", "diskURI"],
         "scaleIO" => &["gateway", "system", "volumeName"],
+        "storageos" => &["volumeName"],
         "flexVolume" => &["driver"],
         _ => &[],
     };
@@ -44,6 +45,12 @@ pub fn source(field: &str, at: &At<'_>, errors: &mut FieldErrors) {
         "quobyte" => quobyte(at, errors),
         "fc" => fibre_channel(at, errors),
         "azureDisk" => azure_disk(at, errors),
+        "azureFile" if at.key("secretNamespace").exists() => {
+            required_name(&at.key("secretNamespace"), errors);
+        }
+        "flexVolume" => flex(at, errors),
+        "cinder" => secret(at, errors),
+        "storageos" => storage_os(at, errors),
         "local" => {
             required_name(&at.key("path"), errors);
             no_backsteps(&at.key("path"), errors);
@@ -136,6 +143,37 @@ fn fibre_channel(at: &At<'_>, errors: &mut FieldErrors) {
     }
 }
 
+/// A Secret that is named, has a name.
+fn secret(at: &At<'_>, errors: &mut FieldErrors) {
+    let secret = at.key("secretRef");
+    if secret.exists() {
+        required_name(&secret.key("name"), errors);
+    }
+}
+
+fn storage_os(at: &At<'_>, errors: &mut FieldErrors) {
+    for field in ["volumeName", "volumeNamespace"] {
+        if !at.key(field).str().is_empty() {
+            errors.text(&at.key(field), names::dns1123_label);
+        }
+    }
+    secret(at, errors);
+}
+
+/// What a driver is told has names of its own.
+fn flex(at: &At<'_>, errors: &mut FieldErrors) {
+    for (key, _) in at.key("options").entries() {
+        let domain = key.split_once('/').map_or(key, |(domain, _)| domain);
+        let domain = format!(".{}", domain.to_lowercase());
+        if domain.ends_with(".kubernetes.io") || domain.ends_with(".k8s.io") {
+            let place = format!("{}.options[{key}]", at.path());
+            let shown = Value::from(key);
+            let option = At::maybe(Some(&shown), place);
+            errors.invalid(&option, "kubernetes.io and k8s.io namespaces are reserved");
+        }
+    }
+}
+
 fn azure_disk(at: &At<'_>, errors: &mut FieldErrors) {
     let caching = at.key("cachingMode");
     if caching.exists() {
@@ -144,6 +182,21 @@ fn azure_disk(at: &At<'_>, errors: &mut FieldErrors) {
     let kind = at.key("kind");
     if kind.exists() {
         errors.one_of(&kind, &["Dedicated", "Managed", "Shared"]);
+    }
+    let place = at.key("diskURI");
+    let (start, example) = match kind.str() {
+        _ if !kind.exists() => return,
+        "Managed" => (
+            "/subscriptions/",
+            "/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}",
+        ),
+        _ => (
+            "https://",
+            "https://{account-name}.blob.core.windows.net/{container-name}/{disk-name}.vhd",
+        ),
+    };
+    if !place.str().starts_with(start) {
+        errors.not_supported(&place, &[example]);
     }
 }
 

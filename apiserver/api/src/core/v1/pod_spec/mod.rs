@@ -1,5 +1,6 @@
 //! The spec of a pod: rules that Pods share with every kind that carries a template of Pods.
 
+pub mod annotations;
 pub mod containers;
 pub mod defaults;
 pub mod disks;

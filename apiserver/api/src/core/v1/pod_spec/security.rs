@@ -44,6 +44,42 @@ pub fn pod(context: &At<'_>, spec: &At<'_>, errors: &mut FieldErrors) {
     profile("appArmor", &context.key("appArmorProfile"), errors);
 }
 
+/// A pod with users of its own has the host's other namespaces not either.
+pub fn own_users(spec: &At<'_>, errors: &mut FieldErrors) {
+    if spec.key("hostUsers").as_bool() != Some(false) {
+        return;
+    }
+    // Upstream's names of the fields.
+    for (field, shown) in [
+        ("hostNetwork", "hostNetwork"),
+        ("hostPID", "HostPID"),
+        ("hostIPC", "HostIPC"),
+    ] {
+        if spec.key(field).is_true() {
+            let place = format!("{}.{shown}", spec.path());
+            let at = At::maybe(spec.key(field).value(), place);
+            errors.forbidden(&at, "when `hostUsers` is false");
+        }
+    }
+}
+
+/// A pod that says it is for Linux has no options for Windows.
+pub fn linux(spec: &At<'_>, errors: &mut FieldErrors) {
+    const NOT_FOR_LINUX: &str = "windows options cannot be set for a linux pod";
+    let options = spec.at("securityContext.windowsOptions");
+    if options.exists() {
+        errors.forbidden(&options, NOT_FOR_LINUX);
+    }
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        for container in spec.key(list).items() {
+            let options = container.at("securityContext.windowsOptions");
+            if options.exists() {
+                errors.forbidden(&options, NOT_FOR_LINUX);
+            }
+        }
+    }
+}
+
 /// Reports what is wrong with a container's security context.
 pub fn container(context: &At<'_>, spec: &At<'_>, errors: &mut FieldErrors) {
     if !context.exists() {

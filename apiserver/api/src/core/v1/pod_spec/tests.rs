@@ -239,3 +239,241 @@ fn what_is_odd_but_legal_is_warned_of() {
         ]
     );
 }
+
+#[test]
+fn a_hook_sleeps_no_longer_than_a_pod_may_take_to_end() {
+    let sleep = |seconds: i64, grace: i64| {
+        move |spec: &mut Value| {
+            spec["terminationGracePeriodSeconds"] = grace.into();
+            spec["containers"][0]["lifecycle"] =
+                json!({"preStop": {"sleep": {"seconds": seconds}}});
+        }
+    };
+    accepted(sleep(0, 5));
+    accepted(sleep(5, 5));
+    refused(
+        sleep(6, 5),
+        &[
+            "spec.containers[0].lifecycle.preStop.sleep: Invalid value: 6: must be non-negative and less than \
+             terminationGracePeriodSeconds (5)",
+        ],
+    );
+}
+
+#[test]
+fn required_node_affinity_compares_what_labels_can_be() {
+    let affinity = |value: &str| {
+        let term =
+            json!({"matchExpressions": [{"key": "k", "operator": "In", "values": ["v", value]}]});
+        move |spec: &mut Value| {
+            spec["affinity"] = json!({"nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]},
+                "preferredDuringSchedulingIgnoredDuringExecution": [
+                    {"weight": 1, "preference": {"matchExpressions": [{"key": "k", "operator": "In", "values": ["-"]}]}},
+                ],
+            }});
+        }
+    };
+    accepted(affinity(""));
+    let found = findings(&spec(affinity("-x")));
+    assert_eq!(found.len(), 1);
+    let place = "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0]";
+    let expected = format!(
+        "{place}.matchExpressions[0].values[1]: Invalid value: \"-x\": a valid label must be"
+    );
+    assert!(found[0].starts_with(&expected), "{found:?}");
+}
+
+#[test]
+fn claims_have_whole_names() {
+    let found = findings(&spec(|spec| {
+        spec["resourceClaims"] = json!([{"name": "a", "resourceClaimName": ""}]);
+    }));
+    assert_eq!(found.len(), 1);
+    let expected = "spec.resourceClaims[0].resourceClaimName: Invalid value: \"\": a lowercase RFC 1123 subdomain";
+    assert!(found[0].starts_with(expected), "{found:?}");
+}
+
+#[test]
+fn mounts_and_devices_dont_meet() {
+    let volumes = json!([
+        {"name": "d", "emptyDir": {}},
+        {"name": "c", "persistentVolumeClaim": {"claimName": "c"}},
+    ]);
+    let with = |mount: Value, devices: Value| {
+        let volumes = volumes.clone();
+        move |spec: &mut Value| {
+            spec["volumes"] = volumes;
+            spec["containers"][0]["volumeMounts"] = json!([mount]);
+            spec["containers"][0]["volumeDevices"] = devices;
+        }
+    };
+    let place = "spec.containers[0]";
+    let refusals = |spec: Value| findings(&spec);
+    let mount = json!({"name": "c", "mountPath": "/d"});
+    assert_eq!(
+        refusals(spec(with(
+            mount,
+            json!([{"name": "c", "devicePath": "/d"}])
+        ))),
+        [
+            format!(
+                "{place}.volumeMounts[0].name: Invalid value: \"c\": must not already exist in volumeDevices"
+            ),
+            format!(
+                "{place}.volumeMounts[0].mountPath: Invalid value: \"/d\": must not already exist as a path in \
+                 volumeDevices"
+            ),
+            format!(
+                "{place}.volumeDevices[0].name: Invalid value: \"c\": must not already exist in volumeMounts"
+            ),
+            format!(
+                "{place}.volumeDevices[0].devicePath: Invalid value: \"/d\": must not already exist as a path in \
+                 volumeMounts"
+            ),
+        ]
+    );
+    let mount = |fields: Value| {
+        let mut mount = json!({"name": "d", "mountPath": "/d"});
+        for (field, value) in fields.as_object().expect("fields") {
+            mount[field] = value.clone();
+        }
+        with(mount, json!([]))
+    };
+    accepted(mount(
+        json!({"recursiveReadOnly": "Enabled", "readOnly": true, "mountPropagation": "None"}),
+    ));
+    assert_eq!(
+        refusals(spec(mount(
+            json!({"recursiveReadOnly": "Enabled", "mountPropagation": "Bidirectional", "subPath": "/x"})
+        ))),
+        [
+            format!("{place}.volumeMounts.subPath: Invalid value: \"/x\": must be a relative path"),
+            format!(
+                "{place}.volumeMounts.mountPropagation: Forbidden: Bidirectional mount propagation is available only \
+                 to privileged containers"
+            ),
+            format!(
+                "{place}.volumeMounts.recursiveReadOnly: Forbidden: may only be specified when readOnly is true"
+            ),
+            format!(
+                "{place}.volumeMounts.recursiveReadOnly: Forbidden: may only be specified when mountPropagation is \
+                 None or not specified"
+            ),
+        ]
+    );
+}
+
+#[test]
+fn containers_to_debug_with_look_into_one_that_is_there() {
+    let debugger = |target: &str, mount: Value| {
+        let container = json!({
+            "name": "debug", "image": "i", "imagePullPolicy": "Always", "terminationMessagePolicy": "File",
+            "targetContainerName": target, "volumeMounts": [mount],
+        });
+        move |spec: &mut Value| {
+            spec["volumes"] = json!([{"name": "d", "emptyDir": {}}]);
+            spec["ephemeralContainers"] = json!([container]);
+        }
+    };
+    let name = spec(|_| {})["containers"][0]["name"].clone();
+    let name = name.as_str().expect("a name");
+    accepted(debugger(name, json!({"name": "d", "mountPath": "/d"})));
+    refused(
+        debugger(
+            "nobody",
+            json!({"name": "d", "mountPath": "/d", "subPath": "x"}),
+        ),
+        &[
+            "spec.ephemeralContainers[0].targetContainerName: Not found: \"nobody\"",
+            "spec.ephemeralContainers[0].volumeMounts[0].subPath: Forbidden: cannot be set for an Ephemeral Container",
+        ],
+    );
+}
+
+#[test]
+fn users_of_ones_own_rule_out_the_hosts_namespaces() {
+    refused(
+        |spec| {
+            spec["hostUsers"] = false.into();
+            spec["hostPID"] = true.into();
+            spec["hostIPC"] = true.into();
+            spec["os"] = json!({"name": "linux"});
+            spec["containers"][0]["securityContext"] =
+                json!({"windowsOptions": {"runAsUserName": "u"}});
+        },
+        &[
+            "spec.HostPID: Forbidden: when `hostUsers` is false",
+            "spec.HostIPC: Forbidden: when `hostUsers` is false",
+            "spec.containers[0].securityContext.windowsOptions: Forbidden: windows options cannot be set for a linux \
+             pod",
+        ],
+    );
+}
+
+#[test]
+fn sources_of_variables_have_names_and_whole_parts() {
+    let from = |source: Value| {
+        move |spec: &mut Value| {
+            spec["containers"][0]["env"] = json!([{"name": "a", "valueFrom": source}]);
+        }
+    };
+    accepted(from(json!({"configMapKeyRef": {"name": "c", "key": "k"}})));
+    let found = findings(&spec(from(json!({"secretKeyRef": {"key": "k"}}))));
+    assert_eq!(found.len(), 1);
+    let expected = "spec.containers[0].env[0].valueFrom.secretKeyRef.name: Invalid value: \"\": a lowercase RFC 1123";
+    assert!(found[0].starts_with(expected), "{found:?}");
+    let disk =
+        json!({"resourceFieldRef": {"resource": "limits.ephemeral-storage", "divisor": "3"}});
+    refused(
+        from(disk),
+        &[
+            "spec.containers[0].env[0].valueFrom.resourceFieldRef.divisor: Invalid value: \
+             \"limits.ephemeral-storage\": only divisor's values 1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, \
+             1Pi, 1Ei are supported with the local ephemeral storage resource",
+        ],
+    );
+}
+
+#[test]
+fn probes_of_readiness_end_nothing() {
+    let probe = json!({"exec": {"command": ["true"]}, "successThreshold": 1, "terminationGracePeriodSeconds": 5});
+    refused(
+        move |spec| spec["containers"][0]["readinessProbe"] = probe,
+        &[
+            "spec.containers[0].readinessProbe.terminationGracePeriodSeconds: Invalid value: 5: must not be set for \
+             readinessProbes",
+        ],
+    );
+}
+
+#[test]
+fn disks_of_clouds_say_what_makes_sense() {
+    let volume = |source: Value| {
+        let mut volume = source;
+        volume["name"] = "d".into();
+        move |spec: &mut Value| spec["volumes"] = json!([volume])
+    };
+    let disk = json!({"diskName": "d", "diskURI": "/subscriptions/x", "kind": "Managed"});
+    accepted(volume(json!({"azureDisk": disk})));
+    refused(
+        volume(json!({"azureDisk": {"diskName": "d", "diskURI": "x", "kind": "Shared"}})),
+        &[
+            "spec.volumes[0].azureDisk.diskURI: Unsupported value: \"x\": supported values: \
+             \"https://{account-name}.blob.core.windows.net/{container-name}/{disk-name}.vhd\"",
+        ],
+    );
+    refused(
+        volume(
+            json!({"flexVolume": {"driver": "d", "options": {"a.K8s.io/x": "", "k8s.io.a/x": ""}}}),
+        ),
+        &[
+            "spec.volumes[0].flexVolume.options[a.K8s.io/x]: Invalid value: \"a.K8s.io/x\": kubernetes.io and k8s.io \
+             namespaces are reserved",
+        ],
+    );
+    refused(
+        volume(json!({"csi": {"driver": "d", "nodePublishSecretRef": {}}})),
+        &["spec.volumes[0].csi.nodePublishSecretRef.name: Required value"],
+    );
+}

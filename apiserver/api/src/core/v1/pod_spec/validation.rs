@@ -3,7 +3,7 @@
 //! Left out are checks of features that are behind a gate upstream, and of volume types that no node
 //! of ours can mount beyond their being the only source.
 
-use super::{containers, scheduling, security, volumes};
+use super::{annotations, containers, scheduling, security, volumes};
 use crate::validation::{address, metadata, names, numbers};
 use crate::{At, FieldErrors};
 
@@ -36,6 +36,7 @@ pub fn pod_spec(spec: &At<'_>, is_pod: bool, errors: &mut FieldErrors) {
     }
     scheduling::gates(&spec.key("schedulingGates"), errors);
     scheduling::spread(&spec.key("topologySpreadConstraints"), errors);
+    security::own_users(spec, errors);
     optional_name(
         &spec.key("serviceAccountName"),
         names::dns1123_subdomain,
@@ -73,11 +74,18 @@ pub fn pod_spec(spec: &At<'_>, is_pod: bool, errors: &mut FieldErrors) {
     if os.exists() {
         match os.key("name").str() {
             "" => errors.required(&os.key("name"), ""),
-            "linux" | "windows" => {}
+            "linux" => security::linux(spec, errors),
+            "windows" => {}
             name => {
                 let shown = serde_json::Value::from(name);
                 errors.not_supported(&At::maybe(Some(&shown), os.path()), &["linux", "windows"]);
             }
+        }
+    }
+    // Templates may have them.
+    for list in ["containers", "initContainers"] {
+        for container in spec.key(list).items().filter(|_| is_pod) {
+            containers::no_spaces(&container, errors);
         }
     }
 }
@@ -94,6 +102,7 @@ pub fn template(template: &At<'_>, errors: &mut FieldErrors) {
     metadata::labels(&place("labels"), errors);
     metadata::annotations(&place("annotations"), errors);
     let spec = template.key("spec");
+    annotations::annotations(&place("annotations"), &spec, errors);
     pod_spec(&spec, false, errors);
     let ephemeral = spec.key("ephemeralContainers");
     if !ephemeral.is_empty() {
@@ -144,8 +153,12 @@ fn claims(list: &At<'_>, errors: &mut FieldErrors) {
             }
             _ => {}
         }
-        optional_name(&claim_name, names::dns1123_subdomain, errors);
-        optional_name(&template, names::dns1123_subdomain, errors);
+        for name in [claim_name, template] {
+            // An empty name is given, and wrong.
+            if name.exists() {
+                errors.text(&name, names::dns1123_subdomain);
+            }
+        }
     }
 }
 

@@ -95,12 +95,15 @@ fn one_source(field: &str, at: &At<'_>, errors: &mut FieldErrors) {
             errors.one_of(&at.key("pullPolicy"), &["Always", "IfNotPresent", "Never"]);
         }
         "csi" => {
-            let driver = at.key("driver");
-            required_name(&driver, errors);
-            if !driver.str().is_empty() {
-                errors.text(&driver, |name| {
-                    names::dns1123_subdomain(&name.to_lowercase())
-                });
+            disks::csi_driver(&at.key("driver"), errors);
+            let secret = at.key("nodePublishSecretRef");
+            let name = secret.key("name");
+            if secret.exists() && name.str().is_empty() {
+                errors.required(&name, "");
+            } else if secret.exists() {
+                // Where upstream reports it.
+                let place = At::maybe(name.value(), format!("{}.name", at.path()));
+                errors.text(&place, names::dns1123_subdomain);
             }
         }
         _ => disks::source(field, at, errors),
@@ -375,20 +378,41 @@ pub fn resource_field_ref(at: &At<'_>, in_volume: bool, errors: &mut FieldErrors
         ],
     };
     if divisor.exists() && divisor.str() != "0" && !supported.contains(&divisor.str()) {
-        let kind = if supported.len() == 2 {
-            "only divisor's values 1m and 1 are supported with the cpu resource"
-        } else {
-            "only divisor's values 1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei are supported with the \
-             memory resource"
+        let all = supported.join(", ");
+        let detail = match resource.str() {
+            "limits.cpu" | "requests.cpu" => {
+                "only divisor's values 1m and 1 are supported with the cpu resource".to_owned()
+            }
+            name => {
+                let kind = match name {
+                    "limits.memory" | "requests.memory" => "memory",
+                    name if huge_pages(name) => "hugepages",
+                    _ => "local ephemeral storage",
+                };
+                format!("only divisor's values {all} are supported with the {kind} resource")
+            }
         };
-        errors.invalid(&divisor, kind);
+        // Upstream shows the resource, not the divisor.
+        errors.invalid_as(&divisor, resource.str().into(), detail);
     }
 }
 
 /// Reports mounts of volumes that are not there, and two mounts of one path.
-pub fn mounts(mounts: &At<'_>, volumes: &Volumes<'_>, errors: &mut FieldErrors) {
+pub fn mounts(container: &At<'_>, volumes: &Volumes<'_>, errors: &mut FieldErrors) {
+    let mounts = container.key("volumeMounts");
+    let devices = container.key("volumeDevices");
+    let is_device = |field: &str, text: &str| {
+        devices
+            .items()
+            .any(|device| device.key(field).str() == text)
+    };
     let mut paths = HashSet::new();
     for mount in mounts.items() {
+        // Upstream reports some fields of a mount as if they were the list's.
+        let of_list = |field: &str| {
+            let place = format!("{}.{field}", mounts.path());
+            At::maybe(mount.key(field).value(), place)
+        };
         let name = mount.key("name");
         required_name(&name, errors);
         if !volumes.0.contains_key(name.str()) {
@@ -404,9 +428,16 @@ pub fn mounts(mounts: &At<'_>, volumes: &Volumes<'_>, errors: &mut FieldErrors) 
                 "must be unique",
             );
         }
+        if is_device("name", name.str()) {
+            errors.invalid(&name, "must not already exist in volumeDevices");
+        }
+        if is_device("devicePath", path.str()) {
+            let detail = "must not already exist as a path in volumeDevices";
+            errors.invalid(&path, detail);
+        }
         let (sub_path, sub_path_expr) = (mount.key("subPath"), mount.key("subPathExpr"));
         if !sub_path.str().is_empty() {
-            local_path(&sub_path, errors);
+            local_path(&of_list("subPath"), errors);
         }
         if !sub_path_expr.str().is_empty() {
             if !sub_path.str().is_empty() {
@@ -415,22 +446,38 @@ pub fn mounts(mounts: &At<'_>, volumes: &Volumes<'_>, errors: &mut FieldErrors) 
                     "subPathExpr and subPath are mutually exclusive",
                 );
             }
-            local_path(&sub_path_expr, errors);
+            local_path(&of_list("subPathExpr"), errors);
         }
-        let propagation = mount.key("mountPropagation");
-        if propagation.exists()
-            && !["Bidirectional", "HostToContainer", "None"].contains(&propagation.str())
-        {
-            let at = At::maybe(
-                propagation.value(),
-                format!("{}.mountPropagation", mounts.path()),
-            );
-            errors.not_supported(&at, &["Bidirectional", "HostToContainer", "None"]);
+        let propagation = of_list("mountPropagation");
+        match propagation.str() {
+            _ if !propagation.exists() => {}
+            "Bidirectional" if container.at("securityContext.privileged").is_true() => {}
+            "Bidirectional" => errors.forbidden(
+                &propagation,
+                "Bidirectional mount propagation is available only to privileged containers",
+            ),
+            "HostToContainer" | "None" => {}
+            _ => errors.not_supported(&propagation, &["Bidirectional", "HostToContainer", "None"]),
         }
-        let recursive = mount.key("recursiveReadOnly");
-        if recursive.exists() && !["Disabled", "Enabled", "IfPossible"].contains(&recursive.str()) {
-            errors.not_supported(&recursive, &["Disabled", "Enabled", "IfPossible"]);
+        read_only(&mount, &of_list("recursiveReadOnly"), errors);
+    }
+}
+
+/// Only what is read only is so all the way down, and nothing that is mounted on it later comes through.
+fn read_only(mount: &At<'_>, recursive: &At<'_>, errors: &mut FieldErrors) {
+    match recursive.str() {
+        _ if !recursive.exists() => {}
+        "Disabled" => {}
+        "Enabled" | "IfPossible" => {
+            if !mount.key("readOnly").is_true() {
+                errors.forbidden(recursive, "may only be specified when readOnly is true");
+            }
+            if !["", "None"].contains(&mount.key("mountPropagation").str()) {
+                let detail = "may only be specified when mountPropagation is None or not specified";
+                errors.forbidden(recursive, detail);
+            }
         }
+        _ => errors.not_supported(recursive, &["Disabled", "Enabled", "IfPossible"]),
     }
 }
 
@@ -452,21 +499,24 @@ pub fn devices(container: &At<'_>, volumes: &Volumes<'_>, errors: &mut FieldErro
             None => errors.not_found(&name),
         }
         required_name(&path, errors);
-        if !paths.insert(path.str()) {
+        if paths.contains(path.str()) {
             errors.invalid(&path, "must be unique");
         }
-        no_backsteps(&path, errors);
-        if mounts
-            .items()
-            .any(|mount| mount.key("mountPath").str() == path.str())
-        {
-            errors.invalid(&path, "must not already exist in volumeMounts");
+        if path.str().split('/').any(|part| part == "..") {
+            errors.invalid(&path, "can not contain backsteps ('..')");
+        } else {
+            paths.insert(path.str());
         }
-        if mounts
-            .items()
-            .any(|mount| mount.key("name").str() == name.str())
-        {
+        let is_mount = |field: &str, text: &str| {
+            let mut mounts = mounts.items();
+            mounts.any(|mount| mount.key(field).str() == text)
+        };
+        if is_mount("name", name.str()) {
             errors.invalid(&name, "must not already exist in volumeMounts");
+        }
+        if is_mount("mountPath", path.str()) {
+            let detail = "must not already exist as a path in volumeMounts";
+            errors.invalid(&path, detail);
         }
     }
 }
