@@ -50,7 +50,7 @@ use crate::dialer::{ClusterDialer, NoCluster, NoNodes, NodeDialer};
 use crate::flowcontrol::{self, FlowControl, Pass, Place, Route, Stats};
 use crate::health::{Check, Health};
 use crate::held::Cut;
-use crate::metrics::Metrics;
+use crate::metrics::{About, Metrics};
 use crate::negotiate::{self, Output, Shape};
 use crate::request_info::RequestInfo;
 use crate::server::Server;
@@ -256,6 +256,7 @@ impl ApiServer {
             .catch_unwind()
             .await;
         if let Some(body) = &mut body {
+        let about = About::of(&parts.method, &info, &parts.headers);
             body::finish(body.as_mut()).await;
         }
         let panicked = caught.is_err();
@@ -270,16 +271,9 @@ impl ApiServer {
         }
         let answer = answer.settled(failed);
         let took = self.server.clock.monotonic().saturating_sub(started);
-        // Only names that are served become labels: paths are the client's to choose.
-        let label = if answer.status == StatusCode::NOT_FOUND {
-            ""
-        } else {
-            resource.as_str()
-        };
-        self.server
-            .metrics
-            .request(verb, label, answer.status.as_u16(), took);
-        tracing::debug!(target: "coracle::access", verb, resource, status = answer.status.as_u16(), ?took);
+        let code = answer.status.as_u16();
+        self.server.metrics.request(about, code, took);
+        tracing::debug!(target: "coracle::access", verb, resource, status = code, ?took);
         let piece = self.server.flow.piece();
         answer.into_response(accept.as_deref(), piece, cut)
     }
@@ -308,7 +302,8 @@ impl ApiServer {
         B::Error: Into<BoxError>,
     {
         let server = &self.server;
-        let _entered = server.metrics.entered();
+        let writes = !matches!(parts.method, Method::GET | Method::HEAD);
+        let _entered = server.metrics.entered(writes);
         if limits::is_long_running(&info) {
             let place = Arc::clone(&server.long_running).try_acquire_owned();
             let place = place.map_err(|_| ApiError::too_many_requests(1))?;
