@@ -108,14 +108,22 @@ pub(crate) fn acceptable(headers: &HeaderMap, further: &[&str], streams: bool) -
     Err(ApiError::not_acceptable(&available))
 }
 
-/// Chooses the representation of an answer from `Accept`.
-pub(crate) fn output(headers: &HeaderMap, pretty: Option<&str>) -> Result<Output> {
-    choose(headers, pretty, shape).ok_or_else(|| ApiError::only_accepted(OBJECT_TYPES))
+/// Chooses the representation of an answer from `Accept`; not every answer has `tables`.
+pub(crate) fn output(headers: &HeaderMap, pretty: Option<&str>, tables: bool) -> Result<Output> {
+    let fit = |parameters: &Parameters<'_>| {
+        shape(parameters).filter(|shape| tables || !matches!(shape, Shape::Table(_)))
+    };
+    choose(headers, pretty, fit).ok_or_else(|| ApiError::only_accepted(OBJECT_TYPES))
+}
+
+/// Chooses the representation of an answer that is not turned into anything, such as a document of discovery.
+pub(crate) fn untransformed(headers: &HeaderMap, pretty: Option<&str>) -> Result<Output> {
+    choose(headers, pretty, plain).ok_or_else(|| ApiError::only_accepted(OBJECT_TYPES))
 }
 
 /// Chooses the representation of a watch's events.
 pub(crate) fn stream(headers: &HeaderMap, pretty: Option<&str>) -> Result<Output> {
-    let output = output(headers, pretty)?;
+    let output = output(headers, pretty, true)?;
     match output.format {
         Format::Yaml => Err(ApiError::only_accepted(STREAM_TYPES)),
         _ => Ok(Output {
@@ -127,14 +135,16 @@ pub(crate) fn stream(headers: &HeaderMap, pretty: Option<&str>) -> Result<Output
 
 /// Chooses the format of a failure; indented JSON where the client accepts nothing that fits.
 pub(crate) fn failure(headers: &HeaderMap, pretty: Option<&str>) -> Output {
-    let plain = |parameters: &Parameters<'_>| {
-        let transforms = parameters.kind.or(parameters.group).or(parameters.version);
-        transforms.is_none().then_some(Shape::Object)
-    };
-    choose(headers, pretty, plain).unwrap_or(Output {
+    untransformed(headers, pretty).unwrap_or(Output {
         pretty: true,
         ..Output::PLAIN
     })
+}
+
+/// Takes a clause that does not ask to turn the object into anything.
+fn plain(parameters: &Parameters<'_>) -> Option<Shape> {
+    let transforms = parameters.kind.or(parameters.group).or(parameters.version);
+    transforms.is_none().then_some(Shape::Object)
 }
 
 /// The parameters of a clause that mean something.
@@ -186,13 +196,8 @@ fn choose(
 
 /// What a clause's parameters ask an object to be turned into; `None` when that can't be.
 fn shape(parameters: &Parameters<'_>) -> Option<Shape> {
-    if parameters
-        .kind
-        .or(parameters.group)
-        .or(parameters.version)
-        .is_none()
-    {
-        return Some(Shape::Object);
+    if let Some(shape) = plain(parameters) {
+        return Some(shape);
     }
     if parameters.group != Some("meta.k8s.io") {
         return None;
@@ -329,7 +334,7 @@ mod tests {
     }
 
     fn chosen(accept: &str) -> Option<(Format, Shape)> {
-        let output = output(&headers(accept), None).ok()?;
+        let output = output(&headers(accept), None, true).ok()?;
         Some((output.format, output.shape))
     }
 

@@ -463,7 +463,7 @@ impl ApiServer {
         check_path(&info)?;
         let subresource = self.subresource(&info, resource)?;
         check_method(&parts.method, &info, resource, subresource)?;
-        let output = representation(&parts, &info, subresource)?;
+        let output = representation(&parts, &info, resource, subresource)?;
         if matches!(output.shape, Shape::Table(_)) {
             table::check_include(info.query.get("includeObject"))?;
         }
@@ -648,9 +648,7 @@ fn check_method(
     subresource: Option<&Subresource>,
 ) -> Result<()> {
     let is_bindings = info.resource == "bindings";
-    let is_question =
-        resource.storage == coracle_api::kinds::Storage::None && resource.verbs.contains(&"create");
-    if is_question && !info.name.is_empty() {
+    if is_question(resource) && !info.name.is_empty() {
         // Questions have no names.
         return Err(ApiError::unknown_path());
     }
@@ -700,9 +698,14 @@ fn representation(
     let lists = matches!(info.verb, "list" | "watch");
     negotiate::acceptable(&parts.headers, &[], lists)?;
     if info.verb == "watch" {
+    resource: &coracle_api::Resource,
         negotiate::stream(&parts.headers, pretty)
     } else {
-        negotiate::output(&parts.headers, pretty)
+        negotiate::output(
+            &parts.headers,
+            pretty,
+            has_tables(info, resource, subresource),
+        )
     }
 }
 
@@ -721,6 +724,27 @@ fn knows_methods(path: &str) -> bool {
 
 /// What Go's server answers for paths that nothing handles.
 fn page_not_found() -> Answer {
+/// Whether the answer can be a table: upstream's parts without a `TableConvertor` have none.
+fn has_tables(
+    info: &RequestInfo,
+    resource: &coracle_api::Resource,
+    subresource: Option<&Subresource>,
+) -> bool {
+    match subresource.map(|part| part.name) {
+        Some(name) => !matches!(
+            name,
+            "binding" | "ephemeralcontainers" | "eviction" | "finalize" | "resize" | "token"
+        ),
+        // Questions and bindings are answered, not kept.
+        None => info.verb != "create" || !is_question(resource) && info.resource != "bindings",
+    }
+}
+
+/// Whether objects of that kind are answered and not kept.
+fn is_question(resource: &coracle_api::Resource) -> bool {
+    resource.storage == coracle_api::kinds::Storage::None && resource.verbs.contains(&"create")
+}
+
     Answer::text(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 

@@ -69,8 +69,8 @@ fn negotiated(parts: &Parts, info: &RequestInfo, document: &Value, routed: bool)
     } else {
         Ok(())
     };
-    let output =
-        acceptable.and_then(|()| negotiate::output(&parts.headers, info.query.get("pretty")));
+    let output = acceptable
+        .and_then(|()| negotiate::untransformed(&parts.headers, info.query.get("pretty")));
     match output {
         Ok(output) => Answer::value(StatusCode::OK, output, document),
         Err(error) => Answer::from(error),

@@ -164,6 +164,35 @@ async fn tables_and_partial_metadata_are_shown_on_request() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_not_kept_has_no_table() {
+    let server = TestServer::start().await;
+    server.pod("x", None).await;
+    let review = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let question = json!({"spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}});
+    let eviction = json!({
+        "apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "x"},
+        "deleteOptions": {"dryRun": ["All"]},
+    });
+    let table = "application/json;as=Table;g=meta.k8s.io;v=v1";
+    for (path, body) in [
+        (review, question),
+        (&format!("{PODS}/x/eviction"), eviction),
+    ] {
+        for (accept, code) in [(table.to_owned(), 406), (format!("{table},*/*"), 201)] {
+            let mut asked = request("POST", path, "application/json", Some(body.clone()));
+            let value = accept.parse().expect("a header");
+            asked.headers_mut().insert("accept", value);
+            let answer = server.send(asked).await;
+            assert_eq!(answer.status, code, "{path} {accept}");
+        }
+    }
+    for path in ["/apis", "/api/v1"] {
+        let answer = server.get_accepting(path, table).await;
+        assert_eq!(answer.status, 406, "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn yaml_and_protobuf_are_written_for_those_who_want_nothing_else() {
     let server = TestServer::start().await;
     server.config_map("x", json!({})).await;
