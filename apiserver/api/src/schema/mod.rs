@@ -37,6 +37,7 @@ pub use table::{
     FieldSchema, GroupVersionKind, ListType, MapType, PatchStrategy, SchemaKind, SchemaRef,
     SchemaTable,
 };
+pub use time::seconds as rfc3339_seconds;
 
 #[cfg(test)]
 mod tests;

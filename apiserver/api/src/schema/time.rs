@@ -2,8 +2,8 @@
 
 use jiff::{Timestamp, civil, fmt::strtime, tz};
 
-/// RFC 3339 to whole seconds, in UTC.
-pub(super) fn seconds(text: &str) -> Result<String, String> {
+/// RFC 3339 to whole seconds, in UTC; the error is what Go says.
+pub fn seconds(text: &str) -> Result<String, String> {
     let time = parse(text, "2006-01-02T15:04:05Z07:00")?;
     Ok(format(time, "%Y-%m-%dT%H:%M:%SZ"))
 }

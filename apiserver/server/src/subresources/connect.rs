@@ -213,8 +213,9 @@ async fn carry(client: OnUpgrade, mut stream: Box<dyn Connection>) {
     }
 }
 
-/// Which container is meant: the one named, or the only one.
-fn container(pod: &Object, named: &str) -> Result<String> {
+/// Which container is meant: the one named, or the only one that is neither for the start nor to debug with (upstream's
+/// `validateContainer`).
+pub(super) fn container(pod: &Object, named: &str) -> Result<String> {
     let names = |list: &str| -> Vec<String> {
         let containers = pod.at("spec").key(list);
         let names = containers
@@ -222,25 +223,25 @@ fn container(pod: &Object, named: &str) -> Result<String> {
             .map(|item| item.key("name").str().to_owned());
         names.collect()
     };
-    let (containers, init) = (names("containers"), names("initContainers"));
+    let containers = names("containers");
+    let all = [
+        names("initContainers"),
+        containers.clone(),
+        names("ephemeralContainers"),
+    ]
+    .concat();
     if !named.is_empty() {
-        let all = [&containers, &init, &names("ephemeralContainers")];
-        if all.iter().any(|list| list.iter().any(|name| name == named)) {
+        if all.iter().any(|name| name == named) {
             return Ok(named.to_owned());
         }
         let why = format!("container {named} is not valid for pod {}", pod.name());
         return Err(ApiError::bad_request(why));
     }
-    if let [only] = containers.as_slice() {
-        return Ok(only.clone());
-    }
     let mut why = format!("a container name must be specified for pod {}", pod.name());
-    if !containers.is_empty() {
-        why.push_str(&format!(", choose one of: [{}]", containers.join(" ")));
-        if !init.is_empty() {
-            let init = init.join(" ");
-            why.push_str(&format!(" or one of the init containers: [{init}]"));
-        }
+    match containers.as_slice() {
+        [only] => return Ok(only.clone()),
+        [] => {}
+        _ => why.push_str(&format!(", choose one of: [{}]", all.join(" "))),
     }
     Err(ApiError::bad_request(why))
 }
@@ -289,11 +290,27 @@ mod tests {
         let one = pod(json!({"containers": [{"name": "a"}], "initContainers": [{"name": "i"}]}));
         assert_eq!(container(&one, "").expect("one"), "a");
         assert_eq!(container(&one, "i").expect("named"), "i");
-        let two = pod(json!({"containers": [{"name": "a"}, {"name": "b"}]}));
-        assert_eq!(
-            container(&two, "").expect_err("ambiguous").to_string(),
-            "a container name must be specified for pod x, choose one of: [a b]"
-        );
+        let two = pod(json!({
+            "containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}],
+            "ephemeralContainers": [{"name": "e"}],
+        }));
+        assert_eq!(container(&two, "e").expect("named"), "e");
+        for (pod, named, refusal) in [
+            (
+                &two,
+                "",
+                "a container name must be specified for pod x, choose one of: [i a b e]",
+            ),
+            (&two, "c", "container c is not valid for pod x"),
+            (
+                &pod(json!({})),
+                "",
+                "a container name must be specified for pod x",
+            ),
+        ] {
+            let refused = container(pod, named).expect_err(refusal);
+            assert_eq!(refused.to_string(), refusal);
+        }
     }
 
     #[test]

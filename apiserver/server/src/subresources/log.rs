@@ -1,7 +1,8 @@
 //! `pods/log`: the container's lines, streamed from the node that runs it.
 
 use bytes::Bytes;
-use coracle_api::Object;
+use coracle_api::field_errors::ErrorType;
+use coracle_api::{FieldErrors, schema};
 use futures::StreamExt;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, BodyStream, StreamBody};
@@ -32,7 +33,7 @@ pub(crate) async fn get(server: &Server, call: &Call) -> Result<Answer> {
     let pod = pod
         .ok_or_else(|| ApiError::not_found(call.resource, call.name()))?
         .object();
-    let container = container(&pod, call.info.query.get("container").unwrap_or_default())?;
+    let container = connect::container(&pod, call.info.query.get("container").unwrap_or_default())?;
     let node = pod.at("spec.nodeName").str();
     if node.is_empty() {
         // Nothing ran yet, so there is no log: upstream has no location to stream from, and says so with 204.
@@ -70,81 +71,39 @@ pub(crate) async fn get(server: &Server, call: &Call) -> Result<Answer> {
     Ok(answer)
 }
 
-/// Which container is meant: the one named, or the only one.
-fn container(pod: &Object, named: &str) -> Result<String> {
-    let names = |list: &str| -> Vec<String> {
-        pod.at("spec")
-            .key(list)
-            .items()
-            .map(|container| container.key("name").str().to_owned())
-            .collect()
-    };
-    let (containers, init) = (names("containers"), names("initContainers"));
-    let all: Vec<String> = init
-        .iter()
-        .chain(&containers)
-        .chain(&names("ephemeralContainers"))
-        .cloned()
-        .collect();
-    if !named.is_empty() {
-        if all.iter().any(|name| name == named) {
-            return Ok(named.to_owned());
-        }
-        return Err(ApiError::bad_request(format!(
-            "container {named} is not valid for pod {}",
-            pod.name()
-        )));
-    }
-    if let ([only], [] | [_]) = (containers.as_slice(), all.as_slice()) {
-        return Ok(only.clone());
-    }
-    let preferred = pod
-        .at("metadata.annotations")
-        .entry("kubectl.kubernetes.io/default-container")
-        .str();
-    if containers.iter().any(|name| name == preferred) {
-        return Ok(preferred.to_owned());
-    }
-    let mut message = format!(
-        "a container name must be specified for pod {}, choose one of: [{}]",
-        pod.name(),
-        containers.join(" ")
-    );
-    if !init.is_empty() {
-        message.push_str(&format!(
-            " or one of the init containers: [{}]",
-            init.join(" ")
-        ));
-    }
-    Err(ApiError::bad_request(message))
-}
-
+/// Refuses options that mean nothing (upstream's `ValidatePodLogOptions`).
 fn check_options(query: &Query) -> Result<()> {
-    for key in ["tailLines", "limitBytes", "sinceSeconds"] {
-        let Some(text) = query.get(key).filter(|text| !text.is_empty()) else {
+    let mut errors = FieldErrors::default();
+    let given = |key| query.get(key).filter(|text| !text.is_empty());
+    let since_time = given("sinceTime").filter(|text| *text != "null");
+    if let Some(text) = since_time {
+        // As much as is looked at here; the kubelet reads it.
+        schema::rfc3339_seconds(text).map_err(ApiError::bad_request)?;
+    }
+    let both = since_time.is_some() && given("sinceSeconds").is_some();
+    for (key, least) in [("tailLines", 0), ("limitBytes", 1), ("sinceSeconds", 1)] {
+        let Some(text) = given(key) else {
             continue;
         };
         let number = crate::options::parse_int(text).map_err(ApiError::bad_request)?;
-        let least = i64::from(key != "tailLines");
-        if number < least {
-            let detail = if least == 0 {
-                "must be greater than or equal to 0"
-            } else {
-                "must be greater than 0"
-            };
-            let mut errors = coracle_api::FieldErrors::default();
-            let kind = coracle_api::field_errors::ErrorType::Invalid;
-            errors.push(kind, key, Some(number.into()), detail);
-            return Err(ApiError::invalid_as(
-                "",
-                "PodLogOptions",
-                "PodLogOptions",
-                "",
-                &errors,
-            ));
+        if number >= least || both && key == "sinceSeconds" {
+            continue;
         }
+        let detail = match least {
+            0 => "must be greater than or equal to 0",
+            _ => "must be greater than 0",
+        };
+        errors.push(ErrorType::Invalid, key, Some(number.into()), detail);
     }
-    Ok(())
+    if both {
+        let detail = "at most one of `sinceTime` or `sinceSeconds` may be specified";
+        errors.push(ErrorType::Forbidden, "", None, detail);
+    }
+    let kind = "PodLogOptions";
+    match errors.is_empty() {
+        true => Ok(()),
+        false => Err(ApiError::invalid_as("", kind, kind, "", &errors)),
+    }
 }
 
 fn node_query(query: &Query) -> String {
@@ -183,38 +142,6 @@ pub(super) fn encode(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
-
-    fn pod(value: serde_json::Value) -> Object {
-        Object::from_value(json!({"metadata": {"name": "x"}, "spec": value})).expect("an object")
-    }
-
-    #[test]
-    fn the_only_container_is_meant() {
-        assert_eq!(
-            container(&pod(json!({"containers": [{"name": "a"}]})), "").expect("one"),
-            "a"
-        );
-    }
-
-    #[test]
-    fn several_containers_need_a_name() {
-        let two = pod(json!({"containers": [{"name": "a"}, {"name": "b"}]}));
-        assert_eq!(
-            container(&two, "").expect_err("ambiguous").to_string(),
-            "a container name must be specified for pod x, choose one of: [a b]"
-        );
-        assert_eq!(container(&two, "b").expect("named"), "b");
-        assert_eq!(
-            container(&two, "c").expect_err("unknown").to_string(),
-            "container c is not valid for pod x"
-        );
-        let init = pod(json!({"containers": [{"name": "a"}], "initContainers": [{"name": "i"}]}));
-        assert_eq!(
-            container(&init, "").expect_err("ambiguous").to_string(),
-            "a container name must be specified for pod x, choose one of: [a] or one of the init containers: [i]"
-        );
-    }
 
     #[test]
     fn options_are_handed_on() {
@@ -225,7 +152,48 @@ mod tests {
             node_query(&query),
             "follow=true&tailLines=3&sinceTime=2026-01-01T00%3A00%3A00Z"
         );
-        assert!(check_options(&Query::parse("tailLines=-1")).is_err());
-        assert!(check_options(&Query::parse("sinceSeconds=0")).is_err());
+    }
+
+    #[test]
+    fn options_that_mean_nothing_are_refused() {
+        for (query, finding) in [
+            ("tailLines=0&limitBytes=1&sinceSeconds=1", None),
+            (
+                "sinceTime=2026-01-01T00:00:00Z&sinceSeconds=&tailLines=",
+                None,
+            ),
+            (
+                "tailLines=-1&limitBytes=0&sinceSeconds=0",
+                Some(
+                    "PodLogOptions \"\" is invalid: [tailLines: Invalid value: -1: must be greater than or equal to 0, \
+                     limitBytes: Invalid value: 0: must be greater than 0, sinceSeconds: Invalid value: 0: must be \
+                     greater than 0]",
+                ),
+            ),
+            (
+                "sinceTime=2026-01-01T00:00:00Z&sinceSeconds=0",
+                Some(
+                    "PodLogOptions \"\" is invalid: []: Forbidden: at most one of `sinceTime` or `sinceSeconds` may be \
+                     specified",
+                ),
+            ),
+            (
+                "sinceTime=x",
+                Some(
+                    "parsing time \"x\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"x\" as \"2006\"",
+                ),
+            ),
+            (
+                "tailLines=x",
+                Some("strconv.ParseInt: parsing \"x\": invalid syntax"),
+            ),
+        ] {
+            let found = check_options(&Query::parse(query)).err();
+            assert_eq!(
+                found.map(|error| error.to_string()).as_deref(),
+                finding,
+                "{query}"
+            );
+        }
     }
 }
