@@ -27,7 +27,7 @@ use coracle_cri::PodRuntime;
 use coracle_kubelet::{Kubelet, KubeletConfig};
 use coracle_server::authn::ServiceAccountTokens;
 use coracle_server::{
-    ApiServer, Body, BoxError, Config, DialError, Identity, NodeDialer, Upgraded,
+    ApiServer, Body, BoxError, Check, Config, DialError, Identity, NodeDialer, Upgraded,
 };
 use coracle_store::{CompactionPolicy, Store, run_compactor, run_expirer};
 use futures::StreamExt;
@@ -40,7 +40,7 @@ use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::storage::{self, VolumeFolders};
@@ -142,12 +142,13 @@ impl Cluster {
         if config.controllers {
             let trust = config.published.zip(tokens);
             let trust = trust.map(|(published, tokens)| cluster_trust(published, tokens));
-            parts.spawn(coracle_controllers::run_all(context.clone(), trust));
+            let running = parts.spawn(coracle_controllers::run_all(context.clone(), trust));
+            api.add_component("controller-manager", until_finished(running));
         }
         if config.scheduler {
-            parts.spawn(coracle_scheduler::run_supervised(
-                context.for_component("kube-scheduler"),
-            ));
+            let own = context.for_component("kube-scheduler");
+            let running = parts.spawn(coracle_scheduler::run_supervised(own));
+            api.add_component("scheduler", until_finished(running));
         }
         if let (true, Some(node)) = (config.controllers, &config.node) {
             let folders = Arc::new(VolumeFolders::of(&node.kubelet));
@@ -233,6 +234,14 @@ impl Cluster {
         while self.parts.join_next().await.is_some() {}
         self.api.stop();
     }
+}
+
+/// A check that passes while the task runs.
+fn until_finished(task: AbortHandle) -> Check {
+    Box::new(move || match task.is_finished() {
+        true => Err("it has stopped".to_owned()),
+        false => Ok(()),
+    })
 }
 
 /// What the controllers hand on to pods and Secrets.

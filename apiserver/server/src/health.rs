@@ -1,6 +1,6 @@
 //! `/livez`, `/readyz`, `/healthz` and `/version`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use http::StatusCode;
 use parking_lot::RwLock;
@@ -22,15 +22,30 @@ pub(crate) const STORE: &str = "etcd";
 #[derive(Default)]
 pub(crate) struct Health {
     ready: RwLock<Vec<(String, Check)>>,
+    components: RwLock<BTreeMap<String, Check>>,
 }
 
 /// What became of a check, by its name.
-type Checked = (String, Result<(), String>);
+pub(crate) type Checked = (String, Result<(), String>);
 
 impl Health {
     /// Adds a check of readiness.
     pub(crate) fn add_ready_check(&self, name: impl Into<String>, check: Check) {
         self.ready.write().push((name.into(), check));
+    }
+
+    /// Adds a part of the control plane.
+    pub(crate) fn add_component(&self, name: impl Into<String>, check: Check) {
+        self.components.write().insert(name.into(), check);
+    }
+
+    /// The parts of the control plane by name, and whether they do their work now.
+    pub(crate) fn components(&self) -> Vec<Checked> {
+        let components = self.components.read();
+        let checked = components
+            .iter()
+            .map(|(name, check)| (name.clone(), check()));
+        checked.collect()
     }
 
     /// Answers a health path; `None` for other paths.
@@ -69,6 +84,8 @@ impl Health {
         let ready = self.ready.read();
         results.extend(ready.iter().map(|(name, check)| (name.clone(), check())));
         if kind == "readyz" {
+            // The caches are filled before the first request is answered.
+            results.push(("informer-sync".to_owned(), Ok(())));
             let stopping = match draining {
                 true => Err("process is shutting down".to_owned()),
                 false => Ok(()),

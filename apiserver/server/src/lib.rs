@@ -20,6 +20,7 @@ mod body;
 mod bootstrap;
 pub mod cache;
 mod call;
+mod components;
 pub mod config;
 mod connection;
 mod decode;

@@ -64,6 +64,17 @@ impl Selection {
         self.name.is_none() && self.fields.is_empty() && self.labels.is_empty()
     }
 
+    /// Whether an object that has nothing but this name is meant.
+    pub fn matches_bare(&self, name: &str) -> bool {
+        let field = |field: &str| match field {
+            "metadata.name" => Some(name),
+            _ => None,
+        };
+        self.name.as_deref().is_none_or(|own| own == name)
+            && self.labels.matches(|_| None)
+            && self.fields.matches(field)
+    }
+
     /// Whether `entry` is meant.
     pub fn matches(&self, entry: &Entry) -> bool {
         let label = |key: &str| {

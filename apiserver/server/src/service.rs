@@ -59,7 +59,9 @@ use crate::storage::Storage;
 use crate::subresources::{binding, connect, eviction, log, scale, token};
 use crate::usage::Usages;
 use crate::verbs::{create, delete, get, list, patch, update, watch};
-use crate::{allocate, authn, discovery, health, limits, openapi, openid, reviews, table, usage};
+use crate::{
+    allocate, authn, components, discovery, health, limits, openapi, openid, reviews, table, usage,
+};
 
 /// Seats that priority and fairness shares out: upstream's sum for reading and writing requests.
 const DEFAULT_MAX_IN_FLIGHT: usize = 600;
@@ -164,7 +166,8 @@ impl ApiServer {
         let checks = Health::default();
         let store = Arc::clone(&config.store);
         let writable = move || store.writable().map_err(|error| refusal(&error));
-        checks.add_ready_check(health::STORE, Box::new(writable));
+        checks.add_ready_check(health::STORE, Box::new(writable.clone()));
+        checks.add_component("etcd-0", Box::new(writable));
         let server = Server {
             storage: Storage::new(config.store, caches),
             registry: config.registry,
@@ -209,6 +212,11 @@ impl ApiServer {
         self.server.health.add_ready_check(name, check);
     }
 
+    /// Makes a part of the control plane known as a ComponentStatus that is healthy while `check` passes.
+    pub fn add_component(&self, name: impl Into<String>, check: Check) {
+        self.server.health.add_component(name, check);
+    }
+
     /// Makes `/readyz` fail from now on, so that nobody new comes; requests are still answered.
     pub fn start_draining(&self) {
         self.server.draining.store(true, Ordering::Relaxed);
@@ -248,6 +256,7 @@ impl ApiServer {
             .get(ACCEPT_ENCODING)
             .and_then(|value| value.to_str().ok())
             .map(str::to_owned);
+        let about = About::of(&parts.method, &info, &parts.headers);
         let failed = negotiate::failure(&parts.headers, info.query.get("pretty"));
         let trail = self.trail(&mut parts, &info);
         // A bug in one handler is that request's failure, not that of others on the same connection.
@@ -256,7 +265,6 @@ impl ApiServer {
             .catch_unwind()
             .await;
         if let Some(body) = &mut body {
-        let about = About::of(&parts.method, &info, &parts.headers);
             body::finish(body.as_mut()).await;
         }
         let panicked = caught.is_err();
@@ -485,7 +493,8 @@ impl ApiServer {
             trail,
         };
         let answer = settle(self.dispatch(call, body, place).await);
-        Ok(answer.with_first_warnings(deprecation(resource).into_iter().collect()))
+        let deprecation = resource.deprecation.map(str::to_owned);
+        Ok(answer.with_first_warnings(deprecation.into_iter().collect()))
     }
 
     /// Checks that the path fits the resource, and finds its subresource.
@@ -527,6 +536,12 @@ impl ApiServer {
         match (name, call.info.verb) {
             ("", "get") if call.resource.group == usage::GROUP => usage::get(server, &call).await,
             ("", "list") if call.resource.group == usage::GROUP => usage::list(server, &call).await,
+            ("", "get") if call.info.resource == components::PLURAL => {
+                components::get(server, &call)
+            }
+            ("", "list") if call.info.resource == components::PLURAL => {
+                components::list(server, &call)
+            }
             ("", "get") => get::get(server, &call).await,
             ("", "list") => list::list(server, &call).await,
             ("", "watch") => watch::watch(server, call).await,
@@ -683,6 +698,7 @@ fn host(parts: &Parts) -> Option<HeaderValue> {
 fn representation(
     parts: &Parts,
     info: &RequestInfo,
+    resource: &coracle_api::Resource,
     subresource: Option<&Subresource>,
 ) -> Result<Output> {
     let pretty = info.query.get("pretty");
@@ -698,7 +714,6 @@ fn representation(
     let lists = matches!(info.verb, "list" | "watch");
     negotiate::acceptable(&parts.headers, &[], lists)?;
     if info.verb == "watch" {
-    resource: &coracle_api::Resource,
         negotiate::stream(&parts.headers, pretty)
     } else {
         negotiate::output(
@@ -709,21 +724,6 @@ fn representation(
     }
 }
 
-/// Whether upstream serves the path by its router, which knows methods; the other documents don't look at them.
-fn knows_methods(path: &str) -> bool {
-    let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
-    matches!(
-        segments[..],
-        ["api" | "version"]
-            | ["api", _]
-            | ["apis", _, _]
-            | ["openid", "v1", "jwks"]
-            | [".well-known", "openid-configuration"]
-    )
-}
-
-/// What Go's server answers for paths that nothing handles.
-fn page_not_found() -> Answer {
 /// Whether the answer can be a table: upstream's parts without a `TableConvertor` have none.
 fn has_tables(
     info: &RequestInfo,
@@ -745,6 +745,21 @@ fn is_question(resource: &coracle_api::Resource) -> bool {
     resource.storage == coracle_api::kinds::Storage::None && resource.verbs.contains(&"create")
 }
 
+/// Whether upstream serves the path by its router, which knows methods; the other documents don't look at them.
+fn knows_methods(path: &str) -> bool {
+    let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+    matches!(
+        segments[..],
+        ["api" | "version"]
+            | ["api", _]
+            | ["apis", _, _]
+            | ["openid", "v1", "jwks"]
+            | [".well-known", "openid-configuration"]
+    )
+}
+
+/// What Go's server answers for paths that nothing handles.
+fn page_not_found() -> Answer {
     Answer::text(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
@@ -760,14 +775,6 @@ fn check_path(info: &RequestInfo) -> Result<()> {
         )));
     }
     Ok(())
-}
-
-/// The warning that every answer about a deprecated resource carries.
-fn deprecation(resource: &coracle_api::Resource) -> Option<String> {
-    let endpoints = resource.group.is_empty() && resource.plural == "endpoints";
-    endpoints.then(|| {
-        "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()
-    })
 }
 
 /// `bindings` is served as a way to write pods; it has no storage of its own.

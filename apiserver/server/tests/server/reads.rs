@@ -268,7 +268,7 @@ async fn health_and_version_are_answered() {
     let verbose = server.get("/readyz?verbose").await;
     assert_eq!(
         verbose.body,
-        "[+]ping ok\n[+]etcd ok\n[+]shutdown ok\nreadyz check passed\n"
+        "[+]ping ok\n[+]etcd ok\n[+]informer-sync ok\n[+]shutdown ok\nreadyz check passed\n"
     );
     let excluded = server.get("/livez?verbose&exclude=ping&exclude=b&exclude=a");
     assert_eq!(
@@ -294,7 +294,7 @@ async fn health_and_version_are_answered() {
     assert_eq!(failed.status, 500);
     assert_eq!(
         failed.body,
-        "[+]ping ok\n[+]etcd ok\n[-]shutdown failed: reason withheld\nreadyz check failed\n"
+        "[+]ping ok\n[+]etcd ok\n[+]informer-sync ok\n[-]shutdown failed: reason withheld\nreadyz check failed\n"
     );
     let why = server.get("/readyz/shutdown").await;
     assert_eq!(
@@ -317,4 +317,44 @@ async fn a_pod_without_a_node_has_no_log() {
     assert_eq!(answer.status, 204);
     assert_eq!(answer.headers.get("content-type"), None);
     assert!(answer.body.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_parts_of_the_control_plane_say_whether_they_work() {
+    let server = TestServer::start().await;
+    let path = "/api/v1/componentstatuses";
+    server
+        .api
+        .add_component("scheduler", Box::new(|| Err("gone".to_owned())));
+    let healthy = json!({"type": "Healthy", "status": "True", "message": "ok"});
+    let list = server.get(path).await.ok();
+    let shown: Vec<_> = list["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|item| (&item["metadata"]["name"], &item["conditions"]))
+        .collect();
+    let failed = json!([{"type": "Healthy", "status": "False", "error": "gone"}]);
+    assert_eq!(
+        shown,
+        [
+            (&json!("etcd-0"), &json!([healthy])),
+            (&json!("scheduler"), &failed)
+        ]
+    );
+    let chosen = format!("{path}?fieldSelector=metadata.name%3Dscheduler");
+    let chosen = server.get(&chosen).await.ok();
+    assert_eq!(chosen["items"].as_array().map(Vec::len), Some(1));
+    let one = server.get(&format!("{path}/etcd-0")).await;
+    assert_eq!(
+        one.warnings(),
+        ["299 - \"v1 ComponentStatus is deprecated in v1.19+\""]
+    );
+    assert_eq!(one.ok()["kind"], "ComponentStatus");
+    let message = server.get(&format!("{path}/none")).await.failure().2;
+    assert_eq!(message, "componentstatuses \"none\" not found");
+    assert_eq!(
+        server.delete(&format!("{path}/etcd-0")).await.failure().0,
+        405
+    );
 }

@@ -26,7 +26,7 @@ pub static RESOURCE: Resource = Resource {
     generation: false,
     create_on_update: false,
     unconditional_update: false,
-    // Nobody can write one, so that none is ever there.
+    // Nobody can write one; the server makes them up when they are read.
     storage: Storage::Own,
     deprecation: Some("v1 ComponentStatus is deprecated in v1.19+"),
     strategy: &ComponentStatus,
