@@ -136,6 +136,11 @@ impl CpuShare {
         }
     }
 
+    /// The clock that quotas go by.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     /// How long the container has to pause, if it is over its quota.
     fn pause(&self) -> Option<Duration> {
         let pause = self.quota()?.pause(self.clock.monotonic())?;

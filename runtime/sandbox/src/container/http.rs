@@ -6,12 +6,17 @@
 //! ```
 //!
 //! All of it happens in the task of the connection, on a thread of the guests: a request costs no
-//! hand-over between tasks, and ends with its client.
+//! hand-over between tasks, and ends with its client. Instances of `wasi:http` 0.3 that a manifest lets
+//! answer several requests have a task of their own.
 
 mod answer;
 mod body;
 mod connection;
+#[cfg(feature = "p3")]
+mod instances;
+mod request;
 mod settings;
+mod traffic;
 mod turns;
 mod upgrade;
 
@@ -21,9 +26,6 @@ use std::time::Duration;
 use coracle_cri::RuntimeError;
 use coracle_network::TcpListener;
 use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper_util::server::graceful::GracefulShutdown;
-use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -36,6 +38,9 @@ use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use self::answer::Label;
 use self::body::Run;
 use self::connection::{Protocol, Spawner, protocol};
+#[cfg(feature = "p3")]
+use self::instances::Instances;
+use self::request::RequestBody;
 use self::settings::Settings;
 use self::turns::Turns;
 use super::guest::Guest;
@@ -66,8 +71,11 @@ struct Handler {
     turns: Arc<Turns>,
     spawner: Spawner,
     protocol: Protocol,
-    /// Tells the connections when a drain begins; taken by it.
-    connections: Mutex<Option<GracefulShutdown>>,
+    /// Instances that answer several requests.
+    #[cfg(feature = "p3")]
+    instances: Instances,
+    /// Tells connections and instances when a drain begins.
+    drain: CancellationToken,
     /// An instance was refused memory, which ends the container.
     out_of_memory: Notify,
     /// How that instance ended.
@@ -102,10 +110,12 @@ impl Server {
         let memory = guest.memory.clone();
         let handler = Handler {
             turns: Turns::new(memory, settings.concurrency, settings.queue, initial),
+            protocol: protocol(spawner.clone(), settings.head),
             settings,
-            protocol: protocol(spawner.clone()),
             spawner,
-            connections: Mutex::new(Some(GracefulShutdown::new())),
+            #[cfg(feature = "p3")]
+            instances: Instances::default(),
+            drain: CancellationToken::new(),
             out_of_memory: Notify::new(),
             ended: OnceLock::new(),
             guest,
@@ -137,14 +147,9 @@ impl Server {
             return ended.expect("set before the notification");
         }
         guest.scope.stop_listening();
+        handler.drain.cancel();
         handler.spawner.work.close();
-        let connections = handler.connections.lock().take();
-        let finished = async {
-            if let Some(connections) = connections {
-                connections.shutdown().await;
-            }
-            handler.spawner.work.wait().await;
-        };
+        let finished = handler.spawner.work.wait();
         let in_time = tokio::select! {
             biased;
             // Without any grace the guest is killed, whatever it does.
@@ -158,30 +163,31 @@ impl Server {
 
 impl Handler {
     /// Runs one instance for one request, beyond the head of its response to the end of its body.
-    async fn call(&self, request: Request<Incoming>, sender: ResponseSender, label: Label) {
-        let Err(error) = self.instance(request, sender).await else {
-            return;
-        };
+    async fn call(&self, request: Request<RequestBody>, sender: ResponseSender, label: Label) {
+        if let Err(error) = self.instance(request, sender).await {
+            self.failed(&label.to_string(), &error);
+        }
+    }
+
+    /// Says how an instance failed that answered `label`, or has the container end for it.
+    fn failed(&self, label: &str, error: &wasmtime::Error) {
+        let logs = &self.guest.logs;
         if let Some(exit) = error.downcast_ref::<I32Exit>() {
             if exit.0 != 0 {
-                self.guest
-                    .logs
-                    .note(&format!("{label}: the guest exited with code {}", exit.0));
+                logs.note(&format!("{label}: the guest exited with code {}", exit.0));
             }
         } else if self.guest.memory.refusal().is_some() {
             // The first counts: others are refused because of it.
-            let _ = self.ended.set(Exit::from_error(&error, &self.guest.memory));
+            let _ = self.ended.set(Exit::from_error(error, &self.guest.memory));
             self.out_of_memory.notify_one();
         } else {
-            self.guest
-                .logs
-                .note(&format!("{label}: {}", trap_message(&error)));
+            logs.note(&format!("{label}: {}", trap_message(error)));
         }
     }
 
     async fn instance(
         &self,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         sender: ResponseSender,
     ) -> wasmtime::Result<()> {
         let guest = &self.guest;

@@ -1,7 +1,5 @@
 //! What an http guest's manifest may limit, and what becomes of those who leave; HTTP/2 by upgrade.
 
-use std::path::Path;
-
 use bytes::Bytes;
 use coracle_cri::ContainerId;
 use coracle_network::TcpStream;
@@ -12,26 +10,14 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::http_streams::{GUESTS, serve};
 use crate::node::{Node, container, port};
 
 const ADDRESS: &str = "10.240.0.3:8080";
 
-/// Starts the guest that does as the path says, at 10.240.0.3:8080.
-async fn echo(node: &Node, annotations: &[(&str, &str)]) -> ContainerId {
-    let pod = node.pod("echo", 3).await;
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/guests/wasm");
-    let path = folder.join("http-echo.wasm").canonicalize().unwrap();
-    let image = node.ensure(&path).await.unwrap();
-    let mut config = container(&pod, "echo", &image);
-    config.ports = vec![port("http", 8080)];
-    config.memory_limit = Some(64 << 20);
-    for (name, value) in annotations {
-        let name = format!("coracle.dev/http-{name}");
-        config.annotations.insert(name, (*value).to_owned());
-    }
-    let id = config.id.clone();
-    node.start_with(config).await.unwrap();
-    id
+/// Starts a guest that does as the path says, at 10.240.0.3:8080.
+async fn echo(node: &Node, wasm: &str, annotations: &[(&str, &str)]) -> ContainerId {
+    serve(node, wasm, 3, annotations).await
 }
 
 async fn dial(node: &Node) -> TcpStream {
@@ -90,59 +76,65 @@ async fn at_rest(node: &Node, id: &ContainerId) {
 
 #[tokio::test]
 async fn requests_beyond_the_limit_wait_and_those_beyond_the_queue_are_told_to_come_again() {
-    let node = Node::start();
-    let id = echo(&node, &[("concurrency", "1"), ("queue", "1")]).await;
-    let mut first = Client::open(&node).await;
-    let mut sleeping = Box::pin(async move { first.get("/sleep?3600000").await });
-    tokio::select! {
-        answer = &mut sleeping => panic!("{answer:?}"),
-        () = logged(&node, &id, "/sleep") => {}
+    for wasm in GUESTS {
+        let node = Node::start();
+        let id = echo(&node, wasm, &[("concurrency", "1"), ("queue", "1")]).await;
+        let mut first = Client::open(&node).await;
+        let mut sleeping = Box::pin(async move { first.get("/sleep?3600000").await });
+        tokio::select! {
+            answer = &mut sleeping => panic!("{answer:?}"),
+            () = logged(&node, &id, "/sleep") => {}
+        }
+        let mut one = Box::pin(get(&node, "/count"));
+        let mut other = Box::pin(get(&node, "/count"));
+        let ((refused, text), waiting) = tokio::select! {
+            answer = &mut one => (answer, other),
+            answer = &mut other => (answer, one),
+        };
+        assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{text}");
+        assert_eq!(refused.headers["retry-after"], "1");
+        // The client of the first leaves; its turn goes to the one that waits.
+        drop(sleeping);
+        let (head, text) = waiting.await;
+        assert_eq!((head.status, text.as_str()), (StatusCode::OK, "1\n"));
+        at_rest(&node, &id).await;
     }
-    let mut one = Box::pin(get(&node, "/count"));
-    let mut other = Box::pin(get(&node, "/count"));
-    let ((refused, text), waiting) = tokio::select! {
-        answer = &mut one => (answer, other),
-        answer = &mut other => (answer, one),
-    };
-    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{text}");
-    assert_eq!(refused.headers["retry-after"], "1");
-    // The client of the first leaves; its turn goes to the one that waits.
-    drop(sleeping);
-    let (head, text) = waiting.await;
-    assert_eq!((head.status, text.as_str()), (StatusCode::OK, "1\n"));
-    at_rest(&node, &id).await;
 }
 
 #[tokio::test]
 async fn a_guest_that_takes_too_long_is_answered_for_and_dropped() {
-    let node = Node::start();
-    let id = echo(&node, &[("timeout", "50ms")]).await;
-    let mut client = Client::open(&node).await;
-    let late = client.get("/sleep?3600000").await;
-    assert_eq!(late.status(), StatusCode::GATEWAY_TIMEOUT);
-    let text = late.into_body().collect().await.unwrap().to_bytes();
-    assert_eq!(text, "the guest did not answer in time\n");
-    logged(&node, &id, "GET /sleep: no answer within 50ms").await;
-    at_rest(&node, &id).await;
+    for wasm in GUESTS {
+        let node = Node::start();
+        let id = echo(&node, wasm, &[("timeout", "50ms")]).await;
+        let mut client = Client::open(&node).await;
+        let late = client.get("/sleep?3600000").await;
+        assert_eq!(late.status(), StatusCode::GATEWAY_TIMEOUT);
+        let text = late.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(text, "the guest did not answer in time\n");
+        logged(&node, &id, "GET /sleep: no answer within 50ms").await;
+        at_rest(&node, &id).await;
+    }
 }
 
 #[tokio::test]
 async fn a_client_that_leaves_takes_its_guest_along() {
-    let node = Node::start();
-    let id = echo(&node, &[]).await;
-    let mut client = Client::open(&node).await;
-    tokio::select! {
-        answer = client.get("/sleep?3600000") => panic!("{answer:?}"),
-        () = logged(&node, &id, "/sleep") => {}
+    for wasm in GUESTS {
+        let node = Node::start();
+        let id = echo(&node, wasm, &[]).await;
+        let mut client = Client::open(&node).await;
+        tokio::select! {
+            answer = client.get("/sleep?3600000") => panic!("{answer:?}"),
+            () = logged(&node, &id, "/sleep") => {}
+        }
+        drop(client);
+        at_rest(&node, &id).await;
     }
-    drop(client);
-    at_rest(&node, &id).await;
 }
 
 #[tokio::test]
 async fn settings_that_cannot_be_read_are_refused_by_name() {
     let node = Node::start();
-    let id = echo(&node, &[]).await;
+    let id = echo(&node, GUESTS[0], &[]).await;
     let image = node.status(&id).await.unwrap().image;
     let mut config = container(&id.sandbox, "other", &image);
     config.ports = vec![port("http", 8081)];
@@ -157,46 +149,48 @@ async fn settings_that_cannot_be_read_are_refused_by_name() {
 
 #[tokio::test]
 async fn a_connection_may_be_upgraded_to_http2() {
-    let node = Node::start();
-    echo(&node, &[]).await;
-    let mut stream = dial(&node).await;
-    let request = "GET /count HTTP/1.1\r\nhost: test\r\nconnection: Upgrade, HTTP2-Settings\r\n\
+    for wasm in GUESTS {
+        let node = Node::start();
+        echo(&node, wasm, &[]).await;
+        let mut stream = dial(&node).await;
+        let request = "GET /count HTTP/1.1\r\nhost: test\r\nconnection: Upgrade, HTTP2-Settings\r\n\
                    upgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n\r\n";
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.unwrap());
-    }
-    let head = String::from_utf8(head).unwrap();
-    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-    // The preface, and settings without any.
-    stream
-        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-        .await
-        .unwrap();
-    stream
-        .write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0])
-        .await
-        .unwrap();
-    let (mut body, mut acknowledged) = (Vec::new(), 0);
-    loop {
-        let mut head = [0; 9];
-        stream.read_exact(&mut head).await.unwrap();
-        let length = (usize::from(head[1]) << 8) | usize::from(head[2]);
-        let mut payload = vec![0; length];
-        stream.read_exact(&mut payload).await.unwrap();
-        let (kind, flags, number) = (head[3], head[4], head[8]);
-        match kind {
-            0 => body.extend(payload),
-            4 => acknowledged += u32::from(flags & 1),
-            7 => panic!("the server gave up: {payload:?}"),
-            _ => {}
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
         }
-        if number == 1 && matches!(kind, 0 | 1) && flags & 1 == 1 {
-            break;
+        let head = String::from_utf8(head).unwrap();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        // The preface, and settings without any.
+        stream
+            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            .await
+            .unwrap();
+        stream
+            .write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0])
+            .await
+            .unwrap();
+        let (mut body, mut acknowledged) = (Vec::new(), 0);
+        loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.unwrap();
+            let length = (usize::from(head[1]) << 8) | usize::from(head[2]);
+            let mut payload = vec![0; length];
+            stream.read_exact(&mut payload).await.unwrap();
+            let (kind, flags, number) = (head[3], head[4], head[8]);
+            match kind {
+                0 => body.extend(payload),
+                4 => acknowledged += u32::from(flags & 1),
+                7 => panic!("the server gave up: {payload:?}"),
+                _ => {}
+            }
+            if number == 1 && matches!(kind, 0 | 1) && flags & 1 == 1 {
+                break;
+            }
         }
+        assert_eq!(body, b"1\n");
+        // A client takes an acknowledgement too many for an error.
+        assert!(acknowledged <= 1, "{acknowledged}");
     }
-    assert_eq!(body, b"1\n");
-    // A client takes an acknowledgement too many for an error.
-    assert!(acknowledged <= 1, "{acknowledged}");
 }

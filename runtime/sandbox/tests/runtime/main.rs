@@ -7,7 +7,12 @@ mod functions;
 mod guests;
 mod hostile;
 mod http;
+mod http_ends;
 mod http_limits;
+#[cfg(feature = "p3")]
+mod http_reuse;
+mod http_streams;
+mod http_tls;
 mod limits;
 #[cfg(feature = "p3")]
 mod newer;

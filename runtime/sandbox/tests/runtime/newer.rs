@@ -149,6 +149,10 @@ async fn a_service_answers_with_bodies_trailers_and_errors() {
         (response.status(), response.body().as_str()),
         (StatusCode::OK, "slept\n")
     );
+    // By the header `host`, which is the test's.
+    let response = get(&node, "10.240.0.2:8080", "/asked").await;
+    let asked = "Some(Scheme::Http) Some(\"test\")\n";
+    assert_eq!(response.body(), asked);
     for path in ["/trap", "/fail"] {
         let response = get(&node, "10.240.0.2:8080", path).await;
         assert!(response.status().is_server_error(), "{path} {response:?}");

@@ -14,7 +14,7 @@ use coracle_cri::{
 };
 use coracle_image::{ImageStore, Images, ImagesConfig, NoRegistry};
 use coracle_network::{Fabric, FabricConfig};
-use coracle_sandbox::{SandboxConfig, WasmRuntime};
+use coracle_sandbox::{SandboxConfig, TlsTrust, WasmRuntime};
 
 /// How long a test waits for a state before it says what it saw instead.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,6 +23,7 @@ pub(crate) struct Node {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) runtime: WasmRuntime,
     pub(crate) fabric: Arc<Fabric>,
+    pub(crate) trust: Arc<TlsTrust>,
 }
 
 /// How a run ended.
@@ -60,10 +61,12 @@ impl Node {
             max_instances: 64,
             ..SandboxConfig::new(clock, fabric.clone(), images, pods, cache)
         };
+        let trust = config.trust.clone();
         Self {
             folder,
             runtime: WasmRuntime::new(config).unwrap(),
             fabric,
+            trust,
         }
     }
 

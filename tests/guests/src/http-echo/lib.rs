@@ -5,7 +5,10 @@
 //! | `/env` | the environment, sorted |
 //! | `/call?URL` | asks the URL (`http://…`): its status and its body, or 502 and the host's error |
 //! | `/status?CODE` | an answer with that status |
-//! | `/flood?BYTES` | a body of so many bytes |
+//! | `/flood?BYTES` | a body of so many bytes; each 64 KiB are a line `sent BYTES` of the log |
+//! | `/stream` | the body and the trailers of the request, as they come |
+//! | `/relay?URL` | hands the request on, and the answer back, both as they come (`http://…`, `https://…`) |
+//! | `/after?MILLISECONDS` | goes on for that time after the answer, then says `done` in the log |
 //! | `/sleep?MILLISECONDS` | answers after that time |
 //! | `/count` | how many requests this instance has had: 1 when every request gets its own |
 //! | `/spin` | an endless loop |
@@ -14,6 +17,8 @@
 //! | `/silent` | returns without an answer |
 //! | `/hog` | takes memory for ever |
 //! | any other | pod (`POD_NAME`), method, path, authority, headers (sorted) and the body, one item a line |
+
+mod streams;
 
 use std::io::{Read as _, Write as _};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -50,15 +55,25 @@ impl Guest for HttpEcho {
             "/status" => reply(out, number() as u16, ""),
             "/flood" => respond(out, 200, Fields::new(), |stream| {
                 let block = [b'x'; 4096];
-                let mut left = number();
-                while left > 0 {
-                    let n = left.min(4096) as usize;
+                let (all, mut sent) = (number(), 0);
+                while sent < all {
+                    let n = (all - sent).min(4096) as usize;
                     if stream.write_all(&block[..n]).is_err() {
                         return;
                     }
-                    left -= n as u64;
+                    sent += n as u64;
+                    if sent % 65536 == 0 {
+                        println!("sent {sent}");
+                    }
                 }
             }),
+            "/stream" => streams::echo(request, out),
+            "/relay" => streams::relay(request, out, query),
+            "/after" => {
+                reply(out, 200, "answered\n");
+                subscribe_duration(number() * 1_000_000).block();
+                println!("done");
+            }
             "/sleep" => {
                 subscribe_duration(number() * 1_000_000).block();
                 reply(out, 200, "slept\n");

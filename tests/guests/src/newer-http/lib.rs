@@ -3,12 +3,21 @@
 //! | path | effect |
 //! |---|---|
 //! | `/count` | how many requests this instance has had |
+//! | `/asked` | scheme and authority of the request |
 //! | `/sleep?MILLISECONDS` | answers after that time |
 //! | `/call?HOST:PORT` | asks `http://HOST:PORT/` and hands its answer on, status and body |
 //! | `/trailers` | a body with the trailer `x-last` |
+//! | `/flood?BYTES` | a body of so many bytes; each 64 KiB are a line `sent BYTES` of the log |
+//! | `/stream` | the body and the trailers of the request, as they come |
+//! | `/relay?URL` | hands the request on, and the answer back, both as they come (`http://…`, `https://…`) |
+//! | `/after?MILLISECONDS` | goes on for that time after the answer, then says `done` in the log |
+//! | `/spin` | an endless loop |
 //! | `/trap` | a trap before the answer |
+//! | `/half` | begins an answer, sends `begin`, then traps |
 //! | `/fail` | an error instead of an answer |
 //! | any other | method, path and the body as it comes, with the request's `x-echo` header |
+
+mod streams;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -28,14 +37,33 @@ impl wasip3::exports::http::handler::Guest for Service {
         let count = REQUESTS.fetch_add(1, Ordering::Relaxed) + 1;
         let target = request.get_path_with_query().unwrap_or_default();
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+        println!("{path}");
         match path {
             "/count" => Ok(text(format!("{count}\n"), Fields::new(), None)),
+            "/asked" => {
+                let (scheme, authority) = (request.get_scheme(), request.get_authority());
+                Ok(text(format!("{scheme:?} {authority:?}\n"), Fields::new(), None))
+            }
             "/sleep" => {
                 let milliseconds: u64 = query.parse().unwrap_or(0);
                 wait_for(milliseconds * 1_000_000).await;
                 Ok(text("slept\n".to_owned(), Fields::new(), None))
             }
             "/call" => call(query).await,
+            "/flood" => Ok(streams::flood(query.parse().unwrap_or(0))),
+            "/stream" => Ok(streams::echo(request)),
+            "/relay" => streams::relay(request, query).await,
+            "/after" => {
+                let milliseconds: u64 = query.parse().unwrap_or(0);
+                spawn_local(async move {
+                    wait_for(milliseconds * 1_000_000).await;
+                    println!("done");
+                });
+                Ok(text("answered\n".to_owned(), Fields::new(), None))
+            }
+            "/spin" => loop {
+                std::hint::black_box(count);
+            },
             "/trailers" => {
                 let trailers = Fields::new();
                 let _ = trailers.set("x-last", &[b"here".to_vec()]);
@@ -44,6 +72,7 @@ impl wasip3::exports::http::handler::Guest for Service {
                 let _ = headers.set("trailer", &[b"x-last".to_vec()]);
                 Ok(text("with a trailer\n".to_owned(), headers, Some(trailers)))
             }
+            "/half" => Ok(streams::half()),
             "/trap" => panic!("asked to trap"),
             "/fail" => Err(ErrorCode::InternalError(Some("asked to fail".to_owned()))),
             _ => Ok(echo(request, &target)),

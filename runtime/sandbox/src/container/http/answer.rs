@@ -8,12 +8,19 @@ use std::time::Duration;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::timeout;
+#[cfg(feature = "p3")]
+use wasmtime_wasi_http::handler::ProxyPre;
 
-use super::Handler;
-use super::body::{AnswerBody, Run};
-use super::turns::Place;
+use super::body::{AnswerBody, Work};
+#[cfg(feature = "p3")]
+use super::instances::Job;
+use super::request::{RequestBody, Upload};
+use super::turns::{Place, Turn};
+use super::{Handler, ResponseSender};
+#[cfg(feature = "p3")]
+use crate::link::Linked;
 
 /// How long a request waits for the node to have room for its instance. Those that hold the room may
 /// wait for this very answer, so it is bounded whatever the manifest says.
@@ -27,6 +34,16 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 pub(super) struct Label {
     method: Method,
     uri: Uri,
+}
+
+impl Label {
+    pub(super) fn new(method: Method, uri: Uri) -> Self {
+        Self { method, uri }
+    }
+
+    pub(super) fn method(&self) -> &Method {
+        &self.method
+    }
 }
 
 impl fmt::Display for Label {
@@ -61,37 +78,26 @@ impl Handler {
             },
             Place::Full => return busy("too many requests are waiting"),
         };
-        let places = self.guest.admission.clone();
-        let place = match places.clone().try_acquire_owned() {
-            Ok(place) => place,
-            Err(_) => match timeout(NODE_PATIENCE, places.acquire_owned()).await {
-                Ok(Ok(place)) => place,
-                _ => return busy("the node runs as many instances as it may"),
-            },
-        };
-        let label = Label {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-        };
+        let label = Label::new(request.method().clone(), request.uri().clone());
+        let upload = Upload::new(self.guest.cpu.clock());
+        let (idle, sent) = (self.settings.idle, upload.clone());
+        let request = request.map(|body| RequestBody::new(body, idle, sent));
         let (sender, mut receiver) = oneshot::channel();
-        let (handler, name) = (self.clone(), label.clone());
-        let call = async move {
-            handler.call(request, sender, name).await;
-            drop((turn, place));
+        let Some(mut work) = self.begin(request, sender, label.clone(), turn).await else {
+            return busy("the node runs as many instances as it may");
         };
-        let mut run: Run = Box::pin(self.guest.cpu.meter(call));
         let mut has_ended = false;
         let head = std::future::poll_fn(|context| {
             if !has_ended {
-                has_ended = run.as_mut().poll(context).is_ready();
+                has_ended = work.poll(context);
             }
             // A guest that has ended dropped the sender, if it did not use it.
             Pin::new(&mut receiver).poll(context)
         });
         match within(deadline.as_mut(), head).await {
             Some(Ok(Ok(response))) => {
-                let run = (!has_ended).then_some(run);
-                AnswerBody::of(response, &label.method, run, &self)
+                let work = (!has_ended).then_some(work);
+                AnswerBody::of(response, label, work, upload, &self)
             }
             Some(Ok(Err(code))) => {
                 let logs = &self.guest.logs;
@@ -108,6 +114,52 @@ impl Handler {
                 refusal(StatusCode::GATEWAY_TIMEOUT, text)
             }
         }
+    }
+
+    /// Gives the request to an instance, which answers to `sender`; nothing when the node has no room for
+    /// one.
+    async fn begin(
+        self: &Arc<Self>,
+        request: Request<RequestBody>,
+        sender: ResponseSender,
+        label: Label,
+        turn: Turn,
+    ) -> Option<Work> {
+        #[cfg(feature = "p3")]
+        if self.settings.reuse.requests > 1
+            && let Linked::Http(ProxyPre::P3(pre)) = &self.guest.program.linked
+        {
+            let job = Box::new(Job {
+                request,
+                sender,
+                label,
+                turn,
+            });
+            let job = match self.instances.join(job) {
+                Ok(seat) => return Some(Work::Shared(seat)),
+                Err(job) => job,
+            };
+            let place = self.place().await?;
+            let seat = self.instances.start(self, pre, place, job);
+            return seat.ok().map(Work::Shared);
+        }
+        let place = self.place().await?;
+        let handler = self.clone();
+        let call = async move {
+            handler.call(request, sender, label).await;
+            drop((turn, place));
+        };
+        Some(Work::Own(Box::pin(self.guest.cpu.meter(call))))
+    }
+
+    /// Room for an instance, which may have to be waited for.
+    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        let places = self.guest.admission.clone();
+        if let Ok(place) = places.clone().try_acquire_owned() {
+            return Some(place);
+        }
+        let place = timeout(NODE_PATIENCE, places.acquire_owned()).await;
+        place.ok()?.ok()
     }
 }
 

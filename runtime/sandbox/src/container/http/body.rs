@@ -15,9 +15,23 @@ use wasmtime_wasi_http::Error;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use super::Handler;
+use super::answer::Label;
+#[cfg(feature = "p3")]
+use super::instances::Seat;
+use super::request::Upload;
+use super::traffic::{Open, Stream};
 
-/// A guest that answers one request.
+/// A guest that answers one request, in an instance of its own.
 pub(super) type Run = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What makes an answer. Dropping it gives the request up.
+pub(super) enum Work {
+    /// An instance that runs where it is polled, and nowhere else.
+    Own(Run),
+    /// A place in an instance with a task of its own.
+    #[cfg(feature = "p3")]
+    Shared(Seat),
+}
 
 /// The body of an answer.
 ///
@@ -25,76 +39,130 @@ pub(super) type Run = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// slows the guest down, and one that leaves takes the guest along.
 pub(super) struct AnswerBody {
     body: HyperOutgoingBody,
-    guest: Option<AtWork>,
+    stream: Arc<Stream>,
+    /// The request is in flight until this is dropped.
+    open: Option<Open>,
 }
 
 /// A guest that has begun its answer, and has not returned.
-struct AtWork {
-    run: Run,
+pub(super) struct AtWork {
+    work: Work,
     handler: Arc<Handler>,
+    label: Label,
     /// Nothing more will be read: the last byte was taken, or the answer has no body.
     is_read: bool,
+    /// How the request comes along, which may be what the guest waits for.
+    upload: Arc<Upload>,
     /// Bytes that are missing until the announced length, if one was announced.
     left: Option<u64>,
     /// Runs while the guest sends nothing.
     idle: Option<Pin<Box<Sleep>>>,
 }
 
+impl Work {
+    /// Goes on; true once the guest has returned.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> bool {
+        match self {
+            Self::Own(run) => run.as_mut().poll(context).is_ready(),
+            #[cfg(feature = "p3")]
+            Self::Shared(_) => false,
+        }
+    }
+}
+
 impl AnswerBody {
-    /// The answer to a request with `method`, of a guest that has not returned if there is a `run`.
+    /// The answer to the request `label`, of a guest that has not returned if there is `work`.
     pub(super) fn of(
         response: Response<HyperOutgoingBody>,
-        method: &Method,
-        run: Option<Run>,
+        label: Label,
+        work: Option<Work>,
+        upload: Arc<Upload>,
         handler: &Arc<Handler>,
     ) -> Response<Self> {
         let bodiless = matches!(
             response.status(),
             StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
         );
-        let is_read = bodiless || method == Method::HEAD;
+        let is_read = bodiless || label.method() == Method::HEAD;
         let length = response.headers().get(header::CONTENT_LENGTH);
         let left = length.and_then(|length| length.to_str().ok()?.parse().ok());
-        let guest = run.map(|run| AtWork {
-            run,
+        let guest = work.map(|work| AtWork {
+            work,
             handler: handler.clone(),
+            label,
             is_read,
+            upload,
             left,
             idle: None,
         });
-        response.map(|body| Self { body, guest })
+        response.map(|body| {
+            let stream = Arc::new(Stream::default());
+            stream.0.lock().guest = guest;
+            Self {
+                body,
+                stream,
+                open: None,
+            }
+        })
     }
 
     /// Text of the runtime's own.
     pub(super) fn text(text: &str) -> Self {
-        let body = Full::new(Bytes::from(format!("{text}\n")));
-        let body = body.map_err(|never: Infallible| match never {});
-        Self {
-            body: body.boxed_unsync(),
-            guest: None,
-        }
+        Self::whole(Bytes::from(format!("{text}\n")))
     }
 
     /// Nothing at all.
     pub(super) fn empty() -> Self {
-        let body = Full::new(Bytes::new());
+        Self::whole(Bytes::new())
+    }
+
+    fn whole(bytes: Bytes) -> Self {
+        let body = Full::new(bytes);
         let body = body.map_err(|never: Infallible| match never {});
         Self {
             body: body.boxed_unsync(),
-            guest: None,
+            stream: Arc::default(),
+            open: None,
         }
+    }
+
+    /// Counts as a request in flight from now on; one that `may_stand` is looked after.
+    pub(super) fn counted(mut self, mut open: Open, may_stand: bool) -> Self {
+        if may_stand {
+            open.watch(&self.stream);
+        }
+        self.open = Some(open);
+        self
     }
 }
 
 impl AtWork {
-    /// True once the guest has sent nothing for as long as it may.
+    /// True once the guest has sent nothing for as long as it may, and got nothing either.
     fn is_late(&mut self, context: &mut Context<'_>) -> bool {
         let Some(patience) = self.handler.settings.idle else {
             return false;
         };
-        let sleep = || Box::pin(tokio::time::sleep(patience));
-        let idle = self.idle.get_or_insert_with(sleep);
-        idle.as_mut().poll(context).is_ready()
+        let mut left = patience;
+        loop {
+            let sleep = || Box::pin(tokio::time::sleep(left));
+            let idle = self.idle.get_or_insert_with(sleep);
+            if idle.as_mut().poll(context).is_pending() {
+                return false;
+            }
+            match self.upload.excuse(patience) {
+                Some(more) => (self.idle, left) = (None, more),
+                None => return true,
+            }
+        }
+    }
+
+    /// The client took nothing for `patience`.
+    pub(super) fn left_standing(self, patience: Duration) {
+        let logs = &self.handler.guest.logs;
+        logs.note(&format!(
+            "{}: the client took nothing of the answer for {patience:?}; it was cut off",
+            self.label
+        ));
     }
 
     fn saw(&mut self, frame: Option<&Result<Frame<Bytes>, Error>>) {
@@ -121,16 +189,24 @@ impl Body for AnswerBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
+        let mut standing = this.stream.0.lock();
+        if standing.is_cut {
+            return Poll::Ready(Some(Err(Error::HttpResponseTimeout)));
+        }
+        standing.with_client = None;
         let mut frame = Pin::new(&mut this.body).poll_frame(context);
         if frame.is_pending()
-            && let Some(guest) = &mut this.guest
+            && let Some(guest) = &mut standing.guest
         {
-            if guest.run.as_mut().poll(context).is_ready() {
-                this.guest = None;
+            if guest.work.poll(context) {
+                standing.guest = None;
             }
             frame = Pin::new(&mut this.body).poll_frame(context);
         }
-        let Some(guest) = &mut this.guest else {
+        if let Poll::Ready(Some(Ok(_))) = frame {
+            standing.with_client = this.open.as_ref().map(Open::now);
+        }
+        let Some(guest) = &mut standing.guest else {
             return frame;
         };
         match &frame {
@@ -139,9 +215,10 @@ impl Body for AnswerBody {
                 let patience = guest.handler.settings.idle.unwrap_or(Duration::ZERO);
                 let logs = &guest.handler.guest.logs;
                 logs.note(&format!(
-                    "an answer made no progress for {patience:?} and was cut off"
+                    "{}: the answer made no progress for {patience:?} and was cut off",
+                    guest.label
                 ));
-                this.guest = None;
+                standing.guest = None;
                 return Poll::Ready(Some(Err(Error::HttpResponseTimeout)));
             }
             Poll::Pending => {}
@@ -161,11 +238,16 @@ impl Body for AnswerBody {
 impl Drop for AnswerBody {
     fn drop(&mut self) {
         let is_end = self.body.is_end_stream();
-        if let Some(guest) = self.guest.take()
+        let guest = self.stream.0.lock().guest.take();
+        if let Some(guest) = guest
             && (guest.is_read || is_end)
         {
             // The answer is complete; what the guest does after it is its own business for a while.
-            guest.handler.finish(guest.run);
+            match guest.work {
+                Work::Own(run) => guest.handler.finish(run),
+                #[cfg(feature = "p3")]
+                Work::Shared(seat) => seat.answered(),
+            }
         }
     }
 }

@@ -3,19 +3,18 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use coracle_network::TcpStream;
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::Handle;
 use tokio::time::Sleep;
@@ -23,10 +22,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::body::AnswerBody;
+use super::traffic::{Look, Traffic};
 use super::{Handler, upgrade};
 
-/// How long a client may take to send the head of a request, and keep a connection without one.
-pub(super) const HEAD_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a client that is changing to HTTP/2 may take to send what that begins with.
+pub(super) const UPGRADE_PATIENCE: Duration = Duration::from_secs(60);
 /// The longest head of a request, and what is read ahead of a body.
 const READ_BUFFER: usize = 64 << 10;
 /// What is sent ahead of the client, per stream of HTTP/2.
@@ -40,19 +40,20 @@ const STREAMS: u32 = 256;
 /// Speaks HTTP/1.1 and HTTP/2.
 pub(super) type Protocol = auto::Builder<Spawner>;
 
-/// How connections of a container are served.
-pub(super) fn protocol(spawner: Spawner) -> Protocol {
+/// How connections of a container are served, whose clients have `head` for the head of a request.
+pub(super) fn protocol(spawner: Spawner, head: Option<Duration>) -> Protocol {
     let mut protocol = auto::Builder::new(spawner);
     protocol
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_PATIENCE)
+        .header_read_timeout(head)
         .max_buf_size(READ_BUFFER);
     protocol
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
         .max_send_buf_size(SEND_BUFFER)
+        .max_header_list_size(READ_BUFFER as u32)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW);
     protocol
@@ -84,45 +85,63 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Spawner {
 impl Handler {
     /// Serves one connection.
     pub(super) fn serve(self: &Arc<Self>, stream: TcpStream) {
-        let Some(watcher) = self.watcher() else {
-            return; // a drain has begun
-        };
         let stream = Patient::new(stream, self.settings.idle, &self.spawner.threads);
         let handler = self.clone();
         self.spawner.spawn(async move {
             let io = TokioIo::new(stream);
-            handler.serve_io(&handler.protocol, io, watcher).await;
+            handler.serve_io(&handler.protocol, io).await;
         });
     }
 
-    /// Serves what comes over `io` until the end of the connection, or until a drain has had its
-    /// last answer.
-    pub(super) async fn serve_io<I>(self: &Arc<Self>, protocol: &Protocol, io: I, watcher: Watcher)
+    /// Serves what comes over `io` until the end of the connection, until a drain has had its last
+    /// answer, or until the client has stood still for too long.
+    pub(super) async fn serve_io<I>(self: &Arc<Self>, protocol: &Protocol, io: I)
     where
         I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     {
-        let handler = self.clone();
-        let service = service_fn(move |request: Request<Incoming>| {
-            let handler = handler.clone();
-            async move { Ok::<_, Infallible>(handler.route(request).await) }
+        let clock = self.guest.cpu.clock();
+        let traffic = Traffic::new(clock.clone(), self.settings.head, self.settings.idle);
+        let service = service_fn(|request: Request<Incoming>| {
+            let (handler, traffic) = (self.clone(), traffic.clone());
+            async move { Ok::<_, Infallible>(handler.route(request, &traffic).await) }
         });
-        let connection = protocol.serve_connection_with_upgrades(io, service);
-        if let Err(error) = watcher.watch(connection).await {
-            tracing::debug!(%error, "connection of an http guest ended");
+        let mut connection = pin!(protocol.serve_connection_with_upgrades(io, service));
+        let mut leaving = None;
+        loop {
+            let verdict = tokio::select! {
+                biased;
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "connection of an http guest ended");
+                    }
+                    return;
+                }
+                () = self.drain.cancelled(), if leaving.is_none() => Look::Leave,
+                verdict = traffic.verdict(leaving) => verdict,
+            };
+            if verdict == Look::Cut {
+                tracing::debug!("connection of an http guest was cut off: its client stood still");
+                return;
+            }
+            leaving = Some(clock.monotonic());
+            connection.as_mut().graceful_shutdown();
         }
     }
 
-    async fn route(self: Arc<Self>, request: Request<Incoming>) -> Response<AnswerBody> {
-        match upgrade::asked(&request).zip(self.watcher()) {
-            Some((first, watcher)) => upgrade::switch(&self, request, first, watcher),
+    async fn route(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        traffic: &Arc<Traffic>,
+    ) -> Response<AnswerBody> {
+        let open = traffic.open();
+        // In HTTP/1.1 one that stands still holds the connection up, which is noticed there.
+        let may_stand = request.version() == Version::HTTP_2;
+        let first = upgrade::asked(&request).filter(|_| !self.drain.is_cancelled());
+        let response = match first {
+            Some(first) => upgrade::switch(&self, request, first),
             None => self.answer(request).await,
-        }
-    }
-
-    /// Tells a connection when a drain begins; none when it has.
-    fn watcher(&self) -> Option<Watcher> {
-        let connections = self.connections.lock();
-        connections.as_ref().map(GracefulShutdown::watcher)
+        };
+        response.map(|body| body.counted(open, may_stand))
     }
 }
 

@@ -11,12 +11,23 @@ const CONCURRENCY: &str = "coracle.dev/http-concurrency";
 const QUEUE: &str = "coracle.dev/http-queue";
 /// From a request to the head of its answer.
 const TIMEOUT: &str = "coracle.dev/http-timeout";
-/// How long a connection or an answer may stand still.
+/// How long a body may stand still.
 const IDLE_TIMEOUT: &str = "coracle.dev/http-idle-timeout";
+/// How long a connection may be open without a request.
+const HEAD_TIMEOUT: &str = "coracle.dev/http-head-timeout";
+/// Requests that one instance answers before it is dropped.
+const INSTANCE_REQUESTS: &str = "coracle.dev/http-instance-requests";
+/// Requests that one instance answers at once.
+const INSTANCE_CONCURRENCY: &str = "coracle.dev/http-instance-concurrency";
+/// How long an instance without requests is kept.
+const INSTANCE_IDLE: &str = "coracle.dev/http-instance-idle";
 
 /// The most that the annotations can ask for.
 const MAX_CONCURRENCY: u64 = 10_000;
 const MAX_QUEUE: u64 = 100_000;
+const MAX_INSTANCE_REQUESTS: u64 = 1_000_000;
+const MAX_INSTANCE_CONCURRENCY: u64 = 1000;
+const MAX_INSTANCE_IDLE: Duration = Duration::from_secs(3600);
 
 /// How an http container is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +38,27 @@ pub(super) struct Settings {
     pub(super) queue: usize,
     /// From the head of a request to that of its answer, waiting included.
     pub(super) timeout: Option<Duration>,
-    /// How long an answer may make no progress, whoever is to blame.
+    /// How long a body may make no progress, whoever is to blame.
     pub(super) idle: Option<Duration>,
+    /// How long a connection may be open without a request.
+    pub(super) head: Option<Duration>,
+    /// How often an instance is used, where its world allows more than once.
+    pub(super) reuse: Reuse,
+}
+
+/// How often an instance of `wasi:http` 0.3 is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(feature = "p3"),
+    expect(dead_code, reason = "read anyway: a bad value is an error")
+)]
+pub(super) struct Reuse {
+    /// Requests before it is dropped; with 1 each request has an instance of its own.
+    pub(super) requests: u64,
+    /// Requests at once.
+    pub(super) at_once: u64,
+    /// How long it is kept without a request.
+    pub(super) idle: Duration,
 }
 
 impl Default for Settings {
@@ -39,6 +69,12 @@ impl Default for Settings {
             // As long as the guest itself waits for others when it sets no time-out.
             timeout: Some(Duration::from_secs(600)),
             idle: Some(Duration::from_secs(600)),
+            head: Some(Duration::from_secs(60)),
+            reuse: Reuse {
+                requests: 1,
+                at_once: 16,
+                idle: Duration::from_secs(1),
+            },
         }
     }
 }
@@ -59,6 +95,25 @@ impl Settings {
         }
         if let Some((name, text)) = get(IDLE_TIMEOUT) {
             settings.idle = timeout(name, text)?;
+        }
+        if let Some((name, text)) = get(HEAD_TIMEOUT) {
+            settings.head = timeout(name, text)?;
+        }
+        let reuse = &mut settings.reuse;
+        if let Some((name, text)) = get(INSTANCE_REQUESTS) {
+            reuse.requests = number(name, text, 1, MAX_INSTANCE_REQUESTS)?;
+        }
+        if let Some((name, text)) = get(INSTANCE_CONCURRENCY) {
+            reuse.at_once = number(name, text, 1, MAX_INSTANCE_CONCURRENCY)?;
+        }
+        if let Some((name, text)) = get(INSTANCE_IDLE) {
+            let kept = timeout(name, text)?.unwrap_or_default();
+            if kept > MAX_INSTANCE_IDLE {
+                return Err(RuntimeError::Start(format!(
+                    "annotation {name}: {text:?} is more than an hour, and instances hold memory"
+                )));
+            }
+            reuse.idle = kept;
         }
         Ok(settings)
     }
@@ -155,6 +210,12 @@ mod tests {
         let timeout = read(TIMEOUT, " 5s ").unwrap().timeout;
         assert_eq!(timeout, Some(Duration::from_secs(5)));
         assert_eq!(read(IDLE_TIMEOUT, "0").unwrap().idle, None);
+        assert_eq!(read(HEAD_TIMEOUT, "0").unwrap().head, None);
+        let reuse = |name, text| read(name, text).unwrap().reuse;
+        assert_eq!(reuse("other", "x").requests, 1);
+        assert_eq!(reuse(INSTANCE_REQUESTS, "128").requests, 128);
+        assert_eq!(reuse(INSTANCE_CONCURRENCY, "1").at_once, 1);
+        assert_eq!(reuse(INSTANCE_IDLE, "0").idle, Duration::ZERO);
     }
 
     #[test]
@@ -166,6 +227,10 @@ mod tests {
             (QUEUE, "-1"),
             (TIMEOUT, "30"),
             (IDLE_TIMEOUT, "soon"),
+            (HEAD_TIMEOUT, "1"),
+            (INSTANCE_REQUESTS, "0"),
+            (INSTANCE_CONCURRENCY, "1001"),
+            (INSTANCE_IDLE, "61m"),
         ] {
             let error = read(name, text).unwrap_err();
             assert!(error.contains(name) && error.contains(text), "{error}");

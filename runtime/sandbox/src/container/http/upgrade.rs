@@ -20,12 +20,11 @@ use http::{Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use hyper_util::server::graceful::Watcher;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use super::Handler;
 use super::body::AnswerBody;
-use super::connection::HEAD_PATIENCE;
+use super::connection::UPGRADE_PATIENCE;
 
 /// What a client of HTTP/2 begins with.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -67,7 +66,6 @@ pub(super) fn switch(
     handler: &Arc<Handler>,
     request: Request<Incoming>,
     first: Bytes,
-    watcher: Watcher,
 ) -> Response<AnswerBody> {
     let upgraded = hyper::upgrade::on(request);
     let this = handler.clone();
@@ -75,7 +73,7 @@ pub(super) fn switch(
         match begin(upgraded, first).await {
             Ok(io) => {
                 let protocol = this.protocol.clone().http2_only();
-                this.serve_io(&protocol, TokioIo::new(io), watcher).await;
+                this.serve_io(&protocol, TokioIo::new(io)).await;
             }
             Err(error) => tracing::debug!(%error, "an upgrade to HTTP/2 came to nothing"),
         }
@@ -107,7 +105,7 @@ async fn begin(upgraded: OnUpgrade, first: Bytes) -> io::Result<Replayed> {
         let ahead = ahead.freeze();
         Ok(Replayed { ahead, io })
     };
-    let patience = tokio::time::timeout(HEAD_PATIENCE, work);
+    let patience = tokio::time::timeout(UPGRADE_PATIENCE, work);
     patience.await.map_err(io::Error::from)?
 }
 
