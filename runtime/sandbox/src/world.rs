@@ -50,6 +50,10 @@ const ENTRY: &str = "a WASI 0.1 module with `_start`, or a component that export
 const ONE_THREAD: &str =
     "a build for one thread, such as Rust's and clang's target wasm32-wasip1 without -threads";
 const FOR_WASI: &str = "a build for WASI, such as Rust's target wasm32-wasip2 or Go's GOOS=wasip1";
+/// The interface leaves to its host which keys are watched and what becomes of an event that nobody could take;
+/// `docs/guests.md` tells more.
+const WATCHER: &str = "something that runs: wasi:keyvalue/watcher does not say which keys are to be watched, and nothing \
+     here calls it; export `wasi:cli/run`, and look for changes with `wasi:keyvalue/store`";
 const RELEASED: &str = "a build for a released version of WASI, 0.2 or 0.3.0";
 
 impl NotRunnable {
@@ -134,6 +138,10 @@ fn component(outline: &Outline) -> Result<World, NotRunnable> {
     let mut newer = KNOWN.iter().filter(newer);
     if newer.any(|(interface, version, _)| outline.has(interface, version)) {
         let found = format!("{found}, in a runtime that was built without its feature p3");
+        return Err(NotRunnable { found, needed });
+    }
+    if outline.exports_interface("wasi:keyvalue/watcher") {
+        let needed = WATCHER;
         return Err(NotRunnable { found, needed });
     }
     let early = outline.exports.iter().any(|export| {
@@ -269,6 +277,11 @@ mod tests {
                 &component(&["wasi:cli/run@0.3.0-rc-2025-09-16"]),
                 "0.3.0-rc-2025-09-16",
                 "a released version of WASI",
+            ),
+            (
+                &component(&["wasi:keyvalue/watcher@0.2.0-draft"]),
+                "exports only wasi:keyvalue/watcher@0.2.0-draft",
+                "does not say which keys are to be watched",
             ),
         ] {
             let message = message(&wat::parse_str(text).unwrap());

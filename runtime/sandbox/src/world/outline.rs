@@ -136,6 +136,14 @@ impl Outline {
         })
     }
 
+    /// Whether an interface is exported, in any version or none.
+    pub(super) fn exports_interface(&self, interface: &str) -> bool {
+        self.exports.iter().any(|export| {
+            let rest = export.name.strip_prefix(interface);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('@'))
+        })
+    }
+
     /// Whether there is something to call that the component itself gives a meaning to.
     pub(super) fn has_functions(&self) -> bool {
         let own = |export: &Export| export.callable && !export.name.starts_with("wasi:");
