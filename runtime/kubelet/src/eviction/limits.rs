@@ -66,6 +66,12 @@ fn is_memory(volume: &Volume) -> bool {
     medium == Some("Memory")
 }
 
+/// How large the tmpfs would be that upstream makes of an emptyDir of medium `Memory`, if it has a limit.
+pub(crate) fn size_in_memory(pod: &Pod, volume: &Volume) -> Option<u64> {
+    let limit = size_limit(pod, volume).filter(|_| is_memory(volume))?;
+    u64::try_from(limit.value()).ok()
+}
+
 /// What an emptyDir may hold; one of medium `Memory` no more than the memory of its pod, which is the size
 /// of the tmpfs that upstream makes.
 fn size_limit(pod: &Pod, volume: &Volume) -> Option<Quantity> {

@@ -21,7 +21,9 @@ use coracle_clock::Timestamp;
 use coracle_cri::{ContainerStats, PodSandboxStats, SandboxId};
 use k8s_openapi::api::core::v1::Pod;
 
+pub(crate) use limits::size_in_memory;
 pub(crate) use pressure::{EVICTED, Pressure, Resource};
+pub(crate) use usage::count;
 
 use crate::kubelet::Kubelet;
 use crate::state::Entry;

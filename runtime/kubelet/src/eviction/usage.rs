@@ -56,10 +56,15 @@ pub(crate) fn measure(
     usage
 }
 
-/// Bytes on disk of everything in a folder, or of what has changed in it since. Nothing is followed, and a
-/// file with several names counts once. What cannot be read is gone, most likely.
+/// Bytes on disk of everything in a folder, or of what has changed in it since.
 pub(super) fn size(folder: &Path, since: Option<Timestamp>) -> u64 {
-    let (mut total, mut seen) = (0u64, HashSet::new());
+    count(folder, since).0
+}
+
+/// Bytes on disk and files of everything in a folder, or of what has changed in it since. Nothing is
+/// followed, and a file with several names counts once. What cannot be read is gone, most likely.
+pub(crate) fn count(folder: &Path, since: Option<Timestamp>) -> (u64, u64) {
+    let (mut total, mut files, mut seen) = (0u64, 0u64, HashSet::new());
     let mut waiting = vec![folder.to_owned()];
     while let Some(folder) = waiting.pop() {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -74,10 +79,11 @@ pub(super) fn size(folder: &Path, since: Option<Timestamp>) -> u64 {
             }
             if first_name(&found, &mut seen) {
                 total = total.saturating_add(on_disk(&found));
+                files += 1;
             }
         }
     }
-    total
+    (total, files)
 }
 
 #[cfg(unix)]

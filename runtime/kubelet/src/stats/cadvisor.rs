@@ -116,7 +116,8 @@ const CONTAINERS: &[(&str, &str, &str, OfContainer)] = &[
         "gauge",
         "Number of bytes that are consumed by the container on this filesystem.",
         |pod, found| {
-            let disk = pod.disk.iter().find(|disk| disk.name == found.id.name)?;
+            let mut disks = pod.files.containers.iter();
+            let disk = disks.find(|disk| disk.name == found.id.name)?;
             Some((disk.writable_layer.bytes + disk.logs.bytes).to_string())
         },
     ),

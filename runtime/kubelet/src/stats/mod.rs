@@ -18,11 +18,13 @@ mod process;
 mod rates;
 mod resource;
 mod summary;
+mod volumes;
 
 pub(crate) use probes::{Outcome, ProbeCounts};
 pub(crate) use rates::Rates;
-
-use network::PodNetwork;
+pub(crate) use volumes::VolumeSample;
+#[cfg(test)]
+pub(crate) use volumes::measure as measure_volumes;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -34,6 +36,8 @@ use http::{Response, StatusCode};
 
 use crate::api::{self, Body};
 use crate::kubelet::Kubelet;
+use network::PodNetwork;
+use crate::sources::PodSources;
 
 /// How often the files of a pod are counted again at most.
 const COUNT_FILES: Duration = Duration::from_secs(60);
@@ -69,12 +73,21 @@ pub(crate) struct PodSample {
     /// The images of its containers, by their names.
     pub(crate) images: BTreeMap<String, String>,
     /// Counted a while ago; empty where nobody asked for it.
-    pub(crate) disk: Vec<ContainerDisk>,
+    pub(crate) files: Files,
+}
+
+/// What a pod keeps on disk.
+#[derive(Clone, Debug)]
+pub(crate) struct Files {
+    /// When it was counted.
+    pub(crate) at: Timestamp,
+    pub(crate) containers: Vec<ContainerDisk>,
+    pub(crate) volumes: Vec<VolumeSample>,
 }
 
 /// Counted files of pods, by UID, and when they were counted (monotonic).
 #[derive(Debug, Default)]
-pub(crate) struct CountedFiles(BTreeMap<String, (Duration, Vec<ContainerDisk>)>);
+pub(crate) struct CountedFiles(BTreeMap<String, (Duration, Files)>);
 
 impl Kubelet {
     /// Answers a path of figures; `None` for others. `query` is that of the request.
@@ -88,7 +101,7 @@ impl Kubelet {
                 summary::page(&sample, &rates, is_brief).to_string()
             }),
             ["metrics"] => later(page::FORMAT, async move {
-                page::own(&kubelet.sample(false).await, &kubelet.networks().await)
+                page::own(&kubelet.sample(true).await, &kubelet.networks().await)
             }),
             ["net"] => {
                 let asked = network::Asked::of(query);
@@ -116,6 +129,7 @@ impl Kubelet {
     async fn sample(&self, with_files: bool) -> NodeSample {
         let inner = &self.0;
         let stats = inner.runtime.list_pod_sandbox_stats().await;
+        let at = inner.ctx.clock().now();
         let mut pods: Vec<PodSample> = {
             let state = inner.state.lock();
             let named = stats.into_iter().filter_map(|stats| {
@@ -131,7 +145,7 @@ impl Kubelet {
                     name: entry.key.name.clone(),
                     uid: stats.id.0.clone(),
                     images: containers.map(image).collect(),
-                    disk: Vec::new(),
+                    files: Files::none(at),
                     stats,
                 })
             });
@@ -141,7 +155,7 @@ impl Kubelet {
         let (mut disk, mut images) = (None, 0);
         if with_files {
             for pod in &mut pods {
-                pod.disk = self.files(&pod.uid).await;
+                pod.files = self.files(&pod.uid).await;
             }
             let known = |uid: &str| pods.iter().any(|pod| pod.uid == uid);
             inner.counted_files.lock().0.retain(|uid, _| known(uid));
@@ -151,7 +165,7 @@ impl Kubelet {
         }
         NodeSample {
             node: inner.config.node.clone(),
-            at: inner.ctx.clock().now(),
+            at,
             started_at: inner.started_at,
             cpu: process::cpu(),
             memory: process::memory(),
@@ -182,15 +196,21 @@ impl Kubelet {
     }
 
     /// What a pod keeps on disk, counted anew once a minute.
-    async fn files(&self, uid: &str) -> Vec<ContainerDisk> {
-        let now = self.0.ctx.clock().monotonic();
+    async fn files(&self, uid: &str) -> Files {
+        let clock = self.0.ctx.clock();
+        let now = clock.monotonic();
         let known = self.0.counted_files.lock().0.get(uid).cloned();
         if let Some((at, files)) = known
             && now.saturating_sub(at) < COUNT_FILES
         {
             return files;
         }
-        let files = self.0.runtime.disk_usage(&SandboxId(uid.to_owned())).await;
+        let id = SandboxId(uid.to_owned());
+        let files = Files {
+            at: clock.now(),
+            containers: self.0.runtime.disk_usage(&id).await,
+            volumes: self.volumes(uid).await,
+        };
         let counted = (now, files.clone());
         self.0
             .counted_files
@@ -198,6 +218,31 @@ impl Kubelet {
             .0
             .insert(uid.to_owned(), counted);
         files
+    }
+
+    /// What a pod's volumes hold; walked off the async threads.
+    async fn volumes(&self, uid: &str) -> Vec<VolumeSample> {
+        let entry = self.0.state.lock().entries.get(uid).map(|e| e.pod.clone());
+        let Some(pod) = entry else {
+            return Vec::new();
+        };
+        let kubelet = self.clone();
+        let walk = move || {
+            let sources = PodSources::of(&kubelet, &pod);
+            volumes::measure(&pod, &kubelet.0.config, &sources)
+        };
+        // A panic in there is a look that found nothing.
+        tokio::task::spawn_blocking(walk).await.unwrap_or_default()
+    }
+}
+
+impl Files {
+    fn none(at: Timestamp) -> Self {
+        Self {
+            at,
+            containers: Vec::new(),
+            volumes: Vec::new(),
+        }
     }
 }
 
@@ -256,16 +301,36 @@ pub(crate) mod tests {
             },
         };
         let files = |bytes, inodes| DiskUsage { bytes, inodes };
+        let volume = |name: &str, claim: Option<&str>, is_ephemeral, used| VolumeSample {
+            name: name.to_owned(),
+            claim: claim.map(str::to_owned),
+            is_ephemeral,
+            used,
+            inodes_used: 5,
+            on: Some(volumes::FileSystem {
+                capacity: 9000,
+                available: 5000,
+                inodes: 100,
+                inodes_free: 60,
+            }),
+        };
         let pod = PodSample {
             namespace: "default".to_owned(),
             name: "web".to_owned(),
             uid: id.0.clone(),
             images: BTreeMap::from([("app".to_owned(), "app:1".to_owned())]),
-            disk: vec![ContainerDisk {
-                name: "app".to_owned(),
-                writable_layer: files(4096, 3),
-                logs: files(8192, 2),
-            }],
+            files: Files {
+                at,
+                containers: vec![ContainerDisk {
+                    name: "app".to_owned(),
+                    writable_layer: files(4096, 3),
+                    logs: files(8192, 2),
+                }],
+                volumes: vec![
+                    volume("cache", None, true, 1024),
+                    volume("data", Some("disk"), false, 2048),
+                ],
+            },
             stats: PodSandboxStats {
                 id,
                 at,

@@ -1,11 +1,12 @@
 //! The text form that Prometheus reads, and the kubelet's own page of it.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 
 use coracle_clock::Timestamp;
 
-use super::NodeSample;
 use super::network::{self, PodNetwork};
+use super::{NodeSample, VolumeSample};
 
 /// The media type of such pages.
 pub(super) const FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -98,7 +99,62 @@ pub(super) fn own(sample: &NodeSample, networks: &[PodNetwork]) -> String {
         page.figure(name, &[], memory, None);
     }
     network::figures(&mut page, networks);
+    claims(&mut page, sample);
     page.finish()
+}
+
+/// What a claim's family is called and means, and how it is read from a volume.
+type ClaimFigure = (&'static str, &'static str, fn(&VolumeSample) -> Option<u64>);
+
+/// The volumes behind claims, one figure each however many pods share it.
+fn claims(page: &mut Page, sample: &NodeSample) {
+    let mut claims = BTreeMap::new();
+    for pod in &sample.pods {
+        for volume in &pod.files.volumes {
+            if let Some(claim) = &volume.claim {
+                claims.insert((&pod.namespace, claim), volume);
+            }
+        }
+    }
+    let families: [ClaimFigure; 6] = [
+        (
+            "available_bytes",
+            "Number of available bytes in the volume",
+            |v| v.on.map(|on| on.available),
+        ),
+        ("capacity_bytes", "Capacity in bytes of the volume", |v| {
+            v.on.map(|on| on.capacity)
+        }),
+        ("inodes", "Maximum number of inodes in the volume", |v| {
+            v.on.map(|on| on.inodes)
+        }),
+        ("inodes_free", "Number of free inodes in the volume", |v| {
+            v.on.map(|on| on.inodes_free)
+        }),
+        ("inodes_used", "Number of used inodes in the volume", |v| {
+            Some(v.inodes_used)
+        }),
+        ("used_bytes", "Number of used bytes in the volume", |v| {
+            Some(v.used)
+        }),
+    ];
+    for (name, help, figure) in families {
+        let name = format!("kubelet_volume_stats_{name}");
+        let mut is_begun = false;
+        for ((namespace, claim), volume) in &claims {
+            let Some(value) = figure(volume) else {
+                continue;
+            };
+            if !std::mem::replace(&mut is_begun, true) {
+                page.family(&name, "gauge", &format!("[ALPHA] {help}"));
+            }
+            let labels = [
+                ("namespace", namespace.as_str()),
+                ("persistentvolumeclaim", claim.as_str()),
+            ];
+            page.figure(&name, &labels, value, None);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -119,5 +175,14 @@ mod tests {
         assert!(page.contains("\nkubelet_running_pods 1\n"), "{page}");
         let containers = "\nkubelet_running_containers{container_state=\"running\"} 1\n";
         assert!(page.contains(containers), "{page}");
+        let labels = "{namespace=\"default\",persistentvolumeclaim=\"disk\"}";
+        for figure in [
+            "used_bytes{} 2048",
+            "inodes_free{} 60",
+            "capacity_bytes{} 9000",
+        ] {
+            let figure = format!("\nkubelet_volume_stats_{}\n", figure.replace("{}", labels));
+            assert!(page.contains(&figure), "{figure} {page}");
+        }
     }
 }

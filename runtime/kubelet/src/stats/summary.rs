@@ -10,7 +10,7 @@ use coracle_cri::{ContainerStats, DiskUsage};
 use serde_json::{Map, Value, json};
 
 use super::rates::Whose;
-use super::{NodeSample, PodSample};
+use super::{NodeSample, PodSample, VolumeSample};
 
 /// The document; with `is_brief` only processors and memory.
 pub(super) fn page(sample: &NodeSample, rates: &HashMap<Whose, u64>, is_brief: bool) -> Value {
@@ -107,9 +107,18 @@ impl Pages<'_> {
         network.insert("interfaces".to_owned(), json!([traffic]));
         document.insert("network".to_owned(), Value::Object(network));
         let mut files = DiskUsage::default();
-        for disk in &pod.disk {
+        for disk in &pod.files.containers {
             files.bytes += disk.writable_layer.bytes + disk.logs.bytes;
             files.inodes += disk.writable_layer.inodes + disk.logs.inodes;
+        }
+        for volume in pod.files.volumes.iter().filter(|v| v.is_ephemeral) {
+            files.bytes += volume.used;
+            files.inodes += volume.inodes_used;
+        }
+        if !pod.files.volumes.is_empty() {
+            let volumes = pod.files.volumes.iter();
+            let volumes: Vec<Value> = volumes.map(|found| volume(pod, found)).collect();
+            document.insert("volume".to_owned(), volumes.into());
         }
         document.insert("ephemeral-storage".to_owned(), self.files(files));
         Value::Object(document)
@@ -129,7 +138,7 @@ impl Pages<'_> {
                 memory(found.memory.working_set, found.memory.limit, at),
             ),
         ]);
-        let disk = pod.disk.iter().find(|disk| disk.name == *name);
+        let disk = pod.files.containers.iter().find(|disk| disk.name == *name);
         if let (false, Some(disk)) = (self.is_brief, disk) {
             document.insert("rootfs".to_owned(), self.files(disk.writable_layer));
             document.insert("logs".to_owned(), self.files(disk.logs));
@@ -165,6 +174,31 @@ impl Pages<'_> {
         fs.insert("inodesUsed".to_owned(), used.inodes.into());
         Value::Object(fs)
     }
+}
+
+/// One volume, as of when it was counted.
+fn volume(pod: &PodSample, found: &VolumeSample) -> Value {
+    let mut document = Map::from_iter([
+        ("time".to_owned(), time(pod.files.at)),
+        ("name".to_owned(), found.name.as_str().into()),
+        ("usedBytes".to_owned(), found.used.into()),
+        ("inodesUsed".to_owned(), found.inodes_used.into()),
+    ]);
+    if let Some(on) = found.on {
+        for (name, value) in [
+            ("availableBytes", on.available),
+            ("capacityBytes", on.capacity),
+            ("inodes", on.inodes),
+            ("inodesFree", on.inodes_free),
+        ] {
+            document.insert(name.to_owned(), value.into());
+        }
+    }
+    if let Some(claim) = &found.claim {
+        let reference = json!({"name": claim, "namespace": pod.namespace});
+        document.insert("pvcRef".to_owned(), reference);
+    }
+    Value::Object(document)
 }
 
 fn memory(used: u64, limit: Option<u64>, at: Timestamp) -> Value {
@@ -219,7 +253,17 @@ mod tests {
         );
         assert_eq!(pod["containers"][0]["logs"]["usedBytes"], 8192);
         assert_eq!(pod["network"]["interfaces"][0]["txBytes"], 2000);
-        assert_eq!(pod["ephemeral-storage"]["usedBytes"], 12288);
+        // Logs, the root, and the volume that ends with the pod.
+        assert_eq!(pod["ephemeral-storage"]["usedBytes"], 13312);
+        assert_eq!(
+            pod["volume"][1],
+            json!({
+                "time": time, "name": "data", "pvcRef": {"name": "disk", "namespace": "default"},
+                "usedBytes": 2048, "availableBytes": 5000, "capacityBytes": 9000,
+                "inodes": 100, "inodesFree": 60, "inodesUsed": 5,
+            })
+        );
+        assert!(pod["volume"][0].get("pvcRef").is_none());
         // Nothing is said of what has no limit.
         assert!(pod["memory"].get("availableBytes").is_none());
     }
@@ -228,7 +272,7 @@ mod tests {
     fn a_brief_document_has_processors_and_memory_alone() {
         let page = page(&sample(), &HashMap::new(), true);
         let pod = &page["pods"][0];
-        for absent in ["network", "ephemeral-storage"] {
+        for absent in ["network", "ephemeral-storage", "volume"] {
             assert!(pod.get(absent).is_none(), "{absent}");
         }
         assert!(page["node"].get("fs").is_none());

@@ -99,6 +99,35 @@ pub(crate) fn volumes(pod: &Pod) -> impl Iterator<Item = &Volume> {
         .flat_map(|spec| spec.volumes.iter().flatten())
 }
 
+/// What lies behind a volume.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Behind {
+    /// Files of the pod's own.
+    Files(PathBuf),
+    /// The claim `name`, which is bound to a volume that is a folder here.
+    Claim { name: String, path: PathBuf },
+}
+
+/// What lies behind a volume of a pod that runs; nothing for what is not the pod's: folders of the host,
+/// images, claims that are not bound.
+pub(crate) fn behind(
+    pod: &Pod,
+    volume: &Volume,
+    config: &KubeletConfig,
+    sources: &dyn Sources,
+) -> Option<Behind> {
+    if volume.host_path.is_some() || volume.image.is_some() {
+        return None;
+    }
+    let Some((name, _)) = claim::name(pod, volume) else {
+        return Some(Behind::Files(directory(pod, volume, config)));
+    };
+    let volumes = config.volumes_directory();
+    let closed = closed(config, Some(&volumes));
+    let path = claim::resolve(pod, volume, sources, &closed).ok()?.path;
+    Some(Behind::Claim { name, path })
+}
+
 pub(crate) fn directory(pod: &Pod, volume: &Volume, config: &KubeletConfig) -> PathBuf {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     config

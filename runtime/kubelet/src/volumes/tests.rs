@@ -1,5 +1,6 @@
 mod claims;
 mod host_paths;
+mod measured;
 
 use std::sync::Arc;
 

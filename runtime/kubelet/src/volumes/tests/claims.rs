@@ -1,7 +1,7 @@
 use super::*;
 
 /// A claim that is bound to the volume `pv`, which lies at `path`.
-fn bound(host: &mut Host, name: &str, path: &str) {
+pub(super) fn bound(host: &mut Host, name: &str, path: &str) {
     let path = host.path(path);
     host.cluster.claim = Some(json!({
         "metadata": {"name": name, "namespace": "shop", "uid": "claim"},
@@ -16,7 +16,7 @@ fn bound(host: &mut Host, name: &str, path: &str) {
     }));
 }
 
-fn claim() -> Value {
+pub(super) fn claim() -> Value {
     json!({"persistentVolumeClaim": {"claimName": "data"}})
 }
 
