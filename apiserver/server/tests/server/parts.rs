@@ -255,3 +255,53 @@ async fn a_claims_resizing_has_known_states() {
     let known = json!({"storage": "NodeResizePending", "example.com/x": "NodeResizePending"});
     server.merge(&path, status(known)).await.ok();
 }
+
+#[tokio::test(start_paused = true)]
+async fn counts_of_pods_make_sense() {
+    let server = TestServer::start().await;
+    let labels = json!({"a": "b"});
+    let template = json!({
+        "metadata": {"labels": labels},
+        "spec": {"containers": [{"name": "c", "image": "i"}]},
+    });
+    let spec = json!({"selector": {"matchLabels": labels}, "template": template});
+    let more = "cannot be greater than status.replicas";
+    let least = "must be greater than or equal to 0";
+    for (plural, kind, others) in [
+        (
+            "deployments",
+            "Deployment",
+            ["updatedReplicas", "readyReplicas", "availableReplicas"],
+        ),
+        (
+            "replicasets",
+            "ReplicaSet",
+            ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
+        ),
+    ] {
+        let path = format!("/apis/apps/v1/namespaces/default/{plural}");
+        let set = json!({"metadata": {"name": "x"}, "spec": spec});
+        server.post(&path, set).await.ok();
+        let status = json!({"status": {"replicas": -1}});
+        let path = format!("{path}/x/status");
+        let (code, _, message) = server.merge(&path, status).await.failure();
+        // What is not said counts as none.
+        let others = others.map(|field| format!("status.{field}: Invalid value: 0: {more}"));
+        let others = others.join(", ");
+        let findings = format!("[status.replicas: Invalid value: -1: {least}, {others}]");
+        let expected = format!("{kind}.apps \"x\" is invalid: {findings}");
+        assert_eq!((code, message), (422, expected));
+    }
+    let path = "/apis/apps/v1/namespaces/default/deployments/x/status";
+    let status = json!({"status": {"collisionCount": -1}});
+    let (_, _, message) = server.merge(path, status).await.failure();
+    let finding = format!("status.collisionCount: Invalid value: -1: {least}");
+    assert_eq!(
+        message,
+        format!("Deployment.apps \"x\" is invalid: {finding}")
+    );
+    for (count, code) in [(json!(1), 200), (json!(1), 200), (json!(null), 422)] {
+        let status = json!({"status": {"collisionCount": count}});
+        assert_eq!(server.merge(path, status).await.status, code);
+    }
+}

@@ -101,6 +101,7 @@ impl Strategy for Deployment {
             "readyReplicas",
             "availableReplicas",
             "unavailableReplicas",
+            "collisionCount",
         ] {
             numbers::non_negative(&now.key(field), errors);
         }
@@ -151,7 +152,7 @@ impl Strategy for Deployment {
 
 fn not_more(at: &At<'_>, most: i64, detail: &str, errors: &mut FieldErrors) {
     if at.as_i64().unwrap_or(0) > most {
-        errors.invalid(at, detail);
+        numbers::number_invalid(at, detail, errors);
     }
 }
 

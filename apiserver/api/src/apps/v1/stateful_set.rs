@@ -132,14 +132,13 @@ impl Strategy for StatefulSet {
         let count = |field: &str| status.key(field).as_i64().unwrap_or(0);
         for field in parts {
             if count(field) > count("replicas") {
-                errors.invalid(&status.key(field), "cannot be greater than status.replicas");
+                let detail = "cannot be greater than status.replicas";
+                numbers::number_invalid(&status.key(field), detail, errors);
             }
         }
         if count("availableReplicas") > count("readyReplicas") {
-            errors.invalid(
-                &status.key("availableReplicas"),
-                "cannot be greater than status.readyReplicas",
-            );
+            let detail = "cannot be greater than status.readyReplicas";
+            numbers::number_invalid(&status.key("availableReplicas"), detail, errors);
         }
         template::collisions(new, old, errors);
     }

@@ -41,16 +41,13 @@ impl Strategy for Node {
         if let Some(capacity) = object.at("status.capacity").value().cloned() {
             object.set_default("status.allocatable", capacity);
         }
-        // The list is the newer form; the first of it is the old one.
-        let (one, all) = (
-            object.at("spec.podCIDR").str().to_owned(),
-            object.at("spec.podCIDRs").len(),
-        );
-        if all == 0 && !one.is_empty() {
-            object.set("spec.podCIDRs", json!([one]));
-        } else if one.is_empty() && all > 0 {
-            let first = object.at("spec.podCIDRs").index(0).str().to_owned();
+        // The list is the newer form; the first of it is the old one, which counts where they differ.
+        let one = object.at("spec.podCIDR").str().to_owned();
+        let first = object.at("spec.podCIDRs").index(0).str().to_owned();
+        if one.is_empty() && !first.is_empty() {
             object.set("spec.podCIDR", first);
+        } else if one != first {
+            object.set("spec.podCIDRs", json!([one]));
         }
     }
 
@@ -271,3 +268,40 @@ static COLUMNS: &[Column] = &[
         "ContainerRuntime Version reported by the node through runtime remote API (e.g. containerd://1.4.2).",
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_older_field_of_ranges_counts() {
+        for (one, all, expected) in [
+            ("", json!([]), json!({})),
+            ("a", json!(null), json!({"podCIDR": "a", "podCIDRs": ["a"]})),
+            (
+                "",
+                json!(["a", "b"]),
+                json!({"podCIDR": "a", "podCIDRs": ["a", "b"]}),
+            ),
+            (
+                "a",
+                json!(["a", "b"]),
+                json!({"podCIDR": "a", "podCIDRs": ["a", "b"]}),
+            ),
+            (
+                "c",
+                json!(["a", "b"]),
+                json!({"podCIDR": "c", "podCIDRs": ["c"]}),
+            ),
+        ] {
+            let node = json!({"spec": {"podCIDR": one, "podCIDRs": all}});
+            let mut node = Object::from_value(node).expect("an object");
+            Node.default(&mut node);
+            for field in ["podCIDR", "podCIDRs"] {
+                let found = node.at("spec").key(field);
+                let wanted = &expected[field];
+                assert!(found.is_empty() && wanted.is_null() || found.value() == Some(wanted));
+            }
+        }
+    }
+}

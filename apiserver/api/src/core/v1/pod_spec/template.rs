@@ -55,14 +55,13 @@ pub fn replica_status(status: &At<'_>, errors: &mut FieldErrors) {
     let count = |field: &str| status.key(field).as_i64().unwrap_or(0);
     for field in ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"] {
         if count(field) > count("replicas") {
-            errors.invalid(&status.key(field), "cannot be greater than status.replicas");
+            let detail = "cannot be greater than status.replicas";
+            numbers::number_invalid(&status.key(field), detail, errors);
         }
     }
     if count("availableReplicas") > count("readyReplicas") {
-        errors.invalid(
-            &status.key("availableReplicas"),
-            "cannot be greater than readyReplicas",
-        );
+        let detail = "cannot be greater than readyReplicas";
+        numbers::number_invalid(&status.key("availableReplicas"), detail, errors);
     }
 }
 
@@ -70,7 +69,7 @@ pub fn replica_status(status: &At<'_>, errors: &mut FieldErrors) {
 pub fn collisions(new: &Object, old: &Object, errors: &mut FieldErrors) {
     let count = |object: &Object| object.at("status.collisionCount").as_i64();
     if let Some(before) = count(old)
-        && count(new).unwrap_or(0) < before
+        && count(new).is_none_or(|now| now < before)
     {
         let at = new.at("status.collisionCount");
         numbers::number_invalid(&at, "cannot be decremented", errors);
