@@ -1,22 +1,20 @@
 //! CPU of a container: what it used, what share of a busy node it gets, and its limit.
 //!
-//! A guest runs inside the polls of its future. Each poll is measured with the thread's CPU clock,
-//! which makes the sum exact; its length is bounded by epochs, whose number follows from the weight
-//! ([`weight`](crate::weight)); and a container over its quota stays pending until the period ends.
+//! A guest runs inside the polls of its future ([`metered`](crate::metered)). Each poll is measured with the thread's
+//! CPU clock, which makes the sum exact; its length is bounded by epochs, whose number follows from the weight
+//! ([`weight`](crate::weight)); a container over its share yields to others ([`standing`](crate::standing)); and one
+//! over its quota stays pending until the period ends.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use coracle_clock::Clock;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::engine::GuestEngine;
-use crate::threads::thread_cpu_time;
-use crate::weight::{Claim, Weight, settle};
+use crate::standing::{Standing, Use};
+use crate::weight::Weight;
 
 /// The period of a quota, as in Linux' CFS.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -33,6 +31,9 @@ pub(crate) struct CpuShare {
     throttled_nanos: AtomicU64,
     is_limited: AtomicBool,
     quota: Mutex<Quota>,
+    /// What `standing` said last.
+    is_heavy: AtomicBool,
+    standing: Mutex<Standing>,
 }
 
 /// CPU time of several runs together, ended ones included.
@@ -78,6 +79,8 @@ impl CpuShare {
             throttled_nanos: AtomicU64::new(0),
             is_limited: AtomicBool::new(limit_millis.is_some()),
             quota: Mutex::new(quota),
+            is_heavy: AtomicBool::new(false),
+            standing: Mutex::default(),
         })
     }
 
@@ -126,14 +129,24 @@ impl CpuShare {
         Duration::from_nanos(self.throttled_nanos.load(Ordering::Relaxed))
     }
 
-    /// Runs `guest`, measured and limited.
-    pub(crate) fn meter<F: Future>(self: &Arc<Self>, guest: F) -> Metered<F> {
-        Metered {
-            guest,
-            cpu: self.clone(),
-            pause: None,
-            claim: None,
+    pub(crate) fn engine(&self) -> &GuestEngine {
+        &self.engine
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Whether its guests run on the threads of those that use more than their share.
+    pub(crate) fn is_heavy(&self) -> bool {
+        if !self.is_heavy.load(Ordering::Relaxed) {
+            return false;
         }
+        let (now, waits) = (self.clock.monotonic(), self.weight.is_claimed());
+        let stands =
+            self.engine.contest.takes_all_threads() && self.standing.lock().look(now, waits);
+        self.is_heavy.store(stands, Ordering::Relaxed);
+        stands
     }
 
     /// The clock that quotas go by.
@@ -142,20 +155,33 @@ impl CpuShare {
     }
 
     /// How long the container has to pause, if it is over its quota.
-    fn pause(&self) -> Option<Duration> {
+    pub(crate) fn pause(&self) -> Option<Duration> {
         let pause = self.quota()?.pause(self.clock.monotonic())?;
         self.throttled_nanos
             .fetch_add(nanos(pause), Ordering::Relaxed);
         Some(pause)
     }
 
-    fn count(&self, used: Duration) {
+    /// Counts a poll, which ended because its slice was over if it `wants_more`.
+    pub(crate) fn count(&self, used: Duration, wants_more: bool) {
         self.used_nanos.fetch_add(nanos(used), Ordering::Relaxed);
         self.total.0.fetch_add(nanos(used), Ordering::Relaxed);
         if let Some(mut quota) = self.quota()
             && quota.count(self.clock.monotonic(), used)
         {
             self.throttled_periods.fetch_add(1, Ordering::Relaxed);
+        }
+        let contest = &self.engine.contest;
+        if contest.takes_all_threads() {
+            let one = Use {
+                time: used,
+                wants_more,
+                weight: self.weight.millis(),
+            };
+            let now = self.clock.monotonic();
+            let mut standing = self.standing.lock();
+            let is_heavy = standing.count(now, one, &contest.demand, contest.threads());
+            self.is_heavy.store(is_heavy, Ordering::Relaxed);
         }
     }
 }
@@ -199,48 +225,6 @@ fn allowed(limit_millis: Option<u64>) -> Duration {
 
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-pin_project_lite::pin_project! {
-    /// A guest's future with its CPU measured and limited.
-    pub(crate) struct Metered<F> {
-        #[pin]
-        guest: F,
-        cpu: Arc<CpuShare>,
-        pause: Option<Pin<Box<tokio::time::Sleep>>>,
-        // Its part in the contest for the guests' threads, while it wants to run.
-        claim: Option<Claim>,
-    }
-}
-
-impl<F: Future> Future for Metered<F> {
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let this = self.project();
-        loop {
-            if let Some(pause) = this.pause {
-                if pause.as_mut().poll(context).is_pending() {
-                    *this.claim = None;
-                    return Poll::Pending;
-                }
-                *this.pause = None;
-            }
-            match this.cpu.pause() {
-                Some(pause) => *this.pause = Some(Box::pin(tokio::time::sleep(pause))),
-                None => break,
-            }
-        }
-        let running = this.cpu.engine.ticker.enter();
-        let before = thread_cpu_time(&this.cpu.clock);
-        let outcome = this.guest.poll(context);
-        this.cpu
-            .count(thread_cpu_time(&this.cpu.clock).saturating_sub(before));
-        drop(running);
-        // One that waits for something else than a thread takes no part.
-        settle(this.claim, &this.cpu.weight);
-        outcome
-    }
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use coracle_image::{CompiledCache, Images, StoreError, Use};
 use coracle_network::{DnsConfig, Fabric, NamespaceConfig};
 use parking_lot::RwLock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
+use tokio_util::task::TaskTracker;
 
 use crate::attach::{attach, standard_input};
 use crate::compile::Compiler;
@@ -526,7 +527,8 @@ impl Inner {
             buckets,
             stdio: Stdio::Container(stdin.clone()),
             engine: self.engine.clone(),
-            threads: self.guests.handle().clone(),
+            threads: self.guests.threads(),
+            away: TaskTracker::new(),
             admission: self.admission.clone(),
             config: config.clone(),
         });

@@ -3,22 +3,57 @@
 use std::time::Duration;
 
 use coracle_clock::Clock;
+use tokio::runtime::Handle;
 
 /// How much nicer than the node its guests are: the control plane answers first.
 const GUEST_NICENESS: i32 = 5;
+/// Guests that use more than their share yield to everybody: a thread that wakes takes their place at once, while it
+/// would wait for the end of a slice of the system's beside threads that are only a little nicer.
+const HEAVY_NICENESS: i32 = 15;
 /// Compiling yields to everything else.
 const COMPILER_NICENESS: i32 = 15;
 
-/// The tokio runtime of the guests; shuts down in the background when dropped, so that it may be
+/// The tokio runtimes of the guests; they shut down in the background when dropped, so that they may be
 /// dropped from anywhere.
-pub(crate) struct GuestRuntime(Option<tokio::runtime::Runtime>);
+pub(crate) struct GuestRuntime {
+    light: Background,
+    heavy: Background,
+}
+
+/// Where guests run.
+#[derive(Clone, Debug)]
+pub(crate) struct GuestThreads {
+    /// Those that stay within their share, and everything around guests.
+    pub(crate) light: Handle,
+    /// Those that use more, while others want to run.
+    pub(crate) heavy: Handle,
+}
 
 impl GuestRuntime {
+    /// So many threads for each.
     pub(crate) fn start(threads: usize) -> std::io::Result<Self> {
+        Ok(Self {
+            light: Background::start("guest", threads, GUEST_NICENESS)?,
+            heavy: Background::start("guest-heavy", threads, HEAVY_NICENESS)?,
+        })
+    }
+
+    pub(crate) fn threads(&self) -> GuestThreads {
+        GuestThreads {
+            light: self.light.handle().clone(),
+            heavy: self.heavy.handle().clone(),
+        }
+    }
+}
+
+struct Background(Option<tokio::runtime::Runtime>);
+
+impl Background {
+    fn start(name: &str, threads: usize, niceness: i32) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads.max(1))
-            .thread_name("guest")
-            .on_thread_start(|| lower_priority(GUEST_NICENESS))
+            .thread_name(name)
+            .on_thread_start(move || lower_priority(niceness))
             // A guest may use its whole slice at every poll. Looking for timers, sockets and wake-ups
             // from other threads after each poll bounds what a busy guest costs its neighbours.
             .event_interval(1)
@@ -28,12 +63,12 @@ impl GuestRuntime {
         Ok(Self(Some(runtime)))
     }
 
-    pub(crate) fn handle(&self) -> &tokio::runtime::Handle {
+    fn handle(&self) -> &Handle {
         self.0.as_ref().expect("taken only by drop").handle()
     }
 }
 
-impl Drop for GuestRuntime {
+impl Drop for Background {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();

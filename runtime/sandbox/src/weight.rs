@@ -20,6 +20,8 @@ use std::task::Poll;
 use parking_lot::Mutex;
 use wasmtime::{Store, UpdateDeadline};
 
+use crate::standing::Demand;
+
 /// Longest slice in ticks: a neighbour never waits longer for one guest.
 const MAX_TICKS: u64 = 5;
 /// What a tick is divided into.
@@ -42,6 +44,8 @@ pub(crate) struct Contest {
     lightest: AtomicU64,
     /// How many claims there are of each weight.
     weights: Mutex<BTreeMap<u64, usize>>,
+    /// The weights of all that use processor time.
+    pub(crate) demand: Demand,
 }
 
 /// The weight of one container, shared by its instances.
@@ -65,8 +69,17 @@ impl Contest {
         self.threads.store(threads, Ordering::Relaxed);
     }
 
+    pub(crate) fn threads(&self) -> usize {
+        self.threads.load(Ordering::Relaxed).max(1)
+    }
+
     fn is_contested(&self) -> bool {
-        self.claims.load(Ordering::Relaxed) > self.threads.load(Ordering::Relaxed).max(1)
+        self.claims.load(Ordering::Relaxed) > self.threads()
+    }
+
+    /// Whether guests that want to run on leave no thread to others.
+    pub(crate) fn takes_all_threads(&self) -> bool {
+        self.claims.load(Ordering::Relaxed) >= self.threads()
     }
 
     fn change(&self, millis: u64, joins: bool) {
@@ -106,8 +119,17 @@ impl Weight {
         self.millis.store(millis.max(1), Ordering::Relaxed);
     }
 
+    pub(crate) fn millis(&self) -> u64 {
+        self.millis.load(Ordering::Relaxed)
+    }
+
+    /// Whether a guest of it wants to run on.
+    pub(crate) fn is_claimed(&self) -> bool {
+        self.claims.load(Ordering::Relaxed) > 0
+    }
+
     fn claim(self: &Arc<Self>) -> Claim {
-        let millis = self.millis.load(Ordering::Relaxed);
+        let millis = self.millis();
         self.claims.fetch_add(1, Ordering::Relaxed);
         self.contest.change(millis, true);
         Claim {
@@ -202,17 +224,25 @@ async fn to_the_back() {
     .await;
 }
 
-/// Takes note of how a poll of a guest of `weight` ended: with its slice used up, or else.
-pub(crate) fn settle(claim: &mut Option<Claim>, weight: &Arc<Weight>) {
-    match INTERRUPTED.take() {
+/// Takes note of how a poll of a guest of `weight` ended: with its slice used up, which it returns, or else.
+pub(crate) fn settle(claim: &mut Option<Claim>, weight: &Arc<Weight>) -> bool {
+    let wants_more = INTERRUPTED.take();
+    match wants_more {
         true => {
-            let millis = weight.millis.load(Ordering::Relaxed);
+            let millis = weight.millis();
             if claim.as_ref().is_none_or(|claim| claim.millis != millis) {
                 *claim = Some(weight.claim());
             }
         }
         false => *claim = None,
     }
+    wants_more
+}
+
+/// Ends the poll of this thread as the end of a slice does.
+#[cfg(test)]
+pub(crate) fn take_slice_away() {
+    INTERRUPTED.set(true);
 }
 
 #[cfg(test)]

@@ -26,9 +26,8 @@ pub(super) async fn run(
     listeners: Option<Listeners>,
     mut stop: StopSignal,
 ) -> Exit {
-    let mut task = guest
-        .threads
-        .spawn(guest.cpu.meter(call(guest.clone(), listeners)));
+    let call = guest.meter(call(guest.clone(), listeners));
+    let mut task = guest.threads.light.spawn(call);
     tokio::select! {
         done = &mut task => return done.unwrap_or_else(|error| Exit::runtime_failure(&error)),
         () = stop.asked() => guest.scope.stop_listening(),
@@ -41,7 +40,9 @@ pub(super) async fn run(
         () = quiet(&guest.scope) => true,
     };
     task.abort();
-    match task.await {
+    let ended = task.await;
+    guest.is_gone().await;
+    match ended {
         // It ended by itself between the decision and the abort.
         Ok(exit) => exit,
         Err(error) if error.is_panic() => Exit::runtime_failure(&error),

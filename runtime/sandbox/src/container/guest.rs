@@ -5,6 +5,7 @@ use std::sync::Arc;
 use coracle_cri::ContainerConfig;
 use coracle_network::SocketScope;
 use tokio::io::AsyncWrite;
+use tokio_util::task::TaskTracker;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::cli::StdoutStream;
 use wasmtime_wasi::filesystem::Dir;
@@ -21,8 +22,10 @@ use crate::hosts::keyvalue::Buckets;
 use crate::link::{ComponentState, ModuleState};
 use crate::logs::{GuestOutput, LogQueue};
 use crate::memory::{MemoryBudget, StoreMemory};
+use crate::metered::Metered;
 use crate::preopens::Preopens;
 use crate::sockets::p1::{FdTable, Listeners, nonblocking};
+use crate::threads::GuestThreads;
 use crate::tls::TlsTrust;
 use crate::world::World;
 
@@ -57,12 +60,29 @@ pub(crate) struct Guest {
     pub(crate) stdio: Stdio,
     pub(crate) engine: Arc<GuestEngine>,
     /// Where instances run.
-    pub(crate) threads: tokio::runtime::Handle,
+    pub(crate) threads: GuestThreads,
+    /// Instances that run on the threads of heavy guests.
+    pub(crate) away: TaskTracker,
     /// Bounds the instances of the node.
     pub(crate) admission: Arc<tokio::sync::Semaphore>,
 }
 
 impl Guest {
+    /// Runs `work` of this guest, measured and limited.
+    pub(crate) fn meter<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Metered<T> {
+        let heavy = self.threads.heavy.clone();
+        Metered::new(Box::pin(work), self.cpu.clone(), heavy, self.away.clone())
+    }
+
+    /// Waits until all work that was dropped is gone from whatever thread it was on.
+    pub(crate) async fn is_gone(&self) {
+        self.away.close();
+        self.away.wait().await;
+    }
+
     pub(crate) fn module_state(&self, listeners: Listeners) -> wasmtime::Result<ModuleState> {
         let mut context = self.context(listeners.environment());
         self.preopens.open(&mut context)?;

@@ -103,7 +103,7 @@ impl Server {
                 .saturating_mul(WASM_PAGE)
         });
         let spawner = Spawner {
-            threads: guest.threads.clone(),
+            threads: guest.threads.light.clone(),
             work: TaskTracker::new(),
             kill: CancellationToken::new(),
         };
@@ -228,5 +228,6 @@ impl Handler {
         self.spawner.kill.cancel();
         self.spawner.work.close();
         self.spawner.work.wait().await;
+        self.guest.is_gone().await;
     }
 }

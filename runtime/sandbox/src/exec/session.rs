@@ -9,6 +9,7 @@ use coracle_cri::{ExecError, Session, Streams, TerminalSize};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::facts::{self, Facts};
 use super::find::Target;
@@ -63,8 +64,8 @@ pub(super) async fn start(
         }
         let guest = Arc::new(guest);
         let (stdout, stderr) = (ends.stdout.clone(), ends.stderr.clone());
-        let running = guest.cpu.meter(run_target(guest.clone(), target, stdout));
-        let mut running = AbortOnDrop(guest.threads.spawn(running));
+        let running = guest.meter(run_target(guest.clone(), target, stdout));
+        let mut running = AbortOnDrop(guest.threads.light.spawn(running));
         let keeping = async {
             match facts {
                 Some(facts) => facts.keep().await,
@@ -85,6 +86,7 @@ pub(super) async fn start(
         };
         // The instance is dropped before anybody hears that it has ended.
         running.stop().await;
+        guest.is_gone().await;
         for end in [&ends.stdout, &ends.stderr] {
             end.pipe.end();
         }
@@ -194,6 +196,7 @@ fn sibling(
         buckets: container.buckets.clone(),
         engine: container.engine.clone(),
         threads: container.threads.clone(),
+        away: TaskTracker::new(),
         admission: container.admission.clone(),
         config,
     }

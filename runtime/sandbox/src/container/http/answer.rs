@@ -149,7 +149,7 @@ impl Handler {
             handler.call(request, sender, label).await;
             drop((turn, place));
         };
-        Some(Work::Own(Box::pin(self.guest.cpu.meter(call))))
+        Some(Work::Own(self.guest.meter(call)))
     }
 
     /// Room for an instance, which may have to be waited for.

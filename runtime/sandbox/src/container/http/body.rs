@@ -20,9 +20,10 @@ use super::answer::Label;
 use super::instances::Seat;
 use super::request::Upload;
 use super::traffic::{Open, Stream};
+use crate::metered::Metered;
 
 /// A guest that answers one request, in an instance of its own.
-pub(super) type Run = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(super) type Run = Metered<()>;
 
 /// What makes an answer. Dropping it gives the request up.
 pub(super) enum Work {
@@ -63,7 +64,7 @@ impl Work {
     /// Goes on; true once the guest has returned.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> bool {
         match self {
-            Self::Own(run) => run.as_mut().poll(context).is_ready(),
+            Self::Own(run) => Pin::new(run).poll(context).is_ready(),
             #[cfg(feature = "p3")]
             Self::Shared(_) => false,
         }

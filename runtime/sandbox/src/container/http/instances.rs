@@ -162,11 +162,10 @@ impl Instances {
         let seat = instance.sit(job)?;
         self.0.lock().push(instance.clone());
         let (this, pre) = (handler.clone(), pre.clone());
-        handler.spawner.spawn(async move {
-            let cpu = this.guest.cpu.clone();
-            cpu.meter(run(&this, &instance, &pre, waiting)).await;
+        handler.spawner.spawn(handler.guest.meter(async move {
+            run(&this, &instance, &pre, waiting).await;
             drop(place);
-        });
+        }));
         Ok(seat)
     }
 

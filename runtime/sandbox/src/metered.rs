@@ -1,0 +1,309 @@
+//! A guest's future with its processor time measured and limited, on the threads where it belongs.
+//!
+//! ```text
+//! polled in its task ─▶ its container is heavy ─▶ goes on in a task of the heavy guests' threads
+//!         ▲                                                           │
+//!         └──────────── ended, or the container is light again ◀──────┘
+//! ```
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
+
+use crate::cpu::CpuShare;
+use crate::threads::thread_cpu_time;
+use crate::weight::{Claim, settle};
+
+type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// The work of a guest.
+///
+/// Dropped, it ends: at once where it is polled, at the end of its slice on the threads of heavy guests, whose tasks
+/// `away` tracks.
+pub(crate) struct Metered<T> {
+    place: Place<T>,
+    heavy: Handle,
+    away: TaskTracker,
+}
+
+enum Place<T> {
+    Here(Slices<T>),
+    Away(Task<T>),
+    /// Between two places, or over.
+    Nowhere,
+}
+
+/// A task on the threads of heavy guests, and how it comes back.
+struct Task<T>(JoinHandle<Back<T>>);
+
+enum Back<T> {
+    Done(T),
+    /// Its container is light again.
+    GoesOn(Slices<T>),
+}
+
+/// The work, slice by slice.
+struct Slices<T> {
+    work: Work<T>,
+    cpu: Arc<CpuShare>,
+    pause: Option<Pin<Box<tokio::time::Sleep>>>,
+    /// Its part in the contest for the guests' threads, while it wants to run.
+    claim: Option<Claim>,
+}
+
+impl<T: Send + 'static> Metered<T> {
+    pub(crate) fn new(work: Work<T>, cpu: Arc<CpuShare>, heavy: Handle, away: TaskTracker) -> Self {
+        let slices = Slices {
+            work,
+            cpu,
+            pause: None,
+            claim: None,
+        };
+        Self {
+            place: Place::Here(slices),
+            heavy,
+            away,
+        }
+    }
+}
+
+impl<T: Send + 'static> Future for Metered<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let this = &mut *self;
+        loop {
+            match &mut this.place {
+                Place::Here(slices) if !slices.cpu.is_heavy() => {
+                    let done = ready!(slices.poll(context));
+                    this.place = Place::Nowhere;
+                    return Poll::Ready(done);
+                }
+                Place::Here(_) => {
+                    let Place::Here(slices) = std::mem::replace(&mut this.place, Place::Nowhere)
+                    else {
+                        unreachable!("it was there")
+                    };
+                    let task = this.away.spawn_on(go_on(slices), &this.heavy);
+                    this.place = Place::Away(Task(task));
+                }
+                Place::Away(task) => match ready!(Pin::new(&mut task.0).poll(context)) {
+                    Ok(Back::GoesOn(slices)) => this.place = Place::Here(slices),
+                    Ok(Back::Done(done)) => {
+                        this.place = Place::Nowhere;
+                        return Poll::Ready(done);
+                    }
+                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                    // The threads end, and those of the caller with them.
+                    Err(_) => this.place = Place::Nowhere,
+                },
+                Place::Nowhere => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Runs on for as long as the container is heavy.
+async fn go_on<T>(slices: Slices<T>) -> Back<T> {
+    let mut slices = Some(slices);
+    std::future::poll_fn(move |context| {
+        let here = slices.as_mut().expect("polled until it is ready");
+        if here.cpu.is_heavy() {
+            return here.poll(context).map(Back::Done);
+        }
+        let slices = slices.take().expect("it is there");
+        Poll::Ready(Back::GoesOn(slices))
+    })
+    .await
+}
+
+impl<T> Slices<T> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<T> {
+        loop {
+            if let Some(pause) = &mut self.pause {
+                if pause.as_mut().poll(context).is_pending() {
+                    self.claim = None;
+                    return Poll::Pending;
+                }
+                self.pause = None;
+            }
+            match self.cpu.pause() {
+                Some(pause) => self.pause = Some(Box::pin(tokio::time::sleep(pause))),
+                None => break,
+            }
+        }
+        let running = self.cpu.engine().ticker.enter();
+        let before = thread_cpu_time(self.cpu.clock());
+        let outcome = self.work.as_mut().poll(context);
+        let used = thread_cpu_time(self.cpu.clock()).saturating_sub(before);
+        drop(running);
+        // One that waits for something else than a thread takes no part.
+        let wants_more = settle(&mut self.claim, self.cpu.weight());
+        self.cpu.count(used, wants_more);
+        outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use coracle_clock::Clock;
+    use parking_lot::Mutex;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::engine::GuestEngine;
+    use crate::threads::{GuestRuntime, GuestThreads};
+    use crate::weight::take_slice_away;
+
+    /// A node with one thread of each kind.
+    struct Node {
+        runtime: GuestRuntime,
+        engine: Arc<GuestEngine>,
+        away: TaskTracker,
+    }
+
+    impl Node {
+        fn new() -> Self {
+            let engine = Arc::new(GuestEngine::new(16).unwrap());
+            engine.contest.set_threads(1);
+            Self {
+                runtime: GuestRuntime::start(1).unwrap(),
+                engine,
+                away: TaskTracker::new(),
+            }
+        }
+
+        fn threads(&self) -> GuestThreads {
+            self.runtime.threads()
+        }
+
+        fn share(&self, weight: u64) -> Arc<CpuShare> {
+            let (engine, clock) = (self.engine.clone(), Clock::system());
+            CpuShare::new(engine, clock, weight, None, Arc::default())
+        }
+
+        fn meter<T: Send + 'static>(
+            &self,
+            cpu: &Arc<CpuShare>,
+            work: impl Future<Output = T> + Send + 'static,
+        ) -> Metered<T> {
+            let heavy = self.threads().heavy;
+            Metered::new(Box::pin(work), cpu.clone(), heavy, self.away.clone())
+        }
+    }
+
+    /// Uses up one slice after the other until `done` says so of the thread that it is on.
+    async fn spin(done: impl Fn(&str) -> bool) {
+        std::future::poll_fn(|context| {
+            let clock = Clock::system();
+            let start = thread_cpu_time(&clock);
+            while thread_cpu_time(&clock) < start + Duration::from_millis(1) {}
+            take_slice_away();
+            context.waker().wake_by_ref();
+            match done(thread_name().as_str()) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+    }
+
+    fn thread_name() -> String {
+        std::thread::current().name().unwrap_or_default().to_owned()
+    }
+
+    const HEAVY: &str = "guest-heavy";
+
+    #[tokio::test]
+    async fn a_guest_beyond_its_share_goes_on_among_its_like_until_it_wants_no_more() {
+        let node = Node::new();
+        let (stop, mut stopped) = oneshot::channel::<()>();
+        let neighbour = async move {
+            let stopped = Mutex::new(&mut stopped);
+            spin(|_| {
+                !matches!(
+                    stopped.lock().try_recv(),
+                    Err(oneshot::error::TryRecvError::Empty)
+                )
+            })
+            .await;
+        };
+        let neighbour = node.meter(&node.share(1000), neighbour);
+        let neighbour = node.threads().light.spawn(neighbour);
+        let greedy = async {
+            spin(|thread| thread == HEAVY).await;
+            let mut thread = thread_name();
+            while thread == HEAVY {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                thread = thread_name();
+            }
+            thread
+        };
+        let greedy = node.meter(&node.share(1), greedy);
+        let thread = node.threads().light.spawn(greedy).await.unwrap();
+        assert_eq!(thread, "guest");
+        drop(stop);
+        neighbour.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn work_that_is_dropped_is_gone_wherever_it_was() {
+        let node = Node::new();
+        let neighbour = node.meter(&node.share(1000), spin(|_| false));
+        let neighbour = node.threads().light.spawn(neighbour);
+        let (seen, heavy) = oneshot::channel();
+        let seen = Mutex::new(Some(seen));
+        let held = Arc::new(());
+        let theirs = held.clone();
+        let greedy = async move {
+            let _held = theirs;
+            spin(|thread| {
+                if thread == HEAVY
+                    && let Some(seen) = seen.lock().take()
+                {
+                    let _ = seen.send(());
+                }
+                false
+            })
+            .await;
+        };
+        let greedy = node.meter(&node.share(1), greedy);
+        let greedy = node.threads().light.spawn(greedy);
+        heavy.await.unwrap();
+        greedy.abort();
+        assert!(greedy.await.unwrap_err().is_cancelled());
+        node.away.close();
+        neighbour.abort();
+        let _ = neighbour.await;
+        node.away.wait().await;
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
+
+    #[tokio::test]
+    async fn a_panic_among_the_heavy_ones_is_one_of_the_work() {
+        let node = Node::new();
+        let neighbour = node.meter(&node.share(1000), spin(|_| false));
+        let neighbour = node.threads().light.spawn(neighbour);
+        let greedy = async {
+            spin(|thread| thread == HEAVY).await;
+            panic!("on purpose");
+        };
+        let greedy = node.meter(&node.share(1), greedy);
+        let ended: Result<(), _> = node.threads().light.spawn(greedy).await;
+        assert!(ended.unwrap_err().is_panic());
+        neighbour.abort();
+    }
+}

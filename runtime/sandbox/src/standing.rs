@@ -1,0 +1,221 @@
+//! Which containers go first when guests want more processor time than there is.
+//!
+//! ```text
+//! light ─▶ used more than its share of a period, while guests want all threads ─▶ heavy
+//!   ▲                                                                              │
+//!   └─── used no more than its share of a period, and wanted no more, or nobody else wants it
+//! ```
+//!
+//! Guests of heavy containers run on threads that the system lets run when nobody else wants to
+//! ([`threads`](crate::threads)): whoever stays within its share is answered as if they were not there. Heavy ones take
+//! turns among themselves ([`weight`](crate::weight)). Nobody starves them but the system: what light containers may
+//! use together, before they are heavy themselves, is the sum of their shares.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+/// How long use is added up.
+pub(crate) const PERIOD: Duration = Duration::from_millis(100);
+
+/// The weights of all containers that used processor time lately.
+#[derive(Debug, Default)]
+pub(crate) struct Demand(Mutex<Sums>);
+
+#[derive(Debug, Default)]
+struct Sums {
+    period: u64,
+    now: u64,
+    /// Of the period before, which is whole.
+    before: u64,
+}
+
+impl Demand {
+    /// Adds a container that uses processor time for the first time in `period`.
+    fn add(&self, period: u64, weight: u64) {
+        let mut sums = self.0.lock();
+        sums.turn_over(period);
+        sums.now = sums.now.saturating_add(weight);
+    }
+
+    fn total(&self, period: u64) -> u64 {
+        let mut sums = self.0.lock();
+        sums.turn_over(period);
+        sums.now.max(sums.before)
+    }
+}
+
+impl Sums {
+    fn turn_over(&mut self, period: u64) {
+        if period > self.period {
+            let follows = period == self.period + 1;
+            self.before = if follows { self.now } else { 0 };
+            (self.period, self.now) = (period, 0);
+        }
+    }
+}
+
+/// What a container of `weight` may use of a period and still go first.
+fn share(threads: usize, weight: u64, total: u64) -> Duration {
+    let threads = u32::try_from(threads).unwrap_or(u32::MAX);
+    let all = PERIOD.saturating_mul(threads).as_nanos();
+    let nanos = all * u128::from(weight) / u128::from(total.max(weight).max(1));
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
+/// How one container stands.
+#[derive(Debug, Default)]
+pub(crate) struct Standing {
+    period: u64,
+    used: Duration,
+    share: Duration,
+    /// A guest of it had its slice taken away.
+    wanted_more: bool,
+    is_heavy: bool,
+}
+
+/// What one poll of a guest used.
+#[derive(Clone, Copy)]
+pub(crate) struct Use {
+    pub(crate) time: Duration,
+    /// It ended because its slice was over.
+    pub(crate) wants_more: bool,
+    pub(crate) weight: u64,
+}
+
+impl Standing {
+    /// Counts a poll that ended `now`, on a node whose guests' threads are all wanted. Says how the container stands.
+    pub(crate) fn count(
+        &mut self,
+        now: Duration,
+        one: Use,
+        demand: &Demand,
+        threads: usize,
+    ) -> bool {
+        let period = number(now);
+        if period != self.period || self.share.is_zero() {
+            self.turn_over(period);
+            demand.add(period, one.weight);
+        }
+        self.share = share(threads, one.weight, demand.total(period));
+        self.used += one.time;
+        self.wanted_more |= one.wants_more;
+        self.is_heavy |= self.used > self.share;
+        self.is_heavy
+    }
+
+    /// Says how it stands before its next poll, and while a guest of it `waits_for_a_thread` or not.
+    pub(crate) fn look(&mut self, now: Duration, waits_for_a_thread: bool) -> bool {
+        let period = number(now);
+        if period > self.period + 1 && !waits_for_a_thread {
+            // A whole period passed in which it wanted nothing.
+            self.turn_over(period);
+            self.turn_over(period);
+            // It has not been added to the demand.
+            self.share = Duration::ZERO;
+        }
+        self.is_heavy
+    }
+
+    fn turn_over(&mut self, period: u64) {
+        // One that is held back uses little, but wants more.
+        self.is_heavy &= self.wanted_more || self.used > self.share;
+        self.period = period;
+        self.used = Duration::ZERO;
+        self.wanted_more = false;
+    }
+}
+
+fn number(now: Duration) -> u64 {
+    u64::try_from(now.as_nanos() / PERIOD.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn used(milliseconds: u32) -> Use {
+        Use {
+            time: milliseconds * MS,
+            wants_more: false,
+            weight: 100,
+        }
+    }
+
+    fn slice(milliseconds: u32) -> Use {
+        Use {
+            wants_more: true,
+            ..used(milliseconds)
+        }
+    }
+
+    #[test]
+    fn a_share_is_what_the_weights_say() {
+        for ((threads, weight, total), milliseconds) in [
+            ((2, 100, 500), 40),
+            ((2, 200, 500), 80),
+            ((1, 1, 100), 1),
+            ((4, 7, 0), 400),
+        ] {
+            assert_eq!(
+                share(threads, weight, total),
+                milliseconds * MS,
+                "{threads} {weight} {total}"
+            );
+        }
+        assert!(share(usize::MAX, u64::MAX, 1) > PERIOD);
+    }
+
+    #[test]
+    fn who_uses_more_than_its_share_is_heavy_until_it_wants_no_more() {
+        let demand = Demand::default();
+        let (mut greedy, mut modest) = (Standing::default(), Standing::default());
+        let start = 1000 * MS;
+        assert!(!greedy.count(start, slice(1), &demand, 1), "alone so far");
+        assert!(!modest.count(start, used(20), &demand, 1));
+        // 50 ms each.
+        assert!(!greedy.count(start + 50 * MS, slice(49), &demand, 1));
+        assert!(greedy.count(start + 51 * MS, slice(1), &demand, 1));
+        assert!(greedy.look(start + 52 * MS, true));
+        // Held back, it does not get its share, and is heavy all the same.
+        for period in 1..4 {
+            let now = start + period * PERIOD;
+            assert!(!modest.count(now, used(40), &demand, 1), "{period}");
+            assert!(greedy.count(now + MS, slice(1), &demand, 1), "{period}");
+        }
+        // It waits for something now, as others do.
+        assert!(greedy.count(start + 4 * PERIOD, used(1), &demand, 1));
+        assert!(!greedy.count(start + 5 * PERIOD, used(1), &demand, 1));
+    }
+
+    #[test]
+    fn who_rests_for_a_period_is_light_again() {
+        let demand = Demand::default();
+        let mut standing = Standing::default();
+        assert!(standing.count(MS, slice(300), &demand, 2));
+        assert!(standing.look(101 * MS, false));
+        // Others have so many turns before it.
+        assert!(standing.look(201 * MS, true));
+        assert!(!standing.look(202 * MS, false));
+        assert!(!standing.count(203 * MS, slice(1), &demand, 2));
+        assert_eq!(demand.total(2), 100, "it was added again");
+    }
+
+    #[test]
+    fn only_those_of_late_are_counted() {
+        let demand = Demand::default();
+        demand.add(5, 100);
+        demand.add(5, 20);
+        assert_eq!((demand.total(5), demand.total(6)), (120, 120));
+        demand.add(6, 20);
+        assert_eq!(
+            (demand.total(6), demand.total(7), demand.total(9)),
+            (120, 20, 0)
+        );
+        // A thread that is late finds the sums of now.
+        demand.add(9, 7);
+        assert_eq!(demand.total(8), 7);
+    }
+}
