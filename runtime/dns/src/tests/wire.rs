@@ -1,0 +1,83 @@
+//! Listeners: datagrams and streams of the host.
+
+use hickory_proto::op::ResponseCode;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+
+use super::*;
+
+async fn listening() -> (SocketAddr, tokio::task::JoinHandle<()>) {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let listeners = HostListeners::bind(any).await.expect("a free port");
+    let address = listeners.address().expect("bound");
+    (
+        address,
+        tokio::spawn(listeners.serve(Arc::new(server(&[])))),
+    )
+}
+
+#[tokio::test]
+async fn datagrams_are_answered_whatever_came_before() {
+    let (address, task) = listening().await;
+    let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+    socket.connect(address).await.expect("connected");
+    socket.send(b"").await.expect("sent");
+    socket.send(b"\x12\x34 no question").await.expect("sent");
+    let asked = question("web.test", RecordType::A, None)
+        .to_vec()
+        .expect("encoded");
+    socket.send(&asked).await.expect("sent");
+    let mut buffer = [0; 1500];
+    let mut codes = Vec::new();
+    for _ in 0..2 {
+        let length = socket.recv(&mut buffer).await.expect("an answer");
+        let reply = Message::from_vec(&buffer[..length]).expect("a message");
+        codes.push((reply.metadata.id, reply.metadata.response_code));
+    }
+    codes.sort_by_key(|(id, _)| *id);
+    let expected = [(4660, ResponseCode::FormErr), (4711, ResponseCode::NoError)];
+    assert_eq!(codes, expected);
+    task.abort();
+}
+
+#[tokio::test]
+async fn a_stream_carries_several_questions_and_long_answers() {
+    let (address, task) = listening().await;
+    let mut stream = TcpStream::connect(address).await.expect("connected");
+    for name in ["web.test", "many.test", "missing.test"] {
+        let asked = question(name, RecordType::A, None)
+            .to_vec()
+            .expect("encoded");
+        stream
+            .write_u16(u16::try_from(asked.len()).expect("short"))
+            .await
+            .expect("sent");
+        stream.write_all(&asked).await.expect("sent");
+    }
+    let mut answers = Vec::new();
+    for _ in 0..3 {
+        let mut buffer = vec![0; stream.read_u16().await.expect("a length").into()];
+        stream.read_exact(&mut buffer).await.expect("an answer");
+        answers.push(Message::from_vec(&buffer).expect("a message").answers.len());
+    }
+    assert_eq!(answers, [1, 200, 0]);
+    // What is no question ends the connection.
+    stream.write_all(&[0, 1, 7]).await.expect("sent");
+    assert_eq!(
+        stream.read_u8().await.unwrap_err().kind(),
+        std::io::ErrorKind::UnexpectedEof
+    );
+    task.abort();
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_by_either_transport_moves_on() {
+    let taken = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+    let address = taken.local_addr().expect("bound");
+    let exact = HostListeners::bind(address).await.err().expect("in use");
+    assert_eq!(exact.kind(), std::io::ErrorKind::AddrInUse);
+    let moved = HostListeners::bind_from(address)
+        .await
+        .expect("another port");
+    assert!(moved.address().expect("bound").port() > address.port());
+}
