@@ -20,8 +20,8 @@ use crate::names::{NoNames, Resolver};
 use crate::namespace::{BoundPort, NamespaceConfig, NetworkNamespace, source_address};
 use crate::ports::EPHEMERAL;
 use crate::route::{
-    AllowAll, ConnectionPolicy, NoRemoteNodes, NoServices, Protocol, RemoteNodes, Route,
-    ServiceRouter, StreamHandler, Verdict,
+    AllowAll, ConnectionPolicy, DatagramHandler, NoRemoteNodes, NoServices, Protocol, RemoteNodes,
+    Route, ServiceRouter, StreamHandler, Verdict,
 };
 use crate::socket::canonical;
 use crate::stream::{Carrier, TcpStream};
@@ -62,6 +62,7 @@ pub struct Fabric {
     clock: Clock,
     namespaces: RwLock<HashMap<IpAddr, Arc<NetworkNamespace>>>,
     handlers: RwLock<HashMap<SocketAddr, Arc<dyn StreamHandler>>>,
+    datagrams: RwLock<HashMap<SocketAddr, Arc<dyn DatagramHandler>>>,
     router: RwLock<Arc<dyn ServiceRouter>>,
     resolver: RwLock<Arc<dyn Resolver>>,
     policy: RwLock<Arc<dyn ConnectionPolicy>>,
@@ -81,6 +82,7 @@ pub(crate) struct Caller {
 pub(crate) enum Target {
     Pod(Arc<NetworkNamespace>),
     Handler(Arc<dyn StreamHandler>),
+    Datagrams(Arc<dyn DatagramHandler>),
     Remote(Arc<dyn RemoteNodes>),
     Outside,
 }
@@ -110,6 +112,7 @@ impl Fabric {
             clock,
             namespaces: RwLock::default(),
             handlers: RwLock::default(),
+            datagrams: RwLock::default(),
             router: RwLock::new(Arc::new(NoServices)),
             resolver: RwLock::new(Arc::new(NoNames)),
             policy: RwLock::new(Arc::new(AllowAll)),
@@ -175,6 +178,17 @@ impl Fabric {
     /// Refuses connections to a handler's address again.
     pub fn remove_handler(&self, address: SocketAddr) {
         self.handlers.write().remove(&address);
+    }
+
+    /// Answers datagrams to `address` inside this process, until
+    /// [`remove_datagram_handler`](Self::remove_datagram_handler); an earlier handler is replaced.
+    pub fn set_datagram_handler(&self, address: SocketAddr, handler: Arc<dyn DatagramHandler>) {
+        self.datagrams.write().insert(address, handler);
+    }
+
+    /// Loses datagrams to a handler's address again.
+    pub fn remove_datagram_handler(&self, address: SocketAddr) {
+        self.datagrams.write().remove(&address);
     }
 
     /// Opens a connection from the node into the pod network: to a pod, a Service or a handler.
@@ -248,7 +262,7 @@ impl Fabric {
         peer: SocketAddr,
         endpoint: SocketAddr,
     ) -> Result<(), (Miss, Carrier)> {
-        let target = match self.target(caller, endpoint) {
+        let target = match self.target(caller, endpoint, Protocol::Tcp) {
             Ok(target) => target,
             Err(error) => return Err((error.into(), carrier)),
         };
@@ -266,6 +280,7 @@ impl Fabric {
                 }
                 Err(error) => Err((error.into(), carrier)),
             },
+            Target::Datagrams(_) => Err((NetError::ConnectionRefused(endpoint).into(), carrier)),
             Target::Remote(_) | Target::Outside => {
                 let (slot, own) = match (self.node.take_slot(), self.node.take_slot()) {
                     (Ok(slot), Ok(own)) => (slot, own),
@@ -364,6 +379,7 @@ impl Fabric {
                 Ok(near)
             }
             Target::Handler(handler) => Ok(self.hand_pair(handler.as_ref(), slot, from, to)?),
+            Target::Datagrams(_) => Err(NetError::ConnectionRefused(to).into()),
             Target::Remote(remote) => {
                 let handler = remote.open(from, to).await?;
                 Ok(self.hand_pair(handler.as_ref(), slot, from, to)?)
@@ -403,18 +419,18 @@ impl Fabric {
         {
             return Ok(vec![(to, Target::Pod(own.clone()))]);
         }
-        if let Some(target) = self.inside(to) {
+        if let Some(target) = self.inside(to, protocol) {
             return Ok(vec![(to, target)]);
         }
         let router = self.router.read().clone();
         match router.route(caller.address, to, protocol) {
-            Route::NotAService => Ok(vec![(to, self.target(caller, to)?)]),
+            Route::NotAService => Ok(vec![(to, self.target(caller, to, protocol)?)]),
             Route::Refuse => Err(NetError::ConnectionRefused(to)),
             Route::Endpoints(endpoints) => {
                 let mut routes = Vec::with_capacity(endpoints.len());
                 let mut failure = NetError::ConnectionRefused(to);
                 for endpoint in endpoints.into_iter().map(canonical) {
-                    match self.target(caller, endpoint) {
+                    match self.target(caller, endpoint, protocol) {
                         Ok(target) => routes.push((endpoint, target)),
                         Err(error) => failure = error,
                     }
@@ -430,8 +446,13 @@ impl Fabric {
 
     /// Who answers at an address that is not a Service's. A Service's endpoints may have been
     /// written by anyone, so loopback and the host are closed to them like to any other dial.
-    fn target(&self, caller: &Caller, to: SocketAddr) -> Result<Target, NetError> {
-        if let Some(target) = self.inside(to) {
+    pub(crate) fn target(
+        &self,
+        caller: &Caller,
+        to: SocketAddr,
+        protocol: Protocol,
+    ) -> Result<Target, NetError> {
+        if let Some(target) = self.inside(to, protocol) {
             return Ok(target);
         }
         let ip = to.ip();
@@ -459,11 +480,19 @@ impl Fabric {
     }
 
     /// Pods and handlers of this node.
-    fn inside(&self, to: SocketAddr) -> Option<Target> {
+    fn inside(&self, to: SocketAddr, protocol: Protocol) -> Option<Target> {
         if let Some(namespace) = self.namespaces.read().get(&to.ip()) {
             return Some(Target::Pod(namespace.clone()));
         }
-        self.handlers.read().get(&to).cloned().map(Target::Handler)
+        match protocol {
+            Protocol::Tcp => self.handlers.read().get(&to).cloned().map(Target::Handler),
+            Protocol::Udp => self
+                .datagrams
+                .read()
+                .get(&to)
+                .cloned()
+                .map(Target::Datagrams),
+        }
     }
 
     pub(crate) fn may_connect(
@@ -505,6 +534,25 @@ impl Fabric {
         {
             namespaces.remove(&address);
         }
+    }
+
+    /// Takes a UDP port of the node that nobody holds.
+    pub(crate) fn claim_node_udp(
+        &self,
+        handler: Arc<dyn DatagramHandler>,
+    ) -> Result<SocketAddr, NetError> {
+        let mut datagrams = self.datagrams.write();
+        for _ in EPHEMERAL {
+            let address = self.node_source();
+            if let std::collections::hash_map::Entry::Vacant(free) = datagrams.entry(address) {
+                free.insert(handler);
+                return Ok(address);
+            }
+        }
+        Err(NetError::AddressInUse(SocketAddr::new(
+            self.config.node_address,
+            0,
+        )))
     }
 
     /// An address for a connection that the node opens. Nothing ever connects to it, so ports may

@@ -29,6 +29,7 @@ mod host;
 mod listener;
 mod names;
 mod namespace;
+mod node_udp;
 mod pipe;
 mod ports;
 mod route;
@@ -48,9 +49,11 @@ pub use flows::{ACCEPT_WAITS, Connections, SocketState, SocketStatus};
 pub use listener::TcpListener;
 pub use names::{DnsConfig, NamespaceView, Resolver};
 pub use namespace::{NamespaceConfig, NetworkNamespace, PortInUse, SocketPermit, SocketScope};
+pub use node_udp::NodeUdp;
 pub use route::{
-    ConnectionPolicy, Protocol, RemoteNodes, Route, ServiceRouter, StreamHandler, Verdict,
+    ConnectionPolicy, DatagramHandler, Protocol, RemoteNodes, Route, ServiceRouter, StreamHandler,
+    Verdict,
 };
 pub use socket::TcpSocket;
 pub use stream::{ReadHalf, TcpStream, WriteHalf};
-pub use udp::{Datagram, MAX_DATAGRAM, UdpSocket};
+pub use udp::{Datagram, DatagramReply, MAX_DATAGRAM, UdpSocket};

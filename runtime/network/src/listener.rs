@@ -1,8 +1,9 @@
 //! A listening socket and its queue of connections that wait to be accepted.
 //!
 //! ```text
-//! open ──stop──▶ stopped   connects are refused; accept waits for ever (a pod that terminates)
-//!   └───close──▶ closed    connects are refused; accept fails
+//! open ──stop──▶ stopped   connects are refused; accept takes who waits already, then waits for
+//!   │                      ever (a pod that terminates)
+//!   └───close──▶ closed    connects are refused, who waits is reset; accept fails
 //! ```
 
 use std::collections::VecDeque;
@@ -104,19 +105,20 @@ impl Backlog {
         (self.queue.lock().waiting.len(), self.limit)
     }
 
+    /// Refuses further connections. Those that wait were promised an answer, and can be accepted.
     pub(crate) fn stop(&self) {
-        self.end(Mode::Stopped);
+        let mut queue = self.queue.lock();
+        if queue.mode == Mode::Open {
+            queue.mode = Mode::Stopped;
+        }
+        let connectors = queue.connectors.take();
+        drop(queue);
+        connectors.wake();
     }
 
     pub(crate) fn close(&self) {
-        self.end(Mode::Closed);
-    }
-
-    fn end(&self, mode: Mode) {
         let mut queue = self.queue.lock();
-        if queue.mode != Mode::Closed {
-            queue.mode = mode;
-        }
+        queue.mode = Mode::Closed;
         let waiting = std::mem::take(&mut queue.waiting);
         let (acceptors, connectors) = (queue.acceptors.take(), queue.connectors.take());
         drop(queue);

@@ -2,10 +2,12 @@
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use crate::error::ResolveError;
+use crate::namespace::NetworkNamespace;
 
 /// How a pod looks names up; the shape of `/etc/resolv.conf`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,7 +57,10 @@ impl DnsConfig {
         let mut names: Vec<String> = self
             .searches
             .iter()
-            .map(|suffix| format!("{name}.{}", suffix.trim_end_matches('.')))
+            .map(|suffix| suffix.trim_end_matches('.'))
+            // `search .` means the name as it is, and once is enough.
+            .filter(|suffix| !suffix.is_empty())
+            .map(|suffix| format!("{name}.{suffix}"))
             .collect();
         let dots = name.bytes().filter(|byte| *byte == b'.').count();
         let position = if dots >= self.ndots() { 0 } else { names.len() };
@@ -65,7 +70,7 @@ impl DnsConfig {
 }
 
 /// Who asks for a name.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct NamespaceView<'a> {
     /// `namespace/name` of the pod.
     pub pod: &'a str,
@@ -73,6 +78,8 @@ pub struct NamespaceView<'a> {
     pub address: IpAddr,
     /// Its DNS settings. The search suffixes have been applied already.
     pub dns: &'a DnsConfig,
+    /// Its network, for resolvers that ask other servers as the pod itself would.
+    pub namespace: &'a Arc<NetworkNamespace>,
 }
 
 /// Answers names in process.

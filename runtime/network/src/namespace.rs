@@ -259,7 +259,7 @@ impl NetworkNamespace {
 
     /// The addresses of `name`: an address, the hosts file, or what the resolver says to the
     /// candidates that the search suffixes give.
-    pub async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, ResolveError> {
+    pub async fn lookup(self: &Arc<Self>, name: &str) -> Result<Vec<IpAddr>, ResolveError> {
         if let Ok(address) = name.parse::<IpAddr>() {
             return Ok(vec![address]);
         }
@@ -276,6 +276,7 @@ impl NetworkNamespace {
             pod: &self.pod,
             address: self.address,
             dns: &self.dns,
+            namespace: self,
         };
         let mut failure = ResolveError::NotFound(name.clone());
         for candidate in self.dns.candidates(&name) {
@@ -469,7 +470,7 @@ impl SocketScope {
         self.account.idle_for()
     }
 
-    /// Refuses new connections from now on and resets those that wait to be accepted; a guest in
+    /// Refuses new connections from now on; those that wait can still be accepted, and a guest in
     /// `accept` goes on waiting. The first step of termination.
     pub fn stop_listening(&self) {
         let listeners = std::mem::take(&mut *self.listeners.lock());

@@ -4,9 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use crate::error::NetError;
 use crate::stream::TcpStream;
+use crate::udp::DatagramReply;
 
 /// A transport protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,6 +91,13 @@ impl<F: Fn(TcpStream) + Send + Sync + 'static> StreamHandler for F {
     fn handle(&self, stream: TcpStream) {
         self(stream);
     }
+}
+
+/// Answers datagrams inside this process, such as DNS at the node's address.
+pub trait DatagramHandler: Send + Sync + 'static {
+    /// Takes one message that `from` sent. Must not block: what takes time belongs into a task,
+    /// which may use `reply` later.
+    fn handle(&self, data: Bytes, from: SocketAddr, reply: DatagramReply);
 }
 
 /// The pods of other nodes.

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -109,6 +109,21 @@ struct End {
     outside: Mutex<Outside>,
 }
 
+/// The way back to whoever sent a message to a handler of this process.
+pub struct DatagramReply {
+    inbox: Weak<Inbox>,
+    from: SocketAddr,
+}
+
+impl DatagramReply {
+    /// Sends one message back; lost when the socket has gone or its queue is full.
+    pub fn send(&self, data: Bytes) {
+        if let Some(inbox) = self.inbox.upgrade() {
+            inbox.deliver(data, self.from);
+        }
+    }
+}
+
 /// Which endpoint stands for which Service, so that replies come from the address that was
 /// written to.
 #[derive(Default)]
@@ -197,6 +212,13 @@ impl UdpSocket {
                 deliver_datagram(&namespace, from, endpoint, data);
             }
             Target::Outside => self.send_outside(&data, endpoint)?,
+            Target::Datagrams(handler) => {
+                let reply = DatagramReply {
+                    inbox: Arc::downgrade(&end.inbox),
+                    from: endpoint,
+                };
+                handler.handle(data, from, reply);
+            }
             Target::Handler(_) | Target::Remote(_) => {
                 return Err(NetError::HostUnreachable(to));
             }
@@ -307,7 +329,7 @@ impl HostUdp {
 async fn receive(
     socket: Arc<tokio::net::UdpSocket>,
     peers: Arc<Mutex<HashSet<SocketAddr>>>,
-    inbox: std::sync::Weak<Inbox>,
+    inbox: Weak<Inbox>,
 ) {
     let mut buffer = vec![0; MAX_DATAGRAM];
     let mut errors = 0;

@@ -272,11 +272,20 @@ async fn a_terminating_container_refuses_new_connections_but_keeps_the_old() {
     let listener = server.listen_tcp(any(80), 8).unwrap();
     let near = client.connect_tcp(at(3, 80)).await.unwrap();
     let far = listener.accept().await.unwrap();
+    let waiting = client.connect_tcp(at(3, 80)).await.unwrap();
     server.stop_listening();
     assert_eq!(
         client.connect_tcp(at(3, 80)).await.unwrap_err(),
         NetError::ConnectionRefused(at(3, 80))
     );
+    // Who was let in before is served.
+    let taken = listener.accept().await.unwrap();
+    taken
+        .write_bytes(Bytes::from_static(b"hello"))
+        .await
+        .unwrap();
+    assert_eq!(&waiting.read_bytes(64).await.unwrap()[..], b"hello");
+    drop((waiting, taken));
     assert!(
         is_pending(listener.poll_accept(&mut context())),
         "the guest goes on waiting"

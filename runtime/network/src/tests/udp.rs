@@ -127,3 +127,82 @@ async fn a_flow_to_a_service_keeps_its_endpoint_and_replies_come_from_the_servic
     client.send_to(Bytes::from_static(b"?"), vip(53)).unwrap();
     second.recv().await;
 }
+
+/// Answers every message with what it got and from whom.
+struct Echo;
+
+impl DatagramHandler for Echo {
+    fn handle(&self, data: Bytes, from: SocketAddr, reply: DatagramReply) {
+        let mut answer = data.to_vec();
+        answer.extend(from.to_string().bytes());
+        reply.send(answer.into());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_answers_messages_to_the_node_and_to_a_service_that_leads_there() {
+    let fabric = fabric();
+    let node = SocketAddr::new(NODE, 53);
+    fabric.set_router(Arc::new(OneEndpoint(node)));
+    fabric.set_datagram_handler(node, Arc::new(Echo));
+    let client = pod(&fabric, 2).scope().bind_udp(any(5000)).unwrap();
+    for to in [node, vip(53)] {
+        client.send_to(Bytes::from_static(b"?"), to).unwrap();
+        let answer = client.recv().await;
+        assert_eq!(&answer.data[..], b"?10.240.0.2:5000");
+        assert_eq!(answer.from, to);
+    }
+    // A handler of messages takes no connections, and the other way around.
+    let refused = pod(&fabric, 3).scope().connect_tcp(node).await;
+    assert_eq!(refused.unwrap_err(), NetError::ConnectionRefused(node));
+    fabric.remove_datagram_handler(node);
+    let gone = client.send_to(Bytes::from_static(b"?"), node);
+    assert_eq!(gone, Err(NetError::ConnectionRefused(node)));
+}
+
+/// Leads every Service to one endpoint.
+struct OneEndpoint(SocketAddr);
+
+impl ServiceRouter for OneEndpoint {
+    fn route(&self, _from: IpAddr, to: SocketAddr, _protocol: Protocol) -> Route {
+        match to == vip(53) {
+            true => Route::Endpoints(vec![self.0]),
+            false => Route::NotAService,
+        }
+    }
+}
+
+/// Keeps what it got.
+#[derive(Default)]
+struct Kept(parking_lot::Mutex<Vec<(Bytes, SocketAddr)>>);
+
+impl DatagramHandler for Kept {
+    fn handle(&self, data: Bytes, from: SocketAddr, _reply: DatagramReply) {
+        self.0.lock().push((data, from));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_node_sends_for_others_and_gets_the_answers() {
+    let fabric = fabric();
+    let server = pod(&fabric, 3).scope().bind_udp(any(53)).unwrap();
+    let answers = Arc::new(Kept::default());
+    let port = fabric.bind_node_udp(answers.clone()).unwrap();
+    let other = fabric.bind_node_udp(Arc::new(Kept::default())).unwrap();
+    assert_ne!(port.address(), other.address());
+    let outside = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    port.send_to(Bytes::from_static(b"?"), outside, at(3, 53))
+        .unwrap();
+    let question = server.recv().await;
+    assert_eq!(question.from, port.address());
+    server
+        .send_to(Bytes::from_static(b"!"), question.from)
+        .unwrap();
+    assert_eq!(*answers.0.lock(), [(Bytes::from_static(b"!"), at(3, 53))]);
+    let nobody = port.send_to(Bytes::from_static(b"?"), outside, at(9, 53));
+    assert_eq!(nobody, Err(NetError::HostUnreachable(at(9, 53))));
+    let address = port.address();
+    drop(port);
+    let gone = server.send_to(Bytes::from_static(b"!"), address);
+    assert_eq!(gone, Err(NetError::ConnectionRefused(address)));
+}
