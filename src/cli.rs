@@ -3,7 +3,7 @@
 mod image;
 mod net;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -258,9 +258,97 @@ pub struct UpArgs {
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub ingress_https: Option<Listen>,
 
+    /// Where names of the cluster are answered for programs of the host, or `off`
+    /// [default: 127.0.0.1:5353, or the next free port]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub dns_listen: Option<Listen>,
+
+    /// Name servers for names outside the cluster [default: those of /etc/resolv.conf]
+    #[arg(long, value_name = "ADDRESS[:PORT],…", value_delimiter = ',', value_parser = name_server)]
+    pub dns_upstream: Vec<SocketAddr>,
+
+    /// Name servers of a domain of their own; may be given several times
+    #[arg(long, value_name = "DOMAIN=ADDRESS[:PORT],…", value_parser = stub_domain)]
+    pub dns_stub_domain: Vec<StubDomain>,
+
+    /// Addresses of the host that Services of type LoadBalancer get, or `off`
+    #[arg(long, value_name = "ADDRESS[-ADDRESS],…", default_value = "127.0.0.1", value_parser = address_pool)]
+    pub load_balancer_addresses: AddressPool,
+
     /// Ports of the host that NodePort Services use
     #[arg(long, value_name = "FIRST-LAST", default_value = "30000-32767", value_parser = port_range)]
     pub service_node_port_range: (u16, u16),
+}
+
+/// What `--load-balancer-addresses` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressPool(pub Vec<IpAddr>);
+
+/// The most addresses of a pool.
+const POOL: usize = 4096;
+
+fn address_pool(text: &str) -> Result<AddressPool, String> {
+    if text == "off" {
+        return Ok(AddressPool(Vec::new()));
+    }
+    let mut pool = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let address = |text: &str| {
+            text.trim().parse::<IpAddr>().map_err(|_| {
+                format!("{text:?} is no address: write some such as 127.0.0.1 or 127.0.0.2-127.0.0.9, or off")
+            })
+        };
+        let mut range = match (address(first)?, address(last)?) {
+            (IpAddr::V4(first), IpAddr::V4(last)) => {
+                ipnet::IpAddrRange::V4(ipnet::Ipv4AddrRange::new(first, last))
+            }
+            (IpAddr::V6(first), IpAddr::V6(last)) => {
+                ipnet::IpAddrRange::V6(ipnet::Ipv6AddrRange::new(first, last))
+            }
+            _ => return Err(format!("{part} begins and ends in different families")),
+        };
+        let before = pool.len();
+        pool.extend(range.by_ref().take(POOL + 1 - before));
+        if pool.len() == before {
+            return Err(format!("{part} ends before it begins"));
+        }
+    }
+    match pool.len() {
+        0..=POOL => Ok(AddressPool(pool)),
+        _ => Err(format!("a pool has at most {POOL} addresses")),
+    }
+}
+
+/// A domain whose names other servers know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StubDomain {
+    /// The domain.
+    pub domain: String,
+    /// Its servers.
+    pub servers: Vec<SocketAddr>,
+}
+
+fn name_server(text: &str) -> Result<SocketAddr, String> {
+    let with_port = text.parse::<SocketAddr>().ok();
+    let alone = || text.parse().ok().map(|ip| SocketAddr::new(ip, 53));
+    with_port.or_else(alone).ok_or_else(|| {
+        format!("{text:?} is no address: write one such as 192.0.2.53 or [2001:db8::53]:5353")
+    })
+}
+
+fn stub_domain(text: &str) -> Result<StubDomain, String> {
+    let form = || "write a domain and its servers, such as corp.example=192.0.2.53".to_owned();
+    let (domain, servers) = text.split_once('=').ok_or_else(form)?;
+    let domain = domain.trim_matches('.').to_ascii_lowercase();
+    if domain.is_empty() {
+        return Err(form());
+    }
+    let servers = servers
+        .split(',')
+        .map(name_server)
+        .collect::<Result<_, _>>()?;
+    Ok(StubDomain { domain, servers })
 }
 
 /// The flags about proxies in front of the API server, with upstream's names and meaning.

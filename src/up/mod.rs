@@ -7,6 +7,7 @@
 //! ```
 
 mod descriptors;
+mod dns;
 mod ingress;
 mod node;
 mod progress;
@@ -99,18 +100,23 @@ async fn up(args: UpArgs) -> Result<()> {
         .context("failed to read the API server's address")?;
     let network = node::Network::of(&args)?;
     let has = |part: Part| !args.disable.contains(&part);
-    let ingress = match has(Part::Node) && has(Part::Services) {
-        true => ingress::Listeners::bind(&args).await?,
-        false => ingress::Listeners::default(),
-    };
+    let (mut ingress, mut names) = <(ingress::Listeners, dns::Names)>::default();
+    if has(Part::Node) && has(Part::Services) {
+        ingress = ingress::Listeners::bind(&args).await?;
+        names = dns::Names::bind(&args).await?;
+    }
     let ingress_at = ingress.addresses();
+    let mut listening = vec![("api".to_owned(), address)];
+    listening.extend(names.address.map(|at| ("dns".to_owned(), at)));
+    let schemes = ingress_at.iter();
+    listening.extend(schemes.map(|(scheme, at)| (format!("ingress-{scheme}"), *at)));
     let (store, node, access) = side_by_side(
         || open_store(args.in_memory, &data, &clock),
         || match has(Part::Node) {
             true => node::Node::start(&args, &data, &network, &clock).map(Some),
             false => Ok(None),
         },
-        || Access::prepare(&data, address, &ingress_at, &network, &clock),
+        || Access::prepare(&data, address, &listening, &network, &clock),
     )?;
     let merged = match args.no_kubeconfig {
         true => None,
@@ -135,6 +141,8 @@ async fn up(args: UpArgs) -> Result<()> {
     if let Some((policy, log)) = &audit {
         server.audit = Some(Arc::new(Audit::new(policy.clone(), log.clone())));
     }
+    let dns_metrics = Arc::<dns::LateMetrics>::default();
+    server.further_metrics = vec![dns_metrics.source()];
     if let Some(tokens) = tokens {
         server.authentication.static_tokens = tokens;
     }
@@ -211,7 +219,16 @@ async fn up(args: UpArgs) -> Result<()> {
     if let Some(node) = &node {
         serve::fabric(&cluster, node.fabric(), in_pod_network, tls);
         if has(Part::Services) {
-            let services = node.start_services(&mut cluster, &network);
+            let services = node.start_services(&args, &network, &mut cluster, names.listeners);
+            let dns = services.dns().clone();
+            dns_metrics.set(dns.clone());
+            dns::serve_metrics(node.fabric(), dns);
+            cluster.spawn(dns::keep_service(
+                cluster.admin(),
+                cluster.context().clone(),
+                network.dns,
+                network.node_address.into(),
+            ));
             if !ingress_at.is_empty() {
                 node.start_ingress(&mut cluster, services, ingress.into_config(authority));
             }
@@ -220,6 +237,11 @@ async fn up(args: UpArgs) -> Result<()> {
 
     let screen = progress::Screen::new();
     screen.line(format!("coracle is up at {}", access.url));
+    if let Some(address) = names.address {
+        screen.line(format!(
+            "names of the cluster are answered at {address} (DNS over UDP and TCP)"
+        ));
+    }
     if !ingress_at.is_empty() {
         let urls = ingress_at.iter();
         let urls: Vec<String> = urls
@@ -324,7 +346,7 @@ impl Access {
     fn prepare(
         data: &DataDir,
         address: SocketAddr,
-        ingress: &[(&'static str, SocketAddr)],
+        listening: &[(String, SocketAddr)],
         network: &node::Network,
         clock: &Clock,
     ) -> Result<Self> {
@@ -333,7 +355,7 @@ impl Access {
         let pki = Pki::ensure(&data.join("pki"), &names, clock)?;
         let kubeconfig = kubeconfig::new(&url, &pki.ca, &pki.admin);
         kubeconfig::write(&data.join("kubeconfig"), &kubeconfig)?;
-        write_addresses(data, address, ingress)?;
+        write_addresses(data, listening)?;
         Ok(Self {
             url,
             pki,
@@ -428,14 +450,10 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 /// What listens where on this host; what does not listen is not in it.
-fn write_addresses(
-    data: &DataDir,
-    api: SocketAddr,
-    ingress: &[(&'static str, SocketAddr)],
-) -> Result<()> {
-    let mut addresses = json!({"api": api.to_string()});
-    for (scheme, address) in ingress {
-        addresses[format!("ingress-{scheme}")] = address.to_string().into();
+fn write_addresses(data: &DataDir, listening: &[(String, SocketAddr)]) -> Result<()> {
+    let mut addresses = json!({});
+    for (what, address) in listening {
+        addresses[what] = address.to_string().into();
     }
     files::write_public(
         &data.join("addresses.json"),

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use coracle_client::ObjectClient;
 use coracle_clock::Clock;
 use coracle_cri::{PodRuntime, RuntimeEvent};
+use coracle_dns::{HostListeners, Servers, UpstreamConfig};
 use coracle_image::{ImageStore, Images, ImagesConfig, RegistrySource};
 use coracle_ingress::IngressConfig;
 use coracle_kubelet::{Capacity, Ipam, KubeletConfig, PodDefaults};
@@ -28,12 +29,14 @@ use crate::data_dir::DataDir;
 pub(super) const CLUSTER_DOMAIN: &str = "cluster.local";
 /// The name of the node; always the same, so that pods find their node again on another network.
 const NODE_NAME: &str = "coracle";
+/// How the host looks names up.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Pods that a node takes unless it is told otherwise. Upstream's 110 are for processes of their own; here a pod at rest
 /// costs little, and whoever scales to a thousand expects a thousand.
 const MAX_PODS: u32 = 10_000;
 /// Instances for requests of http pods and for `exec`, should every pod be a command.
 const INSTANCES_BESIDE_PODS: u32 = 1_000;
-/// Threads that carry connections of node ports and Ingresses.
+/// Threads that carry connections of node ports and Ingresses, and answer DNS.
 const DATA_PLANE_THREADS: usize = 2;
 
 /// The addresses that follow from the flags.
@@ -131,7 +134,7 @@ pub(super) struct Node {
     runtime: Arc<WasmRuntime>,
     /// Whom guests' `https` believes.
     trust: Arc<TlsTrust>,
-    /// NodePorts and Ingress, later DNS: away from the control plane's threads.
+    /// NodePorts, Ingress and DNS: away from the control plane's threads.
     data_plane: DataPlane,
 }
 
@@ -211,6 +214,7 @@ impl Node {
                 defaults: PodDefaults {
                     cluster_domain: CLUSTER_DOMAIN.to_owned(),
                     cluster_dns: network.dns,
+                    resolv_conf: RESOLV_CONF.into(),
                     pods_directory: data.join("pods"),
                 },
                 data_directory: data.path().to_owned(),
@@ -262,13 +266,28 @@ impl Node {
         });
     }
 
-    /// Starts cluster addresses, names, node ports and network policies on the data plane.
-    pub(super) fn start_services(&self, cluster: &mut Cluster, network: &Network) -> Services {
+    /// Starts cluster addresses, names, ports of the host and network policies on the data plane, and
+    /// DNS on `listeners` of the host.
+    pub(super) fn start_services(
+        &self,
+        args: &UpArgs,
+        network: &Network,
+        cluster: &mut Cluster,
+        listeners: Option<HostListeners>,
+    ) -> Services {
         let _guard = self.data_plane.handle().enter();
         let context = cluster
             .context()
             .for_component(&format!("services:{NODE_NAME}"));
-        let config = ServicesConfig::new(CLUSTER_DOMAIN);
+        let mut config = ServicesConfig::new(NODE_NAME, CLUSTER_DOMAIN);
+        config.cluster_dns = network.dns;
+        config.ranges = vec![network.cluster_range.into(), network.service_range.into()];
+        config
+            .ranges
+            .extend(network.service_range_v6.map(IpNet::V6));
+        config.upstreams = upstreams(args);
+        config.load_balancer_addresses = args.load_balancer_addresses.0.clone();
+        let stop = context.stop().clone();
         let services = Services::start(config, context.clone(), self.fabric.clone());
         // After the names, which it answers for.
         let guard = GuardConfig {
@@ -279,6 +298,15 @@ impl Node {
             ],
         };
         Guard::start(guard, context, &self.fabric);
+        if let Some(listeners) = listeners {
+            let serving = listeners.serve(services.dns().clone());
+            self.data_plane.handle().spawn(async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = serving => {}
+                }
+            });
+        }
         let own = services.clone();
         let running = self
             .data_plane
@@ -288,6 +316,21 @@ impl Node {
             let _ = running.await;
         });
         services
+    }
+}
+
+/// Who knows the names outside the cluster.
+fn upstreams(args: &UpArgs) -> UpstreamConfig {
+    let servers = match args.dns_upstream.as_slice() {
+        [] => Servers::File(RESOLV_CONF.into()),
+        servers => Servers::Fixed(servers.to_vec()),
+    };
+    let stubs = args.dns_stub_domain.iter();
+    UpstreamConfig {
+        servers,
+        stub_domains: stubs
+            .map(|stub| (stub.domain.clone(), stub.servers.clone()))
+            .collect(),
     }
 }
 

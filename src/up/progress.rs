@@ -237,7 +237,8 @@ pub(super) async fn urls(context: &Context, of: Option<&[Applied]>) -> Vec<Strin
             .spec
             .iter()
             .flat_map(|spec| spec.ports.iter().flatten());
-        let open = ports.filter_map(|port| port.node_port.filter(|port| *port > 0));
+        let tcp = ports.filter(|port| port.protocol.as_deref().is_none_or(|name| name == "TCP"));
+        let open = tcp.filter_map(|port| port.node_port.filter(|port| *port > 0));
         open.map(|port| {
             let name = service.metadata.name.as_deref().unwrap_or_default();
             format!("\n  http://127.0.0.1:{port}/   (service/{name})\n")

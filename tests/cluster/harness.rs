@@ -48,6 +48,7 @@ impl TestCluster {
                 defaults: PodDefaults {
                     cluster_domain: "cluster.local".into(),
                     cluster_dns: [10, 96, 0, 10].into(),
+                    resolv_conf: folder.path().join("resolv.conf"),
                     pods_directory: folder.path().join("pods"),
                 },
                 data_directory: folder.path().to_owned(),

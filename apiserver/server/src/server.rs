@@ -21,6 +21,7 @@ use crate::flowcontrol::FlowControl;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::openapi::Documents;
+use crate::service::MetricsSource;
 use crate::status::Result;
 use crate::storage::{self, Storage};
 use crate::usage::Usages;
@@ -35,6 +36,7 @@ pub struct Server {
     pub(crate) rbac: Arc<Rbac>,
     pub(crate) flow: Arc<FlowControl>,
     pub(crate) audit: Option<Arc<Audit>>,
+    pub(crate) further_metrics: Vec<MetricsSource>,
     pub(crate) admission: AdmissionChain,
     pub(crate) allocators: Allocators,
     pub(crate) dialer: Arc<dyn NodeDialer>,

@@ -69,6 +69,9 @@ const DEFAULT_MAX_IN_FLIGHT: usize = 600;
 /// Watches, logs and tunnels open at once; more are 429.
 const DEFAULT_MAX_LONG_RUNNING: usize = 8192;
 
+/// Writes numbers of another part of the process in Prometheus' text format, as of now.
+pub type MetricsSource = Arc<dyn Fn() -> String + Send + Sync>;
+
 /// What an API server is made of.
 pub struct Config {
     /// Where objects are kept.
@@ -85,6 +88,8 @@ pub struct Config {
     pub admission: Vec<Box<dyn Admission>>,
     /// What is recorded of requests, and where.
     pub audit: Option<Arc<Audit>>,
+    /// What else `/metrics` shows.
+    pub further_metrics: Vec<MetricsSource>,
     /// What Services draw from.
     pub service_ranges: ServiceRanges,
     /// The way to the nodes' kubelets.
@@ -129,6 +134,7 @@ impl Config {
                 Box::new(PodTopologyLabels),
             ],
             audit: None,
+            further_metrics: Vec::new(),
             service_ranges: ServiceRanges::default(),
             dialer: Arc::new(NoNodes),
             cluster_dialer: Arc::new(NoCluster),
@@ -178,6 +184,7 @@ impl ApiServer {
             flow,
             admission: AdmissionChain::new(config.admission),
             audit: config.audit,
+            further_metrics: config.further_metrics,
             allocators,
             dialer: config.dialer,
             cluster_dialer: config.cluster_dialer,
@@ -620,10 +627,15 @@ impl ApiServer {
         });
         let audit = server.audit.as_ref().map(|audit| audit.metrics());
         let audit = audit.unwrap_or_default() + &server.authorization.metrics();
+        let further: String = server
+            .further_metrics
+            .iter()
+            .map(|source| source())
+            .collect();
         Answer::bytes(
             StatusCode::OK,
             "text/plain; version=0.0.4; charset=utf-8",
-            server.metrics.render(objects) + &server.flow.metrics() + &audit,
+            server.metrics.render(objects) + &server.flow.metrics() + &audit + &further,
         )
     }
 }

@@ -8,6 +8,7 @@
 mod actions;
 mod admission;
 mod api;
+mod dns;
 mod drain;
 mod env_file;
 mod environment;

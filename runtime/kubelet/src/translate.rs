@@ -1,14 +1,15 @@
 //! From a pod's spec to what the pod runtime is asked for.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use coracle_cri::{
-    ContainerConfig, ContainerId, ContainerPort, DnsConfig, ImageRef, ImageRequest, Mount,
-    PodSandboxConfig, PullPolicy, Resize, SandboxId, TerminationMessage,
+    ContainerConfig, ContainerId, ContainerPort, ImageRef, ImageRequest, Mount, PodSandboxConfig,
+    PullPolicy, Resize, SandboxId, TerminationMessage,
 };
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
+use crate::dns;
 use crate::environment::ConfigError;
 use crate::expand::{MOST_BYTES, expand};
 use crate::resources::{Resources, pod_memory_limit};
@@ -21,6 +22,9 @@ pub struct PodDefaults {
     pub cluster_domain: String,
     /// The address of the cluster's DNS server.
     pub cluster_dns: IpAddr,
+    /// The host's own settings, of which pods have the search suffixes, or all if their `dnsPolicy`
+    /// says so.
+    pub resolv_conf: PathBuf,
     /// The folder that holds a folder per pod.
     pub pods_directory: PathBuf,
 }
@@ -57,7 +61,7 @@ pub(crate) fn sandbox(pod: &Pod, address: IpAddr, defaults: &PodDefaults) -> Pod
                 ))
             })
             .collect(),
-        dns: dns(&spec, namespace, defaults),
+        dns: dns::config(&spec, namespace, defaults),
         log_directory: defaults.log_directory(uid(pod)),
         memory_limit: pod_memory_limit(&spec),
     }
@@ -199,60 +203,6 @@ fn hostname(pod: &Pod, spec: &PodSpec, defaults: &PodDefaults) -> String {
     }
 }
 
-fn dns(spec: &PodSpec, namespace: &str, defaults: &PodDefaults) -> DnsConfig {
-    let domain = &defaults.cluster_domain;
-    let mut dns = match spec.dns_policy.as_deref() {
-        Some("None") => DnsConfig::default(),
-        Some("Default") => host_dns(Path::new("/etc/resolv.conf")),
-        _ => DnsConfig {
-            servers: vec![defaults.cluster_dns],
-            searches: vec![
-                format!("{namespace}.svc.{domain}"),
-                format!("svc.{domain}"),
-                domain.clone(),
-            ],
-            options: vec!["ndots:5".to_owned()],
-        },
-    };
-    if let Some(more) = &spec.dns_config {
-        dns.servers.extend(
-            more.nameservers
-                .iter()
-                .flatten()
-                .filter_map(|ip| ip.parse::<IpAddr>().ok()),
-        );
-        dns.searches.extend(more.searches.iter().flatten().cloned());
-        for option in more.options.iter().flatten() {
-            let name = option.name.clone().unwrap_or_default();
-            dns.options
-                .retain(|kept| kept.split(':').next() != Some(&name));
-            dns.options.push(match &option.value {
-                Some(value) => format!("{name}:{value}"),
-                None => name,
-            });
-        }
-    }
-    dns
-}
-
-/// The host's own configuration, for `dnsPolicy: Default`.
-fn host_dns(path: &Path) -> DnsConfig {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let mut dns = DnsConfig::default();
-    for line in text.lines() {
-        let mut words = line.split_whitespace();
-        match words.next() {
-            Some("nameserver") => dns
-                .servers
-                .extend(words.filter_map(|word| word.parse::<IpAddr>().ok())),
-            Some("search") => dns.searches = words.map(str::to_owned).collect(),
-            Some("options") => dns.options.extend(words.map(str::to_owned)),
-            _ => {}
-        }
-    }
-    dns
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -262,6 +212,7 @@ mod tests {
         PodDefaults {
             cluster_domain: "cluster.local".into(),
             cluster_dns: [10, 96, 0, 10].into(),
+            resolv_conf: "/nonexistent".into(),
             pods_directory: "/pods".into(),
         }
     }
@@ -285,14 +236,6 @@ mod tests {
             (config.hostname.as_str(), config.pod.as_str()),
             ("web", "shop/web")
         );
-    }
-
-    #[test]
-    fn dns_options_of_the_pod_replace_the_defaults() {
-        let spec = json!({"containers": [], "dnsConfig": {"options": [{"name": "ndots", "value": "2"}], "searches": ["x"]}});
-        let dns = sandbox(&pod(spec), [10, 240, 0, 2].into(), &defaults()).dns;
-        assert_eq!(dns.options, ["ndots:2"]);
-        assert_eq!(dns.searches.last().map(String::as_str), Some("x"));
     }
 
     #[test]

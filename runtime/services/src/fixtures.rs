@@ -36,6 +36,14 @@ pub(crate) fn cluster_ip(name: &str, last: u8) -> Service {
     )
 }
 
+/// One that stands for another name.
+pub(crate) fn external(name: &str, target: &str) -> Service {
+    service(
+        name,
+        json!({"type": "ExternalName", "externalName": target}),
+    )
+}
+
 /// The slice `default/NAME` of a Service with the given ports and endpoints.
 pub(crate) fn slice(name: &str, service: &str, ports: Value, endpoints: Value) -> EndpointSlice {
     let labels = json!({"kubernetes.io/service-name": service});
@@ -62,6 +70,11 @@ pub(crate) fn at(last: u8, port: u16) -> SocketAddr {
     SocketAddr::new(pod_ip(last), port)
 }
 
+/// A port on every address of a pod.
+pub(crate) fn any(port: u16) -> SocketAddr {
+    SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)
+}
+
 pub(crate) fn vip(last: u8, port: u16) -> SocketAddr {
     SocketAddr::new(Ipv4Addr::new(10, 96, 0, last).into(), port)
 }
@@ -77,12 +90,12 @@ pub(crate) fn applied<K>(new: K) -> Change<K> {
     }
 }
 
-/// An index of the given objects.
+/// An index of the given objects on the node `here`.
 pub(crate) fn index(
     services: impl IntoIterator<Item = Service>,
     slices: impl IntoIterator<Item = EndpointSlice>,
 ) -> Arc<Index> {
-    let index = Arc::<Index>::default();
+    let index = Arc::new(Index::of_node("here"));
     for service in services {
         index.service_changed(&applied(service));
     }

@@ -6,28 +6,29 @@
 //! lead, and which addresses has this name.
 //!
 //! ```text
-//!   Services, EndpointSlices ──informers──▶ Index ◀──asks── Router     ◀── Fabric (connect)
-//!                            (at once,       ▲  ▲──asks──── Names      ◀── Fabric (lookup)
-//!                             no debounce)   └──follows──── node ports ──▶ Fabric::deliver
+//!   Services, slices, ──informers──▶ Index ◀──asks── Router  ◀── Fabric (connect)
+//!   Namespaces, Node   (at once,      ▲  ▲──asks──── zone    ◀── lookups in process, DNS messages
+//!                      no debounce)   └──follows──── exposed ──▶ Fabric::deliver
 //! ```
 //!
 //! A change of an endpoint costs its own Service, and whoever asks next sees it. A connection gets
 //! several endpoints in the order to be tried, so that one that died a moment ago costs a retry
 //! inside the node instead of an error in the client.
 //!
-//! Deliberately absent: it writes no objects but Events (EndpointSlices are a controller's work),
-//! copies no bytes (a node port's connection is handed to the pod), and knows no pods. To come,
-//! each beside what stands: a DNS server over the wire (UDP and TCP, with SRV, PTR and the
-//! difference between NXDOMAIN and NODATA) on top of `names`, LoadBalancer addresses and their
-//! status beside `node_ports`, Ingress as a second kind of host listener, and NetworkPolicy as the
+//! Deliberately absent: it writes no objects but Events and the addresses of load balancers, which
+//! are this host's (EndpointSlices are a controller's work),
+//! copies no bytes of connections (those from outside are handed to the pod), and knows no pods.
+//! What DNS looks like on the wire, and who else is asked, is [`coracle_dns`]'s business. To come:
+//! Ingress as a second kind of host listener, and NetworkPolicy as the
 //! [`ConnectionPolicy`](coracle_network::ConnectionPolicy) of the fabric.
 
 mod affinity;
+mod balancers;
+mod exposed;
 #[cfg(test)]
 mod fixtures;
 mod index;
 mod names;
-mod node_ports;
 mod router;
 mod services;
 mod upstream;

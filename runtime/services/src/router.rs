@@ -7,7 +7,7 @@ use coracle_clock::Clock;
 use coracle_network::{Protocol, Route, ServiceRouter};
 
 use crate::affinity::{Affinity, Client};
-use crate::index::{Found, Index};
+use crate::index::{Exposure, Found, Index};
 
 /// How many endpoints one connection may try.
 const CANDIDATES: usize = 16;
@@ -31,14 +31,21 @@ impl Router {
         }
     }
 
-    /// The endpoints for a connection from `client` to a TCP port of the node, in the order to be
-    /// tried; none if nobody serves it.
-    pub(crate) fn node_port(&self, client: IpAddr, port: u16) -> Vec<SocketAddr> {
+    /// The endpoints for a client outside, in the order to be tried; none if nobody serves it.
+    pub(crate) fn from_outside(&self, client: IpAddr, exposure: &Exposure) -> Vec<SocketAddr> {
         let found = self
             .index
-            .ask(|tables| tables.at_node_port(port, Protocol::Tcp).cloned());
+            .ask(|tables| tables.at_exposure(exposure).cloned());
         found.map_or_else(Vec::new, |found| {
-            self.candidates(client, &found, found.port().endpoints.any())
+            self.candidates(client, &found, found.port().external.any())
+        })
+    }
+
+    /// Whether `endpoint` is still one of those for clients outside.
+    pub(crate) fn still_serves(&self, exposure: &Exposure, endpoint: SocketAddr) -> bool {
+        self.index.ask(|tables| {
+            let found = tables.at_exposure(exposure);
+            found.is_some_and(|found| found.port().external.any().binary_search(&endpoint).is_ok())
         })
     }
 
@@ -86,19 +93,22 @@ fn from_start(endpoints: &[SocketAddr], start: usize) -> Vec<SocketAddr> {
 impl ServiceRouter for Router {
     fn route(&self, from: IpAddr, to: SocketAddr, protocol: Protocol) -> Route {
         enum Answer {
-            Served(Found),
+            /// Who, and whether at a cluster address.
+            Served(Found, bool),
             Refused,
             Elsewhere,
         }
-        let at_node = to.ip() == self.node;
+        let transport = protocol.into();
+        let exposure = match to.ip() == self.node {
+            true => Exposure::NodePort(to.port(), transport),
+            false => Exposure::Outer(to, transport),
+        };
         let answer = self.index.ask(|tables| {
-            let found = if at_node {
-                tables.at_node_port(to.port(), protocol)
-            } else {
-                tables.at(to, protocol)
-            };
-            match found {
-                Some(found) => Answer::Served(found.clone()),
+            if let Some(found) = tables.at(to, protocol) {
+                return Answer::Served(found.clone(), true);
+            }
+            match tables.at_exposure(&exposure) {
+                Some(found) => Answer::Served(found.clone(), false),
                 // As upstream's newer proxies: a Service's address refuses on its other ports.
                 None if tables.has_address(to.ip()) => Answer::Refused,
                 None => Answer::Elsewhere,
@@ -107,12 +117,13 @@ impl ServiceRouter for Router {
         match answer {
             Answer::Elsewhere => Route::NotAService,
             Answer::Refused => Route::Refuse,
-            Answer::Served(found) => {
-                let all = &found.port().endpoints;
-                let endpoints = if at_node {
-                    all.any()
+            Answer::Served(found, at_cluster_address) => {
+                // Pods that come by way of a node port or an outer address are inside all the same:
+                // `externalTrafficPolicy` is not for them, as with upstream's proxies.
+                let endpoints = if at_cluster_address {
+                    found.port().internal.of_family(to.ip())
                 } else {
-                    all.of_family(to.ip())
+                    found.port().endpoints.any()
                 };
                 match self.candidates(from, &found, endpoints) {
                     none if none.is_empty() => Route::Refuse,
@@ -147,9 +158,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn addresses_lead_where_the_index_says() {
-        let exposed = json!({"clusterIP": "10.96.0.7", "ports": [
-            {"name": "http", "port": 80, "nodePort": 30080},
-        ]});
+        let exposed = json!({
+            "clusterIP": "10.96.0.7", "externalIPs": ["192.0.2.7"],
+            "ports": [{"name": "http", "port": 80, "nodePort": 30080}],
+        });
         let services = [
             cluster_ip("web", 5),
             cluster_ip("empty", 6),
@@ -169,6 +181,13 @@ mod tests {
             (vip(9, 80), Protocol::Tcp, Route::NotAService),
             (at(1, 8080), Protocol::Tcp, Route::NotAService),
             (SocketAddr::new(NODE, 30080), Protocol::Tcp, to(2, 81)),
+            // An external address is the Service's from inside, too.
+            ("192.0.2.7:80".parse().unwrap(), Protocol::Tcp, to(2, 81)),
+            (
+                "192.0.2.7:81".parse().unwrap(),
+                Protocol::Tcp,
+                Route::NotAService,
+            ),
             (
                 SocketAddr::new(NODE, 30081),
                 Protocol::Tcp,

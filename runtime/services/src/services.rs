@@ -1,18 +1,22 @@
 //! The component: one index, what answers from it, and its place in the fabric.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_client::{Context, ObjectKey};
+use coracle_dns::{Server, Servers, UpstreamConfig};
 use coracle_network::{Fabric, NetError, Protocol, TcpStream};
-use k8s_openapi::api::core::v1::Service;
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::sync::watch;
 
-use crate::index::{Found, Index};
-use crate::names::Names;
-use crate::node_ports::{NodePorts, OpenPorts};
+use crate::balancers;
+use crate::exposed::{Door, Doors, Exposed, OpenDoors};
+use crate::index::{Found, Index, Transport};
+use crate::names::{Caches, ClusterZone, Names, ZoneConfig, attach};
 use crate::router::Router;
 use crate::upstream::HostResolver;
 
@@ -22,18 +26,37 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
 /// What Services need to know at their start.
 #[derive(Clone, Debug)]
 pub struct ServicesConfig {
+    /// The name of this node.
+    pub node: String,
     /// The domain of the cluster's names, such as `cluster.local`.
     pub cluster_domain: String,
+    /// The address of the cluster's DNS Service.
+    pub cluster_dns: IpAddr,
+    /// The addresses of the cluster, whose names nobody else is asked for.
+    pub ranges: Vec<IpNet>,
+    /// Where names are asked that are not the cluster's.
+    pub upstreams: UpstreamConfig,
     /// The host's addresses on which node ports are opened; none opens no node port.
     pub node_port_addresses: Vec<IpAddr>,
+    /// The host's addresses that Services of type LoadBalancer get; none leaves them without.
+    pub load_balancer_addresses: Vec<IpAddr>,
 }
 
 impl ServicesConfig {
-    /// Names below `cluster_domain`, and node ports on 127.0.0.1.
-    pub fn new(cluster_domain: impl Into<String>) -> Self {
+    /// Names below `cluster_domain`, a DNS Service at 10.96.0.10, the host's name servers, and node
+    /// ports and load balancers on 127.0.0.1.
+    pub fn new(node: impl Into<String>, cluster_domain: impl Into<String>) -> Self {
         Self {
+            node: node.into(),
             cluster_domain: cluster_domain.into(),
+            cluster_dns: Ipv4Addr::new(10, 96, 0, 10).into(),
+            ranges: Vec::new(),
+            upstreams: UpstreamConfig {
+                servers: Servers::File(PathBuf::from("/etc/resolv.conf")),
+                stub_domains: Vec::new(),
+            },
             node_port_addresses: vec![Ipv4Addr::LOCALHOST.into()],
+            load_balancer_addresses: vec![Ipv4Addr::LOCALHOST.into()],
         }
     }
 }
@@ -77,7 +100,9 @@ pub struct Services {
     fabric: Arc<Fabric>,
     context: Context,
     hosts: Arc<[IpAddr]>,
-    pub(crate) open: OpenPorts,
+    pool: Arc<[IpAddr]>,
+    dns: Arc<Server>,
+    pub(crate) doors: OpenDoors,
 }
 
 impl Services {
@@ -87,24 +112,38 @@ impl Services {
     ///
     /// Until the caches are filled, lookups of the cluster's names wait for them.
     pub fn start(config: ServicesConfig, context: Context, fabric: Arc<Fabric>) -> Self {
-        let index = Arc::<Index>::default();
+        let index = Arc::new(Index::of_node(&config.node));
         let (services, slices) = (
             context.informer::<Service>(),
             context.informer::<EndpointSlice>(),
         );
-        let node = fabric.node_address();
-        let router = Arc::new(Router::new(index.clone(), context.clock().clone(), node));
-        let names = Names::new(
-            index.clone(),
-            services.lister(),
-            slices.lister(),
-            &config.cluster_domain,
-            HostResolver::new(),
-        );
-        let service_index = index.clone();
-        services.subscribe(move |change| service_index.service_changed(change));
-        let slice_index = index.clone();
-        slices.subscribe(move |change| slice_index.slice_changed(change));
+        let (namespaces, nodes) = (context.informer::<Namespace>(), context.informer::<Node>());
+        let (clock, node) = (context.clock().clone(), fabric.node_address());
+        let router = Arc::new(Router::new(index.clone(), clock.clone(), node));
+        let zone = ClusterZone {
+            index: index.clone(),
+            caches: Caches {
+                services: services.lister(),
+                slices: slices.lister(),
+                namespaces: namespaces.lister(),
+            },
+            config: ZoneConfig {
+                domain: config.cluster_domain.trim_matches('.').to_ascii_lowercase(),
+                server: config.cluster_dns,
+                ranges: config.ranges,
+            },
+        };
+        let dns = Arc::new(Server::new(Arc::new(zone), config.upstreams, clock.clone()));
+        let names = Names::new(dns.clone(), config.cluster_dns, clock, HostResolver::new());
+        let changed = index.clone();
+        services.subscribe(move |change| changed.service_changed(change));
+        let changed = index.clone();
+        slices.subscribe(move |change| changed.slice_changed(change));
+        let changed = index.clone();
+        namespaces.subscribe(move |change| changed.namespace_changed(change));
+        let changed = index.clone();
+        nodes.subscribe(move |change| changed.node_changed(change));
+        attach(&fabric, dns.clone());
         fabric.set_router(router.clone());
         fabric.set_resolver(Arc::new(names));
         Self {
@@ -113,22 +152,30 @@ impl Services {
             fabric,
             context,
             hosts: config.node_port_addresses.into(),
-            open: OpenPorts::new(watch::channel(Vec::new()).0),
+            pool: config.load_balancer_addresses.into(),
+            dns,
+            doors: OpenDoors::new(watch::channel(Doors::default()).0),
         }
     }
 
-    /// Serves node ports until the context's stop signal. Connections that pods have taken live on
-    /// after it.
+    /// What answers DNS: for listeners of the host and of the pod network.
+    pub fn dns(&self) -> &Arc<Server> {
+        &self.dns
+    }
+
+    /// Serves clients outside until the context's stop signal. Connections that pods have taken
+    /// live on after it.
     pub async fn run(&self) {
-        let node_ports = NodePorts {
+        let exposed = Exposed {
             index: self.index.clone(),
             router: self.router.clone(),
             fabric: self.fabric.clone(),
             context: self.context.clone(),
             hosts: self.hosts.clone(),
-            open: self.open.clone(),
+            doors: self.doors.clone(),
         };
-        node_ports.run().await;
+        let balancers = balancers::run(&self.context, self.pool.clone(), self.doors.clone());
+        tokio::join!(exposed.run(), balancers);
     }
 
     /// Where the host reaches the Service's first TCP node port; `None` if it has none, or while
@@ -140,8 +187,10 @@ impl Services {
             let mut tcp = ports.iter().filter(|port| port.protocol == Protocol::Tcp);
             tcp.find_map(|port| port.node_port)
         })?;
-        let open = self.open.borrow();
-        open.iter().find(|address| address.port() == port).copied()
+        let doors = self.doors.borrow();
+        let mut open = doors.open.iter();
+        let is_it = |door: &&Door| door.transport == Transport::Tcp && door.address.port() == port;
+        open.find(is_it).map(|door| door.address)
     }
 
     /// The endpoints for a connection from `client` to a TCP port of a Service, in the order to be tried; at least one.

@@ -277,6 +277,7 @@ mod tests {
             defaults: crate::PodDefaults {
                 cluster_domain: "cluster.local".into(),
                 cluster_dns: [10, 96, 0, 10].into(),
+                resolv_conf: "/nonexistent".into(),
                 pods_directory: "/pods".into(),
             },
             data_directory: "/data".into(),

@@ -36,8 +36,8 @@ use http::{Response, StatusCode};
 
 use crate::api::{self, Body};
 use crate::kubelet::Kubelet;
-use network::PodNetwork;
 use crate::sources::PodSources;
+use network::PodNetwork;
 
 /// How often the files of a pod are counted again at most.
 const COUNT_FILES: Duration = Duration::from_secs(60);

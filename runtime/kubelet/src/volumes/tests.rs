@@ -93,6 +93,7 @@ impl Host {
             defaults: PodDefaults {
                 cluster_domain: "cluster.local".into(),
                 cluster_dns: [10, 96, 0, 10].into(),
+                resolv_conf: "/nonexistent".into(),
                 pods_directory: self.path("data/pods"),
             },
             data_directory: self.path("data"),

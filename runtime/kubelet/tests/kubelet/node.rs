@@ -80,6 +80,7 @@ impl TestNode {
             defaults: PodDefaults {
                 cluster_domain: "cluster.local".into(),
                 cluster_dns: [10, 96, 0, 10].into(),
+                resolv_conf: "/nonexistent".into(),
                 pods_directory: folder.path().join("data/pods"),
             },
             data_directory: folder.path().join("data"),

@@ -24,6 +24,10 @@ pub(crate) struct ServiceEntry {
     pub(crate) addresses: Vec<IpAddr>,
     /// Ready endpoints that have a name of their own below the Service's name, in lower case.
     pub(crate) hostnames: BTreeMap<String, Vec<IpAddr>>,
+    /// The same the other way around; the first name counts.
+    pub(crate) names: BTreeMap<IpAddr, String>,
+    /// Addresses beside its own: `externalIPs`, and those of its load balancer.
+    pub(crate) outer: Vec<IpAddr>,
     /// How long a client stays with its endpoint; `None` without session affinity.
     pub(crate) affinity: Option<Duration>,
 }
@@ -46,7 +50,21 @@ pub(crate) struct Port {
     pub(crate) port: u16,
     pub(crate) protocol: Protocol,
     pub(crate) node_port: Option<u16>,
+    /// Where the node itself, and pods that come by a node port or an outer address, are led.
     pub(crate) endpoints: Endpoints,
+    /// Where a cluster address leads: to this node's alone if `internalTrafficPolicy` says so.
+    pub(crate) internal: Endpoints,
+    /// Where clients outside are led: to this node's alone if `externalTrafficPolicy` says so.
+    pub(crate) external: Endpoints,
+}
+
+/// Where this node is, for policies and hints that ask.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Here {
+    /// The node's name.
+    pub(crate) node: String,
+    /// Its label `topology.kubernetes.io/zone`.
+    pub(crate) zone: Option<String>,
 }
 
 /// Where connections may go, sorted, by address family. Shared, so that a pick copies no list.
@@ -78,6 +96,11 @@ impl Endpoints {
         }
     }
 
+    /// Those of both families.
+    pub(crate) fn all(&self) -> impl Iterator<Item = SocketAddr> {
+        self.v4.iter().chain(&*self.v6).copied()
+    }
+
     /// Those of one family, for who does not care which.
     pub(crate) fn any(&self) -> &[SocketAddr] {
         if self.v4.is_empty() {
@@ -91,10 +114,13 @@ impl Endpoints {
 /// What `service` means, given all EndpointSlices that carry its name.
 ///
 /// Ports of slices are matched by name and protocol. A port without any ready endpoint is served
-/// by those that are ending but still serve, as upstream's proxy does (KEP-1669).
+/// by those that are ending but still serve, as upstream's proxy does (KEP-1669). Hints narrow the
+/// choice down to the node or its zone only if all ready endpoints have them and some fit
+/// (`topologyModeFromHints` in `pkg/proxy/topology.go`).
 pub(crate) fn entry<'a>(
     service: &Service,
     slices: impl IntoIterator<Item = &'a EndpointSlice>,
+    here: &Here,
 ) -> ServiceEntry {
     let none = ServiceSpec::default();
     let spec = service.spec.as_ref().unwrap_or(&none);
@@ -133,8 +159,9 @@ pub(crate) fn entry<'a>(
                         .push(address);
                 }
             }
+            let place = Place::of(endpoint, here);
             for (index, port) in &ports {
-                backends[*index].add(readiness, SocketAddr::new(address, *port));
+                backends[*index].add(readiness, place, SocketAddr::new(address, *port));
             }
         }
     }
@@ -145,10 +172,20 @@ pub(crate) fn entry<'a>(
         all.sort_unstable();
         all.dedup();
     }
+    let mut names = BTreeMap::new();
+    for (name, all) in &hostnames {
+        for address in all {
+            names.entry(*address).or_insert_with(|| name.clone());
+        }
+    }
+    let policies = Policies {
+        internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
+        external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
+    };
     let ports = wanted
         .into_iter()
         .zip(backends)
-        .filter_map(|(port, candidates)| port_of(port, candidates))
+        .filter_map(|(port, candidates)| port_of(port, candidates, policies))
         .collect();
     ServiceEntry {
         key: ObjectKey::of(service),
@@ -156,33 +193,97 @@ pub(crate) fn entry<'a>(
         ports,
         addresses,
         hostnames,
+        names,
+        outer: outer_of(service, spec),
         affinity: affinity_of(spec),
+    }
+}
+
+/// Which endpoints of this node alone are wanted.
+#[derive(Clone, Copy)]
+struct Policies {
+    internal_local: bool,
+    external_local: bool,
+}
+
+/// How near an endpoint is.
+#[derive(Clone, Copy)]
+struct Place {
+    /// It runs on this node.
+    local: bool,
+    /// Whether its hints name this node; `None` without such hints.
+    for_node: Option<bool>,
+    /// Whether its hints name this node's zone; `None` without such hints.
+    for_zone: Option<bool>,
+}
+
+impl Place {
+    fn of(endpoint: &Endpoint, here: &Here) -> Self {
+        let hints = endpoint.hints.as_ref();
+        let nodes = hints.and_then(|hints| hints.for_nodes.as_ref());
+        let zones = hints.and_then(|hints| hints.for_zones.as_ref());
+        Self {
+            local: endpoint.node_name.as_deref() == Some(here.node.as_str()),
+            for_node: nodes
+                .filter(|all| !all.is_empty())
+                .map(|all| all.iter().any(|node| node.name == here.node)),
+            for_zone: zones.filter(|all| !all.is_empty()).map(|all| {
+                all.iter()
+                    .any(|zone| Some(&zone.name) == here.zone.as_ref())
+            }),
+        }
     }
 }
 
 /// The endpoints of one port, while they are gathered.
 #[derive(Default)]
 struct Candidates {
-    ready: Vec<SocketAddr>,
-    ending: Vec<SocketAddr>,
+    ready: Vec<(SocketAddr, Place)>,
+    ending: Vec<(SocketAddr, Place)>,
 }
 
 impl Candidates {
-    fn add(&mut self, readiness: Readiness, endpoint: SocketAddr) {
+    fn add(&mut self, readiness: Readiness, place: Place, endpoint: SocketAddr) {
         match readiness {
-            Readiness::Ready => self.ready.push(endpoint),
-            Readiness::Ending => self.ending.push(endpoint),
+            Readiness::Ready => self.ready.push((endpoint, place)),
+            Readiness::Ending => self.ending.push((endpoint, place)),
             Readiness::Not => {}
         }
     }
 
-    fn into_endpoints(self) -> Endpoints {
-        Endpoints::new(if self.ready.is_empty() {
-            self.ending
+    /// Those of the whole cluster, as far as hints say that they are for this node.
+    fn of_cluster(&self) -> Endpoints {
+        let hinted = |hint: fn(&Place) -> Option<bool>| {
+            let mut hints = self.ready.iter().map(|(_, place)| hint(place));
+            let all = self.ready.iter().all(|(_, place)| hint(place).is_some());
+            all && hints.any(|hint| hint == Some(true))
+        };
+        let fits: fn(&Place) -> bool = if hinted(|place| place.for_node) {
+            |place| place.for_node == Some(true)
+        } else if hinted(|place| place.for_zone) {
+            |place| place.for_zone == Some(true)
         } else {
-            self.ready
-        })
+            |_| true
+        };
+        match self.ready.is_empty() {
+            true => chosen(&self.ending, |_| true),
+            false => chosen(&self.ready, fits),
+        }
     }
+
+    /// Those of this node.
+    fn of_node(&self) -> Endpoints {
+        let local = |place: &Place| place.local;
+        match self.ready.iter().any(|(_, place)| place.local) {
+            true => chosen(&self.ready, local),
+            false => chosen(&self.ending, local),
+        }
+    }
+}
+
+fn chosen(all: &[(SocketAddr, Place)], fits: impl Fn(&Place) -> bool) -> Endpoints {
+    let fitting = all.iter().filter(|(_, place)| fits(place));
+    Endpoints::new(fitting.map(|(address, _)| *address).collect())
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -231,7 +332,16 @@ fn protocol_of(name: Option<&str>) -> Option<Protocol> {
     }
 }
 
-fn port_of(port: &ServicePort, candidates: Candidates) -> Option<Port> {
+fn port_of(port: &ServicePort, candidates: Candidates, policies: Policies) -> Option<Port> {
+    let endpoints = candidates.of_cluster();
+    let local = match policies.internal_local || policies.external_local {
+        true => candidates.of_node(),
+        false => endpoints.clone(),
+    };
+    let choose = |only_local| match only_local {
+        true => local.clone(),
+        false => endpoints.clone(),
+    };
     Some(Port {
         name: port.name.clone().unwrap_or_default(),
         port: u16::try_from(port.port).ok()?,
@@ -240,7 +350,9 @@ fn port_of(port: &ServicePort, candidates: Candidates) -> Option<Port> {
             .node_port
             .and_then(|port| u16::try_from(port).ok())
             .filter(|port| *port != 0),
-        endpoints: candidates.into_endpoints(),
+        internal: choose(policies.internal_local),
+        external: choose(policies.external_local),
+        endpoints,
     })
 }
 
@@ -268,6 +380,28 @@ fn front_of(spec: &ServiceSpec) -> Front {
     } else {
         Front::ClusterIps(all)
     }
+}
+
+/// A load balancer's address of mode `Proxy` is reached only by way of what has it (KEP-1860).
+fn outer_of(service: &Service, spec: &ServiceSpec) -> Vec<IpAddr> {
+    let status = service.status.as_ref();
+    let ingress = status
+        .and_then(|status| status.load_balancer.as_ref())
+        .and_then(|balancer| balancer.ingress.as_ref())
+        .filter(|_| spec.type_.as_deref() == Some("LoadBalancer"));
+    let balanced = ingress
+        .into_iter()
+        .flatten()
+        .filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"))
+        .filter_map(|ingress| ingress.ip.as_deref());
+    let external = spec.external_ips.iter().flatten().map(String::as_str);
+    let mut all: Vec<IpAddr> = balanced
+        .chain(external)
+        .filter_map(|address| address.parse().ok())
+        .collect();
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 fn affinity_of(spec: &ServiceSpec) -> Option<Duration> {

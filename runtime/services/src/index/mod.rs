@@ -8,7 +8,7 @@ mod entry;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -16,15 +16,42 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use coracle_client::{Change, ObjectKey};
 use coracle_network::Protocol;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
-pub(crate) use entry::{Front, Port, ServiceEntry, entry};
+pub(crate) use entry::{Front, Here, Port, ServiceEntry, entry};
 
 /// The label by which a slice names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// The label that says where a node is.
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// A place outside the pod network at which a Service is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Exposure {
+    /// A port of the node, on whichever of its addresses.
+    NodePort(u16, Transport),
+    /// A port of an address of its own: of a load balancer, or an external one.
+    Outer(SocketAddr, Transport),
+}
+
+/// [`Protocol`] with an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Transport {
+    Tcp,
+    Udp,
+}
+
+impl From<Protocol> for Transport {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => Self::Tcp,
+            Protocol::Udp => Self::Udp,
+        }
+    }
+}
 
 /// Services by everything that a connection or a lookup may name.
 #[derive(Debug, Default, PartialEq)]
@@ -34,8 +61,11 @@ pub(crate) struct Tables {
     ports: HashMap<(SocketAddr, Protocol), Claims>,
     /// By cluster address alone.
     addresses: HashMap<IpAddr, Claims>,
-    /// By port of the node.
-    node_ports: HashMap<(u16, Protocol), Claims>,
+    /// By port of the node, or of an outer address.
+    exposures: HashMap<Exposure, Claims>,
+    /// By address of a ready endpoint.
+    endpoints: HashMap<IpAddr, BTreeSet<ObjectKey>>,
+    namespaces: HashSet<String>,
 }
 
 /// An entry with what outlives its rebuilding.
@@ -104,7 +134,7 @@ impl Claims {
 }
 
 impl Tables {
-    /// Puts `entry` in, in place of the one of the same key. Tells whether node ports changed.
+    /// Puts `entry` in, in place of the one of the same key. Tells whether exposures changed.
     fn put(&mut self, entry: ServiceEntry) -> bool {
         let before = self.services.get(&entry.key).cloned();
         let turn = before
@@ -114,15 +144,17 @@ impl Tables {
             entry: Arc::new(entry),
             turn,
         };
-        self.take(&new.entry.key);
+        self.withdraw(&new.entry.key);
         for (port, found) in claims(&new) {
             for address in cluster_ips(&new.entry) {
                 let at = (SocketAddr::new(*address, port.port), port.protocol);
                 self.ports.entry(at).or_default().add(found.clone());
             }
-            if let Some(number) = port.node_port {
-                let at = (number, port.protocol);
-                self.node_ports.entry(at).or_default().add(found.clone());
+            for exposure in exposures_of(&new.entry, port) {
+                self.exposures
+                    .entry(exposure)
+                    .or_default()
+                    .add(found.clone());
             }
         }
         for address in cluster_ips(&new.entry) {
@@ -132,29 +164,63 @@ impl Tables {
             };
             self.addresses.entry(*address).or_default().add(found);
         }
-        let changed = node_ports_of(before.as_ref()) != node_ports_of(Some(&new));
+        let old = before.as_ref().map(|old| old.entry.as_ref());
+        self.move_endpoints(&new.entry.key, old, Some(&new.entry));
+        let changed = exposures(old) != exposures(Some(&new.entry));
         self.services.insert(new.entry.key.clone(), new);
         changed
     }
 
-    /// Takes a Service out. Tells whether it had node ports.
+    /// Takes a Service out. Tells whether it was exposed.
     fn take(&mut self, key: &ObjectKey) -> bool {
+        self.withdraw(key);
         let Some(old) = self.services.remove(key) else {
             return false;
+        };
+        self.move_endpoints(key, Some(&old.entry), None);
+        !exposures(Some(&old.entry)).is_empty()
+    }
+
+    /// Takes a Service's claims back.
+    fn withdraw(&mut self, key: &ObjectKey) {
+        let Some(old) = self.services.get(key).cloned() else {
+            return;
         };
         for (port, _) in claims(&old) {
             for address in cluster_ips(&old.entry) {
                 let at = (SocketAddr::new(*address, port.port), port.protocol);
                 withdraw(&mut self.ports, &at, key);
             }
-            if let Some(number) = port.node_port {
-                withdraw(&mut self.node_ports, &(number, port.protocol), key);
+            for exposure in exposures_of(&old.entry, port) {
+                withdraw(&mut self.exposures, &exposure, key);
             }
         }
         for address in cluster_ips(&old.entry) {
             withdraw(&mut self.addresses, address, key);
         }
-        !node_ports_of(Some(&old)).is_empty()
+    }
+
+    /// Brings the table of endpoints from one entry to the next; what both have is not touched.
+    fn move_endpoints(
+        &mut self,
+        key: &ObjectKey,
+        old: Option<&ServiceEntry>,
+        new: Option<&ServiceEntry>,
+    ) {
+        let sorted =
+            |entry: Option<&ServiceEntry>| entry.map_or(Vec::new(), |e| e.addresses.clone());
+        let (old, new) = (sorted(old), sorted(new));
+        for gone in old.iter().filter(|ip| new.binary_search(ip).is_err()) {
+            if let Some(services) = self.endpoints.get_mut(gone) {
+                services.remove(key);
+                if services.is_empty() {
+                    self.endpoints.remove(gone);
+                }
+            }
+        }
+        for come in new.iter().filter(|ip| old.binary_search(ip).is_err()) {
+            self.endpoints.entry(*come).or_default().insert(key.clone());
+        }
     }
 
     /// The Service of that key.
@@ -172,19 +238,33 @@ impl Tables {
         self.addresses.contains_key(&address)
     }
 
-    /// Who serves a port of the node.
-    pub(crate) fn at_node_port(&self, port: u16, protocol: Protocol) -> Option<&Found> {
-        self.node_ports.get(&(port, protocol))?.first()
+    /// The Service that has a cluster address.
+    pub(crate) fn service_at(&self, address: IpAddr) -> Option<&Indexed> {
+        Some(&self.addresses.get(&address)?.first()?.service)
     }
 
-    /// The TCP ports of the node, with the Service of each.
-    pub(crate) fn tcp_node_ports(&self) -> BTreeMap<u16, ObjectKey> {
-        self.node_ports
+    /// The Services that have a ready endpoint at the address, in order of their keys.
+    pub(crate) fn services_behind(&self, address: IpAddr) -> impl Iterator<Item = &Indexed> {
+        let keys = self.endpoints.get(&address).into_iter().flatten();
+        keys.filter_map(|key| self.services.get(key))
+    }
+
+    /// Whether there is a namespace of that name.
+    pub(crate) fn has_namespace(&self, name: &str) -> bool {
+        self.namespaces.contains(name)
+    }
+
+    /// Who serves a place outside.
+    pub(crate) fn at_exposure(&self, exposure: &Exposure) -> Option<&Found> {
+        self.exposures.get(exposure)?.first()
+    }
+
+    /// All places outside at which Services are reached, with the Service of each.
+    pub(crate) fn exposures(&self) -> BTreeMap<Exposure, ObjectKey> {
+        let holder = |claims: &Claims| Some(claims.first()?.service.entry.key.clone());
+        self.exposures
             .iter()
-            .filter(|((_, protocol), _)| *protocol == Protocol::Tcp)
-            .filter_map(|((port, _), claims)| {
-                Some((*port, claims.first()?.service.entry.key.clone()))
-            })
+            .filter_map(|(exposure, claims)| Some((*exposure, holder(claims)?)))
             .collect()
     }
 }
@@ -207,11 +287,24 @@ fn cluster_ips(entry: &ServiceEntry) -> &[IpAddr] {
     }
 }
 
-fn node_ports_of(service: Option<&Indexed>) -> Vec<(u16, Protocol)> {
-    let ports = service.iter().flat_map(|service| &service.entry.ports);
-    ports
-        .filter_map(|port| Some((port.node_port?, port.protocol)))
-        .collect()
+/// Where one port of a Service is reached from outside.
+fn exposures_of(entry: &ServiceEntry, port: &Port) -> impl Iterator<Item = Exposure> {
+    let transport = Transport::from(port.protocol);
+    let node = port
+        .node_port
+        .map(|port| Exposure::NodePort(port, transport));
+    let number = port.port;
+    let outer = entry.outer.iter();
+    let outer = outer.map(move |ip| Exposure::Outer(SocketAddr::new(*ip, number), transport));
+    node.into_iter().chain(outer)
+}
+
+fn exposures(entry: Option<&ServiceEntry>) -> Vec<Exposure> {
+    let ports = |entry: &ServiceEntry| {
+        let of = |port: &Port| exposures_of(entry, port).collect::<Vec<_>>();
+        entry.ports.iter().flat_map(of).collect()
+    };
+    entry.map_or_else(Vec::new, ports)
 }
 
 fn withdraw<K: Hash + Eq>(table: &mut HashMap<K, Claims>, at: &K, service: &ObjectKey) {
@@ -227,12 +320,13 @@ fn withdraw<K: Hash + Eq>(table: &mut HashMap<K, Claims>, at: &K, service: &Obje
 pub(crate) struct Index {
     objects: Mutex<Objects>,
     tables: RwLock<Tables>,
-    /// Counts changes of node ports.
-    node_ports: watch::Sender<u64>,
+    /// Counts changes of exposures.
+    exposed: watch::Sender<u64>,
 }
 
 #[derive(Default)]
 struct Objects {
+    here: Here,
     services: HashMap<ObjectKey, Arc<Service>>,
     /// By Service, then by the slice's name.
     slices: HashMap<ObjectKey, BTreeMap<String, Arc<EndpointSlice>>>,
@@ -243,7 +337,7 @@ impl Default for Index {
         Self {
             objects: Mutex::default(),
             tables: RwLock::default(),
-            node_ports: watch::channel(0).0,
+            exposed: watch::channel(0).0,
         }
     }
 }
@@ -254,9 +348,46 @@ impl Index {
         question(&self.tables.read())
     }
 
-    /// Wakes up when node ports come, go or change hands.
-    pub(crate) fn follow_node_ports(&self) -> watch::Receiver<u64> {
-        self.node_ports.subscribe()
+    /// An index for the node of that name.
+    pub(crate) fn of_node(name: &str) -> Self {
+        let index = Self::default();
+        name.clone_into(&mut index.objects.lock().here.node);
+        index
+    }
+
+    /// Wakes up when places outside come, go or change hands.
+    pub(crate) fn follow_exposures(&self) -> watch::Receiver<u64> {
+        self.exposed.subscribe()
+    }
+
+    /// Takes a change of a namespace over.
+    pub(crate) fn namespace_changed(&self, change: &Change<Namespace>) {
+        let name = change.object().metadata.name.clone().unwrap_or_default();
+        let mut tables = self.tables.write();
+        if change.is_deleted() {
+            tables.namespaces.remove(&name);
+        } else {
+            tables.namespaces.insert(name);
+        }
+    }
+
+    /// Takes a change of a node over: if it is this one and has moved, what is near is another.
+    pub(crate) fn node_changed(&self, change: &Change<Node>) {
+        let node = change.object();
+        let mut objects = self.objects.lock();
+        if node.metadata.name.as_deref() != Some(objects.here.node.as_str()) {
+            return;
+        }
+        let labels = node.metadata.labels.as_ref();
+        let zone = labels.and_then(|labels| labels.get(ZONE)).cloned();
+        if objects.here.zone == zone {
+            return;
+        }
+        objects.here.zone = zone;
+        let keys: Vec<_> = objects.services.keys().cloned().collect();
+        for key in keys {
+            self.rebuild(&objects, &key);
+        }
     }
 
     /// Takes a change of a Service over; whoever asks next sees it.
@@ -304,13 +435,13 @@ impl Index {
             Some(service) => {
                 let slices = objects.slices.get(key);
                 let slices = slices.iter().flat_map(|all| all.values());
-                let entry = entry(service, slices.map(Arc::as_ref));
+                let entry = entry(service, slices.map(Arc::as_ref), &objects.here);
                 self.tables.write().put(entry)
             }
             None => self.tables.write().take(key),
         };
         if changed {
-            self.node_ports.send_modify(|count| *count += 1);
+            self.exposed.send_modify(|count| *count += 1);
         }
     }
 }

@@ -16,7 +16,10 @@ fn endpoint(last: u8, conditions: Value) -> Value {
 
 /// The endpoints of the first port of a Service with the given slices.
 fn endpoints(service: &Service, slices: &[EndpointSlice]) -> Vec<SocketAddr> {
-    entry(service, slices).ports[0].endpoints.any().to_vec()
+    entry(service, slices, &Here::default()).ports[0]
+        .endpoints
+        .any()
+        .to_vec()
 }
 
 #[test]
@@ -60,7 +63,7 @@ fn not_ready_addresses_are_published_on_request() {
         http(80),
         json!([endpoint(1, json!({"ready": false}))]),
     );
-    let entry = entry(&service("web", spec), [&slice]);
+    let entry = entry(&service("web", spec), [&slice], &Here::default());
     assert_eq!(entry.front, Front::Headless);
     assert_eq!(entry.addresses, [pod_ip(1)]);
     assert_eq!(entry.ports[0].endpoints.any(), [at(1, 80)]);
@@ -82,7 +85,7 @@ fn ports_are_matched_by_name_and_protocol() {
         {"name": "none", "port": null},
     ]);
     let slice = slice("s", "web", ports, json!([endpoint(1, json!({}))]));
-    let entry = entry(&service("web", spec), [&slice]);
+    let entry = entry(&service("web", spec), [&slice], &Here::default());
     let found: Vec<_> = entry
         .ports
         .iter()
@@ -129,7 +132,7 @@ fn families_are_kept_apart() {
         json!([{"addresses": ["example.org"]}]),
     );
     name.address_type = "FQDN".into();
-    let entry = entry(&service("web", spec), [&v6, &name]);
+    let entry = entry(&service("web", spec), [&v6, &name], &Here::default());
     let endpoints = &entry.ports[0].endpoints;
     assert!(endpoints.of_family(pod_ip(1)).is_empty());
     assert_eq!(endpoints.of_family("fd00::9".parse().unwrap()).len(), 1);
@@ -138,7 +141,7 @@ fn families_are_kept_apart() {
 #[test]
 fn affinity_has_upstreams_default() {
     let seconds = |spec: Value| {
-        entry(&service("web", spec), [])
+        entry(&service("web", spec), [], &Here::default())
             .affinity
             .map(|stay| stay.as_secs())
     };
@@ -163,7 +166,7 @@ fn nonsense_in_objects_is_passed_over() {
         slice("s", "web", http(0), odd.clone()),
         slice("t", "web", http(1), odd),
     ];
-    let entry = entry(&service("web", spec), &slices);
+    let entry = entry(&service("web", spec), &slices, &Here::default());
     assert_eq!(entry.front, Front::ClusterIps(vec![]));
     assert_eq!(entry.ports.len(), 1);
     assert_eq!(entry.ports[0].node_port, None);
@@ -199,7 +202,7 @@ fn a_slice_that_changes_hands_leaves_its_old_service() {
 #[test]
 fn node_ports_tell_those_who_follow_them() {
     let index = index([cluster_ip("web", 5)], []);
-    let mut follow = index.follow_node_ports();
+    let mut follow = index.follow_exposures();
     let exposed = json!({"clusterIP": "10.96.0.5", "ports": [{"port": 80, "nodePort": 30080}]});
     index.service_changed(&crate::fixtures::applied(service("web", exposed)));
     assert!(follow.has_changed().unwrap());
@@ -207,12 +210,192 @@ fn node_ports_tell_those_who_follow_them() {
     index.slice_changed(&crate::fixtures::applied(ready("web", 80, &[1])));
     assert!(!follow.has_changed().unwrap(), "endpoints move no listener");
     assert_eq!(
-        index.ask(Tables::tcp_node_ports),
-        BTreeMap::from([(30080, key("web"))])
+        index.ask(Tables::exposures),
+        BTreeMap::from([(Exposure::NodePort(30080, Transport::Tcp), key("web"))])
     );
     index.service_changed(&Change::Deleted(Arc::new(cluster_ip("web", 5))));
     assert!(follow.has_changed().unwrap());
-    assert!(index.ask(Tables::tcp_node_ports).is_empty());
+    assert!(index.ask(Tables::exposures).is_empty());
+}
+
+/// Three endpoints, the last two of which run here, with the given conditions and hints.
+fn placed(conditions: [Value; 3], hints: [Value; 3]) -> EndpointSlice {
+    let nodes = ["there", "here", "here"];
+    let all = conditions.into_iter().zip(hints).zip(nodes).zip(1u8..);
+    let endpoint = |(((conditions, hints), node), last): (((Value, Value), &str), u8)| {
+        json!({
+            "addresses": [pod_ip(last)], "conditions": conditions, "hints": hints, "nodeName": node,
+        })
+    };
+    slice("s", "web", http(80), all.map(endpoint).collect())
+}
+
+#[test]
+fn policies_and_hints_choose_among_the_endpoints() {
+    let here = Here {
+        node: "here".into(),
+        zone: Some("east".into()),
+    };
+    let yes = json!({"ready": true});
+    let ending = json!({"ready": false, "serving": true, "terminating": true});
+    let not = json!({"ready": false});
+    let none = json!(null);
+    let zone = |zone: &str| json!({"forZones": [{"name": zone}]});
+    let node = |node: &str| json!({"forNodes": [{"name": node}]});
+    let ready = || [yes.clone(), yes.clone(), yes.clone()];
+    let unhinted = || [none.clone(), none.clone(), none.clone()];
+    let local = json!({"internalTrafficPolicy": "Local", "externalTrafficPolicy": "Local"});
+    let inside = json!({"internalTrafficPolicy": "Local"});
+    // Policies, endpoints' conditions and hints; whom the node, the inside and the outside reach.
+    type Case<'a> = (
+        &'a Value,
+        [Value; 3],
+        [Value; 3],
+        &'a [u8],
+        &'a [u8],
+        &'a [u8],
+    );
+    let cases: [Case<'_>; 10] = [
+        (
+            &none,
+            ready(),
+            unhinted(),
+            &[1, 2, 3],
+            &[1, 2, 3],
+            &[1, 2, 3],
+        ),
+        (
+            &inside,
+            ready(),
+            unhinted(),
+            &[1, 2, 3],
+            &[2, 3],
+            &[1, 2, 3],
+        ),
+        (&local, ready(), unhinted(), &[1, 2, 3], &[2, 3], &[2, 3]),
+        // Who is ending serves here rather than nobody, although others are ready elsewhere.
+        (
+            &local,
+            [yes.clone(), not.clone(), ending.clone()],
+            unhinted(),
+            &[1],
+            &[3],
+            &[3],
+        ),
+        (
+            &local,
+            [yes.clone(), not.clone(), not.clone()],
+            unhinted(),
+            &[1],
+            &[],
+            &[],
+        ),
+        (
+            &none,
+            ready(),
+            [zone("east"), zone("west"), zone("west")],
+            &[1],
+            &[1],
+            &[1],
+        ),
+        // Hints that not all have, or that name nobody near, are none.
+        (
+            &none,
+            ready(),
+            [zone("east"), none.clone(), zone("east")],
+            &[1, 2, 3],
+            &[1, 2, 3],
+            &[1, 2, 3],
+        ),
+        (
+            &none,
+            ready(),
+            [zone("west"), zone("west"), zone("west")],
+            &[1, 2, 3],
+            &[1, 2, 3],
+            &[1, 2, 3],
+        ),
+        (
+            &none,
+            ready(),
+            [node("there"), node("here"), node("there")],
+            &[2],
+            &[2],
+            &[2],
+        ),
+        // Those that are not ready need none.
+        (
+            &none,
+            [yes.clone(), yes.clone(), not.clone()],
+            [zone("east"), zone("west"), none.clone()],
+            &[1],
+            &[1],
+            &[1],
+        ),
+    ];
+    for (number, (policies, conditions, hints, cluster, internal, external)) in
+        cases.into_iter().enumerate()
+    {
+        let mut spec = json!({"clusterIP": "10.96.0.5", "ports": [{"name": "http", "port": 80}]});
+        for (key, value) in policies.as_object().into_iter().flatten() {
+            spec[key] = value.clone();
+        }
+        let entry = entry(&service("web", spec), [&placed(conditions, hints)], &here);
+        let port = &entry.ports[0];
+        let all = |lasts: &[u8]| lasts.iter().map(|last| at(*last, 80)).collect::<Vec<_>>();
+        assert_eq!(port.endpoints.any(), all(cluster), "case {number}");
+        assert_eq!(port.internal.any(), all(internal), "case {number}");
+        assert_eq!(port.external.any(), all(external), "case {number}");
+    }
+}
+
+#[test]
+fn a_node_that_moves_has_other_endpoints_near() {
+    let hints = ["east", "west", "west"].map(|zone| json!({"forZones": [{"name": zone}]}));
+    let ready = [(); 3].map(|()| json!({"ready": true}));
+    let index = index([cluster_ip("web", 5)], [placed(ready, hints)]);
+    let near = || {
+        index.ask(|tables| {
+            let found = tables.at(vip(5, 80), Protocol::Tcp).expect("served");
+            found.port().internal.any().to_vec()
+        })
+    };
+    assert_eq!(near(), [at(1, 80), at(2, 80), at(3, 80)]);
+    let node = |zone: &str| -> Node {
+        let labels = json!({"topology.kubernetes.io/zone": zone});
+        let node = json!({"metadata": {"name": "here", "labels": labels}});
+        serde_json::from_value(node).expect("a node")
+    };
+    index.node_changed(&crate::fixtures::applied(node("west")));
+    assert_eq!(near(), [at(2, 80), at(3, 80)]);
+    index.node_changed(&crate::fixtures::applied(node("east")));
+    assert_eq!(near(), [at(1, 80)]);
+}
+
+#[test]
+fn outer_addresses_are_those_of_the_spec_and_of_the_load_balancer() {
+    let outer = |type_: &str, ingress: Value| {
+        let metadata = json!({"namespace": "default", "name": "web"});
+        let spec = json!({
+            "type": type_, "clusterIP": "10.96.0.5", "externalIPs": ["192.0.2.7", "nonsense"],
+            "ports": [{"port": 80}],
+        });
+        let status = json!({"loadBalancer": {"ingress": ingress}});
+        let service = json!({"metadata": metadata, "spec": spec, "status": status});
+        let service: Service = serde_json::from_value(service).expect("a service");
+        let entry = entry(&service, [], &Here::default());
+        entry
+            .outer
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    let balanced = json!([{"ip": "127.0.0.1"}, {"ip": "192.0.2.8", "ipMode": "Proxy"}, {"hostname": "x.test"}]);
+    assert_eq!(
+        outer("LoadBalancer", balanced.clone()),
+        ["127.0.0.1", "192.0.2.7"]
+    );
+    assert_eq!(outer("ClusterIP", balanced), ["192.0.2.7"]);
 }
 
 /// One thing that may happen to the cluster.

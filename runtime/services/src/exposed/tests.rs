@@ -19,44 +19,99 @@ fn host(port: u16) -> SocketAddr {
     SocketAddr::new(HOST[0], port)
 }
 
+fn tcp(port: u16) -> Door {
+    Door {
+        address: host(port),
+        transport: Transport::Tcp,
+    }
+}
+
+fn node_port(port: u16) -> Exposure {
+    Exposure::NodePort(port, Transport::Tcp)
+}
+
+fn opened(port: u16, service: &str) -> (Door, Exposure, ObjectKey) {
+    (tcp(port), node_port(port), key(service))
+}
+
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
 #[test]
 fn listeners_follow_the_ports_that_are_wanted() {
-    let wanted = BTreeMap::from([(30_001, key("a")), (30_002, key("b")), (30_003, key("c"))]);
+    let wanted = BTreeMap::from([
+        (node_port(30_001), key("a")),
+        (node_port(30_002), key("b")),
+        (node_port(30_003), key("c")),
+    ]);
     let busy = Failed::after(None, key("c"), seconds(10));
-    let failed = BTreeMap::from([(host(30_003), busy.clone()), (host(30_009), busy.clone())]);
+    let failed = BTreeMap::from([(tcp(30_003), busy.clone()), (tcp(30_009), busy.clone())]);
     let mut world = World {
         wanted: &wanted,
         hosts: &HOST,
-        open: vec![host(30_001), host(30_004)],
+        open: [30_001, 30_004]
+            .map(|port| (tcp(port), node_port(port)))
+            .into(),
         failed: &failed,
         now: seconds(10),
         limit: 10,
     };
     let plan = reconcile(&world);
-    assert_eq!(plan.close, [host(30_004)]);
-    assert_eq!(plan.open, [(host(30_002), key("b"))]);
-    assert_eq!(plan.forget, [host(30_009)]);
+    assert_eq!(plan.close, [tcp(30_004)]);
+    assert_eq!(plan.open, [opened(30_002, "b")]);
+    assert_eq!(plan.forget, [tcp(30_009)]);
     assert_eq!(plan.next, Some(busy.due));
 
     world.now = busy.due;
     let plan = reconcile(&world);
-    assert_eq!(
-        plan.open,
-        [(host(30_002), key("b")), (host(30_003), key("c"))]
-    );
+    assert_eq!(plan.open, [opened(30_002, "b"), opened(30_003, "c")]);
     assert_eq!(plan.next, None);
 
     // Another Service took the port over: its first try is now.
-    let wanted = BTreeMap::from([(30_003, key("new"))]);
+    let wanted = BTreeMap::from([(node_port(30_003), key("new"))]);
     world.wanted = &wanted;
     world.now = seconds(10);
-    assert_eq!(reconcile(&world).open, [(host(30_003), key("new"))]);
+    assert_eq!(reconcile(&world).open, [opened(30_003, "new")]);
     world.limit = 0;
     assert!(reconcile(&world).open.is_empty());
+}
+
+#[test]
+fn a_node_port_keeps_its_socket_and_an_outer_address_gets_it_when_it_goes() {
+    let outer = Exposure::Outer(host(30_001), Transport::Tcp);
+    let datagrams = Exposure::Outer(host(30_001), Transport::Udp);
+    let mut wanted = BTreeMap::from([
+        (outer, key("balanced")),
+        (datagrams, key("balanced")),
+        (node_port(30_001), key("web")),
+    ]);
+    let failed = BTreeMap::new();
+    let udp = Door {
+        transport: Transport::Udp,
+        ..tcp(30_001)
+    };
+    let plan = reconcile(&World {
+        wanted: &wanted,
+        hosts: &HOST,
+        open: BTreeMap::new(),
+        failed: &failed,
+        now: seconds(0),
+        limit: 10,
+    });
+    let both = [opened(30_001, "web"), (udp, datagrams, key("balanced"))];
+    assert_eq!(plan.open, both);
+    wanted.remove(&node_port(30_001));
+    let plan = reconcile(&World {
+        wanted: &wanted,
+        hosts: &HOST,
+        open: BTreeMap::from([(tcp(30_001), node_port(30_001)), (udp, datagrams)]),
+        failed: &failed,
+        now: seconds(0),
+        limit: 10,
+    });
+    assert_eq!(plan.close, [tcp(30_001)]);
+    assert_eq!(plan.open, [(tcp(30_001), outer, key("balanced"))]);
 }
 
 #[test]
@@ -85,7 +140,7 @@ impl Node {
         let clock = Clock::system();
         let (context, posts) = context(clock.clone());
         let fabric = fabric(clock);
-        let config = ServicesConfig::new("cluster.local");
+        let config = ServicesConfig::new("here", "cluster.local");
         let services = Services::start(config, context.clone(), fabric.clone());
         let running = tokio::spawn({
             let services = services.clone();
@@ -111,16 +166,19 @@ impl Node {
     }
 
     async fn opened(&self, port: u16) {
-        let mut open = self.services.open.subscribe();
-        let is_open = |open: &Vec<SocketAddr>| open.contains(&host(port));
-        open.wait_for(is_open).await.expect("the services live");
+        self.open(tcp(port)).await;
+    }
+
+    async fn open(&self, door: Door) {
+        let mut doors = self.services.doors.subscribe();
+        let is_open = |doors: &Doors| doors.open.contains(&door);
+        doors.wait_for(is_open).await.expect("the services live");
     }
 
     async fn closed(&self) {
-        let mut open = self.services.open.subscribe();
-        open.wait_for(Vec::is_empty)
-            .await
-            .expect("the services live");
+        let mut doors = self.services.doors.subscribe();
+        let is_empty = |doors: &Doors| doors.open.is_empty();
+        doors.wait_for(is_empty).await.expect("the services live");
     }
 }
 
@@ -283,4 +341,47 @@ async fn guests_reach_services_by_name() {
     let far = listener.accept().await.expect("a connection");
     assert_eq!(near.peer_addr().to_string(), "10.96.0.5:80");
     assert_eq!(far.peer_addr().ip(), client.namespace().address());
+}
+
+#[tokio::test]
+async fn messages_from_outside_reach_one_endpoint_and_its_answers_come_back() {
+    let node = Node::start();
+    let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 5353);
+    let first = pod(&node.fabric, 2).bind_udp(any).expect("a free port");
+    let second = pod(&node.fabric, 3).bind_udp(any).expect("a free port");
+    let probe = UdpSocket::bind(host(0)).await.expect("a free port");
+    let port = probe.local_addr().expect("bound").port();
+    drop(probe);
+    let ports = json!([{"name": "dns", "port": 53, "protocol": "UDP", "nodePort": port}]);
+    let spec = json!({"type": "NodePort", "clusterIP": "10.96.0.5", "ports": ports});
+    node.context.informer().apply(service("web", spec));
+    let backends = |lasts: &[u8]| {
+        let ports = json!([{"name": "dns", "port": 5353, "protocol": "UDP"}]);
+        let all = lasts
+            .iter()
+            .map(|last| json!({"addresses": [crate::fixtures::pod_ip(*last)]}));
+        crate::fixtures::slice("s", "web", ports, all.collect())
+    };
+    node.context.informer().apply(backends(&[2]));
+    let door = Door {
+        address: host(port),
+        transport: Transport::Udp,
+    };
+    node.open(door).await;
+    let client = UdpSocket::bind(host(0)).await.expect("a port");
+    client.connect(door.address).await.expect("connected");
+    let mut buffer = [0; 16];
+    for text in [&b"one"[..], b"two"] {
+        client.send(text).await.expect("sent");
+        let question = first.recv().await;
+        assert_eq!(&question.data[..], text);
+        assert_eq!(question.from.ip(), crate::fixtures::NODE);
+        first.send_to(question.data, question.from).expect("sent");
+        let length = client.recv(&mut buffer).await.expect("an answer");
+        assert_eq!(&buffer[..length], text);
+    }
+    // The endpoint goes, and the flow goes on with another.
+    node.context.informer().apply(backends(&[3]));
+    client.send(b"three").await.expect("sent");
+    assert_eq!(&second.recv().await.data[..], b"three");
 }

@@ -1,0 +1,250 @@
+//! Services for clients outside: sockets on the host for node ports, load balancers' addresses and
+//! external addresses.
+//!
+//! ```text
+//!   index ──exposures changed──▶ reconcile ──open, close──▶ door ──TCP accept──▶ Fabric::deliver
+//!              ▲                      │                       └──UDP message──▶ a flow ──▶ a pod
+//!              └── in use: Event, wait┘
+//! ```
+//!
+//! A door knows nothing but its place: whom a connection is for is asked when it arrives. So a
+//! change of endpoints, or of the Service that holds the place, moves no socket.
+
+mod plan;
+#[cfg(test)]
+mod tests;
+mod udp;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coracle_client::{Context, EventKind, ObjectKey};
+use coracle_network::Fabric;
+use k8s_openapi::api::core::v1::Service;
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::AbortHandle;
+
+use crate::index::{Exposure, Index, Transport};
+use crate::router::Router;
+pub(crate) use plan::Door;
+use plan::{Failed, World, reconcile};
+
+/// How many doors there may be.
+const DOORS: usize = 4096;
+/// How many accepted connections of one port may wait to be taken by a pod; past it, they wait in
+/// the host's backlog. Of one port, so that a Service whose pods are stuck holds up no other.
+const ARRIVING: usize = 256;
+/// How long a listener rests when the host has no more sockets to give.
+const REST: Duration = Duration::from_millis(50);
+
+/// What is open now, and what could not be opened and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Doors {
+    pub(crate) open: Vec<Door>,
+    pub(crate) failed: BTreeMap<Door, io::ErrorKind>,
+}
+
+/// [`Doors`], to be asked or waited for.
+pub(crate) type OpenDoors = Arc<watch::Sender<Doors>>;
+
+/// Opens and closes the host's sockets as Services come and go.
+pub(crate) struct Exposed {
+    pub(crate) index: Arc<Index>,
+    pub(crate) router: Arc<Router>,
+    pub(crate) fabric: Arc<Fabric>,
+    pub(crate) context: Context,
+    pub(crate) hosts: Arc<[std::net::IpAddr]>,
+    pub(crate) doors: OpenDoors,
+}
+
+/// A door's task, which ends with this.
+struct Serving {
+    exposure: Exposure,
+    task: AbortHandle,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Exposed {
+    /// Follows the index until the context's stop signal, then closes all doors.
+    pub(crate) async fn run(self) {
+        let mut changed = self.index.follow_exposures();
+        let mut open: BTreeMap<Door, Serving> = BTreeMap::new();
+        let mut failed: BTreeMap<Door, Failed> = BTreeMap::new();
+        let mut reasons: BTreeMap<Door, io::ErrorKind> = BTreeMap::new();
+        loop {
+            changed.mark_unchanged();
+            let wanted = self.index.ask(|tables| tables.exposures());
+            let now = self.context.clock().monotonic();
+            let plan = reconcile(&World {
+                wanted: &wanted,
+                hosts: &self.hosts,
+                open: open
+                    .iter()
+                    .map(|(door, held)| (*door, held.exposure))
+                    .collect(),
+                failed: &failed,
+                now,
+                limit: DOORS,
+            });
+            for door in plan.forget {
+                failed.remove(&door);
+                reasons.remove(&door);
+            }
+            for door in plan.close {
+                tracing::debug!(?door, "closed to the outside");
+                open.remove(&door);
+            }
+            let mut next = plan.next;
+            for (door, exposure, service) in plan.open {
+                match self.open(door, exposure).await {
+                    Ok(task) => {
+                        tracing::debug!(?door, %service, "open to the outside");
+                        failed.remove(&door);
+                        reasons.remove(&door);
+                        open.insert(door, Serving { exposure, task });
+                    }
+                    Err(error) => {
+                        self.report(&service, door, exposure, &error);
+                        let failure = Failed::after(failed.get(&door), service, now);
+                        next = Some(next.map_or(failure.due, |next| next.min(failure.due)));
+                        failed.insert(door, failure);
+                        reasons.insert(door, error.kind());
+                    }
+                }
+            }
+            self.doors.send_replace(Doors {
+                open: open.keys().copied().collect(),
+                failed: reasons.clone(),
+            });
+            let retry = async {
+                match next {
+                    Some(due) => self.context.clock().sleep(due.saturating_sub(now)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.context.stop().cancelled() => break,
+                // The sender lives in the index, which lives in self.
+                _ = changed.changed() => {}
+                () = retry => {}
+            }
+        }
+        self.doors.send_replace(Doors::default());
+    }
+
+    async fn open(&self, door: Door, exposure: Exposure) -> io::Result<AbortHandle> {
+        Ok(match door.transport {
+            Transport::Tcp => {
+                let listener = TcpListener::bind(door.address).await?;
+                tokio::spawn(self.serve(listener, exposure)).abort_handle()
+            }
+            Transport::Udp => {
+                let socket = UdpSocket::bind(door.address).await?;
+                let flows = udp::Flows {
+                    socket: Arc::new(socket),
+                    exposure,
+                    router: self.router.clone(),
+                    fabric: self.fabric.clone(),
+                    clock: self.context.clock().clone(),
+                };
+                tokio::spawn(flows.run()).abort_handle()
+            }
+        })
+    }
+
+    /// Accepts connections of one listener for ever.
+    fn serve(
+        &self,
+        listener: TcpListener,
+        exposure: Exposure,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let (router, fabric) = (self.router.clone(), self.fabric.clone());
+        let clock = self.context.clock().clone();
+        let arriving = Arc::new(Semaphore::new(ARRIVING));
+        async move {
+            loop {
+                let (stream, peer) = match listener.accept().await {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        tracing::debug!(?exposure, %error, "cannot accept from outside");
+                        clock.sleep(REST).await;
+                        continue;
+                    }
+                };
+                let Ok(place) = arriving.clone().acquire_owned().await else {
+                    return; // never closed
+                };
+                let endpoints = router.from_outside(peer.ip(), &exposure);
+                let fabric = fabric.clone();
+                tokio::spawn(async move {
+                    let _place = place;
+                    deliver(&fabric, stream, peer, &endpoints).await;
+                });
+            }
+        }
+    }
+
+    /// Tells the Service's owner what is in the way, and what to do.
+    fn report(&self, key: &ObjectKey, door: Door, exposure: Exposure, error: &io::Error) {
+        let Door { address, transport } = door;
+        let protocol = match transport {
+            Transport::Tcp => "TCP",
+            Transport::Udp => "UDP",
+        };
+        tracing::debug!(service = %key, %address, protocol, %error, "cannot be opened");
+        let in_use = error.kind() == io::ErrorKind::AddrInUse;
+        let (reason, message) = match exposure {
+            Exposure::NodePort(port, _) if in_use => (
+                "NodePortUnavailable",
+                format!(
+                    "node port {port} of service {key} cannot be opened: another program holds {protocol} {address}; \
+                     stop it, or give the Service another nodePort (it is tried again)"
+                ),
+            ),
+            Exposure::NodePort(port, _) => (
+                "NodePortUnavailable",
+                format!(
+                    "node port {port} of service {key} cannot be opened on {protocol} {address}: {error} (it is tried \
+                     again)"
+                ),
+            ),
+            // An external address is often another machine's, which leads here: nothing is wrong.
+            Exposure::Outer(..) if error.kind() == io::ErrorKind::AddrNotAvailable => return,
+            Exposure::Outer(..) if in_use => (
+                "AddressInUse",
+                format!(
+                    "service {key} is not reachable at {protocol} {address}: another program holds it; stop it, or \
+                     give the Service another port (it is tried again)"
+                ),
+            ),
+            Exposure::Outer(..) => (
+                "AddressUnavailable",
+                format!(
+                    "service {key} is not reachable at {protocol} {address}: {error} (it is tried again)"
+                ),
+            ),
+        };
+        if let Some(service) = self.context.lister::<Service>().get(key) {
+            let recorder = self.context.recorder();
+            recorder.event(service.as_ref(), EventKind::Warning, reason, message);
+        }
+    }
+}
+
+/// Hands one accepted connection to a pod; nobody there resets it.
+async fn deliver(fabric: &Fabric, stream: TcpStream, peer: SocketAddr, endpoints: &[SocketAddr]) {
+    // Small answers should not wait for acknowledgements; a socket that just died refuses this.
+    let _ = stream.set_nodelay(true);
+    if let Err(error) = fabric.deliver(stream, peer, endpoints).await {
+        tracing::debug!(%peer, %error, "nobody took a connection from outside");
+    }
+}

@@ -1,0 +1,132 @@
+//! Which of the host's ports should be open: a pure function.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use coracle_client::ObjectKey;
+
+use crate::index::{Exposure, Transport};
+
+/// The first wait after a port could not be opened; it doubles up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// One socket of the host that takes what is for Services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Door {
+    pub(crate) address: SocketAddr,
+    pub(crate) transport: Transport,
+}
+
+/// A port that could not be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failed {
+    /// For which Service.
+    pub(super) service: ObjectKey,
+    /// When it is tried again, by the clock's monotonic time.
+    pub(super) due: Duration,
+    /// How long was waited this time.
+    wait: Duration,
+}
+
+impl Failed {
+    /// What is known after one more failure at `now`.
+    pub(super) fn after(before: Option<&Self>, service: ObjectKey, now: Duration) -> Self {
+        let wait = match before {
+            Some(before) if before.service == service => (before.wait * 2).min(LONGEST_WAIT),
+            _ => FIRST_WAIT,
+        };
+        Self {
+            service,
+            due: now + wait,
+            wait,
+        }
+    }
+}
+
+/// Everything that the decision needs.
+pub(super) struct World<'a> {
+    /// The places at which Services are to be reached.
+    pub(super) wanted: &'a BTreeMap<Exposure, ObjectKey>,
+    /// The addresses of the host on which node ports are.
+    pub(super) hosts: &'a [IpAddr],
+    /// What is open, and for what.
+    pub(super) open: BTreeMap<Door, Exposure>,
+    /// Those that could not be opened.
+    pub(super) failed: &'a BTreeMap<Door, Failed>,
+    /// The clock's monotonic time.
+    pub(super) now: Duration,
+    /// How many may be open at once.
+    pub(super) limit: usize,
+}
+
+/// What to do next.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// What to close, first.
+    pub(super) close: Vec<Door>,
+    /// What to open, for what, and for whom.
+    pub(super) open: Vec<(Door, Exposure, ObjectKey)>,
+    /// Failures that no longer matter.
+    pub(super) forget: Vec<Door>,
+    /// When to look again if nothing changes until then.
+    pub(super) next: Option<Duration>,
+}
+
+/// Brings what is open to what Services want.
+pub(super) fn reconcile(world: &World<'_>) -> Plan {
+    let mut plan = Plan::default();
+    // Node ports come first, so that one keeps its socket should a load balancer want it too.
+    let mut wanted: BTreeMap<Door, (Exposure, &ObjectKey)> = BTreeMap::new();
+    for (exposure, service) in world.wanted {
+        for door in doors(*exposure, world.hosts) {
+            if wanted.len() < world.limit {
+                wanted.entry(door).or_insert((*exposure, service));
+            }
+        }
+    }
+    let fits = |door: &Door, exposure: &Exposure| {
+        wanted
+            .get(door)
+            .is_some_and(|(wanted, _)| wanted == exposure)
+    };
+    for (door, exposure) in &world.open {
+        if !fits(door, exposure) {
+            plan.close.push(*door);
+        }
+    }
+    for door in world.failed.keys() {
+        if !wanted.contains_key(door) {
+            plan.forget.push(*door);
+        }
+    }
+    for (door, (exposure, service)) in &wanted {
+        if world.open.get(door) == Some(exposure) {
+            continue; // who serves it is asked for every connection
+        }
+        match world.failed.get(door) {
+            // A failure counts for the Service that met it; the next one tries at once.
+            Some(failed) if failed.service == **service && failed.due > world.now => {
+                let due = plan.next.map_or(failed.due, |next| next.min(failed.due));
+                plan.next = Some(due);
+            }
+            _ => plan.open.push((*door, *exposure, (*service).clone())),
+        }
+    }
+    plan
+}
+
+/// The sockets that a place outside needs.
+fn doors(exposure: Exposure, hosts: &[IpAddr]) -> Vec<Door> {
+    match exposure {
+        Exposure::NodePort(port, transport) => {
+            let at = |host: &IpAddr| Door {
+                address: SocketAddr::new(*host, port),
+                transport,
+            };
+            hosts.iter().map(at).collect()
+        }
+        Exposure::Outer(address, transport) => vec![Door { address, transport }],
+    }
+}

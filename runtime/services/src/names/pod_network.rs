@@ -1,0 +1,79 @@
+//! The DNS server inside the pod network: at port 53 of the node's address there, which is the one
+//! endpoint of the Service `kube-dns`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coracle_dns::{DNS_PORT, Now, Server, Via, serve_stream};
+use coracle_network::{DatagramHandler, DatagramReply, Fabric, StreamHandler, TcpStream};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+/// Connections of guests at once; more are closed.
+const CONNECTIONS: usize = 256;
+/// Questions of guests that wait for other servers; more are lost, as datagrams may be.
+const WAITING: usize = 1024;
+
+/// Answers guests from now on. Must be called within a tokio runtime, which does the work.
+pub(crate) fn attach(fabric: &Fabric, server: Arc<Server>) {
+    let address = SocketAddr::new(fabric.node_address(), DNS_PORT);
+    let handler = Arc::new(Handler {
+        server,
+        runtime: Handle::current(),
+        connections: Arc::new(Semaphore::new(CONNECTIONS)),
+        waiting: Arc::new(Semaphore::new(WAITING)),
+    });
+    fabric.set_handler(address, handler.clone());
+    fabric.set_datagram_handler(address, handler);
+}
+
+struct Handler {
+    server: Arc<Server>,
+    runtime: Handle,
+    connections: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+}
+
+fn via(from: SocketAddr, tcp: bool) -> Via {
+    Via {
+        tcp,
+        v6: from.is_ipv6(),
+        host: false,
+    }
+}
+
+impl DatagramHandler for Handler {
+    fn handle(&self, data: Bytes, from: SocketAddr, reply: DatagramReply) {
+        match self.server.now(&data, via(from, false)) {
+            Now::Nothing => {}
+            Now::Reply(bytes) => reply.send(bytes.into()),
+            Now::Later(pending) => {
+                let Ok(place) = self.waiting.clone().try_acquire_owned() else {
+                    return;
+                };
+                let server = self.server.clone();
+                self.runtime.spawn(async move {
+                    let _place = place;
+                    if let Some(bytes) = server.later(*pending).await {
+                        reply.send(bytes.into());
+                    }
+                });
+            }
+        }
+    }
+}
+
+impl StreamHandler for Handler {
+    fn handle(&self, stream: TcpStream) {
+        let Ok(place) = self.connections.clone().try_acquire_owned() else {
+            return;
+        };
+        let server = self.server.clone();
+        self.runtime.spawn(async move {
+            let _place = place;
+            let via = via(stream.peer_addr(), true);
+            serve_stream(&server, stream, via).await;
+        });
+    }
+}
