@@ -25,6 +25,7 @@ mod deployment;
 mod disruption;
 mod endpoints;
 mod endpointslice;
+mod endpointslicemirroring;
 mod ephemeralvolume;
 #[cfg(test)]
 mod fixtures;
@@ -115,7 +116,7 @@ async fn when_published_anew(trust: &ClusterTrust, mut again: impl FnMut()) {
 pub type TokenSigner = Arc<dyn Fn(&ServiceAccount, &str) -> Result<String, String> + Send + Sync>;
 
 /// Every controller that needs nothing but its context, by the name under which it writes.
-const CONTROLLERS: [(&str, Run); 19] = [
+const CONTROLLERS: [(&str, Run); 20] = [
     (clusterroleaggregation::NAME, |ctx| {
         Box::pin(clusterroleaggregation::run(ctx))
     }),
@@ -123,6 +124,9 @@ const CONTROLLERS: [(&str, Run); 19] = [
     (disruption::NAME, |ctx| Box::pin(disruption::run(ctx))),
     (endpoints::NAME, |ctx| Box::pin(endpoints::run(ctx))),
     (endpointslice::NAME, |ctx| Box::pin(endpointslice::run(ctx))),
+    (endpointslicemirroring::NAME, |ctx| {
+        Box::pin(endpointslicemirroring::run(ctx))
+    }),
     (ephemeralvolume::NAME, |ctx| {
         Box::pin(ephemeralvolume::run(ctx))
     }),

@@ -7,12 +7,12 @@ mod tests;
 use std::time::Duration;
 
 use coracle_client::{
-    Context, DeletePropagation, Error, Lister, ObjectKey, Outcome, PendingWrites, Precondition,
-    is_controlled_by, uid,
+    Change as Seen, Context, DeletePropagation, Error, Lister, ObjectKey, Outcome, PendingWrites,
+    Precondition, is_controlled_by, uid,
 };
 use futures::StreamExt;
 use futures::stream;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::pace::Pace;
@@ -28,6 +28,8 @@ const WORKERS: usize = 16;
 const PER_POD: Duration = Duration::from_micros(500);
 const LONGEST: Duration = Duration::from_millis(500);
 const AT_ONCE: usize = 16;
+/// The label that says where a node is.
+const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// Runs until the context is stopped.
 pub(crate) async fn run(ctx: Context) {
@@ -35,6 +37,7 @@ pub(crate) async fn run(ctx: Context) {
         services: ctx.lister(),
         pods: ctx.lister(),
         slices: ctx.lister(),
+        nodes: ctx.lister(),
         pending: PendingWrites::new(ctx.clock().clone(), crate::EXPECTATION_DEADLINE),
         pace: Pace::new(ctx.clock().clone(), PER_POD, LONGEST),
         ctx: ctx.clone(),
@@ -42,6 +45,7 @@ pub(crate) async fn run(ctx: Context) {
     let queue = ctx
         .watch::<Service>()
         .and::<Pod>(services_of(ctx.lister()))
+        .and::<Node>(all_if_moved(ctx.lister()))
         .and::<EndpointSlice>(|change| {
             let labels = change.object().metadata.labels.clone().unwrap_or_default();
             let ours = labels
@@ -64,11 +68,34 @@ pub(crate) async fn run(ctx: Context) {
     work(queue, WORKERS, |key| controller.sync(key)).await;
 }
 
+/// All Services, when a node is somewhere else than before.
+fn all_if_moved(services: Lister<Service>) -> impl Fn(&Seen<Node>) -> Vec<ObjectKey> {
+    move |change| {
+        let now = zone(change.object()).filter(|_| !change.is_deleted());
+        let before = change.old().and_then(|old| zone(old));
+        match now == before {
+            true => Vec::new(),
+            false => {
+                let all = services.list();
+                all.iter()
+                    .map(|service| ObjectKey::of(service.as_ref()))
+                    .collect()
+            }
+        }
+    }
+}
+
+fn zone(node: &Node) -> Option<&String> {
+    let labels = node.metadata.labels.as_ref()?;
+    labels.get(ZONE).filter(|zone| !zone.is_empty())
+}
+
 struct Controller {
     ctx: Context,
     services: Lister<Service>,
     pods: Lister<Pod>,
     slices: Lister<EndpointSlice>,
+    nodes: Lister<Node>,
     pending: PendingWrites<ObjectKey>,
     pace: Pace,
 }
@@ -111,10 +138,15 @@ impl Controller {
             manager.is_some_and(|manager| manager == MANAGER)
                 && is_controlled_by(slice.as_ref(), uid(service.as_ref()))
         });
+        let nodes = self.nodes.list();
+        let placed = nodes
+            .iter()
+            .filter_map(|node| Some((node.metadata.name.clone()?, zone(node)?.clone())));
         Some(World {
             service,
             pods,
             slices,
+            zones: placed.collect(),
         })
     }
 

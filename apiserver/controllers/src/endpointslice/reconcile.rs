@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use coracle_client::{is_terminating, uid};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use crate::pods;
@@ -29,6 +31,8 @@ pub(crate) struct World {
     pub(crate) pods: Vec<Arc<Pod>>,
     /// This controller's slices of the Service.
     pub(crate) slices: Vec<Arc<EndpointSlice>>,
+    /// The zone of each node that has one.
+    pub(crate) zones: BTreeMap<String, String>,
 }
 
 /// One write.
@@ -44,7 +48,7 @@ pub(crate) enum Change {
 }
 
 /// What tells slices apart: the address family and the ports, in order.
-type Group = (String, Vec<(String, String, i32, Option<String>)>);
+pub(crate) type Group = (String, Vec<(String, String, i32, Option<String>)>);
 
 /// Brings the slices to what the Pods say.
 pub(crate) fn reconcile(world: &World) -> Vec<Change> {
@@ -237,7 +241,7 @@ fn endpoints(world: &World) -> BTreeMap<Group, BTreeMap<String, Endpoint>> {
         }
         for family in &families {
             if let Some(address) = address(pod, family) {
-                let endpoint = endpoint(service, pod, address);
+                let endpoint = endpoint(service, pod, address, &world.zones);
                 let group = groups.entry((family.clone(), ports.clone())).or_default();
                 group.insert(identity(&endpoint), endpoint);
             }
@@ -267,7 +271,8 @@ fn ports(service: &Service, pod: &Pod) -> Vec<(String, String, i32, Option<Strin
     ports
 }
 
-fn group_of(slice: &EndpointSlice) -> Group {
+/// The group that a slice is of.
+pub(crate) fn group_of(slice: &EndpointSlice) -> Group {
     let mut ports: Vec<_> = slice
         .ports
         .iter()
@@ -303,13 +308,20 @@ fn address(pod: &Pod, family: &str) -> Option<String> {
         .cloned()
 }
 
-fn endpoint(service: &Service, pod: &Pod, address: String) -> Endpoint {
+fn endpoint(
+    service: &Service,
+    pod: &Pod,
+    address: String,
+    zones: &BTreeMap<String, String>,
+) -> Endpoint {
     let publish = service
         .spec
         .as_ref()
         .and_then(|spec| spec.publish_not_ready_addresses)
         .unwrap_or(false);
     let (serving, terminating) = (pods::is_ready(pod), is_terminating(pod));
+    let node = pods::node_name(pod).map(str::to_owned);
+    let zone = node.as_ref().and_then(|node| zones.get(node)).cloned();
     Endpoint {
         addresses: vec![address],
         conditions: Some(EndpointConditions {
@@ -318,10 +330,31 @@ fn endpoint(service: &Service, pod: &Pod, address: String) -> Endpoint {
             terminating: Some(terminating),
         }),
         hostname: pods::published_hostname(pod, service),
-        node_name: pods::node_name(pod).map(str::to_owned),
+        hints: hints(service, node.as_deref(), zone.as_deref()),
+        node_name: node,
+        zone,
         target_ref: Some(target_of(pod)),
         ..Default::default()
     }
+}
+
+/// For whom an endpoint is, as `trafficDistribution` says (KEP-4444, KEP-3015).
+fn hints(service: &Service, node: Option<&str>, zone: Option<&str>) -> Option<EndpointHints> {
+    let spec = service.spec.as_ref()?;
+    let by_node = match spec.traffic_distribution.as_deref()? {
+        "PreferClose" | "PreferSameZone" => false,
+        "PreferSameNode" => true,
+        _ => return None,
+    };
+    let named = |name: Option<&str>| name.map(str::to_owned);
+    let for_zones = named(zone).map(|name| vec![ForZone { name }]);
+    let for_nodes = named(node)
+        .filter(|_| by_node)
+        .map(|name| vec![ForNode { name }]);
+    (for_zones.is_some() || for_nodes.is_some()).then_some(EndpointHints {
+        for_nodes,
+        for_zones,
+    })
 }
 
 /// A reference to the Pod behind an endpoint.

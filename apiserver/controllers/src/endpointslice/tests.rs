@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -14,6 +14,7 @@ fn world(service: Service, pods: Vec<Arc<Pod>>) -> World {
         service: Arc::new(service),
         pods,
         slices: vec![],
+        zones: BTreeMap::new(),
     }
 }
 
@@ -218,5 +219,68 @@ proptest! {
             prop_assert_eq!(addresses(&world), expected);
             prop_assert!(world.slices.iter().all(|slice| slice.endpoints.as_ref().is_none_or(|e| e.len() <= LIMIT)));
         }
+    }
+}
+
+#[test]
+fn endpoints_say_where_they_are_and_for_whom_if_the_service_asks() {
+    let place = |distribution: Option<&str>, zone: Option<&str>| {
+        let mut service = service("web", IntOrString::Int(80));
+        service.spec.get_or_insert_default().traffic_distribution = distribution.map(str::to_owned);
+        let mut world = world(
+            service,
+            vec![pod("a").on("node").ready().ip("10.0.0.1").build()],
+        );
+        let placed = zone.map(|zone| ("node".to_owned(), zone.to_owned()));
+        world.zones = placed.into_iter().collect();
+        let changes = reconcile(&world);
+        let [Change::Create(slice)] = changes.as_slice() else {
+            panic!("{changes:?}");
+        };
+        let endpoint = slice
+            .endpoints
+            .iter()
+            .flatten()
+            .next()
+            .expect("one")
+            .clone();
+        let hints = endpoint.hints.unwrap_or_default();
+        let zones = hints
+            .for_zones
+            .unwrap_or_default()
+            .into_iter()
+            .map(|zone| zone.name);
+        let nodes = hints
+            .for_nodes
+            .unwrap_or_default()
+            .into_iter()
+            .map(|node| node.name);
+        (endpoint.zone, zones.collect::<Vec<_>>(), nodes.count())
+    };
+    let east = Some("east".to_owned());
+    let near = vec!["east".to_owned()];
+    let cases = [
+        (None, None, (None, vec![], 0)),
+        (None, Some("east"), (east.clone(), vec![], 0)),
+        (
+            Some("PreferClose"),
+            Some("east"),
+            (east.clone(), near.clone(), 0),
+        ),
+        (
+            Some("PreferSameZone"),
+            Some("east"),
+            (east.clone(), near.clone(), 0),
+        ),
+        (Some("PreferSameZone"), None, (None, vec![], 0)),
+        (Some("PreferSameNode"), Some("east"), (east, near, 1)),
+        (Some("PreferSameNode"), None, (None, vec![], 1)),
+    ];
+    for (distribution, zone, expected) in cases {
+        assert_eq!(
+            place(distribution, zone),
+            expected,
+            "{distribution:?} {zone:?}"
+        );
     }
 }
