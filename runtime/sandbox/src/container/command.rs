@@ -50,10 +50,13 @@ pub(super) async fn run(
     }
 }
 
-/// Waits until nothing is in flight.
+/// Waits until nothing is in flight. Who came just before the end has not moved a byte yet, so
+/// that the silence that counts begins now.
 async fn quiet(scope: &SocketScope) {
-    while scope.open_connections() > 0 && scope.idle_for() < QUIET {
+    let mut waited = Duration::ZERO;
+    while scope.open_connections() > 0 && (scope.idle_for() < QUIET || waited < QUIET) {
         tokio::time::sleep(LOOK).await;
+        waited += LOOK;
     }
 }
 
