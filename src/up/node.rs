@@ -179,7 +179,7 @@ impl Node {
         let fabric = Fabric::new(config, clock.clone());
         if !args.disable.contains(&Part::Services) {
             // Pods may start before the guard does.
-            let node = fabric.node_address();
+            let node = vec![fabric.node_address(), network.dns];
             fabric.set_policy(Arc::new(NotKnown { node }));
         }
         let images_folder = data.join("images");
@@ -296,6 +296,7 @@ impl Node {
                 IpNet::V4(network.cluster_range),
                 IpNet::V4(network.service_range),
             ],
+            of_node: vec![network.dns],
         };
         Guard::start(guard, context, &self.fabric);
         if let Some(listeners) = listeners {

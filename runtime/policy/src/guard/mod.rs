@@ -32,6 +32,9 @@ pub struct GuardConfig {
     pub cluster_domain: String,
     /// The addresses of pods and Services; they are no hosts outside.
     pub cluster_ranges: Vec<IpNet>,
+    /// Addresses at which the node itself answers, besides its own, such as that of the cluster's DNS. No policy can name
+    /// them, as there are no pods behind them; they are the node.
+    pub of_node: Vec<IpAddr>,
 }
 
 /// How many connections and lookups were denied.
@@ -50,7 +53,8 @@ pub struct Guard {
     config: GuardConfig,
     context: Context,
     fabric: Weak<Fabric>,
-    node: IpAddr,
+    /// All addresses of the node.
+    node: Vec<IpAddr>,
     facts: RwLock<Facts>,
     /// The caches are filled; until then nobody knows what is denied.
     is_ready: AtomicBool,
@@ -87,9 +91,11 @@ impl Guard {
             context.informer::<Namespace>(),
             context.informer::<NetworkPolicy>(),
         );
+        let mut node = config.of_node.clone();
+        node.push(fabric.node_address());
         let guard = Arc::new(Self {
             config,
-            node: fabric.node_address(),
+            node,
             fabric: Arc::downgrade(fabric),
             facts: RwLock::default(),
             is_ready: AtomicBool::new(false),
@@ -210,7 +216,7 @@ impl Guard {
         protocol: Protocol,
     ) -> Verdict {
         let (from, to_ip) = (from.to_canonical(), to.ip().to_canonical());
-        if is_free(self.node, from, to_ip) {
+        if is_free(&self.node, from, to_ip) {
             return Verdict::Allow;
         }
         if !self.is_ready() {
@@ -305,8 +311,8 @@ impl Guard {
 }
 
 /// Whether no policy concerns the connection: the node reaches its pods and they reach it, and a pod reaches itself.
-fn is_free(node: IpAddr, from: IpAddr, to: IpAddr) -> bool {
-    let is_node = |ip: IpAddr| ip == node || ip.is_loopback() || ip.is_unspecified();
+fn is_free(node: &[IpAddr], from: IpAddr, to: IpAddr) -> bool {
+    let is_node = |ip: IpAddr| node.contains(&ip) || ip.is_loopback() || ip.is_unspecified();
     is_node(from) || is_node(to) || from == to
 }
 
@@ -317,15 +323,15 @@ fn not_known() -> Verdict {
 }
 
 /// The policy of a fabric before its [`Guard`] is there: pods reach themselves and the node alone.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct NotKnown {
-    /// The node in the pod network.
-    pub node: IpAddr,
+    /// All addresses of the node in the pod network.
+    pub node: Vec<IpAddr>,
 }
 
 impl NotKnown {
-    fn judge(self, from: IpAddr, to: SocketAddr) -> Verdict {
-        match is_free(self.node, from.to_canonical(), to.ip().to_canonical()) {
+    fn judge(&self, from: IpAddr, to: SocketAddr) -> Verdict {
+        match is_free(&self.node, from.to_canonical(), to.ip().to_canonical()) {
             true => Verdict::Allow,
             false => not_known(),
         }

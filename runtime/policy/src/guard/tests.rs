@@ -89,6 +89,7 @@ impl World {
             cluster_ranges: ["10.240.0.0/12", "10.96.0.0/16"]
                 .map(|range| range.parse().expect("a range"))
                 .to_vec(),
+            of_node: vec![IpAddr::from([10, 96, 0, 10])],
         };
         let guard = Guard::start(config, context.clone(), &fabric);
         Self {
@@ -202,12 +203,19 @@ async fn a_connection_that_no_rule_lets_through_is_denied_counted_and_told() {
     let event = world.events.recv().await.expect("an event");
     assert_eq!(event["involvedObject"]["name"], "web");
     assert_eq!(world.guard.denials().egress, 1);
+    // The names of the cluster are the node's, wherever they are answered.
+    let dns = SocketAddr::from(([10, 96, 0, 10], 53));
+    let from = IpAddr::from([10, 240, 0, 2]);
+    assert_eq!(
+        world.guard.on_connect(from, dns, Protocol::Udp),
+        Verdict::Allow
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn until_the_policies_are_known_nobody_reaches_others() {
     let not_known = NotKnown {
-        node: IpAddr::from([10, 240, 0, 1]),
+        node: vec![IpAddr::from([10, 240, 0, 1])],
     };
     let verdict = |from, to| {
         not_known.on_connect(IpAddr::from([10, 240, 0, from]), at(to, 80), Protocol::Tcp)
