@@ -223,3 +223,78 @@ fn a_table_without_anything_is_empty() {
     with_default.add_default(&[], &target("a", ""));
     assert!(!with_default.is_empty());
 }
+
+/// What the documentation says, word by word: of the rules whose host and path match, the one with the nearest host, the
+/// longest path, and of two equal ones the exact one.
+fn by_the_book<'a>(rules: &'a [(String, bool, String)], host: &str, path: &str) -> Option<&'a str> {
+    let elements = |path: &str| -> Vec<String> {
+        let parts = path.split('/').filter(|part| !part.is_empty());
+        parts.map(str::to_owned).collect()
+    };
+    let nearness = |rule: &str| match rule.strip_prefix('*') {
+        _ if rule == host => Some(2),
+        _ if rule.is_empty() => Some(0),
+        Some(end) => {
+            let label = host.strip_suffix(end)?;
+            (!label.is_empty() && !label.contains('.')).then_some(1)
+        }
+        None => None,
+    };
+    let mut best: Option<((i32, usize, bool), &str)> = None;
+    for (rule_host, is_exact, rule) in rules {
+        let (Some(near), asked, wanted) = (nearness(rule_host), elements(path), elements(rule))
+        else {
+            continue;
+        };
+        let matches = match is_exact {
+            true => path == rule,
+            false => asked.starts_with(&wanted),
+        };
+        let rank = (near, wanted.len(), *is_exact);
+        // The first of equal ones stays.
+        if matches && best.is_none_or(|(known, _)| rank > known) {
+            best = Some((rank, rule));
+        }
+    }
+    best.map(|(_, rule)| rule)
+}
+
+mod properties {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn path() -> impl Strategy<Value = String> {
+        "(/[ab]){0,3}/?".prop_map(|path| {
+            if path.is_empty() {
+                "/".to_owned()
+            } else {
+                path
+            }
+        })
+    }
+
+    fn host() -> impl Strategy<Value = String> {
+        prop::sample::select(vec!["", "x", "a.x", "b.a.x", "*.x", "*.a.x"]).prop_map(str::to_owned)
+    }
+
+    proptest! {
+        #[test]
+        fn the_table_answers_by_the_book(
+            rules in prop::collection::vec((host(), any::<bool>(), path()), 0..12),
+            asked in host(),
+            path in path(),
+        ) {
+            let mut table = Table::default();
+            for (host, is_exact, path) in &rules {
+                let how = if *is_exact { Match::Exact } else { Match::Prefix };
+                table.add(host, how, &target(path, path));
+            }
+            let asked = asked.replace('*', "any");
+            let got = table.route(&asked, &path).map(|found| found.target.path.clone());
+            let wanted = by_the_book(&rules, &asked, &path);
+            // Of two prefixes that differ by the slash at their end, either is the same.
+            let trimmed = |path: &str| path.trim_end_matches('/').to_owned();
+            prop_assert_eq!(got.as_deref().map(trimmed), wanted.map(trimmed), "{} {}", asked, path);
+        }
+    }
+}
