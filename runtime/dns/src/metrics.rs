@@ -58,12 +58,15 @@ impl Source {
     }
 }
 
+/// Where a question was answered, its zone, who knew the answer, and the answer's code.
+type ResponseKey = (Listener, &'static str, Source, &'static str);
+
 /// Counts questions and answers.
 #[derive(Default)]
 pub struct Metrics {
     zone: String,
     requests: Mutex<BTreeMap<(Via, &'static str, &'static str), u64>>,
-    responses: Mutex<BTreeMap<(Listener, &'static str, Source, &'static str), u64>>,
+    responses: Mutex<BTreeMap<ResponseKey, u64>>,
     durations: Mutex<BTreeMap<(Listener, &'static str), Histogram>>,
     upstreams: Mutex<BTreeMap<String, Upstream>>,
     hits: [AtomicU64; 2],
