@@ -93,7 +93,7 @@ impl Flows {
     fn open(&self, peer: SocketAddr, now: Duration) -> Option<Flow> {
         let endpoint = *self
             .router
-            .from_outside(peer.ip(), &self.exposure)
+            .for_outside(peer.ip(), &self.exposure)
             .first()?;
         let answers = Answers {
             socket: self.socket.clone(),
