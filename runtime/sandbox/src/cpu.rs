@@ -133,10 +133,6 @@ impl CpuShare {
         &self.engine
     }
 
-    pub(crate) fn clock(&self) -> &Clock {
-        &self.clock
-    }
-
     /// Whether its guests run on the threads of those that use more than their share.
     pub(crate) fn is_heavy(&self) -> bool {
         if !self.is_heavy.load(Ordering::Relaxed) {
