@@ -291,7 +291,7 @@ mod tests {
         let line = ["coracle", "up"].iter().chain(flags);
         let cli = crate::cli::Cli::try_parse_from(line).map_err(|error| error.to_string())?;
         match cli.command {
-            crate::cli::Command::Up(args) => Ok(args),
+            crate::cli::Command::Up(args) => Ok(*args),
             _ => unreachable!("the line says up"),
         }
     }
