@@ -153,7 +153,7 @@ fn who_is_no_load_balancer_any_more_gives_the_address_back() {
 fn a_port_in_use_is_a_condition_and_an_error_of_that_port_until_it_is_open() {
     let service = given(balancer("a", 1, &[80, 443]), "127.0.0.1");
     let taken = [(SocketAddr::new(ip(1), 443), io::ErrorKind::AddrInUse)];
-    let changes = run(&[service.clone()], &[ip(1)], &taken);
+    let changes = run(std::slice::from_ref(&service), &[ip(1)], &taken);
     let status = &changes[0].patch["status"];
     let ports = &status["loadBalancer"]["ingress"][0]["ports"];
     assert_eq!(ports[0].get("error"), None);
