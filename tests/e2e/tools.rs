@@ -119,7 +119,7 @@ pub(crate) fn kubectls() -> Vec<PathBuf> {
     found
 }
 
-/// A command that goes on; killed when dropped.
+/// A command that goes on; killed when dropped, with all that it has started.
 pub(crate) struct Background {
     child: Child,
     output: Arc<Mutex<String>>,
@@ -128,6 +128,8 @@ pub(crate) struct Background {
 impl Background {
     /// Starts it; its output must be piped.
     pub(crate) fn start(mut command: Command) -> Result<Self, String> {
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut child = command.spawn().map_err(|error| error.to_string())?;
         let output = Arc::new(Mutex::new(String::new()));
         collect(child.stdout.take().expect("piped"), output.clone());
@@ -143,6 +145,11 @@ impl Background {
 
 impl Drop for Background {
     fn drop(&mut self) {
+        // A shell's pipe would go on without it.
+        #[cfg(unix)]
+        if let Some(group) = rustix::process::Pid::from_raw(self.child.id().cast_signed()) {
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
