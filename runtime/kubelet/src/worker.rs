@@ -188,6 +188,9 @@ impl Kubelet {
 /// are named one by one, so that those of others stay as they are by the time it is applied; other
 /// lists are replaced as a whole; a field that is gone is set to null.
 fn difference(pod: &Pod, status: &PodStatus) -> Option<Value> {
+    if pod.status.as_ref() == Some(status) {
+        return None; // as most looks at a pod find
+    }
     let old = pod
         .status
         .as_ref()
