@@ -1,5 +1,7 @@
 //! Events: what a component wants a user to know about an object.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use coracle_clock::{Clock, Timestamp};
@@ -15,10 +17,15 @@ use crate::objects::{ObjectClient, Precondition};
 
 /// How many Events of one component may wait to be written; past it they are dropped.
 const WAITING: usize = 10_000;
-/// How many are written at once, and then in a second. Events tell of work and are not to slow it down: those of a
-/// thousand pods that start are still being written when the pods are ready. (A kubelet upstream writes 100, and 50.)
+/// How many are written at once, and then in a second while more keep coming: as many as a kubelet upstream writes.
+/// Events tell of work and are not to slow it down: those of a thousand pods that start are written when the pods are
+/// ready.
 const BURST: u32 = 100;
-const PER_SECOND: u32 = 500;
+const PER_SECOND: u32 = 50;
+/// When nothing has been recorded for so long, or so many wait, this many are written in a second.
+const CALM: Duration = Duration::from_secs(1);
+const MANY: usize = WAITING / 2;
+const PER_SECOND_IN_CALM: u32 = 500;
 /// How long an Event waits before it is written. What it tells of goes on at that moment, with writes of its own that
 /// somebody waits for; on a disk, each of them is a sync.
 const BEHIND: Duration = Duration::from_millis(20);
@@ -76,7 +83,11 @@ impl From<ObjectReference> for InvolvedObject {
 pub struct EventRecorder {
     waiting: mpsc::Sender<Occurrence>,
     clock: Clock,
+    latest: Latest,
 }
+
+/// When something was recorded last, in nanoseconds on the monotonic clock.
+type Latest = Arc<AtomicU64>;
 
 struct Occurrence {
     /// When, on the monotonic clock.
@@ -100,6 +111,7 @@ impl EventRecorder {
         host: Option<&str>,
     ) -> Self {
         let (waiting, occurrences) = mpsc::channel(WAITING);
+        let latest = Latest::default();
         let writer = Writer {
             objects,
             clock: clock.clone(),
@@ -108,9 +120,15 @@ impl EventRecorder {
             host: host.unwrap_or_default().to_owned(),
             correlator: Correlator::new(),
             pace: Pace::default(),
+            latest: latest.clone(),
+            occurrences,
         };
-        tokio::spawn(writer.run(occurrences));
-        Self { waiting, clock }
+        tokio::spawn(writer.run());
+        Self {
+            waiting,
+            clock,
+            latest,
+        }
     }
 
     /// Records something about `object`. `reason` is a CamelCase word that programs may test;
@@ -133,8 +151,11 @@ impl EventRecorder {
         reason: &str,
         message: impl Into<String>,
     ) {
+        let at = self.clock.monotonic();
+        let nanos = u64::try_from(at.as_nanos()).unwrap_or(u64::MAX);
+        self.latest.fetch_max(nanos, Ordering::Relaxed);
         let occurrence = Occurrence {
-            at: self.clock.monotonic(),
+            at,
             now: self.clock.now(),
             object: object.0,
             kind,
@@ -155,9 +176,19 @@ struct Writer {
     host: String,
     correlator: Correlator,
     pace: Pace,
+    latest: Latest,
+    occurrences: mpsc::Receiver<Occurrence>,
 }
 
-/// When the next Event may be written: a bucket that holds [`BURST`] and fills by [`PER_SECOND`].
+/// How many Events may be written in a second, if the latest was recorded so long ago and so many wait.
+fn per_second(quiet: Duration, waiting: usize) -> u32 {
+    match quiet >= CALM || waiting > MANY {
+        true => PER_SECOND_IN_CALM,
+        false => PER_SECOND,
+    }
+}
+
+/// When the next Event may be written: a bucket that holds [`BURST`] and fills by so many in a second.
 #[derive(Debug, Default)]
 struct Pace {
     /// When the bucket is full again, if nothing is taken out; on the monotonic clock.
@@ -166,18 +197,19 @@ struct Pace {
 
 impl Pace {
     /// Takes one out, and says how long to wait before it may be used.
-    fn take(&mut self, now: Duration) -> Duration {
-        let one = Duration::from_secs(1) / PER_SECOND;
-        self.full_at = self.full_at.max(now) + one;
+    fn take(&mut self, now: Duration, per_second: u32) -> Duration {
+        let one = Duration::from_secs(1) / per_second;
+        // It is empty at most, whatever it was filled by before.
+        self.full_at = self.full_at.clamp(now, now + one * BURST) + one;
         self.full_at.saturating_sub(now).saturating_sub(one * BURST)
     }
 }
 
 impl Writer {
-    async fn run(mut self, mut occurrences: mpsc::Receiver<Occurrence>) {
+    async fn run(mut self) {
         while let Some(occurrence) = tokio::select! {
             biased;
-            occurrence = occurrences.recv() => occurrence,
+            occurrence = self.occurrences.recv() => occurrence,
             () = self.stop.cancelled() => None,
         } {
             let due = occurrence.at + BEHIND;
@@ -261,7 +293,10 @@ impl Writer {
     }
 
     async fn turn(&mut self) {
-        let wait = self.pace.take(self.clock.monotonic());
+        let now = self.clock.monotonic();
+        let latest = Duration::from_nanos(self.latest.load(Ordering::Relaxed));
+        let per_second = per_second(now.saturating_sub(latest), self.occurrences.len());
+        let wait = self.pace.take(now, per_second);
         self.wait(wait).await;
     }
 
@@ -304,15 +339,31 @@ mod tests {
     #[test]
     fn a_burst_is_written_at_once_and_what_follows_in_its_time() {
         let mut pace = Pace::default();
-        let now = Duration::from_secs(100);
-        let waits: Vec<Duration> = (0..BURST + 3).map(|_| pace.take(now)).collect();
-        let one = Duration::from_millis(2);
-        let (burst, after) = waits.split_at(BURST as usize);
-        assert!(burst.iter().all(Duration::is_zero));
-        assert_eq!(after, [one, one * 2, one * 3]);
-        // Who has waited goes on at that rate, and after a while there is another burst.
-        assert_eq!(pace.take(now + one * 3), one);
+        let mut now = Duration::from_secs(100);
+        assert!((0..BURST).all(|_| pace.take(now, 50).is_zero()));
+        let one = Duration::from_millis(20);
+        for _ in 0..3 {
+            // Who has waited goes on at that rate.
+            assert_eq!(pace.take(now, 50), one);
+            now += one;
+        }
+        // Calm at last.
+        assert_eq!(pace.take(now, 500), one / 10);
+        // After a while there is another burst.
         let later = now + Duration::from_secs(10);
-        assert!((0..BURST).all(|_| pace.take(later).is_zero()));
+        assert!((0..BURST).all(|_| pace.take(later, 50).is_zero()));
+    }
+
+    #[test]
+    fn more_are_written_once_no_more_come_or_too_many_wait() {
+        let milliseconds = Duration::from_millis;
+        for (quiet, waiting, expected) in [
+            (0, 10, 50),
+            (999, MANY, 50),
+            (1000, 1, 500),
+            (0, MANY + 1, 500),
+        ] {
+            assert_eq!(per_second(milliseconds(quiet), waiting), expected);
+        }
     }
 }
