@@ -20,9 +20,10 @@ use reconcile::{Change, World, reconcile};
 pub(crate) const NAME: &str = "endpoint-controller";
 
 const WORKERS: usize = 16;
-/// Rounds of one Service are this far apart for each of its Pods, and [`LONGEST`] at most.
-const PER_POD: Duration = Duration::from_micros(500);
-const LONGEST: Duration = Duration::from_millis(500);
+/// Rounds of one Service are this far apart for each of its Pods, and [`LONGEST`] at most. Nothing here reads Endpoints,
+/// and each round writes all addresses; slices are sooner.
+const PER_POD: Duration = Duration::from_millis(2);
+const LONGEST: Duration = Duration::from_secs(2);
 
 /// Runs until the context is stopped.
 pub(crate) async fn run(ctx: Context) {

@@ -24,9 +24,10 @@ use reconcile::{Change, MANAGED_BY, MANAGER, SERVICE_NAME, World, reconcile};
 pub(crate) const NAME: &str = "endpointslice-controller";
 
 const WORKERS: usize = 16;
-/// Rounds of one Service are this far apart for each of its Pods, and [`LONGEST`] at most.
-const PER_POD: Duration = Duration::from_micros(500);
-const LONGEST: Duration = Duration::from_millis(500);
+/// Rounds of one Service are this far apart for each of its Pods, and [`LONGEST`] at most: as far as upstream's proxies
+/// take them over (`minSyncPeriod`).
+const PER_POD: Duration = Duration::from_millis(1);
+const LONGEST: Duration = Duration::from_secs(1);
 const AT_ONCE: usize = 16;
 /// The label that says where a node is.
 const ZONE: &str = "topology.kubernetes.io/zone";
