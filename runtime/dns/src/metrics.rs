@@ -58,15 +58,12 @@ impl Source {
     }
 }
 
-/// Where a question was answered, its zone, who knew the answer, and the answer's code.
-type ResponseKey = (Listener, &'static str, Source, &'static str);
-
 /// Counts questions and answers.
 #[derive(Default)]
 pub struct Metrics {
     zone: String,
     requests: Mutex<BTreeMap<(Via, &'static str, &'static str), u64>>,
-    responses: Mutex<BTreeMap<ResponseKey, u64>>,
+    responses: Mutex<BTreeMap<Answered, u64>>,
     durations: Mutex<BTreeMap<(Listener, &'static str), Histogram>>,
     upstreams: Mutex<BTreeMap<String, Upstream>>,
     hits: [AtomicU64; 2],
@@ -77,6 +74,8 @@ pub struct Metrics {
 
 /// Where questions arrive, for labels.
 type Listener = bool;
+/// Where, of which zone, by whom and with which code.
+type Answered = (Listener, &'static str, Source, &'static str);
 
 #[derive(Clone, Debug, Default)]
 struct Upstream {

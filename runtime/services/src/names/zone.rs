@@ -331,7 +331,7 @@ fn address_in_reverse(name: &str) -> Option<IpAddr> {
         let [digit] = nibble.as_bytes() else {
             return None;
         };
-        bits = bits << 4 | u128::from(char::from(*digit).to_digit(16)?);
+        bits = (bits << 4) | u128::from(char::from(*digit).to_digit(16)?);
     }
     Some(Ipv6Addr::from_bits(bits).into())
 }
