@@ -1,7 +1,7 @@
 //! A task that wakes itself while it runs goes on at once, without the runtime hearing of it.
 //!
-//! hyper hands a request's body over, and answers too, by channels within the task of a connection: whoever takes
-//! something out wakes the one who put it in, which is the task that runs. The runtime puts such a task at the end of its
+//! hyper hands a request's body over by a channel within the task of a connection: whoever takes something out wakes the
+//! one who put it in, which is the task that runs. The runtime puts such a task at the end of its
 //! queue and wakes another thread to help. That one finds nothing to do, or takes the connection away to where none of its
 //! memory is at hand, with every request that has a body.
 //!
