@@ -32,7 +32,7 @@ impl Router {
     }
 
     /// The endpoints for a client outside, in the order to be tried; none if nobody serves it.
-    pub(crate) fn for_outside(&self, client: IpAddr, exposure: &Exposure) -> Vec<SocketAddr> {
+    pub(crate) fn endpoints_outside(&self, client: IpAddr, exposure: &Exposure) -> Vec<SocketAddr> {
         let found = self
             .index
             .ask(|tables| tables.at_exposure(exposure).cloned());

@@ -168,7 +168,7 @@ fn a_port_in_use_is_a_condition_and_an_error_of_that_port_until_it_is_open() {
     let mut told = service;
     told["status"] = status.clone();
     assert!(
-        run(&[told.clone()], &[ip(1)], &taken).is_empty(),
+        run(std::slice::from_ref(&told), &[ip(1)], &taken).is_empty(),
         "a settled world"
     );
     let open = run(&[told], &[ip(1)], &[]);

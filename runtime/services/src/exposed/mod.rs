@@ -183,7 +183,7 @@ impl Exposed {
                 let Ok(place) = arriving.clone().acquire_owned().await else {
                     return; // never closed
                 };
-                let endpoints = router.for_outside(peer.ip(), &exposure);
+                let endpoints = router.endpoints_outside(peer.ip(), &exposure);
                 let fabric = fabric.clone();
                 tokio::spawn(async move {
                     let _place = place;

@@ -93,7 +93,7 @@ impl Flows {
     fn open(&self, peer: SocketAddr, now: Duration) -> Option<Flow> {
         let endpoint = *self
             .router
-            .for_outside(peer.ip(), &self.exposure)
+            .endpoints_outside(peer.ip(), &self.exposure)
             .first()?;
         let answers = Answers {
             socket: self.socket.clone(),
