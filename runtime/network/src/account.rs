@@ -124,6 +124,8 @@ pub(crate) struct Account {
     /// [`Clock::monotonic`] in nanoseconds when a byte was last moved.
     last_moved: AtomicU64,
     connections: AtomicUsize,
+    /// Accepted ones of which no byte was read yet.
+    silent: AtomicUsize,
 }
 
 impl Account {
@@ -133,6 +135,7 @@ impl Account {
             last_moved: AtomicU64::new(nanos(clock.monotonic())),
             clock,
             connections: AtomicUsize::new(0),
+            silent: AtomicUsize::new(0),
         })
     }
 
@@ -164,6 +167,18 @@ impl Account {
 
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn silent_begins(&self) {
+        self.silent.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn silent_ends(&self) {
+        self.silent.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn silent(&self) -> usize {
+        self.silent.load(Ordering::Relaxed)
     }
 
     /// Takes a place below the pod's socket limit.

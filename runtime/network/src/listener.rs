@@ -82,7 +82,7 @@ impl Backlog {
         let Ok(slot) = self.account.take_slot() else {
             return Err((Refusal::Refused, carrier));
         };
-        let stream = TcpStream::new(carrier, local, peer, slot, None);
+        let stream = TcpStream::accepted(carrier, local, peer, slot);
         queue.waiting.push_back((self.account.now(), stream));
         let acceptors = queue.acceptors.take();
         drop(queue);
@@ -103,6 +103,12 @@ impl Backlog {
     /// How many connections wait, and how many may.
     pub(crate) fn fill(&self) -> (usize, usize) {
         (self.queue.lock().waiting.len(), self.limit)
+    }
+
+    /// Counts a connection that had waited since then.
+    fn count_accepted(&self, since: Duration) {
+        let waited = self.account.now().saturating_sub(since);
+        self.account.pod.connections.accepted(waited);
     }
 
     /// Refuses further connections. Those that wait were promised an answer, and can be accepted.
@@ -157,9 +163,7 @@ impl TcpListener {
         if let Some((since, stream)) = queue.waiting.pop_front() {
             let connectors = queue.connectors.take();
             drop(queue);
-            let account = &self.backlog.account;
-            let waited = account.now().saturating_sub(since);
-            account.pod.connections.accepted(waited);
+            self.backlog.count_accepted(since);
             connectors.wake();
             return Poll::Ready(Ok(stream));
         }
@@ -178,6 +182,17 @@ impl TcpListener {
         }
         queue.acceptors.park(cx.waker());
         Poll::Pending
+    }
+
+    /// The connection that has waited longest, if there is one now.
+    pub fn waiting(&self) -> Option<TcpStream> {
+        let mut queue = self.backlog.queue.lock();
+        let (since, stream) = queue.waiting.pop_front()?;
+        let connectors = queue.connectors.take();
+        drop(queue);
+        self.backlog.count_accepted(since);
+        connectors.wake();
+        Some(stream)
     }
 
     /// Waits for a connection.

@@ -465,6 +465,11 @@ impl SocketScope {
         self.account.connections()
     }
 
+    /// Those of them that were let in, and of which no byte was read yet.
+    pub fn silent_connections(&self) -> usize {
+        self.account.silent()
+    }
+
     /// Time since a byte was last moved on a socket of this container.
     pub fn idle_for(&self) -> Duration {
         self.account.idle_for()

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -64,6 +65,8 @@ struct End {
     peer: SocketAddr,
     slot: SocketSlot,
     flow: OpenFlow,
+    /// It was accepted, and no byte was read of it yet.
+    silent: AtomicBool,
     /// The port of an outgoing connection, held as long as the connection.
     _port: Option<BoundPort>,
 }
@@ -76,12 +79,34 @@ impl TcpStream {
         slot: SocketSlot,
         port: Option<BoundPort>,
     ) -> Self {
+        Self::made(carrier, (local, peer), slot, port, false)
+    }
+
+    /// The end of who accepts, counted as silent until a byte of it is read.
+    pub(crate) fn accepted(
+        carrier: Carrier,
+        local: SocketAddr,
+        peer: SocketAddr,
+        slot: SocketSlot,
+    ) -> Self {
+        slot.account.silent_begins();
+        Self::made(carrier, (local, peer), slot, None, true)
+    }
+
+    fn made(
+        carrier: Carrier,
+        (local, peer): (SocketAddr, SocketAddr),
+        slot: SocketSlot,
+        port: Option<BoundPort>,
+        silent: bool,
+    ) -> Self {
         Self(Arc::new(End {
             flow: OpenFlow::new(slot.account.pod.clone(), &carrier, local, peer),
             carrier,
             local,
             peer,
             slot: slot.connected(),
+            silent: AtomicBool::new(silent),
             _port: port,
         }))
     }
@@ -206,6 +231,11 @@ impl TcpStream {
         if bytes > 0 {
             self.0.slot.account.moved_in(bytes);
             self.0.flow.received(bytes);
+            // Looked at first: a swap at every read would cost more than the rest.
+            if self.0.silent.load(Ordering::Relaxed) && self.0.silent.swap(false, Ordering::Relaxed)
+            {
+                self.0.slot.account.silent_ends();
+            }
         }
     }
 
@@ -256,6 +286,9 @@ impl TcpStream {
 
 impl Drop for End {
     fn drop(&mut self) {
+        if *self.silent.get_mut() {
+            self.slot.account.silent_ends();
+        }
         match &self.carrier {
             Carrier::Memory { incoming, outgoing } => {
                 if incoming.close_read() {

@@ -279,12 +279,15 @@ async fn a_terminating_container_refuses_new_connections_but_keeps_the_old() {
         NetError::ConnectionRefused(at(3, 80))
     );
     // Who was let in before is served.
-    let taken = listener.accept().await.unwrap();
-    taken
+    assert_eq!(server.silent_connections(), 2);
+    let taken = listener.waiting().expect("one waits");
+    assert!(listener.waiting().is_none());
+    waiting
         .write_bytes(Bytes::from_static(b"hello"))
         .await
         .unwrap();
-    assert_eq!(&waiting.read_bytes(64).await.unwrap()[..], b"hello");
+    assert_eq!(&taken.read_bytes(64).await.unwrap()[..], b"hello");
+    assert_eq!(server.silent_connections(), 1);
     drop((waiting, taken));
     assert!(
         is_pending(listener.poll_accept(&mut context())),
@@ -294,7 +297,8 @@ async fn a_terminating_container_refuses_new_connections_but_keeps_the_old() {
         .await
         .unwrap();
     assert_eq!(&far.read_bytes(64).await.unwrap()[..], b"last request");
-    assert_eq!(server.open_connections(), 1);
+    let counts = (server.open_connections(), server.silent_connections());
+    assert_eq!(counts, (1, 0));
     assert_eq!(server.idle_for(), Duration::ZERO);
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(server.idle_for() >= Duration::from_millis(500));

@@ -24,7 +24,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use coracle_cri::RuntimeError;
-use coracle_network::TcpListener;
+use coracle_network::{SocketScope, TcpListener};
 use http::{Request, Response};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -55,6 +55,10 @@ use crate::link::{Linked, new_store};
 const WASM_PAGE: u64 = 64 << 10;
 /// Connections that wait to be accepted.
 const BACKLOG: usize = 1024;
+/// How long a connection may be without a first request when the container is stopped.
+const FIRST_REQUEST: Duration = Duration::from_secs(2);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(20);
 /// How long a guest may go on after its answer was read.
 const AFTERWARDS: Duration = Duration::from_secs(30);
 
@@ -147,9 +151,16 @@ impl Server {
             return ended.expect("set before the notification");
         }
         guest.scope.stop_listening();
-        handler.drain.cancel();
-        handler.spawner.work.close();
-        let finished = handler.spawner.work.wait();
+        // Who was let in before is served.
+        while let Some(stream) = listener.waiting() {
+            handler.serve(stream);
+        }
+        let finished = async {
+            first_requests(&guest.scope).await;
+            handler.drain.cancel();
+            handler.spawner.work.close();
+            handler.spawner.work.wait().await;
+        };
         let in_time = tokio::select! {
             biased;
             // Without any grace the guest is killed, whatever it does.
@@ -158,6 +169,16 @@ impl Server {
         };
         handler.end().await;
         Exit::stopped(in_time)
+    }
+}
+
+/// Waits until no connection is without its first byte, for as long as a client may take that was let
+/// in just before the stop: it does not know of it, and has sent its request or is about to.
+async fn first_requests(scope: &SocketScope) {
+    let mut waited = Duration::ZERO;
+    while scope.silent_connections() > 0 && waited < FIRST_REQUEST {
+        tokio::time::sleep(LOOK).await;
+        waited += LOOK;
     }
 }
 

@@ -6,6 +6,7 @@ mod tests;
 
 pub(crate) use pool::Pool;
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -18,7 +19,7 @@ use coracle_network::{NetError, ResolveError, SocketScope, TcpStream};
 use http::uri::Scheme;
 use http::{HeaderValue, Request, Response, Uri, header};
 use http_body::{Body, Frame};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -93,6 +94,29 @@ impl WasiHttpHooks for OutgoingHttp {
     }
 }
 
+/// The request once more, if a server may get it twice (RFC 9110, 9.2.2) and it has no body.
+fn repeatable(request: &Request<WasiBody>) -> Option<Request<WasiBody>> {
+    if !request.method().is_idempotent() || !request.body().is_end_stream() {
+        return None;
+    }
+    let body = Empty::new().map_err(|never: Infallible| match never {});
+    let mut again = Request::new(body.boxed_unsync());
+    *again.method_mut() = request.method().clone();
+    *again.uri_mut() = request.uri().clone();
+    *again.version_mut() = request.version();
+    *again.headers_mut() = request.headers().clone();
+    Some(again)
+}
+
+/// Whether a connection ended without an answer.
+fn is_gone(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error);
+    error.is_incomplete_message()
+        || error.is_canceled()
+        || error.is_closed()
+        || cause.is_some_and(|cause| cause.is::<std::io::Error>())
+}
+
 /// What a log may say of a request's target: passwords and tokens are in front of the host and in the query.
 fn shown(uri: &Uri) -> String {
     let scheme = uri.scheme_str().unwrap_or("http");
@@ -148,6 +172,7 @@ impl OutgoingHttp {
                 Some(open) => (open, false),
                 None => (self.connect(&server, &options).await?, true),
             };
+            let again = if is_new { None } else { repeatable(&request) };
             let sent = open.sender.try_send_request(request);
             let sent = tokio::time::timeout(first_byte, sent)
                 .await
@@ -157,7 +182,11 @@ impl OutgoingHttp {
                 // The server closed it while it waited: nothing was sent.
                 Err(mut failed) => match failed.take_message() {
                     Some(unsent) if !is_new => request = unsent,
-                    _ => return Err(failed.into_error().into()),
+                    // Or it closed it just then, and may not have seen the request.
+                    _ => match again.filter(|_| is_gone(failed.error())) {
+                        Some(again) => request = again,
+                        None => return Err(failed.into_error().into()),
+                    },
                 },
             }
         };

@@ -8,6 +8,7 @@ use coracle_cri::{ContainerId, ContainerState, PodRuntime};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::node::{Node, container, port};
 
@@ -277,6 +278,38 @@ async fn large_bodies_and_requests_in_flight_survive_a_graceful_stop() {
     };
     let (response, ()) = tokio::join!(flood, stop);
     assert_eq!(response.body().len(), 3_000_000);
+    assert_eq!(node.exit(&id).await.code, 143);
+}
+
+#[tokio::test]
+async fn who_was_let_in_before_a_stop_is_answered() {
+    let node = Node::start();
+    let id = hello(&node).await;
+    let address = "10.240.0.2:8080".parse().unwrap();
+    // Both are silent when the stop begins; a client between connecting and asking looks the same.
+    let early = [
+        node.fabric.dial(address).await.unwrap(),
+        node.fabric.dial(address).await.unwrap(),
+    ];
+    let ask = async {
+        let refused = node.until(|| async { node.fabric.dial(address).await.err() });
+        refused.await.expect("the stop begins");
+        let mut answers = Vec::new();
+        for mut stream in early {
+            let request = b"GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
+            stream.write_all(request).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            answers.push(answer);
+        }
+        answers
+    };
+    let stop = node.runtime.stop_container(&id, Duration::from_secs(60));
+    let (answers, stopped) = tokio::join!(ask, stop);
+    stopped.unwrap();
+    for answer in answers {
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
     assert_eq!(node.exit(&id).await.code, 143);
 }
 

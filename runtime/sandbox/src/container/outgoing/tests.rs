@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use coracle_clock::Clock;
 use coracle_network::{Fabric, FabricConfig, NamespaceConfig};
+use http::Method;
 use http_body_util::{Empty, Full};
 use hyper::service::service_fn;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 
@@ -20,7 +22,7 @@ struct Pods {
     /// Connections that the server took.
     connections: Arc<AtomicUsize>,
     clock: Clock,
-    _fabric: Arc<Fabric>,
+    fabric: Arc<Fabric>,
 }
 
 impl Pods {
@@ -56,7 +58,7 @@ impl Pods {
             outgoing,
             connections,
             clock,
-            _fabric: fabric,
+            fabric,
         }
     }
 
@@ -65,8 +67,19 @@ impl Pods {
         path: &str,
         options: RequestOptions,
     ) -> Result<Response<WasiBody>, Error> {
+        self.request(Method::GET, path, options).await
+    }
+
+    async fn request(
+        &mut self,
+        method: Method,
+        path: &str,
+        options: RequestOptions,
+    ) -> Result<Response<WasiBody>, Error> {
         let body = Empty::new().map_err(|never: Infallible| match never {});
-        let request = Request::get(format!("http://10.240.0.2{path}"))
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("http://10.240.0.2{path}"))
             .header("host", "10.240.0.2")
             .body(body.boxed_unsync())
             .unwrap();
@@ -178,4 +191,44 @@ fn secrets_of_a_target_are_not_shown() {
     ] {
         assert_eq!(shown(&uri.parse().unwrap()), text);
     }
+}
+
+/// Answers the first request of every connection, and closes it upon the second.
+async fn answer_once_each(listener: coracle_network::TcpListener, count: Arc<AtomicUsize>) {
+    while let Ok(mut stream) = listener.accept().await {
+        count.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(async move {
+            for answers in [true, false] {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await?);
+                }
+                if answers {
+                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+                    stream.write_all(answer).await?;
+                }
+            }
+            std::io::Result::Ok(())
+        });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_met_the_end_of_its_connection_is_sent_again_if_it_may() {
+    let mut pods = Pods::start();
+    let namespace = pods.fabric.namespace(SERVER.into()).unwrap();
+    let listener = namespace.scope().listen_tcp((SERVER, 81).into(), 4);
+    let count = Arc::<AtomicUsize>::default();
+    tokio::spawn(answer_once_each(listener.unwrap(), count.clone()));
+    for connections in 1..4 {
+        let response = pods.ask(":81/", options()).await.unwrap();
+        let body = response.into_body().collect().await.unwrap();
+        assert_eq!(&body.to_bytes()[..], b"ok");
+        assert_eq!(count.load(Ordering::Relaxed), connections);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // A server may have done what this one asks for.
+    let post = pods.request(Method::POST, ":81/", options()).await;
+    assert!(post.is_err());
+    assert_eq!(count.load(Ordering::Relaxed), 3);
 }
