@@ -5,11 +5,12 @@
 //! registry, without Debian's `docker-registry` and with `CORACLE_REQUIRE_REGISTRY=1`; those that run other clients, without
 //! what `.ci/clients` installs and with `CORACLE_REQUIRE_CLIENTS=1`; and those with guests of other languages, before
 //! `.ci/languages` has made them and with `CORACLE_REQUIRE_LANGUAGES=1`; and those that ask as `curl` does, without it and with
-//! `CORACLE_REQUIRE_CURL=1`.
+//! `CORACLE_REQUIRE_CURL=1`, or with dig, without Debian's `dnsutils` and with `CORACLE_REQUIRE_DIG=1`.
 
 mod clients;
 mod cluster;
 mod issuer;
+mod load;
 mod registry;
 mod script;
 mod tools;
@@ -25,12 +26,14 @@ fn main() -> ExitCode {
     let has_registry = registry::is_installed();
     let has_clients = clients::are_installed();
     let has_curl = runs("curl", &["--version"]);
+    let has_dig = runs("dig", &["-v"]);
     let has_languages = script::languages().join("installed").is_file();
     for (is_there, name, missing) in [
         (has_kubectl, "KUBECTL", "there is no kubectl"),
         (has_registry, "REGISTRY", "there is no docker-registry"),
         (has_clients, "CLIENTS", "there is no other client"),
         (has_curl, "CURL", "there is no curl"),
+        (has_dig, "DIG", "there is no dig"),
         (
             has_languages,
             "LANGUAGES",
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
             || needs("registry") && !has_registry
             || needs("clients") && !has_clients
             || needs("curl") && !has_curl
+            || needs("dnsutils") && !has_dig
             || needs("languages") && !has_languages;
         Trial::test(name, move || {
             script::run(&path, index).map_err(Failed::from)

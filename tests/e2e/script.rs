@@ -19,6 +19,8 @@
 //! forwarded NAME BACKGROUND  wait until that kubectl forwards a port, and keep its end here as $NAME
 //! echoes HOST:PORT 30 2000   so many connections at once, each of which gets so many bytes back after it has sent them
 //!                            and an end
+//! load NAME http://… 'text'  ask that steadily from now on, until every client has failed or
+//! unload NAME                the load ends; every single request must have had its answer
 //! kubectls … end             the lines between: once with kubectl, then with each kubectl.1.NN that lies
 //!                            beside it; $KUBECTL is its name, fit for objects
 //! except 1.27 kubectl …      a line that is passed over where kubectl is kubectl.1.27
@@ -27,6 +29,7 @@
 //! clients                    other clients have to be there: $PYTHON has the package `kubernetes`, $NODE_MODULES has
 //!                            @kubernetes/client-node
 //! curl                       the host's curl has to be there
+//! dnsutils                   dig has to be there
 //! issuer                     start an issuer of tokens, at $ISSUER, whose authority is $ISSUER_CA (one line, as in JSON)
 //! token NAME '{"sub": …}'    keep a token of it with these claims as $NAME; "exp" is in seconds from now
 //! languages                  the guests of other languages that `.ci/languages` makes, at $LANGUAGES
@@ -49,6 +52,7 @@ use std::time::Duration;
 use crate::clients;
 use crate::cluster::{Up, poll};
 use crate::issuer::Issuer;
+use crate::load::Load;
 use crate::registry::Registry;
 use crate::tools::{Background, contains, drain, echoes, fetch, forwarded, kubectls};
 
@@ -127,6 +131,7 @@ struct Session {
     registry: Option<Registry>,
     issuer: Option<Issuer>,
     background: BTreeMap<String, Background>,
+    loads: BTreeMap<String, Load>,
     /// What `kubectl` stands for.
     kubectl: PathBuf,
     /// What `coracle up` finds in its environment.
@@ -158,6 +163,7 @@ impl Session {
             registry: None,
             issuer: None,
             background: BTreeMap::new(),
+            loads: BTreeMap::new(),
             kubectl: PathBuf::from("kubectl"),
             environment: BTreeMap::new(),
             patience: COMMAND_LIMIT,
@@ -279,7 +285,7 @@ impl Session {
                 Ok(())
             }
             // Looked for before the script begins.
-            "languages" => Ok(()),
+            "languages" | "dnsutils" => Ok(()),
             "curl" if rest.is_empty() => Ok(()),
             "patience" => {
                 let seconds = rest[0].parse().map_err(|_| "patience needs seconds")?;
@@ -343,6 +349,15 @@ impl Session {
                 let address = poll(STATE_LIMIT, || forwarded(&running.output()))?;
                 self.variables.insert(rest[0].clone(), address);
                 Ok(())
+            }
+            "load" => {
+                let load = Load::start(&rest[1], &rest[2])?;
+                self.loads.insert(rest[0].clone(), load);
+                Ok(())
+            }
+            "unload" => {
+                let load = self.loads.remove(&rest[0]);
+                load.ok_or("no such load")?.end()
             }
             "echoes" => {
                 let wrong = "echoes needs numbers";
