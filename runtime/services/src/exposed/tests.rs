@@ -344,7 +344,7 @@ async fn guests_reach_services_by_name() {
 }
 
 #[tokio::test]
-async fn messages_endpoints_outside_reach_one_endpoint_and_its_answers_come_back() {
+async fn messages_from_outside_reach_one_endpoint_and_its_answers_come_back() {
     let node = Node::start();
     let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 5353);
     let first = pod(&node.fabric, 2).bind_udp(any).expect("a free port");
