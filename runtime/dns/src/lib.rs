@@ -32,9 +32,9 @@ mod upstreams;
 mod zone;
 
 pub use forward::{ForwardError, Forwarder};
-pub use listen::{HostListeners, serve_stream};
+pub use listen::{HostListeners, serve_stream, serve_stream_for};
 pub use message::{LookupReply, address_query, read_addresses};
 pub use metrics::Metrics;
-pub use server::{LookupError, Now, Pending, Server, Via};
+pub use server::{Asker, LookupError, Now, Pending, Server, Via};
 pub use upstreams::{DNS_PORT, Servers, UpstreamConfig};
 pub use zone::{Data, Found, Kind, Lookup, Zone};

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::Semaphore;
 
 use crate::forward::framed;
-use crate::server::{Now, Server, Via};
+use crate::server::{Asker, Now, Server, Via};
 
 /// How long a connection may be silent (RFC 7766 asks for seconds).
 const IDLE: Duration = Duration::from_secs(10);
@@ -155,15 +155,21 @@ async fn streams(listener: TcpListener, server: Arc<Server>) {
 
 /// Answers the questions of one connection in turn, until its end, an error, or a silence of ten
 /// seconds.
-pub async fn serve_stream(
+pub async fn serve_stream(server: &Server, stream: impl AsyncRead + AsyncWrite + Unpin, via: Via) {
+    serve_stream_for(server, stream, via, None).await;
+}
+
+/// The same for somebody who may not know every name.
+pub async fn serve_stream_for(
     server: &Server,
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     via: Via,
+    asker: Option<Arc<dyn Asker>>,
 ) {
     loop {
         let question = tokio::time::timeout(IDLE, read(&mut stream)).await;
         let Ok(Ok(question)) = question else { return };
-        let reply = match server.now(&question, via) {
+        let reply = match server.now_for(&question, via, asker.clone()) {
             Now::Nothing => return,
             Now::Reply(reply) => Some(reply),
             Now::Later(pending) => server.later(*pending).await,

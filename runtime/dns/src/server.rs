@@ -34,6 +34,15 @@ impl Via {
     }
 }
 
+/// Who asks, for servers whose askers may not know every name.
+pub trait Asker: Send + Sync {
+    /// Whether the name (lower case, without the last dot) may be answered; if not, it does not exist for the asker.
+    fn may_ask(&self, name: &str) -> bool;
+
+    /// The name was answered with these addresses.
+    fn told(&self, name: &str, addresses: &[IpAddr]);
+}
+
 /// What is to be done with what arrived.
 pub enum Now {
     /// Send these bytes back.
@@ -50,6 +59,7 @@ pub struct Pending {
     via: Via,
     started: Duration,
     walk: Walk,
+    asker: Option<Arc<dyn Asker>>,
 }
 
 /// Why a lookup in process found no address.
@@ -120,6 +130,11 @@ impl Server {
 
     /// Answers what arrived if memory is enough for it. Never waits.
     pub fn now(&self, bytes: &[u8], via: Via) -> Now {
+        self.now_for(bytes, via, None)
+    }
+
+    /// The same for somebody who may not know every name.
+    pub fn now_for(&self, bytes: &[u8], via: Via, asker: Option<Arc<dyn Asker>>) -> Now {
         let started = self.clock.monotonic();
         let request = match message::read(bytes) {
             Arrived::Nothing => return Now::Nothing,
@@ -132,13 +147,21 @@ impl Server {
             Arrived::Request(request) => *request,
         };
         let mut walk = Walk::to(&request.name);
-        match self.step(&request, &mut walk) {
+        let is_closed = asker
+            .as_ref()
+            .is_some_and(|asker| !asker.may_ask(&request.name));
+        let step = match is_closed {
+            true => Step::Done(Outcome::of(ResponseCode::NXDomain), Source::Nobody),
+            false => self.step(&request, &mut walk),
+        };
+        match step {
             Step::Done(outcome, source) => {
                 let pending = Pending {
                     request,
                     via,
                     started,
                     walk,
+                    asker,
                 };
                 self.reply(&pending, outcome, source)
                     .map_or(Now::Nothing, Now::Reply)
@@ -148,6 +171,7 @@ impl Server {
                 via,
                 started,
                 walk,
+                asker,
             })),
         }
     }
@@ -402,6 +426,9 @@ impl Server {
             ..
         } = pending;
         let code = outcome.code;
+        if let Some(asker) = &pending.asker {
+            asker.told(&request.name, &outcome.addresses());
+        }
         let reply = request.reply(outcome, via.carrier());
         let took = self.clock.monotonic().saturating_sub(*started);
         self.metrics.asked(*via, source, request.type_number());

@@ -519,6 +519,11 @@ impl Fabric {
         &self.clock
     }
 
+    /// Who decides which connections may be.
+    pub fn policy(&self) -> Arc<dyn ConnectionPolicy> {
+        self.policy.read().clone()
+    }
+
     /// Who knows the names, for whoever puts itself before them.
     pub fn resolver(&self) -> Arc<dyn Resolver> {
         self.resolver.read().clone()

@@ -66,6 +66,15 @@ pub trait ConnectionPolicy: Send + Sync + 'static {
     /// May the pod at `to` be reached from `from`? Connections from the node itself are not asked
     /// about, as in Kubernetes.
     fn on_accept(&self, from: IpAddr, to: SocketAddr, protocol: Protocol) -> Verdict;
+
+    /// May the pod at `from` know of the absolute name (lower case, without the last dot)? Asked by whoever answers
+    /// names in messages; lookups in process go through a [`Resolver`](crate::Resolver).
+    fn on_question(&self, _from: IpAddr, _name: &str) -> Verdict {
+        Verdict::Allow
+    }
+
+    /// The pod at `from` was told that the name stands for these addresses.
+    fn on_answer(&self, _from: IpAddr, _name: &str, _addresses: &[IpAddr]) {}
 }
 
 /// The policy of a cluster without policies.

@@ -47,6 +47,47 @@ async fn names_of_the_zone_are_answered_with_authority() {
     }
 }
 
+/// Knows of one name, and notes what it is told.
+#[derive(Default)]
+struct OfOne(std::sync::Mutex<Vec<(String, Vec<IpAddr>)>>);
+
+impl Asker for OfOne {
+    fn may_ask(&self, name: &str) -> bool {
+        name == "web.test"
+    }
+
+    fn told(&self, name: &str, addresses: &[IpAddr]) {
+        let mut told = self.0.lock().expect("nobody panics with it");
+        told.push((name.to_owned(), addresses.to_vec()));
+    }
+}
+
+#[tokio::test]
+async fn names_that_an_asker_may_not_know_do_not_exist_for_it() {
+    let (server, asker) = (server(&[]), Arc::new(OfOne::default()));
+    for (name, code) in [
+        ("WEB.test", ResponseCode::NoError),
+        ("many.test", ResponseCode::NXDomain),
+        ("other.example", ResponseCode::NXDomain),
+    ] {
+        let bytes = question(name, RecordType::A, None)
+            .to_vec()
+            .expect("encoded");
+        let Now::Reply(reply) = server.now_for(&bytes, UDP, Some(asker.clone())) else {
+            panic!("{name}: no other server is asked")
+        };
+        let reply = Message::from_vec(&reply).expect("a message");
+        assert_eq!(reply.metadata.response_code, code, "{name}");
+    }
+    let told = asker.0.lock().expect("nobody panics with it");
+    let wanted = [
+        ("web.test".to_owned(), vec![address(1)]),
+        ("many.test".to_owned(), vec![]),
+        ("other.example".to_owned(), vec![]),
+    ];
+    assert_eq!(*told, wanted);
+}
+
 #[tokio::test]
 async fn a_services_hosts_come_along() {
     let reply = ask("_http._tcp.test", RecordType::SRV).await;

@@ -1,12 +1,12 @@
 //! The DNS server inside the pod network: at port 53 of the node's address there, which is the one
 //! endpoint of the Service `kube-dns`.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use coracle_dns::{DNS_PORT, Now, Server, Via, serve_stream};
-use coracle_network::{DatagramHandler, DatagramReply, Fabric, StreamHandler, TcpStream};
+use coracle_dns::{Asker, DNS_PORT, Now, Server, Via, serve_stream_for};
+use coracle_network::{DatagramHandler, DatagramReply, Fabric, StreamHandler, TcpStream, Verdict};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -16,10 +16,11 @@ const CONNECTIONS: usize = 256;
 const WAITING: usize = 1024;
 
 /// Answers guests from now on. Must be called within a tokio runtime, which does the work.
-pub(crate) fn attach(fabric: &Fabric, server: Arc<Server>) {
+pub(crate) fn attach(fabric: &Arc<Fabric>, server: Arc<Server>) {
     let address = SocketAddr::new(fabric.node_address(), DNS_PORT);
     let handler = Arc::new(Handler {
         server,
+        fabric: Arc::downgrade(fabric),
         runtime: Handle::current(),
         connections: Arc::new(Semaphore::new(CONNECTIONS)),
         waiting: Arc::new(Semaphore::new(WAITING)),
@@ -30,9 +31,40 @@ pub(crate) fn attach(fabric: &Fabric, server: Arc<Server>) {
 
 struct Handler {
     server: Arc<Server>,
+    /// Whose policy says which names a pod may know.
+    fabric: Weak<Fabric>,
     runtime: Handle,
     connections: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
+}
+
+impl Handler {
+    fn asker(&self, from: SocketAddr) -> Option<Arc<dyn Asker>> {
+        Some(Arc::new(Pod {
+            address: from.ip(),
+            fabric: self.fabric.clone(),
+        }))
+    }
+}
+
+/// The pod that asks.
+struct Pod {
+    address: IpAddr,
+    fabric: Weak<Fabric>,
+}
+
+impl Asker for Pod {
+    fn may_ask(&self, name: &str) -> bool {
+        let fabric = self.fabric.upgrade();
+        fabric
+            .is_none_or(|fabric| fabric.policy().on_question(self.address, name) == Verdict::Allow)
+    }
+
+    fn told(&self, name: &str, addresses: &[IpAddr]) {
+        if let Some(fabric) = self.fabric.upgrade() {
+            fabric.policy().on_answer(self.address, name, addresses);
+        }
+    }
 }
 
 fn via(from: SocketAddr, tcp: bool) -> Via {
@@ -45,7 +77,8 @@ fn via(from: SocketAddr, tcp: bool) -> Via {
 
 impl DatagramHandler for Handler {
     fn handle(&self, data: Bytes, from: SocketAddr, reply: DatagramReply) {
-        match self.server.now(&data, via(from, false)) {
+        let asker = self.asker(from);
+        match self.server.now_for(&data, via(from, false), asker) {
             Now::Nothing => {}
             Now::Reply(bytes) => reply.send(bytes.into()),
             Now::Later(pending) => {
@@ -70,10 +103,11 @@ impl StreamHandler for Handler {
             return;
         };
         let server = self.server.clone();
+        let asker = self.asker(stream.peer_addr());
         self.runtime.spawn(async move {
             let _place = place;
             let via = via(stream.peer_addr(), true);
-            serve_stream(&server, stream, via).await;
+            serve_stream_for(&server, stream, via, asker).await;
         });
     }
 }
