@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use coracle_client::{Context, Lister, ObjectClient, ObjectKey};
-use coracle_ingress::{CONTROLLER, DEFAULT_CLASS, FallbackCertificates, IngressConfig};
+use coracle_ingress::{CONTROLLER, DEFAULT_CLASS, FallbackCertificates, IngressConfig, Metrics};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use serde_json::{Value, json};
@@ -68,8 +68,13 @@ impl Listeners {
     }
 
     /// Hands them over.
-    pub(super) fn into_config(self, authority: Arc<CurrentAuthority>) -> IngressConfig {
+    pub(super) fn into_config(
+        self,
+        authority: Arc<CurrentAuthority>,
+        metrics: Arc<Metrics>,
+    ) -> IngressConfig {
         IngressConfig {
+            metrics,
             http: self.http,
             https: self.https,
             fallback: authority,

@@ -25,6 +25,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use coracle_api::Registry;
 use coracle_clock::Clock;
+use coracle_policy::Denials;
 use coracle_server::Config;
 use coracle_server::allocate::ServiceRanges;
 use coracle_server::audit::{Audit, Policy};
@@ -142,7 +143,13 @@ async fn up(args: UpArgs) -> Result<()> {
         server.audit = Some(Arc::new(Audit::new(policy.clone(), log.clone())));
     }
     let dns_metrics = Arc::<dns::LateMetrics>::default();
-    server.further_metrics = vec![dns_metrics.source()];
+    let (ingress_metrics, denials) = <(Arc<coracle_ingress::Metrics>, Arc<Denials>)>::default();
+    let (served, denied) = (ingress_metrics.clone(), denials.clone());
+    server.further_metrics = vec![
+        dns_metrics.source(),
+        Arc::new(move || served.render()),
+        Arc::new(move || denied.render()),
+    ];
     if let Some(tokens) = tokens {
         server.authentication.static_tokens = tokens;
     }
@@ -219,7 +226,8 @@ async fn up(args: UpArgs) -> Result<()> {
     if let Some(node) = &node {
         serve::fabric(&cluster, node.fabric(), in_pod_network, tls);
         if has(Part::Services) {
-            let services = node.start_services(&args, &network, &mut cluster, names.listeners);
+            let services =
+                node.start_services(&args, &network, &mut cluster, names.listeners, denials);
             let dns = services.dns().clone();
             dns_metrics.set(dns.clone());
             dns::serve_metrics(node.fabric(), dns);
@@ -230,7 +238,11 @@ async fn up(args: UpArgs) -> Result<()> {
                 network.node_address.into(),
             ));
             if !ingress_at.is_empty() {
-                node.start_ingress(&mut cluster, services, ingress.into_config(authority));
+                node.start_ingress(
+                    &mut cluster,
+                    services,
+                    ingress.into_config(authority, ingress_metrics),
+                );
             }
         }
     }

@@ -13,7 +13,7 @@ use coracle_image::{ImageStore, Images, ImagesConfig, RegistrySource};
 use coracle_ingress::IngressConfig;
 use coracle_kubelet::{Capacity, Ipam, KubeletConfig, PodDefaults};
 use coracle_network::{Fabric, FabricConfig, NetError};
-use coracle_policy::{Guard, GuardConfig, NotKnown};
+use coracle_policy::{Denials, Guard, GuardConfig, NotKnown};
 use coracle_sandbox::{SandboxConfig, TlsTrust, WasmRuntime};
 use coracle_server::{ClusterDialer, Connection, DialError};
 use coracle_services::{Services, ServicesConfig};
@@ -274,6 +274,7 @@ impl Node {
         network: &Network,
         cluster: &mut Cluster,
         listeners: Option<HostListeners>,
+        denials: Arc<Denials>,
     ) -> Services {
         let _guard = self.data_plane.handle().enter();
         let context = cluster
@@ -297,6 +298,7 @@ impl Node {
                 IpNet::V4(network.service_range),
             ],
             of_node: vec![network.dns],
+            denials,
         };
         Guard::start(guard, context, &self.fabric);
         if let Some(listeners) = listeners {

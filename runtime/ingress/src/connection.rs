@@ -55,6 +55,7 @@ impl Door {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        self.proxy.metrics().connected(self.tls.is_some());
         let Some(tls) = &self.tls else {
             return self.serve_http(stream, client).await;
         };

@@ -24,6 +24,7 @@ mod certificates;
 mod connection;
 mod controller;
 mod listen;
+mod metrics;
 mod proxy;
 mod settings;
 mod table;
@@ -40,6 +41,7 @@ use tokio::net::TcpListener;
 
 pub use build::{CONTROLLER, DEFAULT_CLASS};
 pub use certificates::FallbackCertificates;
+pub use metrics::Metrics;
 
 use certificates::Resolver;
 use connection::Door;
@@ -55,6 +57,8 @@ pub struct IngressConfig {
     pub https: Option<TcpListener>,
     /// Makes certificates for hosts whose Ingress has none.
     pub fallback: Arc<dyn FallbackCertificates>,
+    /// Counts what is served.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Serves Ingresses until the context's stop signal, and what is under way for some seconds more.
@@ -64,7 +68,7 @@ pub struct IngressConfig {
 pub async fn run(config: IngressConfig, context: Context, services: Services, fabric: Arc<Fabric>) {
     let clock = context.clock().clone();
     let network = Arc::new(Cluster { services, fabric });
-    let proxy = Arc::new(Proxy::new(clock, network));
+    let proxy = Arc::new(Proxy::new(clock, network, config.metrics));
     let resolver = Arc::new(Resolver::new(config.fallback));
     let addresses = Addresses {
         http: config

@@ -89,7 +89,11 @@ fn context() -> (Context, Writes) {
 }
 
 fn controller(context: &Context) -> Controller {
-    let proxy = Arc::new(Proxy::new(context.clock().clone(), Arc::new(Nobody)));
+    let proxy = Arc::new(Proxy::new(
+        context.clock().clone(),
+        Arc::new(Nobody),
+        Arc::default(),
+    ));
     let resolver = Arc::new(Resolver::new(Arc::new(NoAuthority)));
     let addresses = Addresses {
         http: Some("127.0.0.1:8080".parse().expect("an address")),

@@ -37,6 +37,7 @@ use tokio::sync::Semaphore;
 
 use crate::access::Entry;
 use crate::activity::Active;
+use crate::metrics::Metrics;
 use crate::settings::Redirect;
 use crate::table::{Backend, Found, Table, Target};
 use body::{Body, Held, RequestBody, Upload};
@@ -67,6 +68,7 @@ pub(crate) trait Network: Send + Sync + 'static {
 /// Answers requests by the newest table.
 pub(crate) struct Proxy {
     clock: Clock,
+    metrics: Arc<Metrics>,
     network: Arc<dyn Network>,
     table: RwLock<Arc<Table>>,
     pool: Arc<Pool>,
@@ -76,9 +78,10 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    pub(crate) fn new(clock: Clock, network: Arc<dyn Network>) -> Self {
+    pub(crate) fn new(clock: Clock, network: Arc<dyn Network>, metrics: Arc<Metrics>) -> Self {
         Self {
             clock,
+            metrics,
             network,
             table: RwLock::default(),
             pool: Arc::default(),
@@ -101,6 +104,10 @@ impl Proxy {
         &self.clock
     }
 
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// Answers one request.
     pub(crate) async fn handle(
         &self,
@@ -115,11 +122,11 @@ impl Proxy {
         };
         match self.answer(request, entrance, &mut held).await {
             Ok(Answer::Response(response)) => {
-                note(&mut held, response.status());
+                self.note(&mut held, response.status());
                 response.map(|body| body.holding(held))
             }
             Ok(Answer::Tunnel(response, tunnel)) => {
-                note(&mut held, response.status());
+                self.note(&mut held, response.status());
                 let Ends {
                     client,
                     backend,
@@ -138,12 +145,19 @@ impl Proxy {
                 response
             }
             Err(refusal) => {
-                note(&mut held, refusal.status);
+                self.note(&mut held, refusal.status);
                 if let Some(entry) = &mut held.entry {
                     entry.error = Some(refusal.text.clone());
                 }
                 refusal.into_response().map(|body| body.holding(held))
             }
+        }
+    }
+
+    fn note(&self, held: &mut Held, status: StatusCode) {
+        self.metrics.answered(status);
+        if let Some(entry) = &mut held.entry {
+            entry.status = status.as_u16();
         }
     }
 
@@ -329,10 +343,4 @@ fn switching(response: &Response<Incoming>) -> Response<Body> {
     }
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     out
-}
-
-fn note(held: &mut Held, status: StatusCode) {
-    if let Some(entry) = &mut held.entry {
-        entry.status = status.as_u16();
-    }
 }

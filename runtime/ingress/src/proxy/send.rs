@@ -42,6 +42,7 @@ impl Proxy {
                 None => match self.connect(endpoint, target).await {
                     Ok(lease) => lease,
                     Err(error) => {
+                        self.metrics.unreached();
                         last = error;
                         next = endpoints.next();
                         continue;

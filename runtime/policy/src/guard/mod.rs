@@ -35,17 +35,50 @@ pub struct GuardConfig {
     /// Addresses at which the node itself answers, besides its own, such as that of the cluster's DNS. No policy can name
     /// them, as there are no pods behind them; they are the node.
     pub of_node: Vec<IpAddr>,
+    /// Counts what is denied.
+    pub denials: Arc<Denials>,
 }
 
-/// How many connections and lookups were denied.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Denials {
-    /// At the pod that was dialled.
-    pub ingress: u64,
-    /// At the pod that dialled.
-    pub egress: u64,
+/// How many connections and lookups were denied, for whoever shows it; shared with the guard.
+#[derive(Debug, Default)]
+pub struct Denials([AtomicU64; 3]);
+
+impl Denials {
+    /// At the pods that were dialled.
+    pub fn ingress(&self) -> u64 {
+        self.get(Kind::Ingress)
+    }
+
+    /// At the pods that dialled.
+    pub fn egress(&self) -> u64 {
+        self.get(Kind::Egress)
+    }
+
     /// To hosts outside that are not allowed, lookups of their names included.
-    pub hosts: u64,
+    pub fn hosts(&self) -> u64 {
+        self.get(Kind::Hosts)
+    }
+
+    fn get(&self, kind: Kind) -> u64 {
+        self.0[kind as usize].load(Ordering::Relaxed)
+    }
+
+    fn count(&self, kind: Kind) {
+        self.0[kind as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The counters in Prometheus' text format.
+    pub fn render(&self) -> String {
+        let name = "coracle_network_denials_total";
+        let (ingress, egress, hosts) = (self.ingress(), self.egress(), self.hosts());
+        format!(
+            "# HELP {name} Connections and lookups of pods that policies did not let through.\n\
+             # TYPE {name} counter\n\
+             {name}{{by=\"ingress\"}} {ingress}\n\
+             {name}{{by=\"egress\"}} {egress}\n\
+             {name}{{by=\"allowed-hosts\"}} {hosts}\n"
+        )
+    }
 }
 
 /// Decides what the fabric asks.
@@ -61,7 +94,7 @@ pub struct Guard {
     caches: Caches,
     learned: Mutex<Learned>,
     told: Mutex<Told<Thing>>,
-    denials: [AtomicU64; 3],
+    denials: Arc<Denials>,
 }
 
 struct Caches {
@@ -94,6 +127,7 @@ impl Guard {
         let mut node = config.of_node.clone();
         node.push(fabric.node_address());
         let guard = Arc::new(Self {
+            denials: config.denials.clone(),
             config,
             node,
             fabric: Arc::downgrade(fabric),
@@ -106,7 +140,6 @@ impl Guard {
             },
             learned: Mutex::default(),
             told: Mutex::default(),
-            denials: Default::default(),
             context,
         });
         let this = guard.clone();
@@ -137,16 +170,6 @@ impl Guard {
             guard: guard.clone(),
         }));
         guard
-    }
-
-    /// What was denied so far.
-    pub fn denials(&self) -> Denials {
-        let of = |kind: Kind| self.denials[kind as usize].load(Ordering::Relaxed);
-        Denials {
-            ingress: of(Kind::Ingress),
-            egress: of(Kind::Egress),
-            hosts: of(Kind::Hosts),
-        }
     }
 
     fn pod_changed(&self, key: ObjectKey, pod: Option<PodFacts>) {
@@ -293,9 +316,34 @@ impl Guard {
         Verdict::Deny { reason }
     }
 
+    /// Whether a pod may know of a name.
+    fn judge_name(&self, pod: &ObjectKey, name: &str) -> Name {
+        let lists = lists(&self.facts.read(), pod);
+        let is_below = |zone: &str| {
+            let below = name.strip_suffix(zone);
+            below.is_some_and(|below| below.is_empty() || below.ends_with('.'))
+        };
+        let domain = self.config.cluster_domain.as_str();
+        // Which name an address has is no way to reach it.
+        let is_free = [domain, "in-addr.arpa", "ip6.arpa"]
+            .into_iter()
+            .any(is_below);
+        if lists.is_empty() || is_free {
+            return Name::Free;
+        }
+        if lists.iter().all(|list| list.ports_of(name).is_some()) {
+            return Name::Allowed;
+        }
+        let reason = format!(
+            "{name} is none of the hosts that the annotation {ANNOTATION} of the pod or its namespace allows"
+        );
+        self.deny(pod, Kind::Hosts, name.to_owned(), &reason);
+        Name::Closed(reason)
+    }
+
     /// Counts a denial, and tells the pod's owner once in a while.
     fn deny(&self, pod: &ObjectKey, kind: Kind, peer: String, reason: &str) {
-        self.denials[kind as usize].fetch_add(1, Ordering::Relaxed);
+        self.denials.count(kind);
         tracing::debug!(%pod, ?kind, reason, "denied");
         let now = self.context.clock().monotonic();
         if !self.told.lock().is_new((pod.clone(), kind, peer), now) {
@@ -348,6 +396,16 @@ impl ConnectionPolicy for NotKnown {
     }
 }
 
+/// What a name is to a pod.
+enum Name {
+    /// Nothing that lists speak of.
+    Free,
+    /// One that its lists have.
+    Allowed,
+    /// One that they do not have; the reason.
+    Closed(String),
+}
+
 /// The lists of hosts that hold for a pod: its own, and its namespace's.
 fn lists(facts: &Facts, pod: &ObjectKey) -> Vec<Arc<AllowedHosts>> {
     if facts.restricted == 0 {
@@ -366,6 +424,35 @@ impl ConnectionPolicy for Guard {
 
     fn on_accept(&self, from: IpAddr, to: SocketAddr, protocol: Protocol) -> Verdict {
         self.judge(Direction::Ingress, from, to, protocol)
+    }
+
+    fn on_question(&self, from: IpAddr, name: &str) -> Verdict {
+        let facts = self.facts.read();
+        if facts.restricted == 0 {
+            return Verdict::Allow;
+        }
+        let pod = self.who(&facts, from.to_canonical()).pod;
+        drop(facts);
+        match pod.map(|pod| self.judge_name(&pod, name)) {
+            Some(Name::Closed(reason)) => Verdict::Deny { reason },
+            _ => Verdict::Allow,
+        }
+    }
+
+    fn on_answer(&self, from: IpAddr, name: &str, addresses: &[IpAddr]) {
+        let facts = self.facts.read();
+        if facts.restricted == 0 || addresses.is_empty() {
+            return;
+        }
+        let Some(pod) = self.who(&facts, from.to_canonical()).pod else {
+            return;
+        };
+        let is_listed = !lists(&facts, &pod).is_empty();
+        drop(facts);
+        if is_listed {
+            let now = self.context.clock().monotonic();
+            self.learned.lock().learn(&pod, name, addresses, now);
+        }
     }
 }
 
@@ -387,18 +474,10 @@ impl Resolver for Names {
             return self.inner.lookup(from, name).await;
         };
         let pod = ObjectKey::new(namespace, pod);
-        let lists = lists(&guard.facts.read(), &pod);
-        let below = name.strip_suffix(guard.config.cluster_domain.as_str());
-        let in_cluster = below.is_some_and(|below| below.is_empty() || below.ends_with('.'));
-        if lists.is_empty() || in_cluster {
-            return self.inner.lookup(from, name).await;
-        }
-        if !lists.iter().all(|list| list.ports_of(name).is_some()) {
-            let reason = format!(
-                "{name} is none of the hosts that the annotation {ANNOTATION} of the pod or its namespace allows"
-            );
-            guard.deny(&pod, Kind::Hosts, name.to_owned(), &reason);
-            return Err(ResolveError::NotFound(name.to_owned()));
+        match guard.judge_name(&pod, name) {
+            Name::Free => return self.inner.lookup(from, name).await,
+            Name::Closed(_) => return Err(ResolveError::NotFound(name.to_owned())),
+            Name::Allowed => {}
         }
         let addresses = self.inner.lookup(from, name).await?;
         let now = guard.context.clock().monotonic();

@@ -27,6 +27,7 @@ struct World {
     fabric: Arc<Fabric>,
     context: Context,
     guard: Arc<Guard>,
+    denials: Arc<Denials>,
     /// The Events that were written.
     events: mpsc::Receiver<Value>,
 }
@@ -84,18 +85,21 @@ impl World {
             ),
         ];
         fabric.set_resolver(Arc::new(Outside(names.into())));
+        let denials = Arc::<Denials>::default();
         let config = GuardConfig {
             cluster_domain: "cluster.local".to_owned(),
             cluster_ranges: ["10.240.0.0/12", "10.96.0.0/16"]
                 .map(|range| range.parse().expect("a range"))
                 .to_vec(),
             of_node: vec![IpAddr::from([10, 96, 0, 10])],
+            denials: denials.clone(),
         };
         let guard = Guard::start(config, context.clone(), &fabric);
         Self {
             fabric,
             context,
             guard,
+            denials,
             events,
         }
     }
@@ -181,11 +185,12 @@ async fn a_connection_that_no_rule_lets_through_is_denied_counted_and_told() {
             other => panic!("{other:?}"),
         }
     }
-    let wanted = Denials {
-        ingress: 3,
-        ..Denials::default()
-    };
-    assert_eq!(world.guard.denials(), wanted);
+    assert_eq!(world.denials.ingress(), 3);
+    let shown = world.denials.render();
+    assert!(
+        shown.contains("coracle_network_denials_total{by=\"ingress\"} 3\n"),
+        "{shown}"
+    );
     let event = world.events.recv().await.expect("an event");
     assert_eq!(event["reason"], "ConnectionDenied");
     assert_eq!(event["involvedObject"]["name"], "db");
@@ -202,7 +207,7 @@ async fn a_connection_that_no_rule_lets_through_is_denied_counted_and_told() {
     assert!(web.connect_tcp(at(4, 80)).await.is_err());
     let event = world.events.recv().await.expect("an event");
     assert_eq!(event["involvedObject"]["name"], "web");
-    assert_eq!(world.guard.denials().egress, 1);
+    assert_eq!(world.denials.egress(), 1);
     // The names of the cluster are the node's, wherever they are answered.
     let dns = SocketAddr::from(([10, 96, 0, 10], 53));
     let from = IpAddr::from([10, 240, 0, 2]);
@@ -276,10 +281,24 @@ async fn allowed_hosts_hold_for_names_and_for_addresses() {
     free.lookup("other.example")
         .await
         .expect("everybody else may");
+    // The same for questions in messages, which the guest's own resolver asks.
+    let (from, third) = (IpAddr::from([10, 240, 0, 2]), IpAddr::from([192, 0, 2, 3]));
+    let asks = |name: &str| world.guard.on_question(from, name) == Verdict::Allow;
+    assert!(asks("api.example") && asks("web.default.svc.cluster.local"));
+    assert!(asks("1.2.0.192.in-addr.arpa"));
+    assert!(!may(2, "192.0.2.3:443"));
+    world.guard.on_answer(from, "api.example", &[third]);
+    assert!(may(2, "192.0.2.3:443"));
+    assert!(!asks("third.example"));
+    let free = IpAddr::from([10, 240, 0, 3]);
+    assert_eq!(
+        world.guard.on_question(free, "third.example"),
+        Verdict::Allow
+    );
     assert!(may(3, "192.0.2.2:443"));
-    assert_eq!(world.guard.denials().hosts, 4);
+    assert_eq!(world.denials.hosts(), 6);
     let mut told = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..6 {
         let event = world.events.recv().await.expect("an event");
         assert_eq!(event["involvedObject"]["name"], "plugin");
         told.push(event["message"].as_str().unwrap_or_default().to_owned());

@@ -97,7 +97,7 @@ impl World {
             endpoints: endpoints.clone(),
             fabric: fabric.clone(),
         };
-        let proxy = Arc::new(Proxy::new(clock.clone(), Arc::new(network)));
+        let proxy = Arc::new(Proxy::new(clock.clone(), Arc::new(network), Arc::default()));
         let door = Arc::new(Door {
             proxy: proxy.clone(),
             tls: None,
