@@ -175,7 +175,7 @@ impl ApiServer {
         checks.add_ready_check(health::STORE, Box::new(writable.clone()));
         checks.add_component("etcd-0", Box::new(writable));
         let server = Server {
-            storage: Storage::new(config.store, caches),
+            storage: Storage::new(config.store, caches, Arc::clone(&flow)),
             registry: config.registry,
             clock: config.clock,
             authentication: Authentication::new(config.authentication),
@@ -644,6 +644,7 @@ impl ApiServer {
 async fn write(server: &Arc<Server>, call: Call, body: Bytes) -> Result<Answer> {
     let name = call.subresource.map_or("", |subresource| subresource.name);
     let is_bindings = call.info.resource == "bindings";
+    server.flow.breathe().await;
     match (name, call.info.verb) {
         ("", "create") if is_bindings => binding::create(server, &call, body).await,
         ("binding", "create") => binding::create(server, &call, body).await,

@@ -7,12 +7,14 @@ use coracle_api::{Object, Resource};
 use coracle_store::{Error, Op, Precondition, Revision, Store};
 
 use crate::cache::{Caches, Entry, ResourceCache, encode, key_below};
+use crate::flowcontrol::FlowControl;
 use crate::status::{ApiError, Result};
 
 /// The store together with its caches.
 pub(crate) struct Storage {
     store: Arc<dyn Store>,
     caches: Arc<Caches>,
+    flow: Arc<FlowControl>,
 }
 
 /// Why a conditional write did not happen.
@@ -34,9 +36,13 @@ impl From<Error> for WriteError {
 }
 
 impl Storage {
-    /// Joins the two.
-    pub(crate) fn new(store: Arc<dyn Store>, caches: Arc<Caches>) -> Self {
-        Self { store, caches }
+    /// Joins the two; `flow` knows whether anybody waits while a write is prepared.
+    pub(crate) fn new(store: Arc<dyn Store>, caches: Arc<Caches>, flow: Arc<FlowControl>) -> Self {
+        Self {
+            store,
+            caches,
+            flow,
+        }
     }
 
     /// The caches.
@@ -102,6 +108,7 @@ impl Storage {
         precondition: Precondition,
         ttl: Option<Duration>,
     ) -> Result<Arc<Entry>, WriteError> {
+        self.flow.breathe().await;
         let stored = self.caches.stored(resource);
         let value = if std::ptr::eq(stored, resource) {
             encode(resource, object)

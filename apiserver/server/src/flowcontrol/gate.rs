@@ -372,13 +372,31 @@ mod tests {
     use super::*;
     use crate::cache::Caches;
 
-    #[tokio::test(start_paused = true)]
-    async fn who_has_seats_and_waits_for_no_turn_any_longer_is_not_refused() {
+    async fn flow() -> Arc<FlowControl> {
         let (clock, registry) = (Clock::fake(1), Registry::builtin());
         let store = Arc::new(MemoryStore::new(clock.clone()));
         let caches = Caches::start(store.clone(), &registry).await;
         let caches = caches.expect("an empty store is read");
-        let flow = FlowControl::follow(&caches, &registry, 600, 1, store, clock);
+        FlowControl::follow(&caches, &registry, 600, 1, store, clock)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_pauses_between_its_steps_only_while_others_are_about() {
+        let flow = flow().await;
+        assert!(futures::poll!(std::pin::pin!(flow.breathe())).is_ready());
+        for user in ["jane", "joe"] {
+            let mut seats = flow.seats.lock();
+            seats.pass(user.len() as u64, flow.now());
+            flow.tell_store(seats.is_crowded(flow.now()));
+        }
+        let mut pause = std::pin::pin!(flow.breathe());
+        assert!(futures::poll!(&mut pause).is_pending());
+        pause.await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_seats_and_waits_for_no_turn_any_longer_is_not_refused() {
+        let flow = flow().await;
         let jane = Identity::component("jane");
         let uri = "/api/v1/namespaces/a/pods/x".parse().expect("a uri");
         let info = RequestInfo::parse(&http::Method::GET, &uri);

@@ -38,6 +38,7 @@ use tokio::sync::Notify;
 use crate::authn::Identity;
 use crate::cache::{Caches, Observer};
 use crate::held::Piece;
+use crate::pause::look_around;
 use crate::request_info::RequestInfo;
 pub(crate) use estimate::Stats;
 use gate::Waiting;
@@ -137,6 +138,13 @@ impl FlowControl {
         match self.crowded.load(Ordering::Relaxed) {
             true => Piece::Small,
             false => Piece::Large,
+        }
+    }
+
+    /// Between two steps of a write: lets the thread look at its sockets if anybody else is about.
+    pub(crate) async fn breathe(&self) {
+        if self.crowded.load(Ordering::Relaxed) {
+            look_around().await;
         }
     }
 

@@ -25,6 +25,7 @@ pub(crate) async fn create(server: &Server, call: &Call, body: Bytes) -> Result<
     let decode::Body { object, warnings } =
         decode::body(&body, input, expected(call), options.field_validation)?;
     check_namespace(call, &object)?;
+    server.flow.breathe().await;
     // What the schema does not know is worth a warning even when the object is refused.
     let answer = settle(store(server, call, &options, object, StatusCode::CREATED).await);
     Ok(answer.with_first_warnings(warnings))

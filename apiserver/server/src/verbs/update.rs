@@ -33,6 +33,7 @@ pub(crate) async fn update(server: &Server, call: &Call, body: Bytes) -> Result<
         decode::body(&body, input, expected(call), options.field_validation)?;
     check_name(call, &object)?;
     create::check_namespace(call, &object)?;
+    server.flow.breathe().await;
     let change = Change {
         part: Part::of(call),
         uid_precondition: true,
