@@ -18,6 +18,9 @@ use crate::ready::{self, Progress};
 /// How often the objects that wait are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// How long an object has to have a problem before it is told.
+const LASTS: Duration = Duration::from_secs(1);
+
 /// The terminal: lines that stay, and spinners below them when it is one.
 #[derive(Clone, Default)]
 pub(super) struct Screen {
@@ -159,6 +162,35 @@ impl Caches {
     }
 }
 
+/// What keeps objects waiting. A problem is told once, and only if it lasts: most of a start's are over before they are
+/// read, such as a node that is not ready yet.
+#[derive(Default)]
+struct Problems(HashMap<String, Problem>);
+
+struct Problem {
+    text: String,
+    since: Duration,
+    is_told: bool,
+}
+
+impl Problems {
+    /// Whether the problem `text` of `object`, which it has at `now`, is to be told now.
+    fn is_news(&mut self, object: &str, text: &str, now: Duration) -> bool {
+        let fresh = || Problem {
+            text: text.to_owned(),
+            since: now,
+            is_told: false,
+        };
+        let known = self.0.entry(object.to_owned()).or_insert_with(fresh);
+        if known.text != text {
+            *known = fresh();
+        }
+        let is_news = !known.is_told && now.saturating_sub(known.since) >= LASTS;
+        known.is_told |= is_news;
+        is_news
+    }
+}
+
 /// Prints a line per object as it becomes ready, and each problem once; returns when nothing waits.
 pub(super) async fn follow(
     context: &Context,
@@ -176,7 +208,7 @@ pub(super) async fn follow(
             )
         })
         .collect();
-    let mut said: HashMap<&str, String> = HashMap::new();
+    let mut problems = Problems::default();
     while !waiting.is_empty() {
         waiting.retain(|object| match caches.progress(object) {
             Some(Progress::Ready(text)) => {
@@ -189,7 +221,8 @@ pub(super) async fn follow(
             }
             Some(Progress::Waiting(text)) => {
                 let is_problem = text.contains(": ");
-                if is_problem && said.insert(&object.name, text.clone()).as_ref() != Some(&text) {
+                let now = context.clock().monotonic();
+                if is_problem && problems.is_news(&object.name, &text, now) {
                     screen.line(format!("{} waits: {text}", object.name));
                 }
                 true
@@ -267,4 +300,22 @@ fn key_of(object: &Applied) -> ObjectKey {
             .to_owned()
     };
     ObjectKey::new(field("namespace"), field("name"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_told_once_and_only_if_it_lasts() {
+        let mut problems = Problems::default();
+        let mut at = |millis, text| problems.is_news("pod/a", text, Duration::from_millis(millis));
+        assert!(!at(0, "not ready"), "it may be over soon");
+        assert!(!at(900, "no image"), "another problem began");
+        assert!(!at(1000, "no image"));
+        assert!(at(1900, "no image"));
+        assert!(!at(5000, "no image"), "it was told");
+        assert!(!at(5100, "not ready"));
+        assert!(at(6100, "not ready"));
+    }
 }
