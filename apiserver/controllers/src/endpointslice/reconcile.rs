@@ -166,8 +166,8 @@ fn write(
     }
 }
 
-fn new_slice(service: &Service, group: &Group, endpoints: Vec<Endpoint>) -> EndpointSlice {
-    let (address_type, ports) = group;
+/// The ports of a slice of `group`.
+pub(crate) fn ports_of((_, ports): &Group) -> Vec<EndpointPort> {
     let port = |(name, protocol, number, app_protocol): &(String, String, i32, Option<String>)| {
         EndpointPort {
             name: Some(name.clone()),
@@ -176,6 +176,10 @@ fn new_slice(service: &Service, group: &Group, endpoints: Vec<Endpoint>) -> Endp
             app_protocol: app_protocol.clone(),
         }
     };
+    ports.iter().map(port).collect()
+}
+
+fn new_slice(service: &Service, group: &Group, endpoints: Vec<Endpoint>) -> EndpointSlice {
     let name = service.metadata.name.clone().unwrap_or_default();
     EndpointSlice {
         metadata: ObjectMeta {
@@ -192,9 +196,9 @@ fn new_slice(service: &Service, group: &Group, endpoints: Vec<Endpoint>) -> Endp
             }]),
             ..Default::default()
         },
-        address_type: address_type.clone(),
+        address_type: group.0.clone(),
         endpoints: Some(endpoints),
-        ports: Some(ports.iter().map(port).collect()),
+        ports: Some(ports_of(group)),
     }
 }
 

@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use coracle_client::{is_terminating, uid};
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointSubset, Endpoints, Service};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use crate::endpointslice::reconcile::{Change, Group, MANAGED_BY, SERVICE_NAME, group_of};
+use crate::endpointslice::reconcile::{
+    Change, Group, MANAGED_BY, SERVICE_NAME, group_of, ports_of,
+};
 
 pub(super) const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
 const SKIP: &str = "endpointslice.kubernetes.io/skip-mirror";
@@ -138,15 +140,6 @@ fn endpoint(address: &EndpointAddress, is_ready: bool) -> Endpoint {
 }
 
 fn slice(endpoints: &Endpoints, group: &Group, all: Vec<Endpoint>) -> EndpointSlice {
-    let (address_type, ports) = group;
-    let port = |(name, protocol, number, app_protocol): &(String, String, i32, Option<String>)| {
-        EndpointPort {
-            name: Some(name.clone()),
-            protocol: Some(protocol.clone()),
-            port: Some(*number),
-            app_protocol: app_protocol.clone(),
-        }
-    };
     let name = endpoints.metadata.name.clone().unwrap_or_default();
     let mut labels = endpoints.metadata.labels.clone().unwrap_or_default();
     labels.insert(SERVICE_NAME.to_owned(), name.clone());
@@ -169,9 +162,9 @@ fn slice(endpoints: &Endpoints, group: &Group, all: Vec<Endpoint>) -> EndpointSl
             }]),
             ..Default::default()
         },
-        address_type: address_type.clone(),
+        address_type: group.0.clone(),
         endpoints: Some(all),
-        ports: Some(ports.iter().map(port).collect()),
+        ports: Some(ports_of(group)),
     }
 }
 
