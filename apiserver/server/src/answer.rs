@@ -114,6 +114,15 @@ impl Answer {
         Self::bytes(status, "text/plain; charset=utf-8", text.into())
     }
 
+    /// Metrics in Prometheus' text form.
+    pub(crate) fn metrics(text: String) -> Self {
+        Self::bytes(
+            StatusCode::OK,
+            "text/plain; version=0.0.4; charset=utf-8",
+            text,
+        )
+    }
+
     /// A JSON value, in the format that was negotiated.
     pub(crate) fn value(status: StatusCode, output: Output, value: &Value) -> Self {
         match output.format {

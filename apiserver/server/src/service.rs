@@ -598,6 +598,7 @@ impl ApiServer {
                 &crate::health::version(),
             )),
             "/metrics" => Some(self.metrics()),
+            "/metrics/slis" => Some(server.health.slis()),
             path => path
                 .strip_prefix(flowcontrol::DEBUG)
                 .and_then(|name| server.flow.dump(name))
@@ -632,11 +633,8 @@ impl ApiServer {
             .iter()
             .map(|source| source())
             .collect();
-        Answer::bytes(
-            StatusCode::OK,
-            "text/plain; version=0.0.4; charset=utf-8",
-            server.metrics.render(objects) + &server.flow.metrics() + &audit + &further,
-        )
+        let text = server.metrics.render(objects) + &server.flow.metrics() + &audit + &further;
+        Answer::metrics(text)
     }
 }
 

@@ -25,6 +25,7 @@ pub(super) fn index(registry: &Registry) -> Value {
             "/healthz",
             "/livez",
             "/metrics",
+            "/metrics/slis",
             "/openapi/v2",
             "/openapi/v3",
             "/readyz",

@@ -307,6 +307,15 @@ async fn health_and_version_are_answered() {
         "what is excluded does not fail"
     );
     assert_eq!(server.get("/livez").await.status, 200);
+    let slis = server.get("/metrics/slis").await.body;
+    let slis = String::from_utf8_lossy(&slis);
+    for line in [
+        r#"kubernetes_healthcheck{name="shutdown",type="readyz"} 0"#,
+        r#"kubernetes_healthchecks_total{name="shutdown",status="error",type="readyz"} 1"#,
+        r#"kubernetes_healthchecks_total{name="shutdown",status="success",type="readyz"} 2"#,
+    ] {
+        assert!(slis.lines().any(|found| found == line), "{line} in {slis}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

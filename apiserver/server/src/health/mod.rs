@@ -6,6 +6,8 @@ use http::StatusCode;
 use parking_lot::RwLock;
 use serde_json::{Value, json};
 
+mod slis;
+
 use crate::answer::Answer;
 use crate::request_info::RequestInfo;
 
@@ -18,11 +20,15 @@ pub type Check = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 /// The name that clients know the store's check by.
 pub(crate) const STORE: &str = "etcd";
 
+/// The health paths.
+const PATHS: [&str; 3] = ["healthz", "livez", "readyz"];
+
 /// The checks behind the health paths.
 #[derive(Default)]
 pub(crate) struct Health {
     ready: RwLock<Vec<(String, Check)>>,
     components: RwLock<BTreeMap<String, Check>>,
+    slis: slis::Slis,
 }
 
 /// What became of a check, by its name.
@@ -58,9 +64,7 @@ impl Health {
             Some((kind, one)) => (kind, Some(one)),
             None => (path, None),
         };
-        if !matches!(kind, "healthz" | "livez" | "readyz") {
-            return None;
-        }
+        let kind = PATHS.into_iter().find(|known| *known == kind)?;
         let results = self.check(kind, draining);
         if let Some(one) = one {
             let result = results.into_iter().find(|(name, _)| name == one);
@@ -71,7 +75,17 @@ impl Health {
             });
         }
         let excluded: BTreeSet<&str> = info.query.all("exclude").collect();
+        for (name, result) in &results {
+            if !excluded.contains(name.as_str()) {
+                self.slis.count(kind, name, result.is_ok());
+            }
+        }
         Some(report(kind, &results, excluded, info.query.has("verbose")))
+    }
+
+    /// The document of `/metrics/slis`.
+    pub(crate) fn slis(&self) -> Answer {
+        Answer::metrics(self.slis.render())
     }
 
     fn check(&self, kind: &str, draining: bool) -> Vec<Checked> {
