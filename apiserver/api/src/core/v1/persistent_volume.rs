@@ -337,6 +337,13 @@ fn sources(spec: &At<'_>, errors: &mut FieldErrors) {
             }
             _ => disks::source(field, &at, errors),
         }
+        // A volume belongs to no namespace in which its Secret could be.
+        let secret = at.key("secretRef");
+        let of_secret = secret.key("namespace");
+        let has_secret = ["cinder", "storageos"].contains(&field) && secret.exists();
+        if has_secret && of_secret.str().is_empty() {
+            errors.required(&of_secret, "");
+        }
         if field == "local" && !spec.key("nodeAffinity").exists() {
             errors.required(
                 &spec.key("nodeAffinity"),
@@ -443,6 +450,18 @@ mod tests {
         let mut errors = FieldErrors::default();
         check(&mut errors);
         errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_secret_of_a_disk_says_where_it_is() {
+        let cinder = |secret: Value| json!({"cinder": {"volumeID": "v", "secretRef": secret}});
+        let whole = volume(cinder(json!({"name": "s", "namespace": "n"})));
+        assert!(texts(|errors| PersistentVolume.validate(&whole, errors)).is_empty());
+        let half = volume(cinder(json!({"name": "s"})));
+        assert_eq!(
+            texts(|errors| PersistentVolume.validate(&half, errors)),
+            ["spec.cinder.secretRef.namespace: Required value"]
+        );
     }
 
     #[test]
