@@ -13,6 +13,7 @@ use coracle_clock::Clock;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::engine::GuestEngine;
+use crate::logs::LogRate;
 use crate::standing::{Standing, Use};
 use crate::weight::Weight;
 
@@ -31,6 +32,8 @@ pub(crate) struct CpuShare {
     throttled_nanos: AtomicU64,
     is_limited: AtomicBool,
     quota: Mutex<Quota>,
+    /// How fast its pod writes its logs.
+    log_rate: Arc<LogRate>,
     /// What `standing` said last.
     is_heavy: AtomicBool,
     standing: Mutex<Standing>,
@@ -62,6 +65,7 @@ impl CpuShare {
         weight_millis: u64,
         limit_millis: Option<u64>,
         total: Arc<CpuTotal>,
+        log_rate: Arc<LogRate>,
     ) -> Arc<Self> {
         let quota = Quota {
             limit_millis,
@@ -79,6 +83,7 @@ impl CpuShare {
             throttled_nanos: AtomicU64::new(0),
             is_limited: AtomicBool::new(limit_millis.is_some()),
             quota: Mutex::new(quota),
+            log_rate,
             is_heavy: AtomicBool::new(false),
             standing: Mutex::default(),
         })
@@ -133,8 +138,11 @@ impl CpuShare {
         &self.engine
     }
 
-    /// Whether its guests run on the threads of those that use more than their share.
+    /// Whether its guests run on the threads of those that use more than their share, or write more than they may.
     pub(crate) fn is_heavy(&self) -> bool {
+        if self.log_rate.floods() {
+            return true;
+        }
         if !self.is_heavy.load(Ordering::Relaxed) {
             return false;
         }

@@ -165,6 +165,7 @@ mod tests {
 
     use super::*;
     use crate::engine::GuestEngine;
+    use crate::logs::LogRate;
     use crate::threads::{GuestRuntime, GuestThreads};
     use crate::weight::take_slice_away;
 
@@ -191,8 +192,12 @@ mod tests {
         }
 
         fn share(&self, weight: u64) -> Arc<CpuShare> {
+            self.share_of(weight, Arc::new(LogRate::new(Clock::system())))
+        }
+
+        fn share_of(&self, weight: u64, log_rate: Arc<LogRate>) -> Arc<CpuShare> {
             let (engine, clock) = (self.engine.clone(), Clock::system());
-            CpuShare::new(engine, clock, weight, None, Arc::default())
+            CpuShare::new(engine, clock, weight, None, Arc::default(), log_rate)
         }
 
         fn meter<T: Send + 'static>(
@@ -257,6 +262,21 @@ mod tests {
         assert_eq!(thread, "guest");
         drop(stop);
         neighbour.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_floods_its_log_goes_on_among_the_heavy_ones() {
+        let node = Node::new();
+        let log_rate = Arc::new(LogRate::new(Clock::system()));
+        let share = node.share_of(1000, log_rate.clone());
+        let work = async move {
+            let before = thread_name();
+            log_rate.spend(1 << 30);
+            spin(|thread| thread == HEAVY).await;
+            before
+        };
+        let work = node.meter(&share, work);
+        assert_eq!(node.threads().light.spawn(work).await.unwrap(), "guest");
     }
 
     #[tokio::test]

@@ -325,6 +325,7 @@ impl PodRuntime for WasmRuntime {
                 config.cpu_weight_millis,
                 config.cpu_limit_millis,
                 pod.cpu.clone(),
+                pod.log_rate.clone(),
             ),
             pod.memory.child(Scope::Container, config.memory_limit),
         );
@@ -547,6 +548,7 @@ impl Inner {
             Rotation::default(),
             pod.log_rate.clone(),
             self.clock.clone(),
+            self.guests.threads(),
         );
         let writer = writer.await.map_err(|error| {
             RuntimeError::Start(format!(

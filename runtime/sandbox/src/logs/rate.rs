@@ -2,7 +2,11 @@
 //!
 //! All runs of a pod draw from one bucket, which is refilled steadily. Nothing is lost: while the
 //! bucket is empty the writer waits, its queue fills, and the guest waits in its write.
+//!
+//! Whoever has emptied it floods, until a quarter of it is there again. Containers of such a pod count as heavy
+//! ([`standing`](crate::standing)): to write that much takes processor time, and nobody waits for it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use coracle_clock::Clock;
@@ -11,12 +15,14 @@ use parking_lot::Mutex;
 /// Bytes per second that a pod may write for as long as it likes.
 const BYTES_PER_SECOND: u64 = 16 << 20;
 /// Bytes that it may write at once after it was quiet.
-const BURST: u64 = 32 << 20;
+const BURST: u64 = 8 << 20;
 
 /// The bucket of one pod.
 pub(crate) struct LogRate {
     clock: Clock,
     bucket: Mutex<Bucket>,
+    /// Whether the bucket said so last.
+    floods: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +34,8 @@ struct Bucket {
     left: i64,
     /// Up to when it was refilled (monotonic).
     at: Duration,
+    /// It has been empty, and has not become full enough again.
+    floods: bool,
 }
 
 impl LogRate {
@@ -42,31 +50,52 @@ impl LogRate {
             most,
             left: most.cast_signed(),
             at: clock.monotonic(),
+            floods: false,
         };
         Self {
             clock,
             bucket: Mutex::new(bucket),
+            floods: AtomicBool::new(false),
         }
     }
 
     /// Takes `bytes` that are about to be written, and says how long their writer has to wait afterwards.
-    pub(super) fn spend(&self, bytes: usize) -> Duration {
+    pub(crate) fn spend(&self, bytes: usize) -> Duration {
         let now = self.clock.monotonic();
-        self.bucket.lock().spend(now, bytes as u64)
+        let mut bucket = self.bucket.lock();
+        let wait = bucket.spend(now, bytes as u64);
+        self.floods.store(bucket.floods, Ordering::Relaxed);
+        wait
+    }
+
+    /// Whether the pod has been writing more than it may.
+    pub(crate) fn floods(&self) -> bool {
+        if !self.floods.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut bucket = self.bucket.lock();
+        bucket.refill(self.clock.monotonic());
+        self.floods.store(bucket.floods, Ordering::Relaxed);
+        bucket.floods
     }
 }
 
 impl Bucket {
-    fn spend(&mut self, now: Duration, bytes: u64) -> Duration {
+    fn refill(&mut self, now: Duration) {
         let passed = now.saturating_sub(self.at).min(Duration::from_secs(3600));
         self.at = self.at.max(now);
         let gained = passed.as_nanos() * u128::from(self.gain) / 1_000_000_000;
         let gained = i64::try_from(gained).unwrap_or(i64::MAX);
-        let full = self
-            .left
-            .saturating_add(gained)
-            .min(self.most.cast_signed());
-        self.left = full.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
+        let most = self.most.cast_signed();
+        self.left = self.left.saturating_add(gained).min(most);
+        self.floods &= self.left < most / 4;
+    }
+
+    fn spend(&mut self, now: Duration, bytes: u64) -> Duration {
+        self.refill(now);
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.left = self.left.saturating_sub(bytes);
+        self.floods |= self.left < 0;
         let owed = u128::from(self.left.min(0).unsigned_abs());
         let nanos = owed * 1_000_000_000 / u128::from(self.gain.max(1));
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
@@ -84,6 +113,7 @@ mod tests {
             most: BURST,
             left: BURST.cast_signed(),
             at: Duration::ZERO,
+            floods: false,
         };
         let second = Duration::from_secs(1);
         assert_eq!(bucket.spend(Duration::ZERO, BURST), Duration::ZERO);
@@ -92,5 +122,27 @@ mod tests {
         // Whoever was quiet for long has no more than a burst.
         assert_eq!(bucket.spend(100 * second, BURST), Duration::ZERO);
         assert_eq!(bucket.spend(100 * second, BYTES_PER_SECOND), second);
+    }
+
+    #[test]
+    fn who_has_emptied_the_bucket_floods_until_a_quarter_is_there_again() {
+        let (second, zero) = (Duration::from_secs(1), Duration::ZERO);
+        let mut bucket = Bucket {
+            gain: 100,
+            most: 800,
+            left: 800,
+            at: zero,
+            floods: false,
+        };
+        bucket.spend(zero, 800);
+        assert!(!bucket.floods, "it was allowed to");
+        assert_eq!(bucket.spend(zero, 100), second);
+        assert!(bucket.floods);
+        bucket.refill(second);
+        assert!(bucket.floods, "it has nothing yet");
+        bucket.refill(2 * second + second / 2);
+        assert!(bucket.floods);
+        bucket.refill(3 * second);
+        assert!(!bucket.floods);
     }
 }

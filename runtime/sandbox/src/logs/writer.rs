@@ -1,17 +1,17 @@
 //! The task that writes a container's log file.
 
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_clock::Clock;
-use tokio::fs::{self, File};
-use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
 
 use super::queue::LogQueue;
 use super::rate::LogRate;
+use crate::threads::GuestThreads;
 
 /// How long lines may come together before they are written: the first one after a silence is written
 /// at once, and a busy guest does not cost a write for every line.
@@ -40,32 +40,36 @@ impl Default for Rotation {
 pub(crate) struct LogWriter(JoinHandle<()>);
 
 impl LogWriter {
-    /// Opens `path` for appending, making its folder, and starts to write on the current runtime.
+    /// Opens `path` for appending, making its folder, and starts to write. The files are written on the guests' threads
+    /// for what blocks, those of the heavy ones while the pod floods.
     pub(crate) async fn start(
         path: PathBuf,
         queue: Arc<LogQueue>,
         rotation: Rotation,
         rate: Arc<LogRate>,
         clock: Clock,
+        threads: GuestThreads,
     ) -> io::Result<Self> {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).await?;
-        }
-        let file = open(&path).await?;
-        let written = file.metadata().await?.len();
-        let mut target = Target {
-            path,
-            file,
-            written,
-            rotation,
-            clock,
-        };
+        let GuestThreads { light, heavy } = threads;
+        let pace = clock.clone();
+        let opening = light.spawn_blocking(move || Target::open(path, rotation, clock));
+        let mut target = opening.await.map_err(io::Error::other)??;
         Ok(Self(tokio::spawn(async move {
             let mut failed = false;
             while let Some(lines) = queue.take().await {
                 let pause = rate.spend(lines.len());
+                let on = if rate.floods() { &heavy } else { &light };
+                let writing = on.spawn_blocking(move || {
+                    let outcome = target.write(&lines);
+                    (target, outcome)
+                });
+                let Ok((kept, outcome)) = writing.await else {
+                    // The threads have ended, and with them the node.
+                    return;
+                };
+                target = kept;
                 // A full disk costs log lines, never the guest; said once per run.
-                if let Err(error) = target.write(&lines).await
+                if let Err(error) = outcome
                     && !std::mem::replace(&mut failed, true)
                 {
                     tracing::warn!(path = %target.path.display(), %error, "log lines are lost");
@@ -75,7 +79,7 @@ impl LogWriter {
                     queue.linger(LINGER).await;
                 } else {
                     tokio::select! {
-                        () = target.clock.sleep(pause) => {}
+                        () = pace.sleep(pause) => {}
                         () = queue.closed() => {}
                     }
                 }
@@ -100,48 +104,62 @@ struct Target {
 }
 
 impl Target {
-    async fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+    fn open(path: PathBuf, rotation: Rotation, clock: Clock) -> io::Result<Self> {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let file = open(&path)?;
+        let written = file.metadata()?.len();
+        Ok(Self {
+            path,
+            file,
+            written,
+            rotation,
+            clock,
+        })
+    }
+
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
         // Before the write and not after it, so that the current file always has the last lines.
         if self.written >= self.rotation.max_bytes {
-            self.rotate().await?;
+            self.rotate()?;
         }
-        self.file.write_all(lines).await?;
+        self.file.write_all(lines)?;
         self.written += lines.len() as u64;
-        self.file.flush().await
+        Ok(())
     }
 
     /// Puts the file aside as `<name>.<time>`, like the kubelet of Kubernetes, and begins a new one.
-    async fn rotate(&mut self) -> io::Result<()> {
+    fn rotate(&mut self) -> io::Result<()> {
         let time = self.clock.now().strftime("%Y%m%d-%H%M%S.%f").to_string();
         let mut aside = self.path.clone().into_os_string();
         aside.push(format!(".{time}"));
-        fs::rename(&self.path, &aside).await?;
-        self.file = open(&self.path).await?;
+        fs::rename(&self.path, &aside)?;
+        self.file = open(&self.path)?;
         self.written = 0;
-        let mut old = rotated_files(&self.path).await?;
+        let mut old = rotated_files(&self.path)?;
         old.sort();
-        let surplus = old
-            .len()
-            .saturating_sub(self.rotation.max_files.saturating_sub(1));
+        let kept = self.rotation.max_files.saturating_sub(1);
+        let surplus = old.len().saturating_sub(kept);
         for path in old.into_iter().take(surplus) {
-            fs::remove_file(path).await?;
+            fs::remove_file(path)?;
         }
         Ok(())
     }
 }
 
-async fn open(path: &Path) -> io::Result<File> {
-    File::options().create(true).append(true).open(path).await
+fn open(path: &Path) -> io::Result<File> {
+    File::options().create(true).append(true).open(path)
 }
 
-async fn rotated_files(path: &Path) -> io::Result<Vec<PathBuf>> {
+fn rotated_files(path: &Path) -> io::Result<Vec<PathBuf>> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Ok(Vec::new());
     };
     let prefix = format!("{}.", name.to_string_lossy());
     let mut found = Vec::new();
-    let mut entries = fs::read_dir(folder).await?;
-    while let Some(entry) = entries.next_entry().await? {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
         if entry.file_name().to_string_lossy().starts_with(&prefix) {
             found.push(entry.path());
         }
@@ -162,6 +180,15 @@ mod tests {
         Arc::new(LogRate::new(clock.clone()))
     }
 
+    /// The test's own.
+    fn threads() -> GuestThreads {
+        let own = tokio::runtime::Handle::current();
+        GuestThreads {
+            light: own.clone(),
+            heavy: own,
+        }
+    }
+
     struct Run {
         folder: tempfile::TempDir,
         queue: Arc<LogQueue>,
@@ -173,9 +200,16 @@ mod tests {
         let clock = Clock::fake(1);
         let queue = LogQueue::new(clock.clone());
         let path = folder.path().join("app/0.log");
-        let writer = LogWriter::start(path, queue.clone(), rotation, rate(&clock), clock)
-            .await
-            .unwrap();
+        let writer = LogWriter::start(
+            path,
+            queue.clone(),
+            rotation,
+            rate(&clock),
+            clock,
+            threads(),
+        )
+        .await
+        .unwrap();
         Run {
             folder,
             queue,
@@ -271,6 +305,7 @@ mod tests {
             Rotation::default(),
             slow,
             clock.clone(),
+            threads(),
         );
         let writer = writer.await.unwrap();
         let (stdout, _stderr) = GuestOutput::pair(&queue);
