@@ -17,7 +17,7 @@ mod stream;
 mod writer;
 
 pub(crate) use queue::LogQueue;
-pub(crate) use rate::LogRate;
+pub(crate) use rate::{FloodRate, LogRate};
 pub(crate) use stream::GuestOutput;
 pub(crate) use writer::{LogWriter, Rotation};
 

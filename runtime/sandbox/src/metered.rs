@@ -165,9 +165,14 @@ mod tests {
 
     use super::*;
     use crate::engine::GuestEngine;
-    use crate::logs::LogRate;
+    use crate::logs::{FloodRate, LogRate};
     use crate::threads::{GuestRuntime, GuestThreads};
     use crate::weight::take_slice_away;
+
+    fn log_rate() -> Arc<LogRate> {
+        let clock = Clock::system();
+        Arc::new(LogRate::new(clock.clone(), FloodRate::new(&clock)))
+    }
 
     /// A node with one thread of each kind.
     struct Node {
@@ -192,7 +197,7 @@ mod tests {
         }
 
         fn share(&self, weight: u64) -> Arc<CpuShare> {
-            self.share_of(weight, Arc::new(LogRate::new(Clock::system())))
+            self.share_of(weight, log_rate())
         }
 
         fn share_of(&self, weight: u64, log_rate: Arc<LogRate>) -> Arc<CpuShare> {
@@ -267,7 +272,7 @@ mod tests {
     #[tokio::test]
     async fn a_guest_that_floods_its_log_goes_on_among_the_heavy_ones() {
         let node = Node::new();
-        let log_rate = Arc::new(LogRate::new(Clock::system()));
+        let log_rate = log_rate();
         let share = node.share_of(1000, log_rate.clone());
         let work = async move {
             let before = thread_name();

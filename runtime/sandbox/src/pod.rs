@@ -14,7 +14,7 @@ use crate::container::{Guest, StopHandle};
 use crate::cpu::{CpuShare, CpuTotal};
 use crate::exec::{OWN_SESSIONS_PER_POD, SESSIONS_PER_POD};
 use crate::hosts::keyvalue;
-use crate::logs::LogRate;
+use crate::logs::{FloodRate, LogRate};
 use crate::memory::MemoryBudget;
 use crate::preopens::PodFiles;
 
@@ -60,6 +60,7 @@ impl Pod {
         memory: Arc<MemoryBudget>,
         roots: PathBuf,
         clock: Clock,
+        flood: Arc<FloodRate>,
     ) -> Self {
         Self {
             config,
@@ -70,7 +71,7 @@ impl Pod {
             sessions: Arc::new(Semaphore::new(SESSIONS_PER_POD)),
             own_sessions: Arc::new(Semaphore::new(OWN_SESSIONS_PER_POD)),
             created_at: clock.now(),
-            log_rate: Arc::new(LogRate::new(clock.clone())),
+            log_rate: Arc::new(LogRate::new(clock.clone(), flood)),
             cpu: Arc::default(),
             clock,
             runs: Mutex::default(),

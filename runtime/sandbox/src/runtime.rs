@@ -28,7 +28,7 @@ use crate::exec::{GuestEnd, Surroundings, exec};
 use crate::exit::Exit;
 use crate::hosts::keyvalue::{self, Buckets};
 use crate::image::{apply_image, downloads};
-use crate::logs::{LogQueue, LogWriter, Rotation};
+use crate::logs::{FloodRate, LogQueue, LogWriter, Rotation};
 use crate::memory::{MemoryBudget, Scope};
 use crate::network_status::pod_network;
 use crate::places::Places;
@@ -141,6 +141,8 @@ struct Inner {
     volumes: keyvalue::Volumes,
     admission: Arc<Semaphore>,
     places: Places,
+    /// How fast pods may write that flood their logs.
+    flood: Arc<FloodRate>,
     pods: RwLock<BTreeMap<SandboxId, Arc<Pod>>>,
     events: broadcast::Sender<RuntimeEvent>,
 }
@@ -164,6 +166,7 @@ impl WasmRuntime {
         .map_err(SandboxError::CompilerThreads)?;
         let guests = GuestRuntime::start(config.guest_threads).map_err(SandboxError::Threads)?;
         Ok(Self(Arc::new(Inner {
+            flood: FloodRate::new(&config.clock),
             clock: config.clock,
             fabric: config.fabric,
             images: config.images,
@@ -218,7 +221,8 @@ impl PodRuntime for WasmRuntime {
         let memory = inner.memory.child(Scope::Pod, config.memory_limit);
         let roots = inner.pods_dir.join(&config.id.0).join("root");
         let id = config.id.clone();
-        let pod = Pod::new(config, namespace, memory, roots, inner.clock.clone());
+        let (clock, flood) = (inner.clock.clone(), inner.flood.clone());
+        let pod = Pod::new(config, namespace, memory, roots, clock, flood);
         let pod = Arc::new(pod);
         inner.pods.write().insert(id, pod);
         Ok(())

@@ -4,8 +4,10 @@
 //! bucket is empty the writer waits, its queue fills, and the guest waits in its write.
 //!
 //! Whoever has emptied it floods, until a quarter of it is there again. Containers of such a pod count as heavy
-//! ([`standing`](crate::standing)): to write that much takes processor time, and nobody waits for it.
+//! ([`standing`](crate::standing)): to write that much takes processor time, and nobody waits for it. All that flood share
+//! what one alone may write.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -17,10 +19,24 @@ const BYTES_PER_SECOND: u64 = 16 << 20;
 /// Bytes that it may write at once after it was quiet.
 const BURST: u64 = 8 << 20;
 
+/// Bytes that those who flood may write at once, together.
+const FLOOD_BURST: u64 = 1 << 20;
+
+/// The bucket of all pods of a node that flood.
+pub(crate) struct FloodRate(Mutex<Bucket>);
+
+impl FloodRate {
+    pub(crate) fn new(clock: &Clock) -> Arc<Self> {
+        let bucket = Bucket::full(clock, BYTES_PER_SECOND, FLOOD_BURST);
+        Arc::new(Self(Mutex::new(bucket)))
+    }
+}
+
 /// The bucket of one pod.
 pub(crate) struct LogRate {
     clock: Clock,
     bucket: Mutex<Bucket>,
+    flood: Arc<FloodRate>,
     /// Whether the bucket said so last.
     floods: AtomicBool,
 }
@@ -39,22 +55,17 @@ struct Bucket {
 }
 
 impl LogRate {
-    pub(crate) fn new(clock: Clock) -> Self {
-        Self::of(clock, BYTES_PER_SECOND, BURST)
+    /// Of a new pod on a node whose floods go by `flood`.
+    pub(crate) fn new(clock: Clock, flood: Arc<FloodRate>) -> Self {
+        Self::of(clock, flood, BYTES_PER_SECOND, BURST)
     }
 
     /// A bucket that gains `gain` bytes per second and has `most` at first.
-    pub(super) fn of(clock: Clock, gain: u64, most: u64) -> Self {
-        let bucket = Bucket {
-            gain,
-            most,
-            left: most.cast_signed(),
-            at: clock.monotonic(),
-            floods: false,
-        };
+    pub(super) fn of(clock: Clock, flood: Arc<FloodRate>, gain: u64, most: u64) -> Self {
         Self {
+            bucket: Mutex::new(Bucket::full(&clock, gain, most)),
             clock,
-            bucket: Mutex::new(bucket),
+            flood,
             floods: AtomicBool::new(false),
         }
     }
@@ -65,7 +76,10 @@ impl LogRate {
         let mut bucket = self.bucket.lock();
         let wait = bucket.spend(now, bytes as u64);
         self.floods.store(bucket.floods, Ordering::Relaxed);
-        wait
+        match bucket.floods {
+            true => wait.max(self.flood.0.lock().spend(now, bytes as u64)),
+            false => wait,
+        }
     }
 
     /// Whether the pod has been writing more than it may.
@@ -81,6 +95,16 @@ impl LogRate {
 }
 
 impl Bucket {
+    fn full(clock: &Clock, gain: u64, most: u64) -> Self {
+        Self {
+            gain,
+            most,
+            left: most.cast_signed(),
+            at: clock.monotonic(),
+            floods: false,
+        }
+    }
+
     fn refill(&mut self, now: Duration) {
         let passed = now.saturating_sub(self.at).min(Duration::from_secs(3600));
         self.at = self.at.max(now);
@@ -144,5 +168,27 @@ mod tests {
         assert!(bucket.floods);
         bucket.refill(3 * second);
         assert!(!bucket.floods);
+    }
+
+    #[test]
+    fn those_who_flood_share_what_one_may_write() {
+        let clock = Clock::fake(1);
+        let flood = FloodRate::new(&clock);
+        let pods: [LogRate; 3] =
+            std::array::from_fn(|_| LogRate::new(clock.clone(), flood.clone()));
+        let quiet = LogRate::new(clock.clone(), flood);
+        for pod in &pods {
+            pod.spend(BURST as usize);
+            assert!(!pod.floods());
+        }
+        let one = BYTES_PER_SECOND as usize;
+        for (pod, seconds) in pods.iter().zip(1..) {
+            // The burst of all is 1/16 of a second.
+            let wait = pod.spend(one);
+            let at_least = Duration::from_millis(1000 * seconds - 63);
+            assert!(wait >= at_least, "{wait:?}");
+            assert!(pod.floods());
+        }
+        assert_eq!(quiet.spend(1 << 20), Duration::ZERO);
     }
 }
