@@ -15,7 +15,6 @@ mod answer;
 pub mod audit;
 pub mod authn;
 pub mod authz;
-mod awake;
 mod body;
 mod bootstrap;
 pub mod cache;

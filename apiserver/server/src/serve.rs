@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use coracle_awake::awake;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -16,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 use crate::answer::Unhurried;
 use crate::audit::{AUDIT_ID, AuditId, Source};
 use crate::authn::{Connected, Identity};
-use crate::awake::awake;
 use crate::connection::{ActiveBody, Transport};
 use crate::held::Cut;
 use crate::service::ApiServer;

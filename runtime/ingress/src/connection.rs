@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coracle_awake::awake;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -84,22 +85,28 @@ impl Door {
         });
         let protocol = protocol();
         let connection = protocol.serve_connection_with_upgrades(TokioIo::new(stream), service);
-        let mut connection = std::pin::pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            end = activity.end() => match end {
-                End::Unread => return tracing::debug!(%client, "a client does not read its answer"),
-                End::Idle => {
+        let served = async {
+            let mut connection = std::pin::pin!(connection);
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                end = activity.end() => match end {
+                    End::Unread => {
+                        tracing::debug!(%client, "a client does not read its answer");
+                        Ok(())
+                    }
+                    End::Idle => {
+                        connection.as_mut().graceful_shutdown();
+                        tokio::time::timeout(LAST, connection).await.unwrap_or(Ok(()))
+                    }
+                },
+                () = self.stop.cancelled() => {
                     connection.as_mut().graceful_shutdown();
-                    tokio::time::timeout(LAST, connection).await.unwrap_or(Ok(()))
+                    connection.await
                 }
-            },
-            () = self.stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
             }
         };
-        if let Err(error) = ended {
+        // An answer's parts wake the task that they are read in.
+        if let Err(error) = awake(served).await {
             tracing::debug!(%client, %error, "a connection ended");
         }
     }

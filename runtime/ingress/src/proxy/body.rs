@@ -322,7 +322,11 @@ impl HttpBody for Body {
                 patience,
                 lease,
             } => {
-                let frame = Pin::new(&mut *body).poll_frame(context);
+                let mut poll = |context: &mut Context<'_>| Pin::new(&mut *body).poll_frame(context);
+                let frame = match lease {
+                    Some(lease) => lease.drive(context, poll),
+                    None => poll(context),
+                };
                 match patience.poll(context, frame) {
                     Poll::Pending => Poll::Pending,
                     Poll::Ready(Ok(Some(Ok(frame)))) => Poll::Ready(Some(Ok(frame))),

@@ -10,6 +10,7 @@
 //! sent was a question without a body.
 
 pub(crate) mod body;
+mod driver;
 mod head;
 mod pool;
 mod refusal;
@@ -210,7 +211,7 @@ impl Proxy {
         let request = request.map(|body| {
             RequestBody::new(body, settings.body_limit, settings.send_timeout, &upload)
         });
-        let (mut response, lease, endpoint) =
+        let (mut response, mut lease, endpoint) =
             self.send(&target, endpoints, request, &upload).await?;
         if let Some(entry) = &mut held.entry {
             entry.endpoint = Some(endpoint);
@@ -222,6 +223,7 @@ impl Proxy {
                 return Err(Refusal::new(StatusCode::BAD_GATEWAY, text));
             };
             let backend = hyper::upgrade::on(&mut response);
+            lease.put_apart();
             let ends = Ends {
                 client,
                 backend,

@@ -4,9 +4,11 @@
 //! stay for long, and none is used for a Service that has no such endpoint any more: endpoints are chosen for each request.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use coracle_network::TcpStream;
@@ -15,9 +17,9 @@ use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use tokio::task::AbortHandle;
 
 use super::body::RequestBody;
+use super::driver::Driver;
 
 /// How often is looked for connections that rest for too long, and the looks that one survives.
 const LOOK: Duration = Duration::from_secs(2);
@@ -33,30 +35,23 @@ const HEAD: usize = 64 << 10;
 const STREAM_WINDOW: u32 = 128 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
 
-/// The task that moves a connection's bytes; it ends with this.
-struct Driver(AbortHandle);
-
-impl Driver {
-    fn of(work: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self(tokio::spawn(work).abort_handle())
-    }
-}
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 struct Http1 {
     sender: http1::SendRequest<RequestBody>,
-    _driver: Driver,
+    driver: Driver,
 }
 
 struct Http2 {
     sender: http2::SendRequest<RequestBody>,
     active: AtomicUsize,
     _driver: Driver,
+}
+
+impl Http1 {
+    /// Whether the backend has closed it; while it rests, nobody else looks.
+    fn is_closed(&mut self) -> bool {
+        self.driver.look();
+        self.sender.is_closed()
+    }
 }
 
 enum Connection {
@@ -118,7 +113,7 @@ impl Pool {
             let shared = Arc::new(Http2 {
                 sender,
                 active: AtomicUsize::new(1),
-                _driver: Driver::of(async move {
+                _driver: Driver::apart(async move {
                     if let Err(error) = driver.await {
                         tracing::debug!(%endpoint, %error, "connection to a backend ended");
                     }
@@ -135,15 +130,12 @@ impl Pool {
             .max_buf_size(HEAD)
             .handshake(io)
             .await?;
-        let driver = Driver::of(async move {
+        let driver = Driver::at_hand(async move {
             if let Err(error) = driver.with_upgrades().await {
                 tracing::debug!(%endpoint, %error, "connection to a backend ended");
             }
         });
-        let connection = Http1 {
-            sender,
-            _driver: driver,
-        };
+        let connection = Http1 { sender, driver };
         Ok(self.lease(endpoint, Connection::Http1(connection), false))
     }
 
@@ -161,9 +153,13 @@ impl Pool {
         }
     }
 
-    fn put(self: &Arc<Self>, endpoint: SocketAddr, connection: Http1) {
-        if connection.sender.is_closed() {
+    fn put(self: &Arc<Self>, endpoint: SocketAddr, mut connection: Http1) {
+        if connection.is_closed() {
             return;
+        }
+        if !connection.sender.is_ready() {
+            // The rest of its request is still to be sent.
+            connection.driver.put_apart();
         }
         let mut state = self.0.lock();
         if state.count >= TO_ALL {
@@ -195,7 +191,7 @@ impl State {
     fn take_resting(&mut self, endpoint: SocketAddr) -> Option<Http1> {
         let resting = self.resting.get_mut(&endpoint)?;
         let before = resting.len();
-        resting.retain(|(_, connection)| !connection.sender.is_closed());
+        resting.retain_mut(|(_, connection)| !connection.is_closed());
         // One whose last request is not wholly sent, though it was answered, has to wait.
         let found = resting
             .iter()
@@ -232,7 +228,7 @@ impl State {
         self.resting.retain(|_, resting| {
             resting.retain_mut(|(looks, connection)| {
                 *looks += 1;
-                *looks <= LOOKS && !connection.sender.is_closed()
+                *looks <= LOOKS && !connection.is_closed()
             });
             !resting.is_empty()
         });
@@ -271,10 +267,37 @@ impl Lease {
             .as_mut()
             .expect("there until it is finished")
         {
-            Connection::Http1(connection) => connection.sender.try_send_request(request).await,
+            Connection::Http1(Http1 { sender, driver }) => {
+                if !request.body().is_empty() {
+                    // Sent while nobody reads the answer, too.
+                    driver.put_apart();
+                }
+                let mut answer = std::pin::pin!(sender.try_send_request(request));
+                poll_fn(|context| driver.drive(context, |context| answer.as_mut().poll(context)))
+                    .await
+            }
             Connection::Http2(connection) => {
                 connection.sender.clone().try_send_request(request).await
             }
+        }
+    }
+
+    /// Polls for what comes over the connection, and moves its bytes for that.
+    pub(super) fn drive<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        match &mut self.connection {
+            Some(Connection::Http1(connection)) => connection.driver.drive(context, poll),
+            _ => poll(context),
+        }
+    }
+
+    /// Lets the connection's bytes move whether or not anybody polls for them.
+    pub(super) fn put_apart(&mut self) {
+        if let Some(Connection::Http1(connection)) = &mut self.connection {
+            connection.driver.put_apart();
         }
     }
 

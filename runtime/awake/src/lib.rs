@@ -48,7 +48,7 @@ impl Wake for Inner {
 }
 
 /// Runs `task`; it is polled again at once when it was woken during a poll, by itself or others.
-pub(crate) async fn awake<F: Future>(task: F) -> F::Output {
+pub async fn awake<F: Future>(task: F) -> F::Output {
     let mut task = pin!(task);
     let inner = Arc::new(Inner {
         phase: AtomicU8::new(RESTS),
