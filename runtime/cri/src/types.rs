@@ -44,6 +44,8 @@ pub struct PodSandboxConfig {
     pub pod: String,
     /// The name that guests see as their host name.
     pub hostname: String,
+    /// Its name with its domain, if it has one; that stands before its first label in `/etc/hosts`.
+    pub full_name: Option<String>,
     /// The address of the pod, which the caller allocated.
     pub address: IpAddr,
     /// Further lines of `/etc/hosts`: address and its names.

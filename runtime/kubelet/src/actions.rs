@@ -139,8 +139,13 @@ impl Kubelet {
             Ok(address) => match self.prepare_volumes(pod, &address.to_string()).await {
                 Err(error) => Err(("FailedMount", error.to_string())),
                 Ok(()) => {
-                    let config = translate::sandbox(pod, address, &self.0.config.defaults);
-                    let made = self.0.runtime.run_pod_sandbox(config).await;
+                    let made = match translate::sandbox(pod, address, &self.0.config.defaults) {
+                        Ok(config) => {
+                            let made = self.0.runtime.run_pod_sandbox(config).await;
+                            made.map_err(|error| error.to_string())
+                        }
+                        Err(error) => Err(error.to_string()),
+                    };
                     made.map_err(|error| {
                         let message = format!("Failed to create pod sandbox: {error}");
                         ("FailedCreatePodSandBox", message)

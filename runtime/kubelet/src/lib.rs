@@ -17,6 +17,7 @@ mod expand;
 pub mod fields;
 mod handlers;
 mod hooks;
+mod hostname;
 pub mod images;
 pub mod ipam;
 mod kubelet;

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use crate::dns;
 use crate::environment::ConfigError;
 use crate::expand::{MOST_BYTES, expand};
+use crate::hostname::{FullNameTooLong, PodNames, pod_names};
 use crate::resources::{Resources, pod_memory_limit};
 use crate::step::ContainerRecord;
 
@@ -42,13 +43,22 @@ impl PodDefaults {
 }
 
 /// The sandbox of `pod` at `address`.
-pub(crate) fn sandbox(pod: &Pod, address: IpAddr, defaults: &PodDefaults) -> PodSandboxConfig {
+pub(crate) fn sandbox(
+    pod: &Pod,
+    address: IpAddr,
+    defaults: &PodDefaults,
+) -> Result<PodSandboxConfig, FullNameTooLong> {
     let spec = pod.spec.clone().unwrap_or_default();
     let (namespace, name) = names(pod);
-    PodSandboxConfig {
+    let PodNames {
+        hostname,
+        full_name,
+    } = pod_names(pod, &defaults.cluster_domain)?;
+    Ok(PodSandboxConfig {
         id: sandbox_id(pod),
         pod: format!("{namespace}/{name}"),
-        hostname: hostname(pod, &spec, defaults),
+        hostname,
+        full_name,
         address,
         host_aliases: spec
             .host_aliases
@@ -64,7 +74,7 @@ pub(crate) fn sandbox(pod: &Pod, address: IpAddr, defaults: &PodDefaults) -> Pod
         dns: dns::config(&spec, namespace, defaults),
         log_directory: defaults.log_directory(uid(pod)),
         memory_limit: pod_memory_limit(&spec),
-    }
+    })
 }
 
 /// The run number `restart_count` of `container` with that environment, its volumes already on disk.
@@ -182,27 +192,6 @@ fn names(pod: &Pod) -> (&str, &str) {
     )
 }
 
-fn hostname(pod: &Pod, spec: &PodSpec, defaults: &PodDefaults) -> String {
-    let (namespace, name) = names(pod);
-    // A host name has at most 63 characters and does not end in a dash or a dot (upstream's
-    // `truncatePodHostnameIfNeeded`).
-    let short = name.get(..63).unwrap_or(name).trim_end_matches(['-', '.']);
-    let host = spec
-        .hostname
-        .as_deref()
-        .filter(|name| !name.is_empty())
-        .unwrap_or(short);
-    match spec.subdomain.as_deref().filter(|name| !name.is_empty()) {
-        Some(subdomain) if spec.set_hostname_as_fqdn == Some(true) => {
-            format!(
-                "{host}.{subdomain}.{namespace}.svc.{}",
-                defaults.cluster_domain
-            )
-        }
-        _ => host.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,7 +218,8 @@ mod tests {
             &pod(json!({"containers": []})),
             [10, 240, 0, 2].into(),
             &defaults(),
-        );
+        )
+        .expect("a short name");
         assert_eq!(config.dns.searches[0], "shop.svc.cluster.local");
         assert_eq!(config.dns.options, ["ndots:5"]);
         assert_eq!(
@@ -245,13 +235,15 @@ mod tests {
             &pod(json!({"containers": [limited, limited]})),
             [10, 0, 0, 2].into(),
             &defaults(),
-        );
+        )
+        .expect("a short name");
         assert_eq!(both.memory_limit, Some(2 << 20));
         let one = sandbox(
             &pod(json!({"containers": [limited, {"name": "b"}]})),
             [10, 0, 0, 2].into(),
             &defaults(),
-        );
+        )
+        .expect("a short name");
         assert_eq!(one.memory_limit, None);
     }
 }

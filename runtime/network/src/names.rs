@@ -112,19 +112,30 @@ impl Resolver for NoNames {
 #[derive(Debug)]
 pub(crate) struct Hosts {
     address: IpAddr,
-    hostname: String,
+    /// The pod's own, in the order of the file.
+    names: Vec<String>,
     aliases: Vec<(IpAddr, Vec<String>)>,
+}
+
+/// What a pod with the host name `hostname` is called, as upstream's `managedHostsFileContent` has it: by its
+/// full name, if it has one, and by the first label of that.
+pub(crate) fn own_names(hostname: String, full_name: Option<String>) -> Vec<String> {
+    let Some(full) = full_name else {
+        return vec![hostname];
+    };
+    let short = full.split('.').next().unwrap_or(&full).to_owned();
+    vec![full, short]
 }
 
 impl Hosts {
     pub(crate) fn new(
         address: IpAddr,
-        hostname: String,
+        names: Vec<String>,
         aliases: Vec<(IpAddr, Vec<String>)>,
     ) -> Self {
         Self {
             address,
-            hostname,
+            names,
             aliases,
         }
     }
@@ -135,10 +146,10 @@ impl Hosts {
         if name.eq_ignore_ascii_case("localhost") {
             return vec![Ipv4Addr::LOCALHOST.into()];
         }
-        if name.eq_ignore_ascii_case(&self.hostname) {
+        let names = |names: &[String]| names.iter().any(|other| name.eq_ignore_ascii_case(other));
+        if names(&self.names) {
             return vec![self.address];
         }
-        let names = |names: &[String]| names.iter().any(|other| name.eq_ignore_ascii_case(other));
         self.aliases
             .iter()
             .filter(|(_, all)| names(all))
@@ -157,7 +168,7 @@ impl Hosts {
              fe00::1\tip6-allnodes\n\
              fe00::2\tip6-allrouters\n",
         );
-        let _ = writeln!(text, "{}\t{}", self.address, self.hostname);
+        let _ = writeln!(text, "{}\t{}", self.address, self.names.join("\t"));
         if !self.aliases.is_empty() {
             text.push_str("\n# Entries added by HostAliases.\n");
             for (address, names) in &self.aliases {
@@ -234,7 +245,7 @@ mod tests {
         let pod = Ipv4Addr::new(10, 240, 0, 5);
         let hosts = Hosts::new(
             pod.into(),
-            "web-0".into(),
+            own_names("web-0".into(), None),
             vec![(alias.into(), vec!["db".into(), "db.example".into()])],
         );
         assert_eq!(
@@ -249,6 +260,22 @@ mod tests {
                 .text()
                 .ends_with("HostAliases.\n192.0.2.9\tdb\tdb.example\n")
         );
+    }
+
+    #[test]
+    fn a_pod_with_a_domain_stands_there_with_its_full_name_first() {
+        let pod = IpAddr::from(Ipv4Addr::new(10, 240, 0, 5));
+        let full = "web-0.web.shop.svc.cluster.local";
+        // Whether or not the full name is the host name, too.
+        for hostname in ["web-0", full] {
+            let names = own_names(hostname.into(), Some(full.into()));
+            let hosts = Hosts::new(pod, names, Vec::new());
+            assert!(hosts.text().ends_with(&format!("\n{pod}\t{full}\tweb-0\n")));
+            assert_eq!(
+                (hosts.lookup("web-0"), hosts.lookup(full)),
+                (vec![pod], vec![pod])
+            );
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::error::{NetError, ResolveError};
 use crate::fabric::{Caller, Fabric};
 use crate::flows::{SocketState, SocketStatus};
 use crate::listener::{Backlog, TcpListener};
-use crate::names::{DnsConfig, Hosts, NamespaceView, normalise};
+use crate::names::{DnsConfig, Hosts, NamespaceView, normalise, own_names};
 use crate::ports::PortTable;
 use crate::route::Protocol;
 use crate::socket::TcpSocket;
@@ -30,6 +30,8 @@ pub struct NamespaceConfig {
     pub address: IpAddr,
     /// The name that the pod knows itself by.
     pub hostname: String,
+    /// That name with its domain, if it has one.
+    pub full_name: Option<String>,
     /// Further lines of the hosts file. Outside addresses named here may be dialled even if they
     /// are link-local or the host's own.
     pub host_aliases: Vec<(IpAddr, Vec<String>)>,
@@ -46,6 +48,7 @@ impl NamespaceConfig {
             pod: pod.into(),
             address,
             hostname: hostname.into(),
+            full_name: None,
             host_aliases: Vec::new(),
             dns: DnsConfig::default(),
             limits: Limits::default(),
@@ -100,7 +103,11 @@ impl NetworkNamespace {
         Arc::new(Self {
             pod: config.pod,
             address: config.address,
-            hosts: Hosts::new(config.address, config.hostname, config.host_aliases),
+            hosts: Hosts::new(
+                config.address,
+                own_names(config.hostname, config.full_name),
+                config.host_aliases,
+            ),
             exempt,
             dns: config.dns,
             fabric: Arc::downgrade(fabric),

@@ -207,6 +207,7 @@ impl PodRuntime for WasmRuntime {
             )));
         }
         let namespace = inner.fabric.create_namespace(NamespaceConfig {
+            full_name: config.full_name.clone(),
             host_aliases: config.host_aliases.clone(),
             dns: DnsConfig {
                 servers: config.dns.servers.clone(),

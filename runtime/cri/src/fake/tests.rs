@@ -24,6 +24,7 @@ async fn node(script: Script) -> Node {
         id: id().sandbox,
         pod: "default/web".to_owned(),
         hostname: "web".to_owned(),
+        full_name: None,
         address: [10, 0, 0, 2].into(),
         host_aliases: Vec::new(),
         dns: DnsConfig::default(),

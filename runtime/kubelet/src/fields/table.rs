@@ -42,9 +42,13 @@ pub(super) const FIELDS: &[Row] = &[
     row(
         &["hostname", "subdomain", "setHostnameAsFQDN"],
         Works,
-        "`/etc/hostname`, and what DNS answers for the pod",
+        "`/etc/hostname`, `/etc/hosts` (address, full name, short name), and what DNS answers for the pod; a full name of more than 64 characters cannot be the host name, and an Event says so",
     ),
-    row(&["hostnameOverride"], NotYet, "off by default upstream"),
+    row(
+        &["hostnameOverride"],
+        Works,
+        "`/etc/hostname` and `/etc/hosts`; DNS does not know it",
+    ),
     row(&["hostAliases"], Works, "lines of `/etc/hosts`"),
     row(
         &["dnsPolicy", "dnsConfig"],

@@ -77,6 +77,7 @@ impl Node {
             id: id.clone(),
             pod: format!("default/{name}"),
             hostname: name.to_owned(),
+            full_name: None,
             address: IpAddr::from([10, 240, 0, last]),
             host_aliases: vec![
                 ([10, 240, 0, 3].into(), vec!["api".to_owned()]),

@@ -477,3 +477,22 @@ fn disks_of_clouds_say_what_makes_sense() {
         &["spec.volumes[0].csi.nodePublishSecretRef.name: Required value"],
     );
 }
+
+#[test]
+fn an_override_of_the_host_name_is_short_and_alone() {
+    accepted(|spec| spec["hostnameOverride"] = json!("www.example.com"));
+    let long = format!("{}.{}", "a".repeat(60), "b".repeat(10));
+    let change = |spec: &mut Value| {
+        spec["hostnameOverride"] = json!(long);
+        spec["setHostnameAsFQDN"] = json!(true);
+    };
+    refused(
+        change,
+        &[
+            "spec.hostnameOverride: Too long: may not be more than 64 bytes",
+            "spec.hostnameOverride: Forbidden: may not be set when `setHostnameAsFQDN` is true",
+        ],
+    );
+    let found = findings(&spec(|spec| spec["hostnameOverride"] = json!("two\nlines")));
+    assert!(found[0].starts_with("spec.hostnameOverride: Invalid value"));
+}

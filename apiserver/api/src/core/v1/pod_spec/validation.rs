@@ -51,6 +51,7 @@ pub fn pod_spec(spec: &At<'_>, is_pod: bool, errors: &mut FieldErrors) {
     );
     optional_name(&spec.key("hostname"), names::dns1123_label, errors);
     optional_name(&spec.key("subdomain"), names::dns1123_label, errors);
+    hostname_override(spec, errors);
     scheduling::tolerations(&spec.key("tolerations"), errors);
     host_aliases(&spec.key("hostAliases"), errors);
     optional_name(
@@ -124,6 +125,23 @@ fn required_one_of(at: &At<'_>, supported: &[&str], errors: &mut FieldErrors) {
 fn optional_name(at: &At<'_>, rule: impl Fn(&str) -> Vec<String>, errors: &mut FieldErrors) {
     if !at.str().is_empty() {
         errors.text(at, rule);
+    }
+}
+
+/// Reports an override that Linux' `struct utsname` has no room for, or that others contradict.
+fn hostname_override(spec: &At<'_>, errors: &mut FieldErrors) {
+    let name = spec.key("hostnameOverride");
+    if !name.exists() {
+        return;
+    }
+    errors.text(&name, names::dns1123_subdomain);
+    if name.str().len() > 64 {
+        errors.too_long(&name, 64);
+    }
+    for field in ["setHostnameAsFQDN", "hostNetwork"] {
+        if spec.key(field).is_true() {
+            errors.forbidden(&name, format!("may not be set when `{field}` is true"));
+        }
     }
 }
 
