@@ -22,7 +22,8 @@
 //! load NAME http://… 'text'  ask that steadily from now on, until every client has failed or
 //! unload NAME                the load ends; every single request must have had its answer
 //! kubectls … end             the lines between: once with kubectl, then with each kubectl.1.NN that lies
-//!                            beside it; $KUBECTL is its name, fit for objects
+//!                            beside it; $KUBECTL is its name, fit for objects (and what commands find as KUBECTL in their
+//!                            environment is its path)
 //! except 1.27 kubectl …      a line that is passed over where kubectl is kubectl.1.27
 //! coracle image load …       run the binary itself
 //! registry                   start a registry, at $REGISTRY, for jane with the password secret
@@ -427,6 +428,7 @@ impl Session {
             .args(arguments)
             .current_dir(self.work())
             .env("KUBECONFIG", kubeconfig)
+            .env("KUBECTL", &self.kubectl)
             .env("HOME", self.work())
             .env("EDITOR", "sed -i s/before-edit/after-edit/")
             .stdin(self.next_stdin()?)
