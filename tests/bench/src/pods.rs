@@ -1,10 +1,11 @@
 //! Pods by the thousand: how fast one and a thousand of them get ready, and what ten thousand weigh.
 
+mod answers;
 mod following;
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use bytes::Bytes;
 use clap::Args;
 use coracle_clock::Clock;
@@ -144,6 +145,9 @@ impl Guest {
         let mut container = json!({"name": "main", "image": self.image});
         if self.http {
             container["ports"] = json!([{"name": "http", "containerPort": 8080}]);
+            // It says in its answers which one it is.
+            let name = json!({"fieldRef": {"fieldPath": "metadata.name"}});
+            container["env"] = json!([{"name": "POD_NAME", "valueFrom": name}]);
         }
         json!({
             "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
@@ -272,7 +276,7 @@ async fn many(
     .await?;
     if guest.http {
         // They are not only said to run.
-        answers(&cluster).await?;
+        answers::each(&cluster.access, clock, report).await?;
     }
     // Its ten thousand statuses of the end are of no interest to anybody.
     cluster.end(rustix::process::Signal::KILL).await.map(drop)
@@ -298,25 +302,6 @@ async fn rest(
     let took = (clock.monotonic() - start).as_secs_f64();
     let percent = used.microseconds / took / 10_000.0;
     report.add(Figure::new(processor, "%", percent));
-    Ok(())
-}
-
-/// Asks one of the pods over the API's proxy.
-async fn answers(cluster: &Cluster) -> Result<()> {
-    // Whoever has asked nothing for a while has no connection any more.
-    let mut connection = Connection::open(&cluster.access, Protocol::Http1).await?;
-    let list = connection.get(&format!("{PODS}?limit=1")).await?;
-    let name = list["items"][0]["metadata"]["name"]
-        .as_str()
-        .context("there is no pod")?;
-    let path = format!("{PODS}/{name}:8080/proxy/");
-    let (status, answer) = connection
-        .exchange(Method::GET, &path, Bytes::new())
-        .await?;
-    if !status.is_success() {
-        let answer = String::from_utf8_lossy(&answer);
-        bail!("pod {name} was asked and answered {status}: {answer}");
-    }
     Ok(())
 }
 
