@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use coracle_cri::ImageError;
 
+use crate::seen::Stamp;
+
 /// Reads `file:` references below the folders that the node allows.
 #[derive(Clone, Debug, Default)]
 pub struct FileSource {
@@ -28,9 +30,14 @@ impl FileSource {
         Self { allowed }
     }
 
-    /// The bytes of the file at `path`, at most `limit` of them. The path is resolved before it is
-    /// compared with the allowed folders, so a symbolic link cannot lead out of them.
+    /// The bytes of the file at `path`, at most `limit` of them.
     pub fn read(&self, path: &Path, limit: u64) -> Result<Vec<u8>, ImageError> {
+        self.open(path)?.read(limit)
+    }
+
+    /// The file at `path`. The path is resolved before it is compared with the allowed folders, so a
+    /// symbolic link cannot lead out of them.
+    pub(crate) fn open<'a>(&self, path: &'a Path) -> Result<OpenFile<'a>, ImageError> {
         let shown = path.display();
         let real = fs::canonicalize(path).map_err(|error| match error.kind() {
             // Whether a forbidden path exists is not told.
@@ -44,10 +51,8 @@ impl FileSource {
         if !self.allowed.iter().any(|folder| real.starts_with(folder)) {
             return Err(self.outside(path));
         }
-        let unreadable = |error: io::Error| {
-            ImageError::Pull(format!("image file {shown} cannot be read: {error}"))
-        };
-        let found = fs::metadata(&real).map_err(unreadable)?;
+        // Not before it is known to be a plain file: opening a pipe waits for its other end.
+        let found = fs::metadata(&real).map_err(|error| unreadable(path, &error))?;
         if !found.is_file() {
             let kind = if found.is_dir() {
                 "a folder"
@@ -58,17 +63,8 @@ impl FileSource {
                 "image file {shown} is {kind}; name the .wasm file"
             )));
         }
-        let mut bytes = Vec::with_capacity(found.len().min(limit) as usize);
-        let file = File::open(&real).map_err(unreadable)?;
-        file.take(limit + 1)
-            .read_to_end(&mut bytes)
-            .map_err(unreadable)?;
-        if bytes.len() as u64 > limit {
-            return Err(ImageError::Pull(format!(
-                "image file {shown} is larger than the {limit} bytes that this node allows for an image"
-            )));
-        }
-        Ok(bytes)
+        let file = File::open(&real).map_err(|error| unreadable(path, &error))?;
+        Ok(OpenFile { path, file })
     }
 
     /// True for paths that lie below an allowed folder as they are written.
@@ -108,6 +104,42 @@ impl FileSource {
             path.display()
         ))
     }
+}
+
+/// A file that may be an image.
+pub(crate) struct OpenFile<'a> {
+    path: &'a Path,
+    file: File,
+}
+
+impl OpenFile<'_> {
+    /// What it looks like now.
+    pub(crate) fn stamp(&self) -> Result<Stamp, ImageError> {
+        let found = self.file.metadata();
+        let found = found.map_err(|error| unreadable(self.path, &error))?;
+        Ok(Stamp::of(&found))
+    }
+
+    /// Its bytes from where it was read last, at most `limit` of them.
+    pub(crate) fn read(&self, limit: u64) -> Result<Vec<u8>, ImageError> {
+        let mut bytes = Vec::new();
+        let read = (&self.file).take(limit + 1).read_to_end(&mut bytes);
+        read.map_err(|error| unreadable(self.path, &error))?;
+        if bytes.len() as u64 > limit {
+            let shown = self.path.display();
+            return Err(ImageError::Pull(format!(
+                "image file {shown} is larger than the {limit} bytes that this node allows for an image"
+            )));
+        }
+        Ok(bytes)
+    }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> ImageError {
+    ImageError::Pull(format!(
+        "image file {} cannot be read: {error}",
+        path.display()
+    ))
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use crate::keyring::{Credential, Keyring};
 use crate::layout::{Layout, Use};
 use crate::pull::Progress;
 use crate::reference::{Name, Reference};
+use crate::seen::Seen;
 use crate::source::{ImageSource, Pull};
 use crate::spec::RunConfig;
 use crate::store::{ImageStore, Origin, StoredImage};
@@ -53,6 +54,7 @@ struct Inner {
     store: ImageStore,
     source: Arc<dyn ImageSource>,
     files: FileSource,
+    seen: Seen,
     max_bytes: u64,
     turns: Semaphore,
     pulls: Mutex<HashMap<PullKey, SharedPull>>,
@@ -97,6 +99,7 @@ impl Images {
     pub fn new(config: ImagesConfig) -> Self {
         Self(Arc::new(Inner {
             files: FileSource::new(&config.allowed_folders),
+            seen: Seen::default(),
             store: config.store,
             source: config.source,
             max_bytes: config.max_bytes,
@@ -151,10 +154,7 @@ impl Images {
         let decided = self.blocking(move |images| {
             let name = match reference {
                 Reference::Named(name) => name,
-                file => {
-                    let found = images.store.resolve(&file.to_string()).map_err(failed)?;
-                    return Ok(found.is_some());
-                }
+                Reference::File(path) => return Ok(images.unchanged(&path)?.is_some()),
             };
             let credentials = lookup(&name, &keyring(&request)?);
             let decision = images.decide(&name, &request, &credentials)?;
@@ -290,20 +290,17 @@ impl Images {
         usage.await.ok().flatten()
     }
 
+    /// Whatever the policy, a file that has changed is another image: it is the one source that can be asked for
+    /// nothing. `IfNotPresent` does without a file that is not there (any more) once the node has its bytes.
     async fn file(&self, path: &Path, request: &ImageRequest) -> Result<StoredImage, ImageError> {
         let name = Reference::File(path.to_owned()).to_string();
-        if request.policy != PullPolicy::Always
-            && let Some(found) = self.resolve(name.clone()).await?
-        {
-            return Ok(found);
-        }
         if request.policy == PullPolicy::Never {
-            return Err(never(request));
+            return self.resolve(name).await?.ok_or_else(|| never(request));
         }
         let path = path.to_owned();
-        let read = self.blocking(move |images| {
-            let bytes = images.files.read(&path, images.max_bytes)?;
-            images.store.put_named(&name, &bytes).map_err(failed)
+        let read = self.blocking(move |images| match images.unchanged(&path)? {
+            Some(image) => Ok(image),
+            None => images.read(&path),
         });
         let error = match read.await {
             Ok(image) => return Ok(image),
@@ -314,12 +311,15 @@ impl Images {
             .known_digest
             .as_ref()
             .and_then(|known| known.parse::<Digest>().ok());
-        let stored = known.and_then(|digest| {
+        let mut stored = known.and_then(|digest| {
             self.0
                 .store
                 .size(&digest)
                 .map(|size| StoredImage { digest, size })
         });
+        if stored.is_none() && request.policy == PullPolicy::IfNotPresent {
+            stored = self.resolve(name).await?;
+        }
         match stored {
             Some(stored) => {
                 tracing::warn!(image = %request.image, digest = %stored.digest, %error,
@@ -407,6 +407,34 @@ impl Images {
 }
 
 impl Inner {
+    /// The image of the file at `path` if the node has it and the file looks as it did when it was read.
+    fn unchanged(&self, path: &Path) -> Result<Option<StoredImage>, ImageError> {
+        let stamp = self.files.open(path)?.stamp()?;
+        let Some(digest) = self.seen.digest(path, &stamp) else {
+            return Ok(None);
+        };
+        let name = Reference::File(path.to_owned()).to_string();
+        let stored = self.store.resolve(&name).map_err(failed)?;
+        let is_whole = |image: &StoredImage| {
+            image.digest == digest && self.store.size(&digest) == Some(image.size)
+        };
+        Ok(stored.filter(is_whole))
+    }
+
+    /// Puts the file at `path` into the store.
+    fn read(&self, path: &Path) -> Result<StoredImage, ImageError> {
+        let file = self.files.open(path)?;
+        let now = self.store.clock().now();
+        let before = file.stamp()?;
+        let bytes = file.read(self.max_bytes)?;
+        let name = Reference::File(path.to_owned()).to_string();
+        let image = self.store.put_named(&name, &bytes).map_err(failed)?;
+        if file.stamp()? == before {
+            self.seen.remember(path, before, image.digest, now);
+        }
+        Ok(image)
+    }
+
     /// Names that were loaded into the store are taken from there even under `Always`: whoever
     /// loaded them is their source. What was pulled for somebody else's credentials is not given out
     /// without a look at one's own.
@@ -597,8 +625,12 @@ mod tests {
     }
 
     fn node() -> Node {
+        node_at(Clock::fake(1))
+    }
+
+    fn node_at(clock: Clock) -> Node {
         let folder = tempfile::tempdir().unwrap();
-        let store = ImageStore::open(folder.path().join("images"), Clock::fake(1)).unwrap();
+        let store = ImageStore::open(folder.path().join("images"), clock).unwrap();
         let images = Images::new(ImagesConfig {
             store,
             source: Arc::new(NoRegistry),
@@ -621,48 +653,77 @@ mod tests {
         }
 
         async fn ask(&self, image: &str, policy: PullPolicy) -> Result<ImageRef, ImageError> {
-            let request = ImageRequest {
-                image: image.to_owned(),
-                policy,
-                known_digest: None,
-                pull_secrets: Vec::new(),
-                command: Vec::new(),
-            };
-            self.images.ensure(&request).await
+            self.images.ensure(&request(image, policy)).await
+        }
+    }
+
+    fn request(image: &str, policy: PullPolicy) -> ImageRequest {
+        ImageRequest {
+            image: image.to_owned(),
+            policy,
+            known_digest: None,
+            pull_secrets: Vec::new(),
+            command: Vec::new(),
         }
     }
 
     #[tokio::test]
-    async fn always_sees_a_rebuilt_file_and_if_not_present_does_not() {
+    async fn a_rebuilt_file_is_another_image_unless_the_node_may_not_look() {
         let node = node();
         let image = node.write(b"one");
-        let first = node.ask(&image, PullPolicy::Always).await.unwrap();
-        node.write(b"two");
-        assert_eq!(
-            node.ask(&image, PullPolicy::IfNotPresent).await.unwrap(),
-            first
-        );
-        assert_eq!(node.ask(&image, PullPolicy::Never).await.unwrap(), first);
-        let second = node.ask(&image, PullPolicy::Always).await.unwrap();
-        assert_ne!(first.digest, second.digest);
-        assert_eq!(node.bytes(&second).await, b"two");
+        for (bytes, policy) in [
+            (b"two", PullPolicy::IfNotPresent),
+            (b"six", PullPolicy::Always),
+        ] {
+            let first = node.ask(&image, policy).await.unwrap();
+            assert_eq!(node.ask(&image, policy).await.unwrap(), first);
+            node.write(bytes);
+            assert_eq!(node.ask(&image, PullPolicy::Never).await.unwrap(), first);
+            let second = node.ask(&image, policy).await.unwrap();
+            assert_ne!(first.digest, second.digest);
+            assert_eq!(node.bytes(&second).await, bytes);
+        }
     }
 
     #[tokio::test]
-    async fn a_known_pod_survives_the_loss_of_its_file() {
+    async fn a_file_that_looks_the_same_is_not_read_again() {
+        // The clock of now: files are as old as they look.
+        let node = node_at(Clock::system());
+        let image = node.write(b"one");
+        let path = node.folder.path().join("app.wasm");
+        let request = request(&image, PullPolicy::IfNotPresent);
+        let first = node.images.ensure(&request).await.unwrap();
+        assert!(!node.images.has(&request).await, "it has just been written");
+        // As if it had been read long after it was written.
+        let inner = &node.images.0;
+        let stamp = inner.files.open(&path).unwrap().stamp().unwrap();
+        let later = Clock::system().now() + Duration::from_secs(60);
+        let digest = first.digest.parse().unwrap();
+        inner.seen.remember(&path, stamp, digest, later);
+        assert!(node.images.has(&request).await);
+        assert_eq!(node.images.ensure(&request).await.unwrap(), first);
+        // What the store has lost is read again.
+        node.images.remove(&first.digest).await.unwrap();
+        assert!(!node.images.has(&request).await);
+        assert_eq!(node.images.ensure(&request).await.unwrap(), first);
+        assert_eq!(node.bytes(&first).await, b"one");
+    }
+
+    #[tokio::test]
+    async fn what_is_present_outlives_its_file() {
         let node = node();
         let image = node.write(b"bytes");
         let known = node.ask(&image, PullPolicy::Always).await.unwrap();
         fs::remove_file(node.folder.path().join("app.wasm")).unwrap();
         assert!(node.ask(&image, PullPolicy::Always).await.is_err());
         let request = ImageRequest {
-            image,
-            policy: PullPolicy::Always,
             known_digest: Some(known.digest.clone()),
-            pull_secrets: Vec::new(),
-            command: Vec::new(),
+            ..request(&image, PullPolicy::Always)
         };
         assert_eq!(node.images.ensure(&request).await.unwrap(), known);
+        for policy in [PullPolicy::IfNotPresent, PullPolicy::Never] {
+            assert_eq!(node.ask(&image, policy).await.unwrap(), known);
+        }
     }
 
     #[tokio::test]

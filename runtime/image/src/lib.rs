@@ -30,6 +30,7 @@ mod pull;
 mod push;
 mod reference;
 mod registry;
+mod seen;
 mod source;
 mod spec;
 mod store;

@@ -182,7 +182,11 @@ pub(super) const FIELDS: &[Row] = &[
         Works,
         "from a registry, the node's store or a file, see images.md",
     ),
-    row(&["containers[].imagePullPolicy"], Works, "per reference"),
+    row(
+        &["containers[].imagePullPolicy"],
+        Works,
+        "per reference; a `file:` that has changed is read again under `IfNotPresent` too",
+    ),
     row(
         &["containers[].command", "containers[].args"],
         Works,
