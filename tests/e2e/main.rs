@@ -13,6 +13,7 @@ mod issuer;
 mod load;
 mod registry;
 mod script;
+mod tokens;
 mod tools;
 
 use std::path::{Path, PathBuf};
@@ -60,7 +61,8 @@ fn main() -> ExitCode {
         let needs_kubectl = text.contains("kubectl ");
         let needs = |word: &str| text.lines().any(|line| line == word);
         let missing = needs_kubectl && !has_kubectl
-            || needs("registry") && !has_registry
+            || (needs("registry") || needs("registry tls") || needs("registry token"))
+                && !has_registry
             || needs("clients") && !has_clients
             || needs("curl") && !has_curl
             || needs("dnsutils") && !has_dig

@@ -27,6 +27,8 @@
 //! except 1.27 kubectl …      a line that is passed over where kubectl is kubectl.1.27
 //! coracle image load …       run the binary itself
 //! registry                   start a registry, at $REGISTRY, for jane with the password secret
+//! registry tls               start one with TLS, at $TLS_REGISTRY, for which the authority in the file $TLS_CA vouches
+//! registry token             start one that wants tokens, at $TOKEN_REGISTRY: jane's, or anybody's to pull what is below public/
 //! clients                    other clients have to be there: $PYTHON has the package `kubernetes`, $NODE_MODULES has
 //!                            @kubernetes/client-node
 //! curl                       the host's curl has to be there
@@ -54,7 +56,7 @@ use crate::clients;
 use crate::cluster::{Up, poll};
 use crate::issuer::Issuer;
 use crate::load::Load;
-use crate::registry::Registry;
+use crate::registry::{Kind, Registry};
 use crate::tools::{Background, contains, drain, echoes, fetch, forwarded, kubectls};
 
 /// What a command may take before it counts as stuck.
@@ -89,11 +91,14 @@ pub(crate) fn run(path: &Path, index: usize) -> Result<(), String> {
         .map_err(|error| format!("{}:{error}", path.display()))
 }
 
-/// Writes what was not known before into the manifests of a script.
+/// Writes what was not known before into the manifests and settings of a script.
 fn set_in_files(work: &Path, name: &str, value: &str) -> std::io::Result<()> {
     for entry in std::fs::read_dir(work)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|end| end == "yaml") {
+        if path
+            .extension()
+            .is_some_and(|end| end == "yaml" || end == "toml")
+        {
             let text = std::fs::read_to_string(&path)?;
             std::fs::write(&path, text.replace(name, value))?;
         }
@@ -129,7 +134,7 @@ struct Session {
     index: usize,
     up: Option<Up>,
     /// Kept until the script ends.
-    registry: Option<Registry>,
+    registries: Vec<Registry>,
     issuer: Option<Issuer>,
     background: BTreeMap<String, Background>,
     loads: BTreeMap<String, Load>,
@@ -161,7 +166,7 @@ impl Session {
             variables: variables.into(),
             index,
             up: None,
-            registry: None,
+            registries: Vec::new(),
             issuer: None,
             background: BTreeMap::new(),
             loads: BTreeMap::new(),
@@ -251,13 +256,20 @@ impl Session {
                 Ok(())
             }
             "registry" => {
-                let registry = Registry::start(self.work())?;
-                let address = registry.address.clone();
-                self.variables
-                    .insert("REGISTRY".to_owned(), address.clone());
-                self.registry = Some(registry);
-                // Files were written before the address was known.
-                set_in_files(self.work(), "$REGISTRY", &address).map_err(|error| error.to_string())
+                let kind = Kind::named(rest.first().map(String::as_str))?;
+                let registry = Registry::start(self.work(), kind)?;
+                let mut known = vec![(kind.variable(), registry.address.clone())];
+                if let Some(authority) = &registry.authority {
+                    known.push(("TLS_CA", authority.display().to_string()));
+                }
+                for (name, value) in known {
+                    // Files were written before it was known.
+                    set_in_files(self.work(), &format!("${name}"), &value)
+                        .map_err(|error| error.to_string())?;
+                    self.variables.insert(name.to_owned(), value);
+                }
+                self.registries.push(registry);
+                Ok(())
             }
             "clients" => {
                 let (python, modules) = (clients::python(), clients::node_modules());
