@@ -5,14 +5,23 @@ use crate::exec::Beside;
 
 /// Answers one connection to port 9000 after another with these heads and bodies; what was asked is in `/data/asked`.
 async fn answered(beside: &Beside, answers: &[&str], curl: &str) -> (i32, String, String) {
+    answered_at(beside, answers, curl, "localhost:9000").await
+}
+
+/// Likewise, of a URL there.
+async fn answered_at(
+    beside: &Beside,
+    answers: &[&str],
+    curl: &str,
+    url: &str,
+) -> (i32, String, String) {
     let words: Vec<String> = answers.iter().map(|answer| format!("'{answer}'")).collect();
     let server = format!(
         "rm -f /data/asked; for answer in {}; do printf \"HTTP/1.1 $answer\" | nc -l -p 9000 >> /data/asked; done",
         words.join(" ")
     );
     // The server may begin after the client, and between two connections nobody listens.
-    let client =
-        format!("curl --retry-connrefused --retry 9 --retry-delay 0.05 {curl} localhost:9000");
+    let client = format!("curl --retry-connrefused --retry 9 --retry-delay 0.05 {curl} '{url}'");
     let (served, asked) = tokio::join!(beside.sh(&server), beside.sh(&client));
     assert_eq!(served.0, 0, "{}", served.2);
     asked
@@ -70,4 +79,26 @@ async fn curl_tries_again_what_may_pass_and_keeps_bodies_of_failures() {
         .sh("curl -s --retry 2 --retry-delay 0.05 localhost:81")
         .await;
     assert_eq!(code, 7, "a refusal is final unless it is said not to be");
+}
+
+#[tokio::test]
+async fn urls_may_have_urls_in_their_queries() {
+    let beside = beside().await;
+    let fine = "200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok";
+    for url in [
+        "localhost:9000/go?to=http://other/x",
+        "http://localhost:9000/go?to=http://other/x",
+        "localhost:9000?to=ftp://other/x",
+    ] {
+        let (code, out, err) = answered_at(&beside, &[fine], "-s", url).await;
+        assert_eq!((code, out.as_str()), (0, "ok"), "{url}: {err}");
+        let (_, asked, _) = beside.sh("head -n 1 /data/asked").await;
+        let query = url.split_once('?').expect("each has one").1;
+        assert!(asked.contains(query), "{url}: {asked}");
+    }
+    // Each attempt to connect is one that the server may not be there for.
+    let server = format!("printf \"HTTP/1.1 {fine}\" | nc -l -p 9000");
+    let client = "for n in $(seq 1 200); do wget -q -O - 'localhost:9000/go?to=http://other/x' && break; sleep 0.05; done";
+    let (served, asked) = tokio::join!(beside.sh(&server), beside.sh(client));
+    assert_eq!((served.0, asked.1.as_str()), (0, "ok"), "{}", asked.2);
 }

@@ -91,6 +91,7 @@ pub fn hostname(cx: &mut Cx, args: &[String]) -> Outcome {
         &[
             ("ip-address", 'i'),
             ("fqdn", 'f'),
+            ("short", 's'),
             ("all-ip-addresses", 'I'),
         ],
     )?;
@@ -113,6 +114,8 @@ pub fn hostname(cx: &mut Cx, args: &[String]) -> Outcome {
             names.contains(&name.as_str()).then(|| names[0].to_owned())
         });
         shown = full.unwrap_or(name);
+    } else if options.has('s') {
+        shown = name.split('.').next().unwrap_or_default().to_owned();
     }
     writeln!(cx.out, "{shown}")?;
     Ok(0)

@@ -10,7 +10,10 @@ mod arith;
 mod builtins;
 mod expand;
 mod parse;
+mod pipeline;
+mod redirect;
 mod run;
+mod simple;
 
 use std::io::{Read, Write};
 

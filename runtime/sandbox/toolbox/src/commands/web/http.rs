@@ -21,6 +21,13 @@ pub mod code {
     pub const BROKEN: u8 = 56;
 }
 
+/// The scheme of a URL that names one, and what follows it. A URL in the query of another is none of its parts.
+pub fn scheme(url: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    (!scheme.is_empty() && scheme.bytes().all(fits)).then_some((scheme, rest))
+}
+
 /// Where a request goes.
 #[derive(Clone)]
 pub struct Target {
@@ -32,7 +39,7 @@ pub struct Target {
 impl Target {
     /// Reads a URL; without a scheme it is http.
     pub fn read(url: &str) -> Result<Self, Failure> {
-        let rest = match url.split_once("://") {
+        let rest = match scheme(url) {
             Some(("http", rest)) => rest,
             Some(("https", _)) => {
                 return Err(Failure {
@@ -176,16 +183,13 @@ impl Request {
 
     /// Turns to where an answer points.
     pub fn follow(&mut self, to: &str, status: u16) -> Result<(), Failure> {
-        let url = if to.contains("://") {
+        let url = if scheme(to).is_some() {
             to.to_owned()
         } else if to.starts_with('/') {
             format!("http://{}{to}", self.target.authority())
         } else {
-            let folder = self
-                .target
-                .path
-                .rsplit_once('/')
-                .map_or("", |(folder, _)| folder);
+            let path = self.target.path.split('?').next().unwrap_or_default();
+            let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
             format!("http://{}{folder}/{to}", self.target.authority())
         };
         let target = Target::read(&url)?;

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 
-use super::http::{Answer, Request, Target};
+use super::http::{Answer, Request, Target, scheme};
 use super::{MOST_REDIRECTS, prefixed};
 use crate::commands::system;
 use crate::context::Cx;
@@ -30,7 +30,7 @@ pub fn wget(cx: &mut Cx, args: &[String]) -> Outcome {
     let [url] = &options.operands[..] else {
         return Err(Failure::usage("needs one URL"));
     };
-    let url = if url.contains("://") {
+    let url = if scheme(url).is_some() {
         url.clone()
     } else {
         format!("http://{url}")
