@@ -56,6 +56,8 @@ pub struct PodSandboxConfig {
     pub log_directory: PathBuf,
     /// Bytes that all containers of the pod may use together.
     pub memory_limit: Option<u64>,
+    /// Thousandths of a core that they may use together.
+    pub cpu_limit_millis: Option<u64>,
 }
 
 /// How names are looked up in a sandbox; the shape of `/etc/resolv.conf`.
@@ -278,6 +280,8 @@ pub struct Resize {
     pub cpu_weight_millis: u64,
     /// As in [`PodSandboxConfig::memory_limit`].
     pub pod_memory_limit: Option<u64>,
+    /// As in [`PodSandboxConfig::cpu_limit_millis`].
+    pub pod_cpu_limit_millis: Option<u64>,
 }
 
 /// Where a container is in its life.

@@ -206,7 +206,12 @@ fn value_from(
             .divisor
             .as_ref()
             .map(|quantity| quantity.0.as_str());
-        return resources::field(of, &reference.resource, divisor, sources.allocatable())
+        let node = sources.allocatable();
+        let allocatable = pod
+            .spec
+            .as_ref()
+            .map_or(node, |spec| resources::allocatable(spec, node));
+        return resources::field(of, &reference.resource, divisor, allocatable)
             .map(Some)
             .ok_or_else(|| ConfigError::UnknownResource(reference.resource.clone()));
     }

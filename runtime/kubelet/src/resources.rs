@@ -30,9 +30,60 @@ impl Resources {
     }
 }
 
-/// Bytes that the containers of a pod may use together; only a pod of which every container has a limit
-/// is limited as a whole. Sidecars run beside the others, init containers one after the other before.
+/// Thousandths of a core that `container` of a pod is scheduled with. Those that ask for nothing share what the pod
+/// as a whole asks for beyond the others, as they would below the pod's cgroup.
+pub(crate) fn cpu_weight(spec: &PodSpec, container: &Container) -> u64 {
+    let asked = |container: &Container| {
+        let (requests, limits) = maps(container);
+        amount(requests, "cpu").or_else(|| amount(limits, "cpu"))
+    };
+    let whole = pod_amount(spec, |whole| whole.requests.as_ref(), "cpu");
+    let (Some(whole), None) = (whole, asked(container)) else {
+        return Resources::of(container).cpu_request_millis;
+    };
+    let is_sidecar = |one: &&Container| one.restart_policy.as_deref() == Some("Always");
+    let sidecars = spec.init_containers.iter().flatten().filter(is_sidecar);
+    let (mut taken, mut others) = (0u64, 0u64);
+    for one in spec.containers.iter().chain(sidecars) {
+        match asked(one) {
+            Some(own) => taken = taken.saturating_add(unsigned(own.milli_value())),
+            None => others += 1,
+        }
+    }
+    let left = unsigned(whole.milli_value()).saturating_sub(taken);
+    (left / others.max(1)).max(1)
+}
+
+/// Thousandths of a core that the containers of a pod may use together, if the pod says so.
+pub(crate) fn pod_cpu_limit(spec: &PodSpec) -> Option<u64> {
+    let limit = pod_amount(spec, |whole| whole.limits.as_ref(), "cpu")?;
+    Some(unsigned(limit.milli_value()))
+}
+
+/// The node's `allocatable` processor, in thousandths, and memory, as a container of the pod without limits of its own sees
+/// them: no more than the pod has.
+pub(crate) fn allocatable(spec: &PodSpec, (cpu, memory): (u64, u64)) -> (u64, u64) {
+    let whole = pod_amount(spec, |whole| whole.limits.as_ref(), "memory");
+    (
+        pod_cpu_limit(spec).unwrap_or(cpu),
+        whole.map_or(memory, |limit| unsigned(limit.value())),
+    )
+}
+
+fn pod_amount<'a>(
+    spec: &'a PodSpec,
+    map: impl FnOnce(&'a ResourceRequirements) -> Amounts<'a>,
+    name: &str,
+) -> Option<Quantity> {
+    amount(map(spec.resources.as_ref()?), name)
+}
+
+/// Bytes that the containers of a pod may use together: what the pod says as a whole, or else the sum of its parts when every
+/// container has a limit. Sidecars run beside the others, init containers one after the other before.
 pub(crate) fn pod_memory_limit(spec: &PodSpec) -> Option<u64> {
+    if let Some(limit) = pod_amount(spec, |whole| whole.limits.as_ref(), "memory") {
+        return Some(unsigned(limit.value()));
+    }
     let limit = |container: &Container| Resources::of(container).memory_limit;
     let (mut sidecars, mut starting) = (0u64, 0u64);
     for container in spec.init_containers.iter().flatten() {
@@ -237,6 +288,35 @@ mod tests {
         assert_eq!(with_limits.cpu_request_millis, 500);
         assert_eq!(with_limits.memory_limit, Some(32 << 20));
         assert_eq!(Resources::of(&container(json!({}))).cpu_request_millis, 1);
+    }
+
+    #[test]
+    fn what_a_pod_says_as_a_whole_bounds_its_containers_together() {
+        let spec = |resources| -> PodSpec {
+            let spec = json!({
+                "resources": resources,
+                "containers": [
+                    {"name": "a", "resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "8Mi"}}},
+                    {"name": "b"}, {"name": "c"},
+                ],
+            });
+            serde_json::from_value(spec).expect("valid")
+        };
+        let none = spec(json!({}));
+        assert_eq!(
+            (pod_memory_limit(&none), pod_cpu_limit(&none)),
+            (None, None)
+        );
+        assert_eq!(cpu_weight(&none, &none.containers[1]), 1);
+        assert_eq!(allocatable(&none, (4000, 7)), (4000, 7));
+        let whole = json!({"requests": {"cpu": "1"}, "limits": {"cpu": "2", "memory": "32Mi"}});
+        let whole = spec(whole);
+        assert_eq!(pod_memory_limit(&whole), Some(32 << 20));
+        assert_eq!(pod_cpu_limit(&whole), Some(2000));
+        assert_eq!(allocatable(&whole, (4000, 7)), (2000, 32 << 20));
+        let weights = whole.containers.iter();
+        let weights: Vec<u64> = weights.map(|one| cpu_weight(&whole, one)).collect();
+        assert_eq!(weights, [100, 450, 450]);
     }
 
     #[test]

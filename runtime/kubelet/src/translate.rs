@@ -13,7 +13,7 @@ use crate::dns;
 use crate::environment::ConfigError;
 use crate::expand::{MOST_BYTES, expand};
 use crate::hostname::{FullNameTooLong, PodNames, pod_names};
-use crate::resources::{Resources, pod_memory_limit};
+use crate::resources::{Resources, cpu_weight, pod_cpu_limit, pod_memory_limit};
 use crate::step::ContainerRecord;
 
 /// What a node's pods share.
@@ -74,6 +74,7 @@ pub(crate) fn sandbox(
         dns: dns::config(&spec, namespace, defaults),
         log_directory: defaults.log_directory(uid(pod)),
         memory_limit: pod_memory_limit(&spec),
+        cpu_limit_millis: pod_cpu_limit(&spec),
     })
 }
 
@@ -126,7 +127,10 @@ pub(crate) fn container(
             .collect(),
         memory_limit: resources.memory_limit,
         cpu_limit_millis: resources.cpu_limit_millis,
-        cpu_weight_millis: resources.cpu_request_millis,
+        cpu_weight_millis: pod
+            .spec
+            .as_ref()
+            .map_or(1, |spec| cpu_weight(spec, container)),
         restart_count,
         stdin: container.stdin.unwrap_or(false),
         stdin_once: container.stdin_once.unwrap_or(false),
@@ -150,8 +154,9 @@ pub(crate) fn resize(spec: &PodSpec, container: &Container) -> Resize {
     Resize {
         memory_limit: resources.memory_limit,
         cpu_limit_millis: resources.cpu_limit_millis,
-        cpu_weight_millis: resources.cpu_request_millis,
+        cpu_weight_millis: cpu_weight(spec, container),
         pod_memory_limit: pod_memory_limit(spec),
+        pod_cpu_limit_millis: pod_cpu_limit(spec),
     }
 }
 

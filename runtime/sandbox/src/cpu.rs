@@ -30,8 +30,7 @@ pub(crate) struct CpuShare {
     total: Arc<CpuTotal>,
     throttled_periods: AtomicU64,
     throttled_nanos: AtomicU64,
-    is_limited: AtomicBool,
-    quota: Mutex<Quota>,
+    limit: Limit,
     /// How fast its pod writes its logs.
     log_rate: Arc<LogRate>,
     /// What `standing` said last.
@@ -39,13 +38,78 @@ pub(crate) struct CpuShare {
     standing: Mutex<Standing>,
 }
 
-/// CPU time of several runs together, ended ones included.
-#[derive(Debug, Default)]
-pub(crate) struct CpuTotal(AtomicU64);
+/// CPU time of several runs together, ended ones included, and what they may use together.
+#[derive(Default)]
+pub(crate) struct CpuTotal {
+    used_nanos: AtomicU64,
+    limit: Limit,
+}
 
 impl CpuTotal {
+    /// At most `limit_millis` at any time, from `now` on.
+    pub(crate) fn new(limit_millis: Option<u64>, now: Duration) -> Self {
+        let total = Self::default();
+        total.set_limit(limit_millis, now);
+        total
+    }
+
     pub(crate) fn used(&self) -> Duration {
-        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+        Duration::from_nanos(self.used_nanos.load(Ordering::Relaxed))
+    }
+
+    /// Gives them another limit.
+    pub(crate) fn set_limit(&self, limit_millis: Option<u64>, now: Duration) {
+        self.limit.set(limit_millis, now);
+    }
+}
+
+/// A quota that need not be there. What has none pays nothing for it.
+struct Limit {
+    is_set: AtomicBool,
+    quota: Mutex<Quota>,
+}
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self {
+            is_set: AtomicBool::new(false),
+            quota: Mutex::new(Quota {
+                limit_millis: None,
+                allowed: allowed(None),
+                period_start: Duration::ZERO,
+                used: Duration::ZERO,
+            }),
+        }
+    }
+}
+
+impl Limit {
+    fn set(&self, limit_millis: Option<u64>, now: Duration) {
+        let mut quota = self.quota.lock();
+        if !self.is_set.load(Ordering::Relaxed) {
+            // What was used without a limit is not held against it.
+            quota.period_start = now;
+            quota.used = Duration::ZERO;
+        }
+        quota.limit_millis = limit_millis;
+        quota.allowed = allowed(limit_millis);
+        self.is_set.store(limit_millis.is_some(), Ordering::Relaxed);
+    }
+
+    fn quota(&self) -> Option<MutexGuard<'_, Quota>> {
+        let is_set = self.is_set.load(Ordering::Relaxed);
+        is_set.then(|| self.quota.lock())
+    }
+
+    /// See [`Quota::pause`].
+    fn pause(&self, clock: &Clock) -> Option<Duration> {
+        self.quota()?.pause(clock.monotonic())
+    }
+
+    /// See [`Quota::count`].
+    fn count(&self, clock: &Clock, used: Duration) -> bool {
+        let quota = self.quota();
+        quota.is_some_and(|mut quota| quota.count(clock.monotonic(), used))
     }
 }
 
@@ -67,12 +131,8 @@ impl CpuShare {
         total: Arc<CpuTotal>,
         log_rate: Arc<LogRate>,
     ) -> Arc<Self> {
-        let quota = Quota {
-            limit_millis,
-            allowed: allowed(limit_millis),
-            period_start: clock.monotonic(),
-            used: Duration::ZERO,
-        };
+        let limit = Limit::default();
+        limit.set(limit_millis, clock.monotonic());
         Arc::new(Self {
             weight: Weight::new(engine.contest.clone(), weight_millis),
             engine,
@@ -81,8 +141,7 @@ impl CpuShare {
             total,
             throttled_periods: AtomicU64::new(0),
             throttled_nanos: AtomicU64::new(0),
-            is_limited: AtomicBool::new(limit_millis.is_some()),
-            quota: Mutex::new(quota),
+            limit,
             log_rate,
             is_heavy: AtomicBool::new(false),
             standing: Mutex::default(),
@@ -92,21 +151,7 @@ impl CpuShare {
     /// Gives it another share and another limit, from the next slice on.
     pub(crate) fn resize(&self, weight_millis: u64, limit_millis: Option<u64>) {
         self.weight.set(weight_millis);
-        let mut quota = self.quota.lock();
-        if !self.is_limited.load(Ordering::Relaxed) {
-            // What was used without a limit is not held against it.
-            quota.period_start = self.clock.monotonic();
-            quota.used = Duration::ZERO;
-        }
-        quota.limit_millis = limit_millis;
-        quota.allowed = allowed(limit_millis);
-        self.is_limited
-            .store(limit_millis.is_some(), Ordering::Relaxed);
-    }
-
-    fn quota(&self) -> Option<MutexGuard<'_, Quota>> {
-        let is_limited = self.is_limited.load(Ordering::Relaxed);
-        is_limited.then(|| self.quota.lock())
+        self.limit.set(limit_millis, self.clock.monotonic());
     }
 
     /// What decides how long its instances run before they yield.
@@ -116,7 +161,7 @@ impl CpuShare {
 
     /// Its quota, in thousandths of a core.
     pub(crate) fn limit_millis(&self) -> Option<u64> {
-        self.quota.lock().limit_millis
+        self.limit.quota.lock().limit_millis
     }
 
     /// CPU time used so far.
@@ -158,9 +203,10 @@ impl CpuShare {
         &self.clock
     }
 
-    /// How long the container has to pause, if it is over its quota.
+    /// How long the container has to pause, if it is over its quota or its pod over its own.
     pub(crate) fn pause(&self) -> Option<Duration> {
-        let pause = self.quota()?.pause(self.clock.monotonic())?;
+        let own = self.limit.pause(&self.clock);
+        let pause = own.max(self.total.limit.pause(&self.clock))?;
         self.throttled_nanos
             .fetch_add(nanos(pause), Ordering::Relaxed);
         Some(pause)
@@ -169,10 +215,10 @@ impl CpuShare {
     /// Counts a poll, which ended because its slice was over if it `wants_more`.
     pub(crate) fn count(&self, used: Duration, wants_more: bool) {
         self.used_nanos.fetch_add(nanos(used), Ordering::Relaxed);
-        self.total.0.fetch_add(nanos(used), Ordering::Relaxed);
-        if let Some(mut quota) = self.quota()
-            && quota.count(self.clock.monotonic(), used)
-        {
+        let total = &self.total;
+        total.used_nanos.fetch_add(nanos(used), Ordering::Relaxed);
+        let is_over = self.limit.count(&self.clock, used);
+        if total.limit.count(&self.clock, used) || is_over {
             self.throttled_periods.fetch_add(1, Ordering::Relaxed);
         }
         let contest = &self.engine.contest;
@@ -191,6 +237,7 @@ impl CpuShare {
 }
 
 impl Quota {
+    /// How long to wait until the period ends in which it was used up.
     fn pause(&mut self, now: Duration) -> Option<Duration> {
         self.turn_over(now);
         (self.used >= self.allowed).then(|| {
@@ -252,6 +299,25 @@ mod tests {
         // The 5 ms over the quota are missing from the next period.
         assert_eq!(quota.pause(100 * MS), None);
         assert!(quota.count(120 * MS, 15 * MS));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_begins_when_it_is_set_and_ends_when_it_is_taken_away() {
+        let clock = Clock::fake(1);
+        let total = CpuTotal::default();
+        assert!(!total.limit.count(&clock, 500 * MS));
+        assert_eq!(total.limit.pause(&clock), None);
+        total.set_limit(Some(200), clock.monotonic());
+        assert!(!total.limit.count(&clock, 15 * MS));
+        // Whichever of the pod's runs it is that used it up.
+        assert!(total.limit.count(&clock, 15 * MS));
+        assert!(total.limit.pause(&clock).is_some());
+        total.set_limit(Some(1000), clock.monotonic());
+        assert_eq!(total.limit.pause(&clock), None, "30 of 100 ms are used");
+        total.set_limit(Some(200), clock.monotonic());
+        assert!(total.limit.pause(&clock).is_some());
+        total.set_limit(None, clock.monotonic());
+        assert_eq!(total.limit.pause(&clock), None);
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(crate) struct Pod {
     pub(crate) created_at: Timestamp,
     /// What all its logs may write.
     pub(crate) log_rate: Arc<LogRate>,
-    /// What all its runs have used.
+    /// What all its runs have used, and may use.
     pub(crate) cpu: Arc<CpuTotal>,
     /// The latest run of each container, in the order of their first start.
     runs: Mutex<Vec<Arc<Run>>>,
@@ -62,6 +62,7 @@ impl Pod {
         clock: Clock,
         flood: Arc<FloodRate>,
     ) -> Self {
+        let cpu_limit_millis = config.cpu_limit_millis;
         Self {
             config,
             namespace,
@@ -72,7 +73,7 @@ impl Pod {
             own_sessions: Arc::new(Semaphore::new(OWN_SESSIONS_PER_POD)),
             created_at: clock.now(),
             log_rate: Arc::new(LogRate::new(clock.clone(), flood)),
-            cpu: Arc::default(),
+            cpu: Arc::new(CpuTotal::new(cpu_limit_millis, clock.monotonic())),
             clock,
             runs: Mutex::default(),
         }

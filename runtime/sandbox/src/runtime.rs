@@ -373,6 +373,8 @@ impl PodRuntime for WasmRuntime {
     async fn resize_container(&self, id: &ContainerId, to: Resize) -> Result<(), RuntimeError> {
         let pod = self.0.pod(&id.sandbox)?;
         pod.memory.set_limit(to.pod_memory_limit);
+        let now = self.0.clock.monotonic();
+        pod.cpu.set_limit(to.pod_cpu_limit_millis, now);
         if let Some(run) = pod.run(&id.name) {
             run.memory.set_limit(to.memory_limit);
             run.cpu.resize(to.cpu_weight_millis, to.cpu_limit_millis);

@@ -30,6 +30,7 @@ async fn node(script: Script) -> Node {
         dns: DnsConfig::default(),
         log_directory: PathBuf::new(),
         memory_limit: None,
+        cpu_limit_millis: None,
     };
     runtime.run_pod_sandbox(config).await.unwrap();
     let events = runtime.subscribe();

@@ -107,8 +107,8 @@ pub(super) const FIELDS: &[Row] = &[
     ),
     row(
         &["resources"],
-        Elsewhere,
-        "the scheduler counts its requests; limits of the pod as a whole are those of its containers together",
+        Works,
+        "the scheduler counts its requests, which containers that ask for nothing share under contention; its limits of memory and processor time bound the containers together",
     ),
     row(
         &["overhead", "runtimeClassName"],

@@ -211,13 +211,11 @@ impl Payload<'_> {
                 let unknown =
                     || crate::environment::ConfigError::UnknownResource(reference.resource.clone());
                 let container = crate::actions::find(self.pod, name).ok_or_else(unknown)?;
-                resources::field(
-                    &container,
-                    &reference.resource,
-                    divisor,
-                    self.sources.allocatable(),
-                )
-                .ok_or_else(unknown)?
+                let node = self.sources.allocatable();
+                let spec = self.pod.spec.as_ref();
+                let allocatable = spec.map_or(node, |spec| resources::allocatable(spec, node));
+                resources::field(&container, &reference.resource, divisor, allocatable)
+                    .ok_or_else(unknown)?
             } else {
                 continue;
             };

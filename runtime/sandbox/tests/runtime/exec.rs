@@ -373,6 +373,7 @@ async fn a_command_has_the_memory_that_its_container_was_resized_to() {
             cpu_limit_millis: None,
             cpu_weight_millis: 1,
             pod_memory_limit: None,
+            pod_cpu_limit_millis: None,
         };
         let resized = math.node.runtime.resize_container(&math.id, to).await;
         resized.unwrap();

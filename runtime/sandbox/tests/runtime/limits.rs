@@ -50,6 +50,7 @@ async fn guests_that_compete_share_as_they_asked() {
         cpu_limit_millis: None,
         cpu_weight_millis: 20_000,
         pod_memory_limit: None,
+        pod_cpu_limit_millis: None,
     };
     node.runtime.resize_container(&one, resize).await.unwrap();
     shared(&node, [&one, &two], Duration::from_millis(50)).await;

@@ -86,6 +86,7 @@ impl Node {
             dns: DnsConfig::default(),
             log_directory: self.logs(name),
             memory_limit: None,
+            cpu_limit_millis: None,
         };
         self.runtime.run_pod_sandbox(config).await.unwrap();
         id
