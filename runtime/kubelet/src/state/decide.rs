@@ -131,6 +131,7 @@ impl State {
             for action in step.actions {
                 let has_changed = action == Action::StartOver;
                 if entry.begin(&action, now) && !has_changed {
+                    entry.stands_in_line();
                     decision.actions.push((uid.clone(), action));
                 }
             }

@@ -32,8 +32,10 @@ pub(crate) struct Entry {
     pub(crate) forgetting: bool,
     /// Nothing of the pod is left here; it stays known until the cache has seen it go.
     pub(crate) gone: bool,
-    /// Since when something is on its way that has had its turn, by the monotonic clock.
-    pub(crate) busy_since: Option<Duration>,
+    /// How many actions were begun that wait for their turn.
+    in_line: usize,
+    /// Since when something is on its way whose turn was the last to come, by the monotonic clock.
+    busy_since: Option<Duration>,
     /// What it was promised, while it counts.
     pub(super) promised: Option<Requests>,
     /// The generation of the spec that was promised for, or for good refused.
@@ -59,6 +61,7 @@ impl Entry {
             orphaned: false,
             forgetting: false,
             gone: false,
+            in_line: 0,
             busy_since: None,
             promised,
             settled: None,
@@ -143,9 +146,15 @@ impl Entry {
         self.settled = generation.filter(|_| !is_deferred);
     }
 
+    /// Notes that what was begun waits for its turn.
+    pub(super) fn stands_in_line(&mut self) {
+        self.in_line += 1;
+    }
+
     /// Notes that what was begun has its turn.
     pub(crate) fn has_turn(&mut self, monotonic: Duration) {
-        self.busy_since.get_or_insert(monotonic);
+        self.in_line = self.in_line.saturating_sub(1);
+        self.busy_since = Some(monotonic);
     }
 
     /// How much longer a report waits, if something is on its way.
@@ -154,10 +163,56 @@ impl Entry {
             self.busy_since = None;
             return None;
         }
-        let Some(since) = self.busy_since else {
+        if self.in_line > 0 {
             return Some(HOLD_IN_LINE);
-        };
+        }
+        let since = *self.busy_since.get_or_insert(monotonic);
         HOLD.checked_sub(monotonic.saturating_sub(since))
             .filter(|left| !left.is_zero())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry() -> Entry {
+        let key = ObjectKey::new("default", "a");
+        Entry::new(key, Arc::default(), Observed::default(), None)
+    }
+
+    #[test]
+    fn a_report_waits_for_each_turn_and_a_while_after_it() {
+        let at = |millis| Duration::from_millis(millis);
+        let mut entry = entry();
+        assert_eq!(entry.hold(at(0)), None, "nothing was begun");
+        // The image is being pulled, and the sandbox waits for its turn.
+        entry.observed.sandbox = SandboxState::Starting;
+        entry.observed.container_mut("main").image.pulling();
+        for _ in 0..2 {
+            entry.stands_in_line();
+        }
+        entry.has_turn(at(1));
+        assert_eq!(entry.hold(at(5_000)), Some(HOLD_IN_LINE));
+        entry.has_turn(at(5_000));
+        assert_eq!(entry.hold(at(5_010)), Some(HOLD - at(10)));
+        // The sandbox is there, the pull goes on.
+        entry.observed.sandbox = SandboxState::Ready;
+        assert_eq!(entry.hold(at(5_099)), Some(at(1)));
+        assert_eq!(entry.hold(at(5_100)), None, "it takes its time");
+        entry.stands_in_line();
+        entry.observed.container_mut("main").run = Run::Starting;
+        assert_eq!(entry.hold(at(6_000)), Some(HOLD_IN_LINE));
+        entry.has_turn(at(7_000));
+        assert_eq!(entry.hold(at(7_001)), Some(HOLD - at(1)));
+    }
+
+    #[test]
+    fn what_runs_is_reported_at_once() {
+        let mut entry = entry();
+        entry.stands_in_line();
+        entry.has_turn(Duration::ZERO);
+        entry.observed.sandbox = SandboxState::Ready;
+        assert_eq!(entry.hold(Duration::from_millis(1)), None);
     }
 }
