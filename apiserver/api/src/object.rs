@@ -67,12 +67,11 @@ impl Object {
     /// Keys that contain dots are reached with [`At::key`].
     pub fn at<'a>(&'a self, path: &str) -> At<'a> {
         let mut segments = path.split('.');
-        let first = segments.next().unwrap_or_default();
-        let start = At {
-            value: self.root.get(first),
-            path: first.to_owned(),
-        };
-        segments.fold(start, |at, segment| at.key(segment))
+        let first = self.root.get(segments.next().unwrap_or_default());
+        At {
+            value: first.and_then(|first| below(first, segments)),
+            path: path.to_owned(),
+        }
     }
 
     /// `metadata.name`, or empty.
@@ -223,21 +222,18 @@ impl<'a> At<'a> {
 
     /// The field `name` of the object here, with a dotted path.
     pub fn key(&self, name: &str) -> At<'a> {
-        let path = if self.path.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{}.{name}", self.path)
-        };
         At {
             value: self.value.and_then(|value| value.get(name)),
-            path,
+            path: joined(&self.path, name),
         }
     }
 
     /// A dotted path below this place.
     pub fn at(&self, path: &str) -> At<'a> {
-        path.split('.')
-            .fold(self.clone(), |at, segment| at.key(segment))
+        At {
+            value: self.value.and_then(|value| below(value, path.split('.'))),
+            path: joined(&self.path, path),
+        }
     }
 
     /// The entry `key` of the map here; its path reads `labels[key]`.
@@ -318,6 +314,22 @@ impl<'a> At<'a> {
     pub fn is_true(&self) -> bool {
         self.as_bool() == Some(true)
     }
+}
+
+/// What lies below a value, step by step.
+fn below<'a>(value: &'a Value, mut path: std::str::Split<'_, char>) -> Option<&'a Value> {
+    path.try_fold(value, |value, segment| value.get(segment))
+}
+
+/// A path and what follows it, with a dot between.
+fn joined(path: &str, below: &str) -> String {
+    let mut joined = String::with_capacity(path.len() + below.len() + 1);
+    joined.push_str(path);
+    if !path.is_empty() {
+        joined.push('.');
+    }
+    joined.push_str(below);
+    joined
 }
 
 /// Inserts a text when none, null or an empty one is there.

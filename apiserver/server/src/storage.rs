@@ -74,7 +74,7 @@ impl Storage {
         &self,
         resource: &'static Resource,
         key: &str,
-        object: &Object,
+        object: &Arc<Object>,
         ttl: Option<Duration>,
     ) -> Result<Arc<Entry>, WriteError> {
         self.put(resource, key, object, Precondition::Absent, ttl)
@@ -86,7 +86,7 @@ impl Storage {
         &self,
         resource: &'static Resource,
         key: &str,
-        object: &Object,
+        object: &Arc<Object>,
         revision: u64,
         ttl: Option<Duration>,
     ) -> Result<Arc<Entry>, WriteError> {
@@ -104,7 +104,7 @@ impl Storage {
         &self,
         resource: &'static Resource,
         key: &str,
-        object: &Object,
+        object: &Arc<Object>,
         precondition: Precondition,
         ttl: Option<Duration>,
     ) -> Result<Arc<Entry>, WriteError> {
@@ -113,7 +113,7 @@ impl Storage {
         let value = if std::ptr::eq(stored, resource) {
             encode(resource, object)
         } else {
-            encode(stored, &resource.strategy.to_stored(object.clone()))
+            encode(stored, &resource.strategy.to_stored(Object::clone(object)))
         };
         let op = Op::put(format!("{}{key}", resource.prefix()), value.clone());
         let cache = self.caches.of(resource);

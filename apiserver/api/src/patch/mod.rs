@@ -95,16 +95,18 @@ impl Patch {
     }
 
     /// Applies the patch to an object of that schema; only strategic merge patches look at it.
-    pub fn apply(&self, object: &Value, schema: &SchemaRef) -> Result<Value, PatchError> {
+    pub fn apply(&self, mut object: Value, schema: &SchemaRef) -> Result<Value, PatchError> {
         match &self.0 {
-            Kind::Json(patch) => patch.apply(object.clone()).ok_or(PatchError::Rejected),
+            Kind::Json(patch) => patch.apply(object).ok_or(PatchError::Rejected),
             Kind::Merge(patch) => {
-                let mut merged = object.clone();
-                merge(&mut merged, patch);
-                Ok(merged)
+                merge(&mut object, patch);
+                Ok(object)
             }
             Kind::Strategic(patch) => {
-                let original = object.as_object().cloned().unwrap_or_default();
+                let original = match object {
+                    Value::Object(original) => original,
+                    _ => Map::new(),
+                };
                 strategic::merge_map(original, patch.clone(), schema).map(Value::Object)
             }
         }

@@ -24,7 +24,7 @@ fn deployment() -> Value {
 fn apply(kind: PatchType, patch: Value) -> Result<Value, PatchError> {
     let schema = SchemaRef::for_kind("apps", "v1", "Deployment").expect("a built-in kind");
     let (patch, _) = Patch::parse(kind, patch.to_string().as_bytes())?;
-    patch.apply(&deployment(), &schema)
+    patch.apply(deployment(), &schema)
 }
 
 /// Applies a patch and looks at one place of the result.
@@ -429,7 +429,7 @@ proptest! {
     fn merging_twice_is_merging_once(patch in any_json()) {
         if let Ok(once) = apply(PatchType::Merge, patch.clone()) {
             let (patch, _) = Patch::parse(PatchType::Merge, patch.to_string().as_bytes()).expect("it parsed before");
-            prop_assert_eq!(patch.apply(&once, &SchemaRef::any()), Ok(once));
+            prop_assert_eq!(patch.apply(once.clone(), &SchemaRef::any()), Ok(once));
         }
     }
 }

@@ -205,7 +205,8 @@ struct Decoder {
     /// Whether the rules are those of upstream's converter.
     unstructured: bool,
     empties: Vec<(String, Value)>,
-    path: Vec<(Step, Option<String>)>,
+    /// Each step, and the struct that it leads into a field of.
+    path: Vec<(Step, Option<SchemaRef>)>,
     /// The first value of a wrong type; decoding goes on after it, as in Go.
     mismatch: Option<String>,
     strict: Vec<StrictError>,
@@ -294,7 +295,7 @@ impl Decoder {
         if self.unstructured {
             // Go goes through the fields of the struct.
             let index = |name: &str| schema.field(name).map(|field| field.index());
-            entries.sort_by_key(|(name, _)| index(name).unwrap_or(usize::MAX));
+            entries.sort_by_cached_key(|(name, _)| index(name).unwrap_or(usize::MAX));
         }
         let mut found: Vec<Option<Value>> = vec![None; schema.fields().count()];
         let mut seen = vec![false; found.len()];
@@ -312,7 +313,6 @@ impl Decoder {
                 self.report(StrictError::DuplicateField(self.strict_path(Some(&name))));
             }
             let before = self.path.len();
-            let owner = schema.type_name().map(str::to_owned);
             for embedded in field
                 .inside()
                 .into_iter()
@@ -320,7 +320,7 @@ impl Decoder {
             {
                 self.path.push((Step::Embedded(embedded.to_owned()), None));
             }
-            self.path.push((Step::Field(name), owner));
+            self.path.push((Step::Field(name), Some(schema.clone())));
             found[field.index()] = self.value(tree, &field.schema())?;
             self.path.truncate(before);
         }
@@ -428,7 +428,7 @@ impl Decoder {
                 .path
                 .iter()
                 .rev()
-                .find_map(|(_, owner)| owner.as_deref());
+                .find_map(|(_, owner)| owner.as_ref()?.type_name());
             let into = match owner {
                 Some(owner) => format!("struct field {owner}.{}", self.go_path()),
                 None => "value".to_owned(),

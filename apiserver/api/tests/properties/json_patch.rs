@@ -184,7 +184,7 @@ proptest! {
         let (parsed, strict) = Patch::parse(PatchType::Json, patch.to_string().as_bytes()).expect("well-formed");
         prop_assert!(strict.is_empty());
         let before = document.clone();
-        let result = parsed.apply(&document, &SchemaRef::any());
+        let result = parsed.apply(document.clone(), &SchemaRef::any());
         prop_assert_eq!(result, expected.ok_or(PatchError::Rejected), "{}", patch);
         prop_assert_eq!(document, before, "what was patched is another value");
     }

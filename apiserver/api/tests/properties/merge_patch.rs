@@ -9,7 +9,9 @@ use crate::objects::any_object;
 
 fn apply(patch: &Value, object: &Value) -> Value {
     let (patch, _) = Patch::parse(PatchType::Merge, patch.to_string().as_bytes()).expect("a map");
-    patch.apply(object, &SchemaRef::any()).expect("it applies")
+    patch
+        .apply(object.clone(), &SchemaRef::any())
+        .expect("it applies")
 }
 
 /// `MergePatch(target, patch)` of the RFC.

@@ -236,7 +236,7 @@ async fn create(server: &Server, address: IpAddr, service: &Object) -> Result<bo
     metadata::prepare_create(&mut claim, resource, "", server.clock());
     let written = server
         .storage
-        .create(resource, &address.to_string(), &claim, None)
+        .create(resource, &address.to_string(), &Arc::new(claim), None)
         .await;
     match written {
         Ok(_) => Ok(true),

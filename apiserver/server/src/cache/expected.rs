@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use coracle_api::Object;
@@ -18,16 +19,16 @@ use super::entry::Known;
 #[derive(Default)]
 pub(super) struct Expectations {
     /// By the place of the value, which can't be used again while it is held here.
-    known: Mutex<HashMap<usize, (Bytes, Known)>>,
+    known: Mutex<HashMap<usize, (Bytes, Known, Arc<Object>)>>,
 }
 
 impl Expectations {
-    /// What is known of `value`, once.
-    pub(super) fn take(&self, value: &Bytes) -> Option<Known> {
+    /// What is known of `value`, and the object that it was made of, once.
+    pub(super) fn take(&self, value: &Bytes) -> Option<(Known, Arc<Object>)> {
         match self.known.lock().entry(place(value)) {
             Entry::Occupied(found) if found.get().0.len() == value.len() => {
-                let (_, known) = found.remove();
-                Some(known)
+                let (_, known, object) = found.remove();
+                Some((known, object))
             }
             _ => None,
         }
@@ -54,12 +55,12 @@ impl Drop for Expected<'_> {
 impl ResourceCache {
     /// Notes what `value` says, which [`encode`](super::encode) has made of `object`, for when it comes from the store.
     /// `None` for kinds whose values have to be read all the same.
-    pub(crate) fn expect(&self, value: &Bytes, object: &Object) -> Option<Expected<'_>> {
+    pub(crate) fn expect(&self, value: &Bytes, object: &Arc<Object>) -> Option<Expected<'_>> {
         if !Known::is_all(self.resource) {
             return None;
         }
         let (known, place) = (Known::of(self.resource, object), place(value));
-        let held = (value.clone(), known);
+        let held = (value.clone(), known, Arc::clone(object));
         self.expected.known.lock().insert(place, held);
         Some(Expected { cache: self, place })
     }
@@ -80,12 +81,12 @@ mod tests {
         ResourceCache::new(resource, BTreeMap::new(), 0)
     }
 
-    fn object() -> Object {
+    fn object() -> Arc<Object> {
         let object = Object::from_value(json!({
             "metadata": {"name": "a", "namespace": "n", "labels": {"x": "y"}, "deletionTimestamp": "2026-01-01T00:00:00Z"},
             "spec": {"nodeName": "one"},
         }));
-        object.expect("an object")
+        Arc::new(object.expect("an object"))
     }
 
     fn put(value: Bytes) -> EventKind {
@@ -132,9 +133,9 @@ mod tests {
         let resource = resource.expect("pods are served");
         let cache = cache(resource);
         let value = encode(resource, &object());
-        let mut other = object();
+        let mut other = Object::clone(&object());
         other.set("metadata.labels.x", "z");
-        let expected = cache.expect(&value, &other);
+        let expected = cache.expect(&value, &Arc::new(other));
         let copy = Bytes::copy_from_slice(&value);
         cache.apply("n/a", 2, &put(copy));
         let entry = cache.get("n/a").expect("it was put");
@@ -160,11 +161,17 @@ mod tests {
     fn observers_see_an_expected_value() {
         let resource = Registry::builtin().by_plural("", "v1", "pods");
         let cache = cache(resource.expect("pods are served"));
-        let nodes = std::sync::Arc::new(Nodes::default());
+        let nodes = Arc::new(Nodes::default());
         cache.observe(nodes.clone());
         let value = encode(cache.resource, &object());
-        let _expected = cache.expect(&value, &object());
-        cache.apply("n/a", 2, &put(value));
-        assert_eq!(*nodes.0.lock(), [Some("one".to_owned())]);
+        let mut other = Object::clone(&object());
+        other.set("spec.nodeName", "told");
+        let expected = cache.expect(&value, &Arc::new(other));
+        cache.apply("n/a", 2, &put(value.clone()));
+        assert_eq!(*nodes.0.lock(), [Some("told".to_owned())]);
+        drop(expected);
+        cache.apply("n/a", 3, &put(value));
+        let read = nodes.0.lock().last().cloned();
+        assert_eq!(read, Some(Some("one".to_owned())));
     }
 }

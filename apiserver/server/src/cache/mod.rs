@@ -351,9 +351,9 @@ impl ResourceCache {
     }
 
     fn apply(&self, key: &str, revision: u64, kind: &EventKind) {
-        let (new, mut object) = match kind {
+        let (new, object) = match kind {
             EventKind::Put { value, .. } => match self.read(key, value, revision) {
-                Ok((entry, object)) => (Some(Arc::new(entry)), object),
+                Ok((entry, object)) => (Some(Arc::new(entry)), Some(object)),
                 Err(error) => return tracing::error!(%error, "skipped a change"),
             },
             EventKind::Delete { .. } => (None, None),
@@ -369,12 +369,8 @@ impl ResourceCache {
         let size = |entry: &Option<Arc<Entry>>| entry.as_ref().map_or(0, |e| e.item().len());
         state.bytes = (state.bytes + size(&new)).saturating_sub(size(&old));
         state.revision = revision;
-        if let (None, Some(entry), false) = (&object, &new, state.observers.is_empty()) {
-            // Whoever observes came while the entry was made.
-            object = Some(entry.object());
-        }
         for observer in &state.observers {
-            observer.changed(key, object.as_ref());
+            observer.changed(key, object.as_deref());
         }
         let change = Arc::new(Change { revision, new, old });
         state
@@ -385,20 +381,19 @@ impl ResourceCache {
 }
 
 impl ResourceCache {
-    /// The entry of a stored value; and the object, unless the entry could be made without and nobody observes.
+    /// The entry of a stored value, and the object: the one that it was made of, if that is at hand.
     fn read(
         &self,
         key: &str,
         value: &Bytes,
         revision: u64,
-    ) -> Result<(Entry, Option<Object>), DamagedValue> {
-        let known = self.expected.take(value);
-        if let Some(known) = known.filter(|_| self.state.read().observers.is_empty()) {
+    ) -> Result<(Entry, Arc<Object>), DamagedValue> {
+        if let Some((known, object)) = self.expected.take(value) {
             let entry = Entry::known(self.resource, key, value, known, revision)?;
-            return Ok((entry, None));
+            return Ok((entry, object));
         }
         let (entry, object) = Entry::parse(self.resource, key, value, revision)?;
-        Ok((entry, Some(object)))
+        Ok((entry, Arc::new(object)))
     }
 }
 

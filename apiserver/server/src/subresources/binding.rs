@@ -1,5 +1,7 @@
 //! `pods/binding` and `POST bindings`: the scheduler's decision, written into the pod.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use coracle_api::field_errors::ErrorType;
 use coracle_api::{FieldErrors, Object};
@@ -144,7 +146,7 @@ async fn bind(
     }
     server
         .storage
-        .update(pods, &key, &pod, entry.revision, None)
+        .update(pods, &key, &Arc::new(pod), entry.revision, None)
         .await
         .map(|_| ())
 }

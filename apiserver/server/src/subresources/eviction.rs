@@ -8,6 +8,8 @@
 //! it allows none ──▶ 429
 //! ```
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use coracle_api::validation::selectors;
 use coracle_api::{Object, Resource, schema};
@@ -238,7 +240,7 @@ async fn decrement(server: &Server, budget: &Object, pod: &Object, dry_run: bool
         );
         let written = server
             .storage
-            .update(resource, &key, &budget, entry.revision, None)
+            .update(resource, &key, &Arc::new(budget), entry.revision, None)
             .await;
         match written {
             Ok(_) => return Ok(()),
@@ -353,7 +355,7 @@ async fn mark(server: &Server, call: &Call, options: &DeleteOptions) -> Result<S
         }
         let written = server
             .storage
-            .update(pods, &call.key(), &pod, entry.revision, None)
+            .update(pods, &call.key(), &Arc::new(pod), entry.revision, None)
             .await;
         match written {
             Ok(entry) => return Ok(entry.revision.to_string()),

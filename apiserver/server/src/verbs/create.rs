@@ -1,5 +1,7 @@
 //! POST: a new object.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use coracle_api::{FieldErrors, Object};
 use http::StatusCode;
@@ -143,6 +145,7 @@ pub(crate) async fn store(
             let answer = Answer::object(call, status, Shown::Object(&shown), now);
             return Ok(answer.with_warnings(warned));
         }
+        let object = Arc::new(object);
         match server
             .storage
             .create(resource, &key, &object, time_to_live(resource))
@@ -165,7 +168,8 @@ pub(crate) async fn store(
             Err(WriteError::Conflict) => {
                 allocation.undo(server).await;
                 let existing = server.storage.get(resource, &key).await?;
-                let existing = existing.map(|entry| entry.object()).unwrap_or(object);
+                let existing = existing.map(|entry| entry.object());
+                let existing = existing.unwrap_or_else(|| Arc::unwrap_or_clone(object));
                 if generated {
                     let name = existing.name();
                     return Err(ApiError::generated_name_taken(call.resource, name));

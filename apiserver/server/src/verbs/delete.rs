@@ -220,7 +220,7 @@ pub(crate) async fn delete_one(
                     .update(
                         resource,
                         &key,
-                        &marked,
+                        &Arc::new(marked),
                         entry.revision,
                         time_to_live(resource),
                     )
@@ -274,7 +274,7 @@ async fn show_last(
         .update(
             resource,
             &entry.key,
-            last,
+            &Arc::new(last.clone()),
             entry.revision,
             time_to_live(resource),
         )

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use coracle_api::field_errors::ErrorType;
 use coracle_api::patch::{Patch, PatchError, PatchType, go_format};
+use coracle_api::schema::parse_json;
 use coracle_api::{FieldErrors, Object};
 use serde_json::{Value, json};
 
@@ -20,8 +21,8 @@ use crate::status::{ApiError, Result};
 pub(crate) struct Parsed {
     patch: Patch,
     findings: Vec<String>,
-    /// How upstream's messages show the patch, for the kind that they show instead of the patched object.
-    shown: Option<String>,
+    /// Whether it is a strategic merge patch, which upstream's messages show instead of the patched object.
+    strategic: bool,
     /// The patch as sent.
     body: Bytes,
 }
@@ -39,16 +40,10 @@ pub(crate) fn parse(media_type: &str, body: &Bytes) -> Result<Parsed> {
         .iter()
         .map(|finding| format!("{prefix}{finding}"))
         .collect();
-    let shown = match kind {
-        PatchType::Strategic => serde_json::from_slice(body)
-            .ok()
-            .map(|value| go_format(&value)),
-        _ => None,
-    };
     Ok(Parsed {
         patch,
         findings,
-        shown,
+        strategic: kind == PatchType::Strategic,
         body: body.clone(),
     })
 }
@@ -94,7 +89,7 @@ pub(crate) async fn patch(server: &Server, call: &Call, body: Bytes) -> Result<A
 pub(crate) fn apply(call: &Call, parsed: &Parsed, old: &Object) -> Result<Value> {
     Ok(parsed
         .patch
-        .apply(&old.clone().into_value(), &expected(call).schema())?)
+        .apply(old.clone().into_value(), &expected(call).schema())?)
 }
 
 /// Reads a patched object by its schema; what does not fit is 422 about the patch, as upstream has it.
@@ -114,23 +109,27 @@ pub(crate) fn decode_patched(
         errors.push(ErrorType::Invalid, "patch", Some(Value::from(value)), why);
         ApiError::invalid_as("", "", "", "", &errors)
     };
-    let kept = patched.clone();
-    let shown = || match &parsed.shown {
-        Some(shown) => shown.clone(),
-        None => shown::patched(&kept, &expected(call).schema(), &parsed.body),
+    // Shown to users if anything is wrong with it.
+    let kept = (!parsed.strategic).then(|| patched.clone());
+    let shown = || match &kept {
+        Some(kept) => shown::patched(kept, &expected(call).schema(), &parsed.body),
+        None => parse_json(&parsed.body).map_or_else(
+            |_| String::from_utf8_lossy(&parsed.body).into_owned(),
+            |patch| go_format(&patch),
+        ),
     };
-    if parsed.shown.is_none()
-        && let Some(why) = decode::patched_type(&kept, expected(call))
+    if let Some(kept) = &kept
+        && let Some(why) = decode::patched_type(kept, expected(call))
     {
         return Err(about_patch(shown(), why));
     }
-    let decode = match parsed.shown {
-        Some(_) => decode::merged,
-        None => decode::value,
+    let decode = match parsed.strategic {
+        true => decode::merged,
+        false => decode::value,
     };
     let decoded = decode(patched, expected(call), FieldValidation::Warn);
     let mut decoded = decoded.map_err(|error| about_patch(shown(), error.to_string()))?;
-    if parsed.shown.is_some() {
+    if parsed.strategic {
         decoded.warnings.sort();
     }
     let mut findings = parsed.findings.clone();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use coracle_api::{FieldErrors, Object, Resource, strategy};
 use http::StatusCode;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{
     MAX_RETRIES, apply as server_side, create, delete, expected, requester, set_defaults,
@@ -173,22 +173,23 @@ pub(crate) async fn apply(
         let Some(entry) = server.storage.get(resource, &key).await? else {
             return Ok(None);
         };
-        let live = entry.object();
-        let old = versions.serve(live.clone());
+        let stored = entry.object();
+        let served = versions.differ().then(|| versions.serve(stored.clone()));
+        let old = served.as_ref().unwrap_or(&stored);
         let decode::Body {
             object: mut new,
             warnings: mut notes,
-        } = (change.make)(&old)?;
-        let pinned = check_version(call, &new, &old, change)?;
+        } = (change.make)(old)?;
+        let pinned = check_version(call, &new, old, change)?;
         notes.extend(metadata::dedup_owners(&mut new, true));
-        restrict(call, change.part, &mut new, &old);
+        restrict(call, change.part, &mut new, old);
         set_defaults(&mut new, versions.served);
-        metadata::prepare_update(&mut new, &old);
+        metadata::prepare_update(&mut new, old);
         if !options.applied {
             let now = metadata::seconds(server.clock().now());
-            owners.update(Some(&old), &mut new, &manager, &now);
+            owners.update(Some(old), &mut new, &manager, &now);
         }
-        let old = live;
+        let old = stored;
         if versions.differ() {
             // The older form may not show all that this request leaves alone.
             new = versions.store(new);
@@ -274,7 +275,13 @@ pub(crate) async fn apply(
         }
         match server
             .storage
-            .update(resource, &key, &new, entry.revision, time_to_live(resource))
+            .update(
+                resource,
+                &key,
+                &Arc::new(new),
+                entry.revision,
+                time_to_live(resource),
+            )
             .await
         {
             Ok(entry) => {
@@ -370,15 +377,7 @@ fn restrict(call: &Call, part: Part, new: &mut Object, old: &Object) {
             }
         }
         Part::Status => {
-            let (status, metadata) = (new.remove("status"), new.remove("metadata"));
-            *new = old.clone();
-            match status {
-                Some(status) => new.set("status", status),
-                None => {
-                    new.remove("status");
-                }
-            }
-            new.set("metadata", metadata.unwrap_or_default());
+            with_rest_of(new, old);
             restore_metadata(call.resource.strategy.status_metadata(), new, old);
         }
         Part::Other(name @ ("ephemeralcontainers" | "resize")) => {
@@ -387,16 +386,36 @@ fn restrict(call: &Call, part: Part, new: &mut Object, old: &Object) {
             restore_metadata(strategy::ALL_METADATA, new, old);
         }
         Part::Other(_) => {
-            let (status, metadata) = (new.remove("status"), new.remove("metadata"));
-            *new = old.clone();
-            new.set("metadata", metadata.unwrap_or_default());
-            match status {
-                Some(status) => new.set("status", status),
-                None => drop(new.remove("status")),
-            }
+            with_rest_of(new, old);
         }
         Part::Finalize => copy(new, old, "status"),
     }
+}
+
+/// Puts back everything but the metadata and the status.
+fn with_rest_of(new: &mut Object, old: &Object) {
+    let own = std::mem::take(new.root_mut());
+    let mut rest = Map::with_capacity(old.root().len() + 1);
+    // In the old order, without a copy of what is not kept.
+    for (field, value) in old.root() {
+        let value = match field.as_str() {
+            "metadata" | "status" => Value::Null,
+            _ => value.clone(),
+        };
+        rest.insert(field.clone(), value);
+    }
+    rest.insert("metadata".to_owned(), Value::Null);
+    let mut has_status = false;
+    for (field, value) in own {
+        has_status |= field == "status";
+        if matches!(field.as_str(), "metadata" | "status") {
+            rest.insert(field, value);
+        }
+    }
+    if !has_status {
+        rest.shift_remove("status");
+    }
+    *new = Object::new(rest).with_empties(old.empties().to_vec());
 }
 
 /// Puts back the metadata that this path does not change.
