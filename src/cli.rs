@@ -225,6 +225,11 @@ pub struct UpArgs {
     )]
     pub audit_log_maxbackup: u32,
 
+    /// Write a line of JSON for every request to an Ingress and every connection to a Service, after
+    /// its end. The file begins anew after 100 MB, and 10 are kept beside it
+    #[arg(long, value_name = "FILE")]
+    pub access_log: Option<PathBuf>,
+
     /// Addresses of all pods
     #[arg(long, value_name = "CIDR", default_value = "10.240.0.0/12")]
     pub cluster_cidr: ipnet::Ipv4Net,

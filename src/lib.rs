@@ -11,7 +11,6 @@
 
 pub mod allocator;
 pub mod apply;
-pub mod audit;
 pub mod cli;
 pub mod cluster;
 pub mod data_dir;
@@ -19,6 +18,7 @@ pub mod files;
 pub mod identity;
 pub mod image;
 pub mod kubeconfig;
+pub mod line_log;
 pub mod listeners;
 pub mod manifests;
 pub mod net;

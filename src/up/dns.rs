@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use coracle_client::{Client, Context, ObjectClient, ObjectKey};
 use coracle_dns::{HostListeners, Server};
 use coracle_network::{Fabric, TcpStream};
-use coracle_server::MetricsSource;
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Endpoints, Service};
@@ -74,29 +73,6 @@ impl Names {
         Ok(Self {
             address: Some(address),
             listeners: Some(listeners),
-        })
-    }
-}
-
-/// The numbers of a server that starts after the API server.
-#[derive(Default)]
-pub(super) struct LateMetrics(OnceLock<Arc<Server>>);
-
-impl LateMetrics {
-    /// Shows those of `server` from now on.
-    pub(super) fn set(&self, server: Arc<Server>) {
-        // Set once, right after it started.
-        let _ = self.0.set(server);
-    }
-
-    /// What `/metrics` asks.
-    pub(super) fn source(self: &Arc<Self>) -> MetricsSource {
-        let own = Arc::clone(self);
-        Arc::new(move || {
-            own.0
-                .get()
-                .map(|server| server.metrics())
-                .unwrap_or_default()
         })
     }
 }

@@ -12,6 +12,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use super::access::AccessLog;
 use super::reachable;
 use crate::cli::UpArgs;
 use crate::listeners::{Choice, Listen};
@@ -72,9 +73,11 @@ impl Listeners {
         self,
         authority: Arc<CurrentAuthority>,
         metrics: Arc<Metrics>,
+        log: AccessLog,
     ) -> IngressConfig {
         IngressConfig {
             metrics,
+            log,
             http: self.http,
             https: self.https,
             fallback: authority,

@@ -6,6 +6,7 @@
 //! Ctrl-C ─▶ readyz fails ─▶ guests drained ─▶ components ─▶ server ─▶ store      (again: end at once)
 //! ```
 
+mod access;
 mod descriptors;
 mod dns;
 mod ingress;
@@ -18,7 +19,7 @@ mod trust;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -26,21 +27,22 @@ use anyhow::{Context, Result, bail};
 use coracle_api::Registry;
 use coracle_clock::Clock;
 use coracle_policy::Denials;
-use coracle_server::Config;
 use coracle_server::allocate::ServiceRanges;
 use coracle_server::audit::{Audit, Policy};
 use coracle_server::authn::{ServiceAccountTokens, SharedAuthorities, StaticTokens};
+use coracle_server::{Config, MetricsSource};
+use coracle_services::AccessSink;
 use coracle_store::{MemoryStore, RedbStore, Store};
 use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::audit::{AuditLog, LogConfig};
 use crate::cli::{Part, UpArgs};
 use crate::cluster::{Cluster, ClusterConfig, KubernetesService};
 use crate::data_dir::DataDir;
 use crate::identity::Identity;
 use crate::kubeconfig::{self, Merged};
+use crate::line_log::{LineLog, LogConfig};
 use crate::listeners::Choice;
 use crate::manifests::{self, Manifest};
 use crate::pki::{CurrentAuthority, Pki, ServerCertificate, client_authorities, server_config};
@@ -142,14 +144,21 @@ async fn up(args: UpArgs) -> Result<()> {
     if let Some((policy, log)) = &audit {
         server.audit = Some(Arc::new(Audit::new(policy.clone(), log.clone())));
     }
-    let dns_metrics = Arc::<dns::LateMetrics>::default();
+    let (dns_metrics, service_metrics) = <(Arc<LateMetrics>, Arc<LateMetrics>)>::default();
     let (ingress_metrics, denials) = <(Arc<coracle_ingress::Metrics>, Arc<Denials>)>::default();
     let (served, denied) = (ingress_metrics.clone(), denials.clone());
     server.further_metrics = vec![
         dns_metrics.source(),
         Arc::new(move || served.render()),
         Arc::new(move || denied.render()),
+        service_metrics.source(),
     ];
+    let access_log = access::open(&args)?;
+    if let Some(log) = access_log.clone() {
+        server
+            .further_metrics
+            .push(Arc::new(move || access::metrics(&log)));
+    }
     if let Some(tokens) = tokens {
         server.authentication.static_tokens = tokens;
     }
@@ -226,10 +235,24 @@ async fn up(args: UpArgs) -> Result<()> {
     if let Some(node) = &node {
         serve::fabric(&cluster, node.fabric(), in_pod_network, tls);
         if has(Part::Services) {
-            let services =
-                node.start_services(&args, &network, &mut cluster, names.listeners, denials);
+            let log = access::AccessLog::new(
+                access_log.clone().map(|log| log as Arc<dyn AccessSink>),
+                clock.clone(),
+            );
+            let services = node.start_services(
+                &args,
+                &network,
+                &mut cluster,
+                names.listeners,
+                node::Told {
+                    denials,
+                    log: log.clone(),
+                },
+            );
             let dns = services.dns().clone();
-            dns_metrics.set(dns.clone());
+            let (shown, counted) = (dns.clone(), services.clone());
+            dns_metrics.set(Arc::new(move || shown.metrics()));
+            service_metrics.set(Arc::new(move || counted.metrics()));
             dns::serve_metrics(node.fabric(), dns);
             cluster.spawn(dns::keep_service(
                 cluster.admin(),
@@ -241,7 +264,7 @@ async fn up(args: UpArgs) -> Result<()> {
                 node.start_ingress(
                     &mut cluster,
                     services,
-                    ingress.into_config(authority, ingress_metrics),
+                    ingress.into_config(authority, ingress_metrics, log),
                 );
             }
         }
@@ -290,9 +313,12 @@ async fn up(args: UpArgs) -> Result<()> {
     }
     tokio::select! {
         () = stop(cluster, node, store) => {
-            if let Some((_, log)) = audit {
-                tokio::task::block_in_place(|| log.close());
-            }
+            let audited = audit.map(|(_, log)| log);
+            tokio::task::block_in_place(|| {
+                for log in audited.into_iter().chain(access_log) {
+                    log.close();
+                }
+            });
         }
         () = interrupted.second() => {
             screen.line("ended at once".to_owned());
@@ -461,6 +487,24 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
+/// Numbers of a part that is not there yet when `/metrics` is first served.
+#[derive(Default)]
+struct LateMetrics(OnceLock<MetricsSource>);
+
+impl LateMetrics {
+    /// Shows those of `source` from now on.
+    fn set(&self, source: MetricsSource) {
+        // Set once, right after the part started.
+        let _ = self.0.set(source);
+    }
+
+    /// What `/metrics` asks.
+    fn source(self: &Arc<Self>) -> MetricsSource {
+        let own = Arc::clone(self);
+        Arc::new(move || own.0.get().map(|source| source()).unwrap_or_default())
+    }
+}
+
 /// What listens where on this host; what does not listen is not in it.
 fn write_addresses(data: &DataDir, listening: &[(String, SocketAddr)]) -> Result<()> {
     let mut addresses = json!({});
@@ -474,7 +518,7 @@ fn write_addresses(data: &DataDir, listening: &[(String, SocketAddr)]) -> Result
 }
 
 /// The audit's policy and log, if the flags ask for one.
-fn audit_log(args: &UpArgs, data: &DataDir) -> Result<Option<(Policy, Arc<AuditLog>)>> {
+fn audit_log(args: &UpArgs, data: &DataDir) -> Result<Option<(Policy, Arc<LineLog>)>> {
     let Some(file) = &args.audit_policy_file else {
         return Ok(None);
     };
@@ -485,7 +529,7 @@ fn audit_log(args: &UpArgs, data: &DataDir) -> Result<Option<(Policy, Arc<AuditL
         policy.with_context(|| format!("the audit policy {} is not usable", file.display()))?;
     let path = args.audit_log_path.clone();
     let path = path.unwrap_or_else(|| data.join("audit.log"));
-    let log = AuditLog::open(LogConfig {
+    let log = LineLog::open(LogConfig {
         max_bytes: args.audit_log_maxsize as usize * 1_000_000,
         max_backups: args.audit_log_maxbackup as usize,
         path: path.clone(),

@@ -20,6 +20,7 @@ use coracle_services::{Services, ServicesConfig};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tokio::sync::broadcast;
 
+use super::access::AccessLog;
 use super::{image_folders, ingress};
 use crate::cli::{Part, UpArgs};
 use crate::cluster::{Cluster, NodeConfig};
@@ -259,7 +260,7 @@ impl Node {
                 () = ingress::make_objects(objects) => {}
             }
         });
-        let serving = coracle_ingress::run(config, context, services, self.fabric.clone());
+        let serving = coracle_ingress::run(config, context, services);
         let running = self.data_plane.handle().spawn(serving);
         cluster.spawn(async move {
             let _ = running.await;
@@ -274,7 +275,7 @@ impl Node {
         network: &Network,
         cluster: &mut Cluster,
         listeners: Option<HostListeners>,
-        denials: Arc<Denials>,
+        told: Told,
     ) -> Services {
         let _guard = self.data_plane.handle().enter();
         let context = cluster
@@ -288,6 +289,7 @@ impl Node {
             .extend(network.service_range_v6.map(IpNet::V6));
         config.upstreams = upstreams(args);
         config.load_balancer_addresses = args.load_balancer_addresses.0.clone();
+        config.access_log = Some(told.log);
         let stop = context.stop().clone();
         let services = Services::start(config, context.clone(), self.fabric.clone());
         // After the names, which it answers for.
@@ -298,7 +300,7 @@ impl Node {
                 IpNet::V4(network.service_range),
             ],
             of_node: vec![network.dns],
-            denials,
+            denials: told.denials,
         };
         Guard::start(guard, context, &self.fabric);
         if let Some(listeners) = listeners {
@@ -320,6 +322,14 @@ impl Node {
         });
         services
     }
+}
+
+/// Who is told of connections.
+pub(super) struct Told {
+    /// Counts those that policies forbid.
+    pub(super) denials: Arc<Denials>,
+    /// Has a line for each one to a Service.
+    pub(super) log: AccessLog,
 }
 
 /// Who knows the names outside the cluster.

@@ -1,17 +1,23 @@
-//! The access log: a line per request, of the target `coracle::access`, off unless it is asked for.
+//! The access log: a line per request, in the file that the flags name and of the target `coracle::access`; off unless it
+//! is asked for.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use coracle_client::ObjectKey;
 use coracle_clock::Clock;
+use coracle_services::AccessLog;
 use http::{Method, Request, Version};
+use serde_json::json;
 
 use crate::proxy::Entrance;
 
 /// What one line tells; written when it is dropped, which is after the answer.
 pub(crate) struct Entry {
     clock: Clock,
+    log: AccessLog,
+    /// The Ingress does not mind.
+    pub(crate) is_wanted: bool,
     began: Duration,
     client: SocketAddr,
     is_tls: bool,
@@ -35,13 +41,16 @@ impl Entry {
         request: &Request<B>,
         entrance: &Entrance,
         clock: &Clock,
+        log: &AccessLog,
     ) -> Option<Self> {
-        if !tracing::enabled!(target: "coracle::access", tracing::Level::INFO) {
+        if !log.is_read() {
             return None;
         }
         let host = crate::proxy::host(request).map_or_else(|_| String::new(), |host| host.name);
         Some(Self {
             clock: clock.clone(),
+            log: log.clone(),
+            is_wanted: true,
             began: clock.monotonic(),
             client: entrance.client,
             is_tls: entrance.is_tls,
@@ -61,22 +70,47 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
+        if !self.is_wanted {
+            return;
+        }
         let took = self.clock.monotonic().saturating_sub(self.began);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let scheme = if self.is_tls { "https" } else { "http" };
+        let ingress = self.ingress.as_ref().map(ToString::to_string);
+        let endpoint = self.endpoint.map(|endpoint| endpoint.to_string());
+        self.log.write(
+            "request",
+            json!({
+                "ingress": ingress,
+                "client": self.client.to_string(),
+                "method": self.method.as_str(),
+                "scheme": scheme,
+                "version": format!("{:?}", self.version),
+                "host": self.host,
+                "path": self.path,
+                "status": self.status,
+                "endpoint": endpoint,
+                "sentBytes": self.bytes,
+                "whole": self.is_whole,
+                "durationMicros": micros,
+                "error": self.error,
+            }),
+        );
         let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         tracing::info!(
             target: "coracle::access",
             client = %self.client,
             method = %self.method,
-            scheme = if self.is_tls { "https" } else { "http" },
+            scheme,
             version = ?self.version,
             host = self.host,
             path = self.path,
             status = self.status,
             bytes = self.bytes,
             whole = self.is_whole,
-            micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-            ingress = or_none(self.ingress.as_ref().map(ToString::to_string)),
-            endpoint = or_none(self.endpoint.map(|endpoint| endpoint.to_string())),
+            micros,
+            ingress = or_none(ingress),
+            endpoint = or_none(endpoint),
             error = or_none(self.error.take()),
             "ingress"
         );

@@ -34,8 +34,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use coracle_client::{Context, ObjectKey, supervise};
-use coracle_network::{Fabric, NetError, TcpStream};
-use coracle_services::{DialError, Services};
+use coracle_network::{NetError, TcpStream};
+use coracle_services::{AccessLog, DialError, Services};
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 
@@ -59,16 +59,18 @@ pub struct IngressConfig {
     pub fallback: Arc<dyn FallbackCertificates>,
     /// Counts what is served.
     pub metrics: Arc<Metrics>,
+    /// Has a line for each request.
+    pub log: AccessLog,
 }
 
 /// Serves Ingresses until the context's stop signal, and what is under way for some seconds more.
 ///
 /// `context` is the component's own: it may read IngressClasses, Ingresses and Secrets, and write statuses and Events.
 /// Must be called within a tokio runtime, whose threads then carry the connections.
-pub async fn run(config: IngressConfig, context: Context, services: Services, fabric: Arc<Fabric>) {
+pub async fn run(config: IngressConfig, context: Context, services: Services) {
     let clock = context.clock().clone();
-    let network = Arc::new(Cluster { services, fabric });
-    let proxy = Arc::new(Proxy::new(clock, network, config.metrics));
+    let network = Arc::new(Cluster { services });
+    let proxy = Arc::new(Proxy::new(clock, network, config.metrics).telling(config.log));
     let resolver = Arc::new(Resolver::new(config.fallback));
     let addresses = Addresses {
         http: config
@@ -123,21 +125,20 @@ fn server_config(resolver: Arc<Resolver>) -> Arc<ServerConfig> {
 /// The pod network, with the Services in it.
 struct Cluster {
     services: Services,
-    fabric: Arc<Fabric>,
 }
 
 #[async_trait]
 impl Network for Cluster {
-    fn endpoints(
+    async fn endpoints(
         &self,
         client: IpAddr,
         service: &ObjectKey,
         port: &str,
     ) -> Result<Vec<SocketAddr>, DialError> {
-        self.services.endpoints(client, service, port)
+        self.services.backends(client, service, port).await
     }
 
-    async fn dial(&self, to: SocketAddr) -> Result<TcpStream, NetError> {
-        self.fabric.dial(to).await
+    async fn dial(&self, service: &ObjectKey, to: SocketAddr) -> Result<TcpStream, NetError> {
+        self.services.dial_endpoint(service, to).await
     }
 }

@@ -52,6 +52,8 @@ pub(crate) struct Settings {
     pub(crate) use_regex: bool,
     /// Backends speak HTTP/2 by prior knowledge, as gRPC does.
     pub(crate) is_http2: bool,
+    /// Its requests are in the access log.
+    pub(crate) access_log: bool,
     /// Nobody is let in, because of this annotation.
     pub(crate) closed_by: Option<String>,
 }
@@ -79,6 +81,7 @@ impl Default for Settings {
             rewrite: None,
             use_regex: false,
             is_http2: false,
+            access_log: true,
             closed_by: None,
         }
     }
@@ -153,6 +156,7 @@ impl Settings {
                 }
                 self.rewrite = Some(braced(value));
             }
+            "access-log" | "enable-access-log" => self.access_log = flag(value)?,
             "use-regex" => self.use_regex = flag(value)?,
             "backend-protocol" => {
                 self.is_http2 = match value.to_ascii_uppercase().as_str() {
@@ -258,6 +262,7 @@ mod tests {
             ("coracle.dev/proxy-connect-timeout", "1m30s"),
             ("nginx.ingress.kubernetes.io/ssl-redirect", "true"),
             ("nginx.ingress.kubernetes.io/backend-protocol", "GRPC"),
+            ("nginx.ingress.kubernetes.io/enable-access-log", "false"),
             ("coracle.dev/http-queue", "7"),
             ("example.com/other", "x"),
         ]);
@@ -269,6 +274,7 @@ mod tests {
             connect_timeout: Duration::from_secs(90),
             ssl_redirect: Redirect::WithTls,
             is_http2: true,
+            access_log: false,
             ..Settings::default()
         };
         assert_eq!(settings, wanted);

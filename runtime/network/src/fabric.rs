@@ -23,6 +23,7 @@ use crate::route::{
     AllowAll, ConnectionPolicy, DatagramHandler, NoRemoteNodes, NoServices, Protocol, RemoteNodes,
     Route, ServiceRouter, StreamHandler, Verdict,
 };
+use crate::service_flows::{Attempt, Near, ServiceFlows, Through, reason};
 use crate::socket::canonical;
 use crate::stream::{Carrier, TcpStream};
 
@@ -85,6 +86,26 @@ pub(crate) enum Target {
     Datagrams(Arc<dyn DatagramHandler>),
     Remote(Arc<dyn RemoteNodes>),
     Outside,
+}
+
+/// Where a connect or a message leads.
+pub(crate) struct Routes {
+    /// The endpoints to try, in order.
+    pub(crate) ends: Vec<(SocketAddr, Target)>,
+    /// What to say if there is none.
+    pub(crate) failure: NetError,
+    /// Who counts what becomes of it.
+    pub(crate) service: Option<Arc<ServiceFlows>>,
+}
+
+impl Routes {
+    fn to(address: SocketAddr, target: Target) -> Self {
+        Self {
+            ends: vec![(address, target)],
+            failure: NetError::ConnectionRefused(address),
+            service: None,
+        }
+    }
 }
 
 /// Why one endpoint did not take a connection.
@@ -193,12 +214,21 @@ impl Fabric {
 
     /// Opens a connection from the node into the pod network: to a pod, a Service or a handler.
     pub async fn dial(&self, to: SocketAddr) -> Result<TcpStream, NetError> {
+        self.dial_for(to, None).await
+    }
+
+    /// The same, on behalf of whoever wants `service`, which counts it.
+    pub async fn dial_for(
+        &self,
+        to: SocketAddr,
+        service: Option<Arc<ServiceFlows>>,
+    ) -> Result<TcpStream, NetError> {
         let to = canonical(to);
         let caller = Caller {
             address: self.config.node_address,
             namespace: None,
         };
-        self.connect(&caller, self.node.take_slot()?, None, to)
+        self.connect_for(&caller, self.node.take_slot()?, None, to, service)
             .await
     }
 
@@ -211,7 +241,22 @@ impl Fabric {
         peer: SocketAddr,
         endpoints: &[SocketAddr],
     ) -> Result<(), NetError> {
+        self.deliver_for(stream, peer, endpoints, None).await
+    }
+
+    /// The same, for a `service` that counts it.
+    pub async fn deliver_for(
+        &self,
+        stream: tokio::net::TcpStream,
+        peer: SocketAddr,
+        endpoints: &[SocketAddr],
+        service: Option<Arc<ServiceFlows>>,
+    ) -> Result<(), NetError> {
         let peer = canonical(peer);
+        let attempt = service.map(|service| {
+            let dialled = stream.local_addr().unwrap_or(peer);
+            Attempt::new(service, peer, None, dialled, self.clock.monotonic())
+        });
         let caller = Caller {
             address: self.config.node_address,
             namespace: None,
@@ -223,7 +268,13 @@ impl Fabric {
                 let mut full = None;
                 for endpoint in endpoints {
                     let endpoint = canonical(*endpoint);
-                    let back = match self.hand_over(&caller, carrier, peer, endpoint).await {
+                    let handed = self
+                        .hand_over(&caller, carrier, peer, endpoint, attempt.as_ref())
+                        .await;
+                    if let (Err(_), Some(attempt)) = (&handed, &attempt) {
+                        attempt.passed_over();
+                    }
+                    let back = match handed {
                         Ok(()) => return Ok(()),
                         Err((Miss::Full(backlog), back)) => {
                             full.get_or_insert(backlog);
@@ -249,9 +300,13 @@ impl Fabric {
             }
         };
         let to = endpoints.first().copied().unwrap_or(peer);
-        tokio::time::timeout(self.config.connect_timeout, work)
+        let outcome = tokio::time::timeout(self.config.connect_timeout, work)
             .await
-            .unwrap_or(Err(NetError::TimedOut(to)))
+            .unwrap_or(Err(NetError::TimedOut(to)));
+        if let (Err(error), Some(attempt)) = (&outcome, &attempt) {
+            attempt.refused(reason(error, !endpoints.is_empty()), self.clock.monotonic());
+        }
+        outcome
     }
 
     /// Gives one endpoint the carrier, or the carrier back.
@@ -261,7 +316,9 @@ impl Fabric {
         carrier: Carrier,
         peer: SocketAddr,
         endpoint: SocketAddr,
+        attempt: Option<&Attempt>,
     ) -> Result<(), (Miss, Carrier)> {
+        let passage = || Some(attempt?.clone().taken(endpoint, Near::Endpoint));
         let target = match self.target(caller, endpoint, Protocol::Tcp) {
             Ok(target) => target,
             Err(error) => return Err((error.into(), carrier)),
@@ -271,11 +328,14 @@ impl Fabric {
                 if let Err(error) = self.may_accept(peer.ip(), endpoint, Protocol::Tcp) {
                     return Err((error.into(), carrier));
                 }
-                offer(&namespace, carrier, endpoint, peer)
+                let through = passage().map(Box::new);
+                let through = through.map_or(Through::None, Through::Passage);
+                offer(&namespace, carrier, endpoint, peer, through)
             }
             Target::Handler(handler) => match self.node.take_slot() {
                 Ok(slot) => {
-                    handler.handle(TcpStream::new(carrier, endpoint, peer, slot, None));
+                    let ends = (endpoint, peer);
+                    handler.handle(TcpStream::passing(carrier, ends, slot, None, passage()));
                     Ok(())
                 }
                 Err(error) => Err((error.into(), carrier)),
@@ -287,10 +347,14 @@ impl Fabric {
                     (Err(error), _) | (_, Err(error)) => return Err((error.into(), carrier)),
                 };
                 let from = self.node_source();
-                match self.open(caller, &slot, from, endpoint, &target).await {
+                match self
+                    .open(caller, &slot, from, endpoint, &target, None)
+                    .await
+                {
                     Ok(far) => {
                         let mut far = TcpStream::new(far, from, endpoint, slot, None);
-                        let mut near = TcpStream::new(carrier, endpoint, peer, own, None);
+                        let ends = (endpoint, peer);
+                        let mut near = TcpStream::passing(carrier, ends, own, None, passage());
                         tokio::spawn(async move {
                             // An error ends the connection on both sides, which is all to be done.
                             let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
@@ -311,8 +375,19 @@ impl Fabric {
         port: Option<BoundPort>,
         to: SocketAddr,
     ) -> Result<TcpStream, NetError> {
+        self.connect_for(caller, slot, port, to, None).await
+    }
+
+    async fn connect_for(
+        &self,
+        caller: &Caller,
+        slot: SocketSlot,
+        port: Option<BoundPort>,
+        to: SocketAddr,
+        service: Option<Arc<ServiceFlows>>,
+    ) -> Result<TcpStream, NetError> {
         let pod = slot.account.pod.clone();
-        let outcome = self.try_connect(caller, slot, port, to).await;
+        let outcome = self.try_connect(caller, slot, port, to, service).await;
         count(match &outcome {
             Ok(_) => &pod.connections.opened,
             Err(NetError::Denied { .. }) => &pod.connections.denied,
@@ -327,19 +402,32 @@ impl Fabric {
         slot: SocketSlot,
         port: Option<BoundPort>,
         to: SocketAddr,
+        service: Option<Arc<ServiceFlows>>,
     ) -> Result<TcpStream, NetError> {
         let from = match &port {
             Some(port) => source_address(port.address(), caller.address, to)?,
             None => self.node_source(),
         };
         let routes = self.routes(caller, to, Protocol::Tcp)?;
+        let attempt = routes.service.or(service).map(|service| {
+            let pod = caller.namespace.as_ref().map(|own| own.pod());
+            Attempt::new(service, from, pod, to, self.clock.monotonic())
+        });
+        let service = attempt.as_ref().map(Attempt::service);
+        let ends = routes.ends;
         let work = async {
             loop {
-                let mut error = NetError::ConnectionRefused(to);
+                let mut error = routes.failure.clone();
                 let mut full = None;
-                for (endpoint, target) in &routes {
-                    match self.open(caller, &slot, from, *endpoint, target).await {
-                        Ok(carrier) => return Ok(carrier),
+                for (endpoint, target) in &ends {
+                    let opened = self
+                        .open(caller, &slot, from, *endpoint, target, service)
+                        .await;
+                    if let (Err(_), Some(attempt)) = (&opened, &attempt) {
+                        attempt.passed_over();
+                    }
+                    match opened {
+                        Ok(carrier) => return Ok((carrier, *endpoint)),
                         Err(Miss::Full(backlog)) => drop(full.get_or_insert(backlog).clone()),
                         Err(Miss::Error(failure)) => error = failure,
                     }
@@ -350,10 +438,21 @@ impl Fabric {
                 }
             }
         };
-        let carrier = tokio::time::timeout(self.config.connect_timeout, work)
+        let outcome = tokio::time::timeout(self.config.connect_timeout, work)
             .await
-            .unwrap_or(Err(NetError::TimedOut(to)))?;
-        Ok(TcpStream::new(carrier, from, to, slot, port))
+            .unwrap_or(Err(NetError::TimedOut(to)));
+        match outcome {
+            Ok((carrier, endpoint)) => {
+                let passage = attempt.map(|attempt| attempt.taken(endpoint, Near::Client));
+                Ok(TcpStream::passing(carrier, (from, to), slot, port, passage))
+            }
+            Err(error) => {
+                if let Some(attempt) = attempt {
+                    attempt.refused(reason(&error, !ends.is_empty()), self.clock.monotonic());
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Tries one endpoint; gives the caller's end.
@@ -364,6 +463,7 @@ impl Fabric {
         from: SocketAddr,
         to: SocketAddr,
         target: &Target,
+        service: Option<&Arc<ServiceFlows>>,
     ) -> Result<Carrier, Miss> {
         if caller.namespace.is_some() {
             self.may_connect(caller.address, to, Protocol::Tcp)?;
@@ -375,7 +475,9 @@ impl Fabric {
                 }
                 let (near, far) =
                     Carrier::pair_of(slot.account.pod.clone(), namespace.account().clone());
-                offer(namespace, far, to, from).map_err(|(miss, _)| miss)?;
+                let through = service.cloned();
+                let through = through.map_or(Through::None, Through::Accepted);
+                offer(namespace, far, to, from, through).map_err(|(miss, _)| miss)?;
                 Ok(near)
             }
             Target::Handler(handler) => Ok(self.hand_pair(handler.as_ref(), slot, from, to)?),
@@ -407,41 +509,44 @@ impl Fabric {
         Ok(near)
     }
 
-    /// The endpoints that a connect to `to` may end at, in order; at least one.
+    /// The endpoints that a connect to `to` may end at, in order; none only if a Service has none.
     pub(crate) fn routes(
         &self,
         caller: &Caller,
         to: SocketAddr,
         protocol: Protocol,
-    ) -> Result<Vec<(SocketAddr, Target)>, NetError> {
+    ) -> Result<Routes, NetError> {
         if to.ip().is_loopback()
             && let Some(own) = &caller.namespace
         {
-            return Ok(vec![(to, Target::Pod(own.clone()))]);
+            return Ok(Routes::to(to, Target::Pod(own.clone())));
         }
         if let Some(target) = self.inside(to, protocol) {
-            return Ok(vec![(to, target)]);
+            return Ok(Routes::to(to, target));
         }
         let router = self.router.read().clone();
-        match router.route(caller.address, to, protocol) {
-            Route::NotAService => Ok(vec![(to, self.target(caller, to, protocol)?)]),
-            Route::Refuse => Err(NetError::ConnectionRefused(to)),
+        let (route, service) = router.route_counted(caller.address, to, protocol);
+        let mut routes = Routes {
+            ends: Vec::new(),
+            failure: NetError::ConnectionRefused(to),
+            service,
+        };
+        match route {
+            Route::NotAService => {
+                return Ok(Routes::to(to, self.target(caller, to, protocol)?));
+            }
+            Route::Refuse => {}
             Route::Endpoints(endpoints) => {
-                let mut routes = Vec::with_capacity(endpoints.len());
-                let mut failure = NetError::ConnectionRefused(to);
+                routes.ends.reserve(endpoints.len());
                 for endpoint in endpoints.into_iter().map(canonical) {
                     match self.target(caller, endpoint, protocol) {
-                        Ok(target) => routes.push((endpoint, target)),
-                        Err(error) => failure = error,
+                        Ok(target) => routes.ends.push((endpoint, target)),
+                        Err(error) => routes.failure = error,
                     }
-                }
-                if routes.is_empty() {
-                    Err(failure)
-                } else {
-                    Ok(routes)
                 }
             }
         }
+        Ok(routes)
     }
 
     /// Who answers at an address that is not a Service's. A Service's endpoints may have been
@@ -592,6 +697,7 @@ fn offer(
     carrier: Carrier,
     local: SocketAddr,
     peer: SocketAddr,
+    through: Through,
 ) -> Result<(), (Miss, Carrier)> {
     let refused = || {
         count(&namespace.account().connections.refused);
@@ -601,7 +707,7 @@ fn offer(
         return Err((refused(), carrier));
     };
     backlog
-        .offer(carrier, local, peer)
+        .offer(carrier, local, peer, through)
         .map_err(|(refusal, carrier)| match refusal {
             Refusal::Refused => (refused(), carrier),
             Refusal::Full => (Miss::Full(backlog.clone()), carrier),

@@ -93,23 +93,42 @@ pub(crate) struct ConnectionCounts {
     pub(crate) failed: AtomicU64,
     pub(crate) denied: AtomicU64,
     pub(crate) reset: AtomicU64,
-    waits: [AtomicU64; ACCEPT_WAITS.len() + 1],
+    waits: Waits,
+}
+
+/// Waits to be accepted, by the classes of [`ACCEPT_WAITS`].
+#[derive(Default)]
+pub(crate) struct Waits {
+    classes: [AtomicU64; ACCEPT_WAITS.len() + 1],
     /// Nanoseconds.
-    waited: AtomicU64,
+    sum: AtomicU64,
+}
+
+impl Waits {
+    pub(crate) fn add(&self, waited: Duration) {
+        let class = ACCEPT_WAITS.iter().position(|bound| waited <= *bound);
+        count(&self.classes[class.unwrap_or(ACCEPT_WAITS.len())]);
+        let nanos = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
+        self.sum.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    /// The number of each class, and the sum of all waits.
+    pub(crate) fn read(&self) -> ([u64; ACCEPT_WAITS.len() + 1], Duration) {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let sum = Duration::from_nanos(load(&self.sum));
+        (self.classes.each_ref().map(load), sum)
+    }
 }
 
 impl ConnectionCounts {
     /// A connection was accepted that had waited for `waited`.
     pub(crate) fn accepted(&self, waited: Duration) {
-        let class = ACCEPT_WAITS.iter().position(|bound| waited <= *bound);
-        count(&self.waits[class.unwrap_or(ACCEPT_WAITS.len())]);
-        let nanos = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
-        self.waited.fetch_add(nanos, Ordering::Relaxed);
+        self.waits.add(waited);
     }
 
     pub(crate) fn read(&self) -> Connections {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let waits = self.waits.each_ref().map(load);
+        let (waits, waited) = self.waits.read();
         Connections {
             opened: load(&self.opened),
             accepted: waits.iter().sum(),
@@ -118,7 +137,7 @@ impl ConnectionCounts {
             denied: load(&self.denied),
             reset: load(&self.reset),
             waits,
-            waited: Duration::from_nanos(load(&self.waited)),
+            waited,
         }
     }
 }
@@ -151,6 +170,12 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
+    /// Bytes that this end has read and written.
+    pub(crate) fn moved(&self) -> (u64, u64) {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (load(&self.received), load(&self.sent))
+    }
+
     fn status(&self) -> SocketStatus {
         let (mut state, mut receive_queue, mut send_queue) = (SocketState::Established, 0, 0);
         if let Some((incoming, outgoing)) = &self.pipes {
@@ -205,6 +230,10 @@ impl OpenFlow {
         });
         let key = pod.flows.0.lock().insert(flow.clone());
         Self { pod, key, flow }
+    }
+
+    pub(crate) fn flow(&self) -> &Arc<Flow> {
+        &self.flow
     }
 
     pub(crate) fn received(&self, bytes: usize) {

@@ -209,6 +209,17 @@ impl HostSocket {
         }
     }
 
+    /// Whether bytes are left that nobody has read.
+    pub(crate) fn has_unread(&self) -> bool {
+        !self.0.reading.lock().ahead.is_empty()
+    }
+
+    /// Whether the peer has broken the connection off, as far as was noticed.
+    pub(crate) fn is_broken(&self) -> bool {
+        let unread = matches!(self.0.reading.lock().end, Some(Err(_)));
+        unread || self.0.writing.lock().error.is_some()
+    }
+
     /// The guest wants no more bytes.
     pub(crate) fn shut_read(&self) {
         let mut reading = self.0.reading.lock();

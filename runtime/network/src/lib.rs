@@ -33,6 +33,7 @@ mod node_udp;
 mod pipe;
 mod ports;
 mod route;
+mod service_flows;
 mod socket;
 mod stream;
 mod udp;
@@ -53,6 +54,9 @@ pub use node_udp::NodeUdp;
 pub use route::{
     ConnectionPolicy, DatagramHandler, Protocol, RemoteNodes, Route, ServiceRouter, StreamHandler,
     Verdict,
+};
+pub use service_flows::{
+    FlowLog, FlowOutcome, FlowRecord, RefusedFlow, ServiceFlows, ServiceTraffic,
 };
 pub use socket::TcpSocket;
 pub use stream::{ReadHalf, TcpStream, WriteHalf};

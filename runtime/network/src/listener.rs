@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use crate::account::{Account, SocketSlot};
 use crate::error::NetError;
 use crate::namespace::BoundPort;
+use crate::service_flows::Through;
 use crate::stream::{Carrier, TcpStream};
 use crate::wakers::Wakers;
 
@@ -71,6 +72,7 @@ impl Backlog {
         carrier: Carrier,
         local: SocketAddr,
         peer: SocketAddr,
+        through: Through,
     ) -> Result<(), (Refusal, Carrier)> {
         let mut queue = self.queue.lock();
         if queue.mode != Mode::Open {
@@ -82,7 +84,7 @@ impl Backlog {
         let Ok(slot) = self.account.take_slot() else {
             return Err((Refusal::Refused, carrier));
         };
-        let stream = TcpStream::accepted(carrier, local, peer, slot);
+        let stream = TcpStream::accepted(carrier, local, peer, slot, through);
         queue.waiting.push_back((self.account.now(), stream));
         let acceptors = queue.acceptors.take();
         drop(queue);
@@ -106,9 +108,12 @@ impl Backlog {
     }
 
     /// Counts a connection that had waited since then.
-    fn count_accepted(&self, since: Duration) {
+    fn count_accepted(&self, since: Duration, stream: &TcpStream) {
         let waited = self.account.now().saturating_sub(since);
         self.account.pod.connections.accepted(waited);
+        if let Some(service) = stream.through().service() {
+            service.accepted(waited);
+        }
     }
 
     /// Refuses further connections. Those that wait were promised an answer, and can be accepted.
@@ -163,7 +168,7 @@ impl TcpListener {
         if let Some((since, stream)) = queue.waiting.pop_front() {
             let connectors = queue.connectors.take();
             drop(queue);
-            self.backlog.count_accepted(since);
+            self.backlog.count_accepted(since, &stream);
             connectors.wake();
             return Poll::Ready(Ok(stream));
         }
@@ -190,7 +195,7 @@ impl TcpListener {
         let (since, stream) = queue.waiting.pop_front()?;
         let connectors = queue.connectors.take();
         drop(queue);
-        self.backlog.count_accepted(since);
+        self.backlog.count_accepted(since, &stream);
         connectors.wake();
         Some(stream)
     }

@@ -205,6 +205,11 @@ impl Pipe {
         (state.len as u64, state.end != End::Open)
     }
 
+    /// Whether the writer has gone with a reset.
+    pub(crate) fn was_reset(&self) -> bool {
+        self.state.lock().end == End::Reset
+    }
+
     /// No more will be written.
     pub(crate) fn finish(&self) {
         self.end(End::Finished);

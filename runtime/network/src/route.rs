@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::error::NetError;
+use crate::service_flows::ServiceFlows;
 use crate::stream::TcpStream;
 use crate::udp::DatagramReply;
 
@@ -35,6 +36,16 @@ pub enum Route {
 pub trait ServiceRouter: Send + Sync + 'static {
     /// Where a connect from `from` (a pod, or the node itself) to `to` leads.
     fn route(&self, from: IpAddr, to: SocketAddr, protocol: Protocol) -> Route;
+
+    /// The same, with who counts what comes of it.
+    fn route_counted(
+        &self,
+        from: IpAddr,
+        to: SocketAddr,
+        protocol: Protocol,
+    ) -> (Route, Option<Arc<ServiceFlows>>) {
+        (self.route(from, to, protocol), None)
+    }
 }
 
 /// A cluster without Services.

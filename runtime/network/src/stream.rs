@@ -16,6 +16,7 @@ use crate::flows::{OpenFlow, count};
 use crate::host::HostSocket;
 use crate::namespace::BoundPort;
 use crate::pipe::Pipe;
+use crate::service_flows::{Passage, Side, Through};
 
 /// What carries the bytes.
 pub(crate) enum Carrier {
@@ -67,6 +68,10 @@ struct End {
     flow: OpenFlow,
     /// It was accepted, and no byte was read of it yet.
     silent: AtomicBool,
+    /// This end has reset it.
+    reset: AtomicBool,
+    /// What a Service has to do with it.
+    through: Through,
     /// The port of an outgoing connection, held as long as the connection.
     _port: Option<BoundPort>,
 }
@@ -79,7 +84,19 @@ impl TcpStream {
         slot: SocketSlot,
         port: Option<BoundPort>,
     ) -> Self {
-        Self::made(carrier, (local, peer), slot, port, false)
+        Self::made(carrier, (local, peer), slot, port, false, Through::None)
+    }
+
+    /// One that tells a Service of itself.
+    pub(crate) fn passing(
+        carrier: Carrier,
+        ends: (SocketAddr, SocketAddr),
+        slot: SocketSlot,
+        port: Option<BoundPort>,
+        passage: Option<Passage>,
+    ) -> Self {
+        let through = passage.map_or(Through::None, |passage| Through::Passage(Box::new(passage)));
+        Self::made(carrier, ends, slot, port, false, through)
     }
 
     /// The end of who accepts, counted as silent until a byte of it is read.
@@ -88,9 +105,10 @@ impl TcpStream {
         local: SocketAddr,
         peer: SocketAddr,
         slot: SocketSlot,
+        through: Through,
     ) -> Self {
         slot.account.silent_begins();
-        Self::made(carrier, (local, peer), slot, None, true)
+        Self::made(carrier, (local, peer), slot, None, true, through)
     }
 
     fn made(
@@ -99,16 +117,28 @@ impl TcpStream {
         slot: SocketSlot,
         port: Option<BoundPort>,
         silent: bool,
+        mut through: Through,
     ) -> Self {
+        let flow = OpenFlow::new(slot.account.pod.clone(), &carrier, local, peer);
+        if let Through::Passage(passage) = &mut through {
+            passage.begins(flow.flow());
+        }
         Self(Arc::new(End {
-            flow: OpenFlow::new(slot.account.pod.clone(), &carrier, local, peer),
+            flow,
             carrier,
             local,
             peer,
             slot: slot.connected(),
             silent: AtomicBool::new(silent),
+            reset: AtomicBool::new(false),
+            through,
             _port: port,
         }))
+    }
+
+    /// What a Service has to do with it.
+    pub(crate) fn through(&self) -> &Through {
+        &self.0.through
     }
 
     /// The address of this end.
@@ -199,6 +229,7 @@ impl TcpStream {
     /// Ends both directions at once; the peer gets `ConnectionReset`.
     pub fn reset(&self) {
         count(&self.0.slot.account.pod.connections.reset);
+        self.0.reset.store(true, Ordering::Relaxed);
         match &self.0.carrier {
             Carrier::Memory { incoming, outgoing } => {
                 outgoing.reset();
@@ -289,17 +320,28 @@ impl Drop for End {
         if *self.silent.get_mut() {
             self.slot.account.silent_ends();
         }
-        match &self.carrier {
+        let (unread, broken) = match &self.carrier {
             Carrier::Memory { incoming, outgoing } => {
-                if incoming.close_read() {
+                let broken = incoming.was_reset();
+                let unread = incoming.close_read();
+                if unread {
                     count(&self.slot.account.pod.connections.reset);
                     outgoing.reset();
                 } else {
                     outgoing.finish();
                 }
+                (unread, broken)
             }
             // The system does the same when the descriptor closes.
-            Carrier::Host(_) => {}
+            Carrier::Host(socket) => (socket.has_unread(), socket.is_broken()),
+        };
+        if let Through::Passage(passage) = &mut self.through {
+            // Its own reset looks like a broken connection, too.
+            let reset = match unread || *self.reset.get_mut() {
+                true => Some(Side::Near),
+                false => broken.then_some(Side::Far),
+            };
+            passage.ends(reset, self.slot.account.now());
         }
     }
 }

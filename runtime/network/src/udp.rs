@@ -17,6 +17,7 @@ use crate::error::NetError;
 use crate::fabric::{Target, is_same};
 use crate::namespace::{BoundPort, NetworkNamespace, deliver_datagram, source_address};
 use crate::route::Protocol;
+use crate::service_flows::ServiceFlows;
 use crate::socket::canonical;
 use crate::wakers::Wakers;
 
@@ -135,6 +136,8 @@ struct Flows {
 struct Flow {
     endpoint: SocketAddr,
     last_used: Duration,
+    /// The Service that counts what comes back.
+    counted: Option<Arc<ServiceFlows>>,
 }
 
 /// Host sockets for the outside, one per address family, made when first needed.
@@ -195,10 +198,15 @@ impl UdpSocket {
         let caller = end.namespace.caller();
         let from = source_address(end.port.address(), caller.address, to)?;
         let routes = fabric.routes(&caller, to, Protocol::Udp)?;
+        if routes.ends.is_empty() {
+            return Err(routes.failure);
+        }
         let now = fabric.clock().monotonic();
-        let choices: Vec<SocketAddr> = routes.iter().map(|(address, _)| *address).collect();
-        let endpoint = end.flows.lock().choose(to, &choices, now);
+        let choices: Vec<SocketAddr> = routes.ends.iter().map(|(address, _)| *address).collect();
+        let counted = routes.service.as_ref();
+        let endpoint = end.flows.lock().choose(to, &choices, now, counted);
         let (_, target) = routes
+            .ends
             .into_iter()
             .find(|(address, _)| *address == endpoint)
             .expect("the choice is one of the routes");
@@ -224,6 +232,9 @@ impl UdpSocket {
             }
         }
         end.slot.account.moved_out(length);
+        if let Some(service) = routes.service {
+            service.datagram_received(length);
+        }
         Ok(())
     }
 
@@ -238,9 +249,15 @@ impl UdpSocket {
         drop(queue);
         self.0.inbox.account.release(message.data.len());
         self.0.slot.account.moved_in(message.data.len());
-        if let Some(service) = self.0.flows.lock().by_endpoint.get(&message.from) {
+        let flows = self.0.flows.lock();
+        if let Some(service) = flows.by_endpoint.get(&message.from) {
             message.from = *service;
+            let flow = flows.by_service.get(service);
+            if let Some(counted) = flow.and_then(|flow| flow.counted.as_ref()) {
+                counted.datagram_sent(message.data.len());
+            }
         }
+        drop(flows);
         Poll::Ready(message)
     }
 
@@ -350,7 +367,13 @@ async fn receive(
 
 impl Flows {
     /// The endpoint for a message to `to`: the one of the flow, while it lasts, else the first.
-    fn choose(&mut self, to: SocketAddr, choices: &[SocketAddr], now: Duration) -> SocketAddr {
+    fn choose(
+        &mut self,
+        to: SocketAddr,
+        choices: &[SocketAddr],
+        now: Duration,
+        counted: Option<&Arc<ServiceFlows>>,
+    ) -> SocketAddr {
         let first = choices[0];
         if choices.len() == 1 && first == to {
             return first;
@@ -377,6 +400,7 @@ impl Flows {
             Flow {
                 endpoint: first,
                 last_used: now,
+                counted: counted.cloned(),
             },
         );
         self.by_endpoint.insert(first, to);

@@ -22,15 +22,18 @@
 //! Ingress as a second kind of host listener, and NetworkPolicy as the
 //! [`ConnectionPolicy`](coracle_network::ConnectionPolicy) of the fabric.
 
+mod access;
 mod affinity;
 mod balancers;
 mod exposed;
 #[cfg(test)]
 mod fixtures;
 mod index;
+mod metrics;
 mod names;
 mod router;
 mod services;
 mod upstream;
 
+pub use access::{ACCESS_LOG_ANNOTATION, AccessLog, AccessSink};
 pub use services::{DialError, Services, ServicesConfig};

@@ -4,13 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use coracle_clock::Clock;
-use coracle_network::{Protocol, Route, ServiceRouter};
+use coracle_network::{Protocol, Route, ServiceFlows, ServiceRouter};
 
 use crate::affinity::{Affinity, Client};
 use crate::index::{Exposure, Found, Index};
 
 /// How many endpoints one connection may try.
-const CANDIDATES: usize = 16;
+pub(crate) const CANDIDATES: usize = 16;
 
 /// Answers the fabric from the index.
 pub(crate) struct Router {
@@ -32,13 +32,20 @@ impl Router {
     }
 
     /// The endpoints for a client outside, in the order to be tried; none if nobody serves it.
-    pub(crate) fn endpoints_outside(&self, client: IpAddr, exposure: &Exposure) -> Vec<SocketAddr> {
+    /// And who counts what becomes of it.
+    pub(crate) fn endpoints_outside(
+        &self,
+        client: IpAddr,
+        exposure: &Exposure,
+    ) -> (Vec<SocketAddr>, Option<Arc<ServiceFlows>>) {
         let found = self
             .index
             .ask(|tables| tables.at_exposure(exposure).cloned());
-        found.map_or_else(Vec::new, |found| {
-            self.candidates(client, &found, found.port().external.any())
-        })
+        let Some(found) = found else {
+            return (Vec::new(), None);
+        };
+        let endpoints = self.candidates(client, &found, found.port().external.any());
+        (endpoints, Some(found.service.flows))
     }
 
     /// Whether `endpoint` is still one of those for clients outside.
@@ -92,10 +99,19 @@ fn from_start(endpoints: &[SocketAddr], start: usize) -> Vec<SocketAddr> {
 
 impl ServiceRouter for Router {
     fn route(&self, from: IpAddr, to: SocketAddr, protocol: Protocol) -> Route {
+        self.route_counted(from, to, protocol).0
+    }
+
+    fn route_counted(
+        &self,
+        from: IpAddr,
+        to: SocketAddr,
+        protocol: Protocol,
+    ) -> (Route, Option<Arc<ServiceFlows>>) {
         enum Answer {
             /// Who, and whether at a cluster address.
             Served(Found, bool),
-            Refused,
+            Refused(Arc<ServiceFlows>),
             Elsewhere,
         }
         let transport = protocol.into();
@@ -110,13 +126,15 @@ impl ServiceRouter for Router {
             match tables.at_exposure(&exposure) {
                 Some(found) => Answer::Served(found.clone(), false),
                 // As upstream's newer proxies: a Service's address refuses on its other ports.
-                None if tables.has_address(to.ip()) => Answer::Refused,
-                None => Answer::Elsewhere,
+                None => match tables.service_at(to.ip()) {
+                    Some(service) => Answer::Refused(service.flows.clone()),
+                    None => Answer::Elsewhere,
+                },
             }
         });
         match answer {
-            Answer::Elsewhere => Route::NotAService,
-            Answer::Refused => Route::Refuse,
+            Answer::Elsewhere => (Route::NotAService, None),
+            Answer::Refused(flows) => (Route::Refuse, Some(flows)),
             Answer::Served(found, at_cluster_address) => {
                 // Pods that come by way of a node port or an outer address are inside all the same:
                 // `externalTrafficPolicy` is not for them, as with upstream's proxies.
@@ -125,10 +143,11 @@ impl ServiceRouter for Router {
                 } else {
                     found.port().endpoints.any()
                 };
-                match self.candidates(from, &found, endpoints) {
+                let route = match self.candidates(from, &found, endpoints) {
                     none if none.is_empty() => Route::Refuse,
                     some => Route::Endpoints(some),
-                }
+                };
+                (route, Some(found.service.flows))
             }
         }
     }
@@ -291,5 +310,29 @@ mod tests {
         let after = first(&router, 9, vip(5, 80));
         assert_eq!(first(&router, 9, vip(5, 80)), after);
         assert_ne!(after, held, "the next turn was somebody else's");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_figures_of_a_service_outlive_its_changes_and_go_with_it() {
+        let index = index([cluster_ip("web", 5)], [ready("web", 80, &[1])]);
+        let router = router(&index);
+        let flows = |to| router.route_counted(pod_ip(9), to, Protocol::Tcp).1;
+        let before = flows(vip(5, 80)).expect("counted");
+        index.slice_changed(&applied(ready("web", 80, &[1, 2])));
+        index.service_changed(&applied(cluster_ip("web", 5)));
+        let after = flows(vip(5, 80)).expect("counted");
+        assert!(Arc::ptr_eq(&before, &after));
+        let refused = flows(vip(5, 81)).expect("a port that it has not");
+        assert!(Arc::ptr_eq(&before, &refused));
+        before.datagram_received(3);
+        let shown = || index.ask(|tables| crate::metrics::render(tables.traffic()));
+        let line = "coracle_service_receive_bytes_total{namespace=\"default\",service=\"web\"} 3";
+        assert!(shown().contains(line), "{}", shown());
+        index.service_changed(&Change::Deleted(Arc::new(cluster_ip("web", 5))));
+        assert!(!shown().contains("web"), "{}", shown());
+        assert!(flows(vip(5, 80)).is_none());
+        index.service_changed(&applied(cluster_ip("web", 5)));
+        let again = flows(vip(5, 80)).expect("counted");
+        assert!(!again.traffic().is_any(), "it is another one");
     }
 }

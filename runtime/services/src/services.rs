@@ -6,19 +6,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_client::{Context, ObjectKey};
-use coracle_dns::{Server, Servers, UpstreamConfig};
-use coracle_network::{Fabric, NetError, Protocol, TcpStream};
+use coracle_dns::{LookupError, Server, Servers, UpstreamConfig};
+use coracle_network::{Fabric, NetError, Protocol, ResolveError, TcpStream};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::sync::watch;
 
+use crate::access::AccessLog;
 use crate::balancers;
 use crate::exposed::{Door, Doors, Exposed, OpenDoors};
-use crate::index::{Found, Index, Transport};
+use crate::index::{Found, Front, Index, Transport};
+use crate::metrics;
 use crate::names::{Caches, ClusterZone, Names, ZoneConfig, attach};
-use crate::router::Router;
-use crate::upstream::HostResolver;
+use crate::router::{CANDIDATES, Router};
+use crate::upstream::{HostResolver, Upstream};
 
 /// How long a dial of a Service may take, whatever the number of its endpoints.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -40,6 +43,8 @@ pub struct ServicesConfig {
     pub node_port_addresses: Vec<IpAddr>,
     /// The host's addresses that Services of type LoadBalancer get; none leaves them without.
     pub load_balancer_addresses: Vec<IpAddr>,
+    /// Who is told of every connection to a Service when it has ended.
+    pub access_log: Option<AccessLog>,
 }
 
 impl ServicesConfig {
@@ -57,6 +62,7 @@ impl ServicesConfig {
             },
             node_port_addresses: vec![Ipv4Addr::LOCALHOST.into()],
             load_balancer_addresses: vec![Ipv4Addr::LOCALHOST.into()],
+            access_log: None,
         }
     }
 }
@@ -90,6 +96,34 @@ pub enum DialError {
         #[source]
         source: NetError,
     },
+    /// It stands for a name that leads nowhere.
+    #[error("service {service} stands for {name}, which has no address: {source}")]
+    Name {
+        /// The Service.
+        service: ObjectKey,
+        /// The name.
+        name: String,
+        /// What was found.
+        source: ResolveError,
+    },
+}
+
+/// The port of whoever has the name that a Service of type ExternalName stands for; as ingress-nginx finds it.
+fn external_port(service: Option<&Service>, wanted: &str) -> Option<u16> {
+    let spec = service.and_then(|service| service.spec.as_ref());
+    let ports = spec.and_then(|spec| spec.ports.as_ref());
+    let named = ports
+        .into_iter()
+        .flatten()
+        .find(|port| port.name.as_deref() == Some(wanted) || port.port.to_string() == wanted);
+    let number = match named {
+        Some(port) => match &port.target_port {
+            Some(IntOrString::Int(target)) if *target != 0 => *target,
+            _ => port.port,
+        },
+        None => wanted.parse().ok()?,
+    };
+    u16::try_from(number).ok().filter(|port| *port != 0)
 }
 
 /// The node's Services; cheap to clone.
@@ -102,6 +136,8 @@ pub struct Services {
     hosts: Arc<[IpAddr]>,
     pool: Arc<[IpAddr]>,
     dns: Arc<Server>,
+    /// Who is asked when no name server is known.
+    system: Arc<HostResolver>,
     pub(crate) doors: OpenDoors,
 }
 
@@ -112,7 +148,11 @@ impl Services {
     ///
     /// Until the caches are filled, lookups of the cluster's names wait for them.
     pub fn start(config: ServicesConfig, context: Context, fabric: Arc<Fabric>) -> Self {
-        let index = Arc::new(Index::of_node(&config.node));
+        let index = Index::of_node(&config.node);
+        let index = Arc::new(match config.access_log {
+            Some(log) => index.telling(log),
+            None => index,
+        });
         let (services, slices) = (
             context.informer::<Service>(),
             context.informer::<EndpointSlice>(),
@@ -154,6 +194,7 @@ impl Services {
             hosts: config.node_port_addresses.into(),
             pool: config.load_balancer_addresses.into(),
             dns,
+            system: Arc::new(HostResolver::new()),
             doors: OpenDoors::new(watch::channel(Doors::default()).0),
         }
     }
@@ -161,6 +202,11 @@ impl Services {
     /// What answers DNS: for listeners of the host and of the pod network.
     pub fn dns(&self) -> &Arc<Server> {
         &self.dns
+    }
+
+    /// What went through Services, in Prometheus' text format. A Service that goes takes its figures along.
+    pub fn metrics(&self) -> String {
+        metrics::render(self.index.ask(|tables| tables.traffic()))
     }
 
     /// Serves clients outside until the context's stop signal. Connections that pods have taken
@@ -209,6 +255,65 @@ impl Services {
         }
     }
 
+    /// The same for whoever speaks to a Service on behalf of clients outside, such as an Ingress: a Service of type
+    /// ExternalName stands for the addresses of its name, which is looked up as the node would. `port` is then the name
+    /// or number of one of its ports, whose target port counts, or any number.
+    pub async fn backends(
+        &self,
+        client: IpAddr,
+        service: &ObjectKey,
+        port: &str,
+    ) -> Result<Vec<SocketAddr>, DialError> {
+        let front = self
+            .index
+            .ask(|tables| Some(tables.service(service)?.entry.front.clone()));
+        let Some(Front::ExternalName(name)) = front else {
+            return self.endpoints(client, service, port);
+        };
+        let object = self.context.lister::<Service>().get(service);
+        let Some(number) = external_port(object.as_deref(), port) else {
+            return Err(DialError::NoPort {
+                service: service.clone(),
+                port: port.to_owned(),
+            });
+        };
+        let addresses = self.addresses(&name).await;
+        let mut addresses = addresses.map_err(|source| DialError::Name {
+            service: service.clone(),
+            name,
+            source,
+        })?;
+        addresses.truncate(CANDIDATES);
+        let at = |address| SocketAddr::new(address, number);
+        Ok(addresses.into_iter().map(at).collect())
+    }
+
+    /// The addresses of a name, as the node knows it.
+    async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, ResolveError> {
+        if let Ok(address) = name.parse() {
+            return Ok(vec![address]);
+        }
+        match self.dns.addresses(name).await {
+            Ok(addresses) => Ok(addresses),
+            Err(LookupError::NotFound) => Err(ResolveError::NotFound(name.to_owned())),
+            Err(LookupError::Again) => Err(ResolveError::Again(name.to_owned())),
+            Err(LookupError::Failed) => Err(ResolveError::Failed(name.to_owned())),
+            Err(LookupError::NoServers(name)) => self.system.lookup(&name).await,
+        }
+    }
+
+    /// Connects from the node to one endpoint that [`endpoints`](Self::endpoints) gave for a Service, which counts it.
+    pub async fn dial_endpoint(
+        &self,
+        service: &ObjectKey,
+        endpoint: SocketAddr,
+    ) -> Result<TcpStream, NetError> {
+        let flows = self
+            .index
+            .ask(|tables| Some(tables.service(service)?.flows.clone()));
+        self.fabric.dial_for(endpoint, flows).await
+    }
+
     /// Connects from the node to an endpoint of a Service, as the API server's proxy does. `port`
     /// is the name or the number of one of its TCP ports; empty means the only one.
     pub async fn dial(
@@ -226,7 +331,8 @@ impl Services {
         let mut last = None;
         let tries = async {
             for endpoint in candidates {
-                match self.fabric.dial(endpoint).await {
+                let flows = Some(found.service.flows.clone());
+                match self.fabric.dial_for(endpoint, flows).await {
                     Ok(stream) => return Some(stream),
                     Err(error) => last = Some(error),
                 }
@@ -254,5 +360,34 @@ impl Services {
                 port: port.to_owned(),
             })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::fixtures::service;
+
+    #[test]
+    fn the_port_behind_an_external_name_is_found_as_controllers_find_it() {
+        let spec = json!({
+            "type": "ExternalName", "externalName": "example.com",
+            "ports": [
+                {"name": "http", "port": 80, "targetPort": 8080},
+                {"name": "plain", "port": 81},
+            ],
+        });
+        let named = service("elsewhere", spec);
+        let port = |wanted: &str| external_port(Some(&named), wanted);
+        assert_eq!(port("http"), Some(8080));
+        assert_eq!(port("80"), Some(8080));
+        assert_eq!(port("plain"), Some(81));
+        assert_eq!(port("9000"), Some(9000));
+        assert_eq!(port("other"), None);
+        assert_eq!(port("0"), None);
+        assert_eq!(port("70000"), None);
+        assert_eq!(external_port(None, "80"), Some(80));
     }
 }

@@ -299,11 +299,12 @@ impl One<'_> {
     /// Whether the port says that it speaks HTTP/2 without TLS (KEP-3726).
     fn check(&mut self, key: &ObjectKey, wanted: &str, service: &Service) -> bool {
         let spec = service.spec.as_ref();
-        if spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName") {
-            self.problems.insert(Problem::ExternalName(key.clone()));
-            return false;
-        }
+        let is_name = spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName");
         let Some(port) = port(service, wanted) else {
+            // Such a Service needs no ports: a number is one of whoever has the name.
+            if is_name && wanted.parse::<u16>().is_ok() {
+                return false;
+            }
             let problem = Problem::NoPort(key.clone(), wanted.to_owned());
             self.problems.insert(problem);
             return false;

@@ -15,8 +15,6 @@ pub(crate) enum Problem {
     NoService(ObjectKey),
     /// A Service without the port that is named.
     NoPort(ObjectKey, String),
-    /// A Service that is a name elsewhere.
-    ExternalName(ObjectKey),
     /// A backend of another kind: its kind and name.
     Resource(String),
     /// An annotation that has no effect; the text tells all.
@@ -42,7 +40,7 @@ impl Problem {
             Self::Secret(..) => "SecretInvalid",
             Self::NoService(_) => "ServiceNotFound",
             Self::NoPort(..) => "PortNotFound",
-            Self::ExternalName(_) | Self::Resource(_) => "BackendNotSupported",
+            Self::Resource(_) => "BackendNotSupported",
             Self::Annotation(_) => "AnnotationIgnored",
             Self::Expression(_) => "PathInvalid",
             Self::Taken { .. } => "PathTaken",
@@ -60,12 +58,6 @@ impl fmt::Display for Problem {
             Self::NoService(key) => write!(f, "service {key} was not found"),
             Self::NoPort(key, port) => {
                 write!(f, "service {key} has no TCP port called or numbered {port}")
-            }
-            Self::ExternalName(key) => {
-                write!(
-                    f,
-                    "service {key} is of type ExternalName, which is not served"
-                )
             }
             Self::Resource(name) => {
                 write!(f, "backend {name} is not a Service, which alone is served")

@@ -135,9 +135,11 @@ fn backends_are_found_by_name_or_number_and_what_is_wrong_is_told() {
         (to("web", json!({"number": 81})), Some("PortNotFound")),
         (to("web", json!({"name": "dns"})), Some("PortNotFound")),
         (to("nobody", json!({"number": 80})), Some("ServiceNotFound")),
+        // Whoever has the name that it stands for may have any port.
+        (to("elsewhere", json!({"number": 80})), None),
         (
-            to("elsewhere", json!({"number": 80})),
-            Some("BackendNotSupported"),
+            to("elsewhere", json!({"name": "http"})),
+            Some("PortNotFound"),
         ),
         (
             json!({"resource": {"kind": "Bucket", "name": "b"}}),

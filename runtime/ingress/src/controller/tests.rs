@@ -22,7 +22,7 @@ struct Nobody;
 
 #[async_trait]
 impl Network for Nobody {
-    fn endpoints(
+    async fn endpoints(
         &self,
         _client: IpAddr,
         service: &ObjectKey,
@@ -31,7 +31,7 @@ impl Network for Nobody {
         Err(DialError::NoService(service.clone()))
     }
 
-    async fn dial(&self, to: SocketAddr) -> Result<TcpStream, NetError> {
+    async fn dial(&self, _service: &ObjectKey, to: SocketAddr) -> Result<TcpStream, NetError> {
         Err(NetError::HostUnreachable(to))
     }
 }

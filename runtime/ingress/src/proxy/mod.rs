@@ -28,7 +28,7 @@ use async_trait::async_trait;
 use coracle_client::ObjectKey;
 use coracle_clock::Clock;
 use coracle_network::{NetError, TcpStream};
-use coracle_services::DialError;
+use coracle_services::{AccessLog, DialError};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -55,15 +55,16 @@ const REQUESTS: usize = 8192;
 #[async_trait]
 pub(crate) trait Network: Send + Sync + 'static {
     /// The endpoints of a Service's port, in the order to be tried for this client; at least one.
-    fn endpoints(
+    /// Those of a Service of type ExternalName are the addresses of its name.
+    async fn endpoints(
         &self,
         client: IpAddr,
         service: &ObjectKey,
         port: &str,
     ) -> Result<Vec<SocketAddr>, DialError>;
 
-    /// A connection from the node.
-    async fn dial(&self, to: SocketAddr) -> Result<TcpStream, NetError>;
+    /// A connection from the node to one of a Service's endpoints.
+    async fn dial(&self, service: &ObjectKey, to: SocketAddr) -> Result<TcpStream, NetError>;
 }
 
 /// Answers requests by the newest table.
@@ -76,11 +77,13 @@ pub(crate) struct Proxy {
     places: Arc<Semaphore>,
     /// Where TLS is spoken; 0: nowhere.
     https_port: AtomicU16,
+    log: AccessLog,
 }
 
 impl Proxy {
     pub(crate) fn new(clock: Clock, network: Arc<dyn Network>, metrics: Arc<Metrics>) -> Self {
         Self {
+            log: AccessLog::new(None, clock.clone()),
             clock,
             metrics,
             network,
@@ -89,6 +92,11 @@ impl Proxy {
             places: Arc::new(Semaphore::new(REQUESTS)),
             https_port: AtomicU16::new(0),
         }
+    }
+
+    /// Tells `log` of every request.
+    pub(crate) fn telling(self, log: AccessLog) -> Self {
+        Self { log, ..self }
     }
 
     /// Routes by this table from now on.
@@ -119,7 +127,7 @@ impl Proxy {
         let mut held = Held {
             active,
             place: None,
-            entry: Entry::begin(&request, &entrance, &self.clock),
+            entry: Entry::begin(&request, &entrance, &self.clock, &self.log),
         };
         match self.answer(request, entrance, &mut held).await {
             Ok(Answer::Response(response)) => {
@@ -180,6 +188,7 @@ impl Proxy {
         let Found { target, path } = self.find(&host.name, request.uri().path())?;
         if let Some(entry) = &mut held.entry {
             entry.ingress.clone_from(&target.ingress);
+            entry.is_wanted = target.settings.access_log;
         }
         let settings = &target.settings;
         if let Some(annotation) = &settings.closed_by {
@@ -196,7 +205,7 @@ impl Proxy {
         if let Some(limit) = settings.body_limit.filter(|limit| length > *limit) {
             return Err(too_large(limit));
         }
-        let endpoints = self.endpoints(&target, &entrance)?;
+        let endpoints = self.endpoints(&target, &entrance).await?;
 
         let wants_upgrade = head::upgrade(&request).is_some();
         let client = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
@@ -288,7 +297,11 @@ impl Proxy {
         Some(response)
     }
 
-    fn endpoints(&self, target: &Target, entrance: &Entrance) -> Result<Vec<SocketAddr>, Refusal> {
+    async fn endpoints(
+        &self,
+        target: &Target,
+        entrance: &Entrance,
+    ) -> Result<Vec<SocketAddr>, Refusal> {
         let (service, port) = match &target.backend {
             Backend::Service { service, port } => (service, port),
             Backend::Resource(name) => {
@@ -296,7 +309,8 @@ impl Proxy {
                 return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, text));
             }
         };
-        let found = self.network.endpoints(entrance.client_ip(), service, port);
+        let client = entrance.client_ip();
+        let found = self.network.endpoints(client, service, port).await;
         found.map_err(|error| Refusal::later(format!("{}: {error}", of(target))))
     }
 }

@@ -11,7 +11,7 @@ use super::body::{RequestBody, Trouble, Upload};
 use super::pool::Lease;
 use super::refusal::Refusal;
 use super::{Proxy, of, too_large};
-use crate::table::Target;
+use crate::table::{Backend, Target};
 
 impl Proxy {
     /// Sends the request to the first endpoint that takes it, and waits for the head of the answer.
@@ -107,8 +107,11 @@ impl Proxy {
     }
 
     async fn connect(&self, endpoint: SocketAddr, target: &Target) -> Result<Lease, Unreached> {
+        let Backend::Service { service, .. } = &target.backend else {
+            return Err(Unreached::default()); // it has no endpoints to be tried
+        };
         let dial = async {
-            let stream = self.network.dial(endpoint).await;
+            let stream = self.network.dial(service, endpoint).await;
             let stream = stream.map_err(|error| Unreached {
                 is_late: matches!(error, NetError::TimedOut(_)),
                 text: error.to_string(),

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_client::{Context, EventKind, ObjectKey};
-use coracle_network::Fabric;
+use coracle_network::{Fabric, ServiceFlows};
 use k8s_openapi::api::core::v1::Service;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, watch};
@@ -183,11 +183,11 @@ impl Exposed {
                 let Ok(place) = arriving.clone().acquire_owned().await else {
                     return; // never closed
                 };
-                let endpoints = router.endpoints_outside(peer.ip(), &exposure);
+                let (endpoints, service) = router.endpoints_outside(peer.ip(), &exposure);
                 let fabric = fabric.clone();
                 tokio::spawn(async move {
                     let _place = place;
-                    deliver(&fabric, stream, peer, &endpoints).await;
+                    deliver(&fabric, stream, peer, &endpoints, service).await;
                 });
             }
         }
@@ -241,10 +241,16 @@ impl Exposed {
 }
 
 /// Hands one accepted connection to a pod; nobody there resets it.
-async fn deliver(fabric: &Fabric, stream: TcpStream, peer: SocketAddr, endpoints: &[SocketAddr]) {
+async fn deliver(
+    fabric: &Fabric,
+    stream: TcpStream,
+    peer: SocketAddr,
+    endpoints: &[SocketAddr],
+    service: Option<Arc<ServiceFlows>>,
+) {
     // Small answers should not wait for acknowledgements; a socket that just died refuses this.
     let _ = stream.set_nodelay(true);
-    if let Err(error) = fabric.deliver(stream, peer, endpoints).await {
+    if let Err(error) = fabric.deliver_for(stream, peer, endpoints, service).await {
         tracing::debug!(%peer, %error, "nobody took a connection from outside");
     }
 }

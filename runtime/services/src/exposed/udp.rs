@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coracle_clock::Clock;
-use coracle_network::{DatagramHandler, DatagramReply, Fabric, MAX_DATAGRAM, NodeUdp};
+use coracle_network::{
+    DatagramHandler, DatagramReply, Fabric, MAX_DATAGRAM, NodeUdp, ServiceFlows,
+};
 use tokio::net::UdpSocket;
 
 use super::REST;
@@ -37,6 +39,8 @@ struct Flow {
     port: NodeUdp,
     endpoint: SocketAddr,
     last: Duration,
+    /// Counts what is passed on.
+    service: Option<Arc<ServiceFlows>>,
 }
 
 impl Flows {
@@ -85,26 +89,29 @@ impl Flows {
             return;
         };
         flow.last = now;
+        if let Some(service) = &flow.service {
+            service.datagram_received(data.len());
+        }
         if let Err(error) = flow.port.send_to(data, peer.ip(), flow.endpoint) {
             tracing::debug!(%peer, endpoint = %flow.endpoint, %error, "a message from outside was lost");
         }
     }
 
     fn open(&self, peer: SocketAddr, now: Duration) -> Option<Flow> {
-        let endpoint = *self
-            .router
-            .endpoints_outside(peer.ip(), &self.exposure)
-            .first()?;
+        let (endpoints, service) = self.router.endpoints_outside(peer.ip(), &self.exposure);
+        let endpoint = *endpoints.first()?;
         let answers = Answers {
             socket: self.socket.clone(),
             peer,
             endpoint,
+            service: service.clone(),
         };
         match self.fabric.bind_node_udp(Arc::new(answers)) {
             Ok(port) => Some(Flow {
                 port,
                 endpoint,
                 last: now,
+                service,
             }),
             Err(error) => {
                 tracing::debug!(%peer, %error, "a message from outside was lost");
@@ -135,12 +142,16 @@ struct Answers {
     socket: Arc<UdpSocket>,
     peer: SocketAddr,
     endpoint: SocketAddr,
+    service: Option<Arc<ServiceFlows>>,
 }
 
 impl DatagramHandler for Answers {
     fn handle(&self, data: Bytes, from: SocketAddr, _reply: DatagramReply) {
         if from != self.endpoint {
             return; // not whom the client talks to
+        }
+        if let Some(service) = &self.service {
+            service.datagram_sent(data.len());
         }
         if let Err(error) = self.socket.try_send_to(&data, self.peer) {
             tracing::debug!(peer = %self.peer, %error, "an answer to the outside was lost");

@@ -15,12 +15,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use coracle_client::{Change, ObjectKey};
-use coracle_network::Protocol;
+use coracle_network::{Protocol, ServiceFlows, ServiceTraffic};
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
+use crate::access::{ACCESS_LOG_ANNOTATION, AccessLog};
 pub(crate) use entry::{Front, Here, Port, ServiceEntry, entry};
 
 /// The label by which a slice names its Service.
@@ -74,6 +75,8 @@ pub(crate) struct Indexed {
     pub(crate) entry: Arc<ServiceEntry>,
     /// Counts picks, so that endpoints take turns.
     turn: Arc<AtomicUsize>,
+    /// Counts connections.
+    pub(crate) flows: Arc<ServiceFlows>,
 }
 
 impl Indexed {
@@ -137,12 +140,13 @@ impl Tables {
     /// Puts `entry` in, in place of the one of the same key. Tells whether exposures changed.
     fn put(&mut self, entry: ServiceEntry) -> bool {
         let before = self.services.get(&entry.key).cloned();
-        let turn = before
-            .as_ref()
-            .map_or_else(Arc::default, |old| old.turn.clone());
+        let (turn, flows) = before.as_ref().map_or_else(Default::default, |old| {
+            (old.turn.clone(), old.flows.clone())
+        });
         let new = Indexed {
             entry: Arc::new(entry),
             turn,
+            flows,
         };
         self.withdraw(&new.entry.key);
         for (port, found) in claims(&new) {
@@ -223,6 +227,14 @@ impl Tables {
         }
     }
 
+    /// What went through each Service.
+    pub(crate) fn traffic(&self) -> Vec<(ObjectKey, ServiceTraffic)> {
+        let services = self.services.iter();
+        services
+            .map(|(key, service)| (key.clone(), service.flows.traffic()))
+            .collect()
+    }
+
     /// The Service of that key.
     pub(crate) fn service(&self, key: &ObjectKey) -> Option<&Indexed> {
         self.services.get(key)
@@ -233,12 +245,7 @@ impl Tables {
         self.ports.get(&(address, protocol))?.first()
     }
 
-    /// Whether a Service has the address, whatever its ports.
-    pub(crate) fn has_address(&self, address: IpAddr) -> bool {
-        self.addresses.contains_key(&address)
-    }
-
-    /// The Service that has a cluster address.
+    /// The Service that has a cluster address, whatever its ports.
     pub(crate) fn service_at(&self, address: IpAddr) -> Option<&Indexed> {
         Some(&self.addresses.get(&address)?.first()?.service)
     }
@@ -322,6 +329,8 @@ pub(crate) struct Index {
     tables: RwLock<Tables>,
     /// Counts changes of exposures.
     exposed: watch::Sender<u64>,
+    /// Who is told of connections.
+    log: Option<AccessLog>,
 }
 
 #[derive(Default)]
@@ -338,6 +347,7 @@ impl Default for Index {
             objects: Mutex::default(),
             tables: RwLock::default(),
             exposed: watch::channel(0).0,
+            log: None,
         }
     }
 }
@@ -353,6 +363,14 @@ impl Index {
         let index = Self::default();
         name.clone_into(&mut index.objects.lock().here.node);
         index
+    }
+
+    /// The same, whose Services tell `log` of their connections.
+    pub(crate) fn telling(self, log: AccessLog) -> Self {
+        Self {
+            log: Some(log),
+            ..self
+        }
     }
 
     /// Wakes up when places outside come, go or change hands.
@@ -436,7 +454,15 @@ impl Index {
                 let slices = objects.slices.get(key);
                 let slices = slices.iter().flat_map(|all| all.values());
                 let entry = entry(service, slices.map(Arc::as_ref), &objects.here);
-                self.tables.write().put(entry)
+                let mut tables = self.tables.write();
+                let changed = tables.put(entry);
+                if let (Some(log), Some(indexed)) = (&self.log, tables.service(key)) {
+                    let annotations = service.metadata.annotations.as_ref();
+                    let wanted = annotations.and_then(|all| all.get(ACCESS_LOG_ANNOTATION));
+                    let told = log.of_service(key, wanted.map(String::as_str));
+                    indexed.flows.set_log(told);
+                }
+                changed
             }
             None => self.tables.write().take(key),
         };

@@ -227,3 +227,46 @@ async fn a_client_of_http2_is_served_by_a_backend_of_http1_and_the_other_way_rou
         assert_eq!(connections.load(Ordering::SeqCst), 1);
     }
 }
+
+#[derive(Default)]
+struct Lines(parking_lot::Mutex<Vec<serde_json::Value>>);
+
+impl coracle_services::AccessSink for Lines {
+    fn append(&self, line: Vec<u8>) {
+        let line = serde_json::from_slice(&line).expect("JSON");
+        self.0.lock().push(line);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_a_line_of_the_access_log_unless_its_ingress_minds() {
+    let lines = std::sync::Arc::<Lines>::default();
+    let world = World::telling(Some(lines.clone()));
+    let silent = Settings {
+        access_log: false,
+        ..Settings::default()
+    };
+    world.route("/quiet", "web", silent);
+    world.route("/", "web", Settings::default());
+    world.serve_at("web", &[2]);
+    world.backend(2, head_of);
+    assert_eq!(world.get("/quiet").await.0, 200);
+    assert_eq!(world.get("/hello?secret=1").await.0, 200);
+    let lines = lines.0.lock();
+    let [line] = lines.as_slice() else {
+        panic!("{lines:?}");
+    };
+    for (field, value) in [
+        ("kind", "request"),
+        ("ingress", "default/ing"),
+        ("client", "192.0.2.7:5000"),
+        ("method", "GET"),
+        ("host", "web.localhost"),
+        ("path", "/hello"),
+        ("endpoint", "10.240.0.2:80"),
+    ] {
+        assert_eq!(line[field], value, "{field}");
+    }
+    assert_eq!(line["status"], 200);
+    assert_eq!(line["whole"], true);
+}

@@ -13,7 +13,7 @@ use coracle_clock::Clock;
 use coracle_network::{
     Fabric, FabricConfig, NamespaceConfig, NetError, SocketScope, TcpListener, TcpStream,
 };
-use coracle_services::DialError;
+use coracle_services::{AccessLog, AccessSink, DialError};
 use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
@@ -53,7 +53,7 @@ struct Cluster {
 
 #[async_trait]
 impl Network for Cluster {
-    fn endpoints(
+    async fn endpoints(
         &self,
         _client: IpAddr,
         service: &ObjectKey,
@@ -71,7 +71,7 @@ impl Network for Cluster {
         }
     }
 
-    async fn dial(&self, to: SocketAddr) -> Result<TcpStream, NetError> {
+    async fn dial(&self, _service: &ObjectKey, to: SocketAddr) -> Result<TcpStream, NetError> {
         self.fabric.dial(to).await
     }
 }
@@ -88,6 +88,11 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new() -> Self {
+        Self::telling(None)
+    }
+
+    /// A world whose requests are told to the sink.
+    pub(super) fn telling(sink: Option<Arc<dyn AccessSink>>) -> Self {
         let clock = Clock::fake(1);
         let mut config = FabricConfig::new(Ipv4Addr::new(10, 240, 0, 1).into());
         config.pod_ranges = vec!["10.240.0.0/12".parse().expect("a range")];
@@ -97,7 +102,8 @@ impl World {
             endpoints: endpoints.clone(),
             fabric: fabric.clone(),
         };
-        let proxy = Arc::new(Proxy::new(clock.clone(), Arc::new(network), Arc::default()));
+        let proxy = Proxy::new(clock.clone(), Arc::new(network), Arc::default());
+        let proxy = Arc::new(proxy.telling(AccessLog::new(sink, clock.clone())));
         let door = Arc::new(Door {
             proxy: proxy.clone(),
             tls: None,

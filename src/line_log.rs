@@ -1,7 +1,8 @@
-//! The audit log: JSON lines in a file that rotates by size, written off the requests' threads.
+//! Logs of JSON lines, in files that rotate by size, written off the threads that have something to tell: the audit log
+//! and the access log.
 //!
-//! Requests never wait for the disk: events that don't fit into the queue are lost and counted, which `/metrics` tells
-//! as `apiserver_audit_error_total`.
+//! Nobody waits for the disk: lines that don't fit into the queue are lost and counted, which `/metrics` tells as
+//! `apiserver_audit_error_total` and `coracle_access_log_lost_total`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -13,12 +14,13 @@ use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::thread::JoinHandle;
 
 use coracle_server::audit::Sink;
+use coracle_services::AccessSink;
 use file_rotate::compression::Compression;
 use file_rotate::suffix::{AppendTimestamp, FileLimit};
 use file_rotate::{ContentLimit, FileRotate};
 use parking_lot::Mutex;
 
-/// Events that may wait to be written; further ones are dropped and counted.
+/// Lines that may wait to be written; further ones are dropped and counted.
 const QUEUE: usize = 10_000;
 
 /// The file's bounds, with the defaults that upstream's documentation proposes.
@@ -43,28 +45,28 @@ impl LogConfig {
     }
 }
 
-/// A file that events are appended to, in order, by a thread of its own.
-pub struct AuditLog {
+/// A file that lines are appended to, in order, by a thread of its own.
+pub struct LineLog {
     queue: Mutex<Option<SyncSender<Vec<u8>>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     lost: Arc<AtomicU64>,
 }
 
-impl AuditLog {
+impl LineLog {
     /// Opens the file, readable by its owner only. An error if it can't be written.
     pub fn open(config: LogConfig) -> io::Result<Self> {
         options().open(&config.path)?;
-        let (queue, events) = mpsc::sync_channel::<Vec<u8>>(QUEUE);
+        let (queue, lines) = mpsc::sync_channel::<Vec<u8>>(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
         let failed = Arc::clone(&lost);
         let writer = std::thread::Builder::new()
-            .name("audit".to_owned())
+            .name("log-writer".to_owned())
             .spawn(move || {
                 let mut file = rotating(&config);
-                while let Ok(line) = events.recv() {
+                while let Ok(line) = lines.recv() {
                     if let Err(error) = file.write_all(&line) {
                         failed.fetch_add(1, Ordering::Relaxed);
-                        tracing::error!(%error, path = %config.path.display(), "an audit event was not written");
+                        tracing::error!(%error, path = %config.path.display(), "a line of a log was not written");
                     }
                 }
                 let _ = file.flush();
@@ -86,9 +88,9 @@ impl AuditLog {
     }
 }
 
-impl Sink for AuditLog {
-    /// Never waits: when the disk can't follow, the event is lost and counted.
-    fn append(&self, line: Vec<u8>) {
+impl LineLog {
+    /// Never waits: when the disk can't follow, the line is lost and counted.
+    pub fn append(&self, line: Vec<u8>) {
         let queue = self.queue.lock().clone();
         let sent = match queue {
             Some(queue) => queue.try_send(line),
@@ -99,12 +101,29 @@ impl Sink for AuditLog {
         }
     }
 
-    fn lost(&self) -> u64 {
+    /// Lines that were lost.
+    pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for AuditLog {
+impl Sink for LineLog {
+    fn append(&self, line: Vec<u8>) {
+        LineLog::append(self, line);
+    }
+
+    fn lost(&self) -> u64 {
+        LineLog::lost(self)
+    }
+}
+
+impl AccessSink for LineLog {
+    fn append(&self, line: Vec<u8>) {
+        LineLog::append(self, line);
+    }
+}
+
+impl Drop for LineLog {
     fn drop(&mut self) {
         self.close();
     }
@@ -136,7 +155,7 @@ mod tests {
     fn the_file_rotates_within_its_bounds_and_is_nobody_elses() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("audit.log");
-        let log = AuditLog::open(LogConfig {
+        let log = LineLog::open(LogConfig {
             max_bytes: 1000,
             max_backups: 2,
             ..LogConfig::new(path.clone())
@@ -165,6 +184,6 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_written_is_an_error() {
         let missing = PathBuf::from("/nowhere/at/all/audit.log");
-        assert!(AuditLog::open(LogConfig::new(missing)).is_err());
+        assert!(LineLog::open(LogConfig::new(missing)).is_err());
     }
 }
