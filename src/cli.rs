@@ -230,13 +230,22 @@ pub struct UpArgs {
     #[arg(long, value_name = "FILE")]
     pub access_log: Option<PathBuf>,
 
-    /// Addresses of all pods
-    #[arg(long, value_name = "CIDR", default_value = "10.240.0.0/12")]
-    pub cluster_cidr: ipnet::Ipv4Net,
+    /// Addresses of all pods: an IPv4 range, and for pods with both families an IPv6 one after a comma
+    #[arg(
+        long,
+        value_name = "CIDR,…",
+        value_delimiter = ',',
+        default_value = "10.240.0.0/12"
+    )]
+    pub cluster_cidr: Vec<ipnet::IpNet>,
 
     /// Length of the prefix of one node's share of the pod addresses
     #[arg(long, value_name = "BITS", default_value_t = 18)]
     pub node_cidr_mask_size: u8,
+
+    /// The same for their IPv6 addresses
+    #[arg(long, value_name = "BITS", default_value_t = 64)]
+    pub node_cidr_mask_size_ipv6: u8,
 
     /// Pods that this node runs at once; each needs an address [default: 10000, or as many as there
     /// are addresses]
@@ -244,6 +253,7 @@ pub struct UpArgs {
     pub max_pods: Option<u32>,
 
     /// Addresses of Services: an IPv4 range, and for Services with both families an IPv6 one after a comma
+    /// (guests reach it if pods have both, too)
     #[arg(
         long,
         alias = "service-cluster-ip-range",
@@ -262,6 +272,11 @@ pub struct UpArgs {
     /// port]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub ingress_https: Option<Listen>,
+
+    /// Namespace whose pods reach what the host itself reaches, its loopback too, if they ask for it by
+    /// hostNetwork; repeatable
+    #[arg(long, value_name = "NAMESPACE")]
+    pub allow_host_network: Vec<String>,
 
     /// Where names of the cluster are answered for programs of the host, or `off`
     /// [default: 127.0.0.1:5353, or the next free port]

@@ -187,7 +187,9 @@ async fn up(args: UpArgs) -> Result<()> {
         },
         controllers: has(Part::Controllers),
         scheduler: has(Part::Scheduler),
-        node: node.as_ref().map(|node| node.config(&data, &network)),
+        node: node
+            .as_ref()
+            .map(|node| node.config(&args, &data, &network)),
     };
     let mut cluster = Cluster::start(config).await?;
     let authority = CurrentAuthority::new(access.pki.authority.clone());

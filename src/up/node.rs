@@ -1,6 +1,6 @@
 //! The node of this process: its pod network, its wasm runtime and its data plane.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -44,11 +44,15 @@ const DATA_PLANE_THREADS: usize = 2;
 pub(super) struct Network {
     /// All pods of the cluster.
     pub(super) cluster_range: Ipv4Net,
+    /// Their IPv6 addresses, if they have both families.
+    pub(super) cluster_range_v6: Option<Ipv6Net>,
     /// The pods of this node.
     pub(super) pod_range: Ipv4Net,
+    /// Their IPv6 addresses.
+    pub(super) pod_range_v6: Option<Ipv6Net>,
     /// Services.
     pub(super) service_range: Ipv4Net,
-    /// Addresses of Services with both families; the API hands them out, and no guest reaches them.
+    /// Addresses of Services with both families; guests reach them if pods have both, too.
     pub(super) service_range_v6: Option<Ipv6Net>,
     /// How many pods this node takes.
     pub(super) max_pods: u32,
@@ -73,7 +77,14 @@ impl Network {
         if services_v6.is_some_and(|range| !(64..=124).contains(&range.prefix_len())) {
             bail!("the IPv6 range of --service-cidr needs a prefix of 64 to 124 bits");
         }
-        let (cluster, services) = (args.cluster_cidr.trunc(), services.trunc());
+        let (cluster, cluster_v6) = match *args.cluster_cidr.as_slice() {
+            [IpNet::V4(cluster)] => (cluster, None),
+            [IpNet::V4(cluster), IpNet::V6(v6)] => (cluster, Some(v6.trunc())),
+            _ => {
+                bail!("--cluster-cidr takes an IPv4 range, or one and an IPv6 range after a comma")
+            }
+        };
+        let (cluster, services) = (cluster.trunc(), services.trunc());
         let Some(pod_range) = cluster
             .subnets(args.node_cidr_mask_size)
             .ok()
@@ -95,6 +106,16 @@ impl Network {
                 "--service-cidr needs at least 16 addresses, and a node's share of --cluster-cidr at least 8"
             );
         }
+        let pod_range_v6 = cluster_v6
+            .map(|cluster| node_range_v6(cluster, args.node_cidr_mask_size_ipv6, pod_range))
+            .transpose()?;
+        if let (Some(cluster), Some(services)) = (cluster_v6, services_v6)
+            && (cluster.contains(&services.network()) || services.contains(&cluster.network()))
+        {
+            bail!(
+                "--cluster-cidr {cluster} and --service-cidr {services} overlap: choose ranges that do not"
+            );
+        }
         let addresses = addresses(pod_range);
         let max_pods = args.max_pods.unwrap_or(addresses.min(MAX_PODS));
         if max_pods > addresses {
@@ -108,7 +129,9 @@ impl Network {
             |offset: u32| IpAddr::V4(Ipv4Addr::from(u32::from(services.network()) + offset));
         Ok(Self {
             cluster_range: cluster,
+            cluster_range_v6: cluster_v6,
             pod_range,
+            pod_range_v6,
             max_pods,
             service_range: services,
             service_range_v6: services_v6,
@@ -116,6 +139,26 @@ impl Network {
             kubernetes: service(1),
             dns: service(10),
         })
+    }
+
+    /// This node's IPv6 address inside the pod network: the first of its range.
+    pub(super) fn node_address_v6(&self) -> Option<IpAddr> {
+        let range = self.pod_range_v6?;
+        let first = range.network().to_bits() + 1;
+        Some(Ipv6Addr::from_bits(first).into())
+    }
+
+    /// The addresses of all pods and of all Services that guests reach.
+    fn ranges(&self) -> (Vec<IpNet>, Vec<IpNet>) {
+        let pods = self.cluster_range_v6.map(IpNet::V6);
+        let services = self.service_range_v6.map(IpNet::V6);
+        let both = |first: Ipv4Net, second: Option<IpNet>| {
+            [IpNet::V4(first)].into_iter().chain(second).collect()
+        };
+        (
+            both(self.cluster_range, pods),
+            both(self.service_range, services),
+        )
     }
 
     /// The names and addresses by which pods know the API server.
@@ -175,12 +218,12 @@ impl Node {
         clock: &Clock,
     ) -> Result<Self> {
         let mut config = FabricConfig::new(network.node_address.into());
-        config.pod_ranges = vec![IpNet::V4(network.cluster_range)];
-        config.service_ranges = vec![IpNet::V4(network.service_range)];
+        config.second_node_address = network.node_address_v6();
+        (config.pod_ranges, config.service_ranges) = network.ranges();
         let fabric = Fabric::new(config, clock.clone());
         if !args.disable.contains(&Part::Services) {
             // Pods may start before the guard does.
-            let node = vec![fabric.node_address(), network.dns];
+            let node = fabric.node_addresses().chain([network.dns]).collect();
             fabric.set_policy(Arc::new(NotKnown { node }));
         }
         let images_folder = data.join("images");
@@ -207,11 +250,13 @@ impl Node {
         })
     }
 
-    pub(super) fn config(&self, data: &DataDir, network: &Network) -> NodeConfig {
+    pub(super) fn config(&self, args: &UpArgs, data: &DataDir, network: &Network) -> NodeConfig {
         NodeConfig {
             kubelet: KubeletConfig {
                 node: NODE_NAME.to_owned(),
                 pod_range: network.pod_range,
+                pod_range_v6: network.pod_range_v6,
+                host_network: args.allow_host_network.clone(),
                 defaults: PodDefaults {
                     cluster_domain: CLUSTER_DOMAIN.to_owned(),
                     cluster_dns: network.dns,
@@ -283,10 +328,9 @@ impl Node {
             .for_component(&format!("services:{NODE_NAME}"));
         let mut config = ServicesConfig::new(NODE_NAME, CLUSTER_DOMAIN);
         config.cluster_dns = network.dns;
-        config.ranges = vec![network.cluster_range.into(), network.service_range.into()];
-        config
-            .ranges
-            .extend(network.service_range_v6.map(IpNet::V6));
+        let (pods, services) = network.ranges();
+        config.ranges = [pods, services].concat();
+        let cluster_ranges = config.ranges.clone();
         config.upstreams = upstreams(args);
         config.load_balancer_addresses = args.load_balancer_addresses.0.clone();
         config.access_log = Some(told.log);
@@ -295,10 +339,7 @@ impl Node {
         // After the names, which it answers for.
         let guard = GuardConfig {
             cluster_domain: CLUSTER_DOMAIN.to_owned(),
-            cluster_ranges: vec![
-                IpNet::V4(network.cluster_range),
-                IpNet::V4(network.service_range),
-            ],
+            cluster_ranges,
             of_node: vec![network.dns],
             denials: told.denials,
         };
@@ -387,6 +428,24 @@ fn capacity(pods: u32) -> Capacity {
     }
 }
 
+/// This node's share of the pods' IPv6 addresses, in which every pod has the place that it has in `pod_range`.
+fn node_range_v6(cluster: Ipv6Net, bits: u8, pod_range: Ipv4Net) -> Result<Ipv6Net> {
+    let Some(range) = cluster.subnets(bits).ok().and_then(|mut all| all.next()) else {
+        bail!(
+            "--node-cidr-mask-size-ipv6 {bits} does not fit into --cluster-cidr {cluster}: it lies between {} and 128",
+            cluster.prefix_len()
+        );
+    };
+    if 128 - bits < 32 - pod_range.prefix_len() {
+        bail!(
+            "--node-cidr-mask-size-ipv6 {bits} leaves fewer addresses than the node's IPv4 range {pod_range}: choose {} or \
+             less",
+            128 - (32 - pod_range.prefix_len())
+        );
+    }
+    Ok(range)
+}
+
 /// The addresses for pods in a node's range: three are the network's, the node's and the broadcast.
 fn addresses(pod_range: Ipv4Net) -> u32 {
     let all = 1u64 << (32 - u32::from(pod_range.prefix_len()));
@@ -432,6 +491,33 @@ mod tests {
             "10.240.0.1",
         ];
         assert_eq!(network.names_in_cluster(), names);
+    }
+
+    #[test]
+    fn pods_have_both_families_if_the_flags_say_so() {
+        let only = network(&[]).expect("valid");
+        assert_eq!((only.pod_range_v6, only.node_address_v6()), (None, None));
+        let both = network(&["--cluster-cidr", "10.240.0.0/12,fd00:10:240::/48"]).expect("valid");
+        let range = both.pod_range_v6.map(|range| range.to_string());
+        assert_eq!(range.as_deref(), Some("fd00:10:240::/64"));
+        assert_eq!(both.node_address_v6(), "fd00:10:240::1".parse().ok());
+        let error = |flags: &[&str]| network(flags).err().expect("refused").to_string();
+        assert!(error(&["--cluster-cidr", "fd00::/48"]).contains("an IPv4 range"));
+        let small = ["--cluster-cidr", "10.240.0.0/12,fd00::/120"];
+        assert!(error(&small).contains("between 120 and 128"));
+        let few = [&small[..], &["--node-cidr-mask-size-ipv6", "120"]].concat();
+        assert!(
+            error(&few).contains("choose 114 or less"),
+            "{}",
+            error(&few)
+        );
+        let same = [
+            "--cluster-cidr",
+            "10.240.0.0/12,fd00::/64",
+            "--service-cidr",
+            "10.96.0.0/16,fd00::/108",
+        ];
+        assert!(error(&same).contains("overlap"));
     }
 
     #[test]

@@ -45,6 +45,8 @@ impl TestCluster {
             kubelet: KubeletConfig {
                 node: "node-a".into(),
                 pod_range: "10.240.0.0/18".parse().expect("a range"),
+                pod_range_v6: None,
+                host_network: Vec::new(),
                 defaults: PodDefaults {
                     cluster_domain: "cluster.local".into(),
                     cluster_dns: [10, 96, 0, 10].into(),

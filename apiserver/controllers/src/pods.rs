@@ -126,3 +126,20 @@ pub(crate) fn published_hostname(pod: &Pod, service: &Service) -> Option<String>
         .clone()
         .filter(|hostname| below && !hostname.is_empty())
 }
+
+/// The Pod's address of that family.
+pub(crate) fn address(pod: &Pod, family: &str) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let all = status
+        .pod_ips
+        .iter()
+        .flatten()
+        .map(|ip| &ip.ip)
+        .chain(status.pod_ip.as_ref());
+    all.filter(|ip| !ip.is_empty())
+        .find(|ip| match ip.parse::<std::net::IpAddr>() {
+            Ok(address) => address.is_ipv6() == (family == "IPv6"),
+            Err(_) => false,
+        })
+        .cloned()
+}

@@ -11,8 +11,8 @@ use crate::SandboxId;
 pub struct PodSandboxNetwork {
     /// Which sandbox.
     pub id: SandboxId,
-    /// Its address.
-    pub address: IpAddr,
+    /// Its addresses: one, or one of each family.
+    pub addresses: Vec<IpAddr>,
     /// Bytes that its guests have read.
     pub received_bytes: u64,
     /// Bytes that its guests have written.

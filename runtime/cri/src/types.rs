@@ -48,6 +48,10 @@ pub struct PodSandboxConfig {
     pub full_name: Option<String>,
     /// The address of the pod, which the caller allocated.
     pub address: IpAddr,
+    /// Its address of the other family, where pods have both.
+    pub second_address: Option<IpAddr>,
+    /// Its sockets reach what those of the host's own programs reach.
+    pub host_network: bool,
     /// Further lines of `/etc/hosts`: address and its names.
     pub host_aliases: Vec<(IpAddr, Vec<String>)>,
     /// The contents of `/etc/resolv.conf`.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_client::{DeletePropagation, EventKind, InvolvedObject, Precondition};
-use coracle_cri::{ContainerConfig, ContainerId, ContainerState, ImageError, SandboxId};
+use coracle_cri::{
+    ContainerConfig, ContainerId, ContainerState, ImageError, PodSandboxConfig, SandboxId,
+};
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
@@ -141,6 +143,11 @@ impl Kubelet {
                 Ok(()) => {
                     let made = match translate::sandbox(pod, address, &self.0.config.defaults) {
                         Ok(config) => {
+                            let config = PodSandboxConfig {
+                                second_address: self.0.config.second(address),
+                                host_network: self.0.config.is_on_host(pod),
+                                ..config
+                            };
                             let made = self.0.runtime.run_pod_sandbox(config).await;
                             made.map_err(|error| error.to_string())
                         }
@@ -254,8 +261,9 @@ impl Kubelet {
             .clone()
             .ok_or("its image is not known")?;
         let address = entry.observed.address.ok_or("the pod has no address")?;
+        let addresses = self.0.config.both_as_text(address);
         let (sources, pod) = (PodSources::of(self, &entry.pod), &entry.pod);
-        let env = environment::environment(pod, &container, &address.to_string(), &sources);
+        let env = environment::environment(pod, &container, &addresses, &sources);
         let env = env.map_err(|error| error.to_string())?;
         let mounts = volumes::mounts(pod, &container, &env, &self.0.config, &sources);
         let mounts = mounts.map_err(|error| error.to_string())?;

@@ -28,8 +28,8 @@ pub(crate) trait Sources {
     fn kubernetes(&self) -> Option<Arc<Service>>;
     /// What the node has, where a container has no limit: (`cpu` in thousandths, `memory` in bytes).
     fn allocatable(&self) -> (u64, u64);
-    /// The address of the node inside the pod network.
-    fn host_ip(&self) -> String;
+    /// The addresses of the node inside the pod network, with commas between.
+    fn host_ips(&self) -> String;
     /// The token that a volume's source asks for, if it was fetched.
     fn token(&self, _source: &ServiceAccountTokenProjection) -> Option<String> {
         None
@@ -114,11 +114,11 @@ pub(crate) enum ConfigError {
     TooLarge(String),
 }
 
-/// The environment of `container` in `pod`, which has `address`; names are unique, in order.
+/// The environment of `container` in `pod`, which has `addresses` (with commas between); names are unique, in order.
 pub(crate) fn environment(
     pod: &Pod,
     container: &Container,
-    address: &str,
+    addresses: &str,
     sources: &dyn Sources,
 ) -> Result<Vec<(String, String)>, ConfigError> {
     let mut values: IndexMap<String, String> = IndexMap::new();
@@ -165,7 +165,7 @@ pub(crate) fn environment(
     let mut left = MOST_BYTES;
     for variable in container.env.iter().flatten() {
         let value = match &variable.value_from {
-            Some(source) => match value_from(pod, container, address, source, sources)? {
+            Some(source) => match value_from(pod, container, addresses, source, sources)? {
                 Some(value) => value,
                 None => continue,
             },
@@ -186,12 +186,12 @@ pub(crate) fn environment(
 fn value_from(
     pod: &Pod,
     container: &Container,
-    address: &str,
+    addresses: &str,
     source: &EnvVarSource,
     sources: &dyn Sources,
 ) -> Result<Option<String>, ConfigError> {
     if let Some(reference) = &source.field_ref {
-        return field(pod, &reference.field_path, address, &sources.host_ip()).map(Some);
+        return field(pod, &reference.field_path, addresses, &sources.host_ips()).map(Some);
     }
     if let Some(reference) = &source.resource_field_ref {
         let all = pod.spec.iter().flat_map(|spec| &spec.containers);
@@ -284,12 +284,12 @@ fn file_value(
     }
 }
 
-/// The value of a downward API field path.
+/// The value of a downward API field path, of a pod and a node with those addresses (commas between).
 pub(crate) fn field(
     pod: &Pod,
     path: &str,
-    address: &str,
-    host_ip: &str,
+    addresses: &str,
+    host_ips: &str,
 ) -> Result<String, ConfigError> {
     let meta = &pod.metadata;
     let spec = pod.spec.as_ref();
@@ -303,6 +303,10 @@ pub(crate) fn field(
         path.strip_prefix(prefix)
             .and_then(|rest| rest.strip_prefix("['"))
             .and_then(|rest| rest.strip_suffix("']"))
+    };
+    let first = |addresses: &str| {
+        let first = addresses.split(',').next();
+        first.unwrap_or_default().to_owned()
     };
     let all = |map: &Option<BTreeMap<String, String>>| {
         let lines = map
@@ -321,8 +325,10 @@ pub(crate) fn field(
         "spec.serviceAccountName" => spec
             .and_then(|s| s.service_account_name.clone())
             .unwrap_or_default(),
-        "status.podIP" | "status.podIPs" => address.to_owned(),
-        "status.hostIP" | "status.hostIPs" => host_ip.to_owned(),
+        "status.podIP" => first(addresses),
+        "status.podIPs" => addresses.to_owned(),
+        "status.hostIP" => first(host_ips),
+        "status.hostIPs" => host_ips.to_owned(),
         _ => match (
             subscript("metadata.labels"),
             subscript("metadata.annotations"),

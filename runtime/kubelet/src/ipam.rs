@@ -8,9 +8,9 @@
 //! that a late packet or a stale endpoint does not reach the next pod.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 /// Why no address was handed out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -87,6 +87,17 @@ impl Ipam {
     }
 }
 
+/// The address at the same place of an IPv6 range; `None` for one outside `range`, or if there is no such place.
+pub(crate) fn second(range: Ipv4Net, range_v6: Ipv6Net, address: IpAddr) -> Option<IpAddr> {
+    let IpAddr::V4(address) = address else {
+        return None;
+    };
+    let place = u32::from(address).checked_sub(u32::from(range.network()))?;
+    let second = range_v6.network().to_bits().checked_add(place.into())?;
+    let second = Ipv6Addr::from_bits(second);
+    (range.contains(&address) && range_v6.contains(&second)).then_some(second.into())
+}
+
 fn first_pod(range: Ipv4Net) -> u32 {
     u32::from(range.network()).saturating_add(2)
 }
@@ -114,6 +125,26 @@ mod tests {
         assert_eq!(ipam.allocate(), Ok(first));
         let error = ipam.allocate().expect_err("full").to_string();
         assert!(error.contains("10.240.0.0/29: 5 are in use"), "{error}");
+    }
+
+    #[test]
+    fn a_pod_has_the_same_place_in_both_ranges() {
+        let (range, range_v6) = ("10.240.0.0/18", "fd00:10:240::/64");
+        let (range, range_v6) = (range.parse().expect("one"), range_v6.parse().expect("one"));
+        for (four, six) in [
+            ("10.240.0.1", Some("fd00:10:240::1")),
+            ("10.240.1.2", Some("fd00:10:240::102")),
+            ("10.240.63.254", Some("fd00:10:240::3ffe")),
+            ("10.240.64.0", None),
+            ("10.239.255.255", None),
+            ("fd00:10:240::1", None),
+        ] {
+            let found = second(range, range_v6, four.parse().expect("an address"));
+            let wanted = six.map(|six| six.parse::<IpAddr>().expect("an address"));
+            assert_eq!(found, wanted, "{four}");
+        }
+        let small = "fd00::/124".parse().expect("a range");
+        assert_eq!(second(range, small, [10, 240, 0, 16].into()), None);
     }
 
     #[test]

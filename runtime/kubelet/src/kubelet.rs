@@ -11,6 +11,7 @@
 //! [`Observed`], and the key comes round again.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
@@ -20,7 +21,7 @@ use coracle_client::{
 };
 use coracle_clock::Timestamp;
 use coracle_cri::{ContainerStatus, PodRuntime, RuntimeEvent};
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{
     ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service,
@@ -32,7 +33,7 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::actions::field_path;
 use crate::admission::NodeFacts;
 use crate::images::{NodeImages, VolumeImages};
-use crate::ipam::Ipam;
+use crate::ipam::{self, Ipam};
 use crate::state::{News, State};
 use crate::statics::mirrored;
 use crate::stats::{CountedFiles, ProbeCounts, Rates};
@@ -52,6 +53,10 @@ pub struct KubeletConfig {
     pub node: String,
     /// The addresses of the node's pods; the first is the node's own.
     pub pod_range: Ipv4Net,
+    /// Their IPv6 addresses, if they have both: at least as many. A pod has the same place in both ranges.
+    pub pod_range_v6: Option<Ipv6Net>,
+    /// Namespaces whose pods have the host's network if they ask for it by `hostNetwork`.
+    pub host_network: Vec<String>,
     /// What pods share.
     pub defaults: PodDefaults,
     /// A folder that no hostPath volume may reach into: the cluster's own data.
@@ -63,6 +68,36 @@ pub struct KubeletConfig {
 }
 
 impl KubeletConfig {
+    /// The addresses of the node inside the pod network: one, or one of each family.
+    pub(crate) fn node_addresses(&self) -> Vec<IpAddr> {
+        self.both(Ipam::node_address(self.pod_range).into())
+    }
+
+    /// All addresses of who has `address`.
+    pub(crate) fn both(&self, address: IpAddr) -> Vec<IpAddr> {
+        let second = self.second(address);
+        [address].into_iter().chain(second).collect()
+    }
+
+    /// Whether `pod` has the host's network: it asks for it, and may.
+    pub(crate) fn is_on_host(&self, pod: &Pod) -> bool {
+        let asks = pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true);
+        asks && self.host_network.contains(&ObjectKey::of(pod).namespace)
+    }
+
+    /// The IPv6 address of who has `address`.
+    pub(crate) fn second(&self, address: IpAddr) -> Option<IpAddr> {
+        ipam::second(self.pod_range, self.pod_range_v6?, address)
+    }
+
+    /// The same as the downward API writes them, with commas between.
+    pub(crate) fn both_as_text(&self, address: IpAddr) -> String {
+        let all = self.both(address).into_iter();
+        all.map(|address| address.to_string())
+            .collect::<Vec<_>>()
+            .join(",")
+    }
+
     /// Where the volumes lie that were provisioned for claims: the one place in the data directory that
     /// PersistentVolumes may lead to.
     pub fn volumes_directory(&self) -> PathBuf {

@@ -73,8 +73,9 @@ impl Sources for PodSources {
         (capacity.cpu_millis, capacity.memory)
     }
 
-    fn host_ip(&self) -> String {
-        Ipam::node_address(self.kubelet.0.config.pod_range).to_string()
+    fn host_ips(&self) -> String {
+        let config = &self.kubelet.0.config;
+        config.both_as_text(Ipam::node_address(config.pod_range).into())
     }
 
     fn token(&self, source: &ServiceAccountTokenProjection) -> Option<String> {

@@ -42,7 +42,7 @@ impl PodDefaults {
     }
 }
 
-/// The sandbox of `pod` at `address`.
+/// The sandbox of `pod` at `address`, without one of the other family and with a network of its own.
 pub(crate) fn sandbox(
     pod: &Pod,
     address: IpAddr,
@@ -60,6 +60,8 @@ pub(crate) fn sandbox(
         hostname,
         full_name,
         address,
+        second_address: None,
+        host_network: false,
         host_aliases: spec
             .host_aliases
             .iter()

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_client::{Error, EventKind, ObjectKey, Outcome, Precondition};
-use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{HostIP, Node, Pod, PodIP, PodStatus};
 use serde_json::{Map, Value, json};
 
 use crate::admission::{REJECTED, chooses_nodes};
 use crate::fields;
 use crate::ipam::Ipam;
-use crate::kubelet::{Kubelet, is_new};
+use crate::kubelet::{Kubelet, KubeletConfig, is_new};
 use crate::state::{Entry, revision};
 use crate::statics::mirrored;
 use crate::step::{self, DEADLINE_EXCEEDED, Failure};
@@ -93,7 +93,7 @@ impl Kubelet {
 
     /// Names, once, what the spec asks for and nobody here can give.
     fn tell_ignored(&self, pod: &Pod) {
-        let Some(message) = fields::ignored(pod) else {
+        let Some(message) = fields::ignored(pod, self.0.config.is_on_host(pod)) else {
             return;
         };
         let recorder = self.0.ctx.recorder();
@@ -126,7 +126,8 @@ impl Kubelet {
     /// Writes the status of the pod of that name, if it is another than the API has.
     pub(crate) async fn report(&self, key: &ObjectKey) -> Result<(), Error> {
         let now = self.0.ctx.clock().now();
-        let host_ip = Ipam::node_address(self.0.config.pod_range).to_string();
+        let config = &self.0.config;
+        let host_ip = Ipam::node_address(config.pod_range).to_string();
         let (pod, patch) = {
             let mut state = self.0.state.lock();
             let live = state.live_mut(key);
@@ -147,6 +148,7 @@ impl Kubelet {
                 return Ok(());
             }
             let mut status = step::status(&entry.pod, &entry.observed, &host_ip, now);
+            add_second(&mut status, config);
             let shown = match &entry.mirror {
                 None => entry.pod.clone(),
                 Some(mirror) => {
@@ -181,6 +183,22 @@ impl Kubelet {
             _ => {}
         }
         Ok(())
+    }
+}
+
+/// Lists the addresses of both families of a pod that has them.
+fn add_second(status: &mut PodStatus, config: &KubeletConfig) {
+    let both = |ip: &Option<String>| {
+        let address = ip.as_deref()?.parse().ok()?;
+        config.second(address).map(|_| config.both(address))
+    };
+    if let Some(all) = both(&status.pod_ip) {
+        let all = all.into_iter().map(|ip| PodIP { ip: ip.to_string() });
+        status.pod_ips = Some(all.collect());
+    }
+    if let Some(all) = both(&status.host_ip) {
+        let all = all.into_iter().map(|ip| HostIP { ip: ip.to_string() });
+        status.host_ips = Some(all.collect());
     }
 }
 

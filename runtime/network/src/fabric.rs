@@ -34,6 +34,8 @@ const NODE_SOCKETS: usize = 65_536;
 pub struct FabricConfig {
     /// The node's own address in the pod network.
     pub node_address: IpAddr,
+    /// Its address of the other family, if the cluster has both.
+    pub second_node_address: Option<IpAddr>,
     /// Addresses of the cluster's pods. What nobody holds there is unreachable, never the outside.
     pub pod_ranges: Vec<IpNet>,
     /// Addresses of Services. What no Service has there is unreachable, never the outside.
@@ -49,6 +51,7 @@ impl FabricConfig {
     pub fn new(node_address: IpAddr) -> Self {
         Self {
             node_address,
+            second_node_address: None,
             pod_ranges: Vec::new(),
             service_ranges: Vec::new(),
             egress: EgressPolicy::default(),
@@ -75,7 +78,17 @@ pub struct Fabric {
 /// Who opens a connection: a pod, or without a namespace the node.
 pub(crate) struct Caller {
     pub(crate) address: IpAddr,
+    /// Of the other family.
+    pub(crate) second_address: Option<IpAddr>,
     pub(crate) namespace: Option<Arc<NetworkNamespace>>,
+}
+
+impl Caller {
+    /// Its address of the family of `to`.
+    pub(crate) fn address_towards(&self, to: IpAddr) -> Option<IpAddr> {
+        let mut all = [Some(self.address), self.second_address].into_iter();
+        all.find_map(|own| own.filter(|own| own.is_ipv4() == to.is_ipv4()))
+    }
 }
 
 /// Who answers at an address.
@@ -147,6 +160,15 @@ impl Fabric {
         self.config.node_address
     }
 
+    /// All addresses of the node in the pod network: one, or one of each family.
+    pub fn node_addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let both = [
+            Some(self.config.node_address),
+            self.config.second_node_address,
+        ];
+        both.into_iter().flatten()
+    }
+
     /// Sets who knows the Services.
     pub fn set_router(&self, router: Arc<dyn ServiceRouter>) {
         *self.router.write() = router;
@@ -172,16 +194,26 @@ impl Fabric {
         self: &Arc<Self>,
         config: NamespaceConfig,
     ) -> Result<Arc<NetworkNamespace>, NetError> {
-        let address = config.address;
-        if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
-            return Err(NetError::InvalidArgument("a pod needs a unicast address"));
+        let second = config.second_address;
+        if second.is_some_and(|second| second.is_ipv4() == config.address.is_ipv4()) {
+            return Err(NetError::InvalidArgument(
+                "a pod's addresses are of different families",
+            ));
         }
         let mut namespaces = self.namespaces.write();
-        if address == self.config.node_address || namespaces.contains_key(&address) {
-            return Err(NetError::AddressInUse(SocketAddr::new(address, 0)));
+        for address in [Some(config.address), second].into_iter().flatten() {
+            if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
+                return Err(NetError::InvalidArgument("a pod needs a unicast address"));
+            }
+            let is_node = self.node_addresses().any(|node| node == address);
+            if is_node || namespaces.contains_key(&address) {
+                return Err(NetError::AddressInUse(SocketAddr::new(address, 0)));
+            }
         }
         let namespace = NetworkNamespace::new(config, self);
-        namespaces.insert(address, namespace.clone());
+        for address in namespace.addresses() {
+            namespaces.insert(address, namespace.clone());
+        }
         Ok(namespace)
     }
 
@@ -224,10 +256,7 @@ impl Fabric {
         service: Option<Arc<ServiceFlows>>,
     ) -> Result<TcpStream, NetError> {
         let to = canonical(to);
-        let caller = Caller {
-            address: self.config.node_address,
-            namespace: None,
-        };
+        let caller = self.node_caller();
         self.connect_for(&caller, self.node.take_slot()?, None, to, service)
             .await
     }
@@ -257,10 +286,7 @@ impl Fabric {
             let dialled = stream.local_addr().unwrap_or(peer);
             Attempt::new(service, peer, None, dialled, self.clock.monotonic())
         });
-        let caller = Caller {
-            address: self.config.node_address,
-            namespace: None,
-        };
+        let caller = self.node_caller();
         let mut carrier = Carrier::Host(HostSocket::new(stream));
         let work = async {
             loop {
@@ -346,7 +372,7 @@ impl Fabric {
                     (Ok(slot), Ok(own)) => (slot, own),
                     (Err(error), _) | (_, Err(error)) => return Err((error.into(), carrier)),
                 };
-                let from = self.node_source();
+                let from = self.node_source(endpoint.ip());
                 match self
                     .open(caller, &slot, from, endpoint, &target, None)
                     .await
@@ -405,8 +431,8 @@ impl Fabric {
         service: Option<Arc<ServiceFlows>>,
     ) -> Result<TcpStream, NetError> {
         let from = match &port {
-            Some(port) => source_address(port.address(), caller.address, to)?,
-            None => self.node_source(),
+            Some(port) => source_address(port.address(), caller, to)?,
+            None => self.node_source(to.ip()),
         };
         let routes = self.routes(caller, to, Protocol::Tcp)?;
         let attempt = routes.service.or(service).map(|service| {
@@ -519,7 +545,13 @@ impl Fabric {
         if to.ip().is_loopback()
             && let Some(own) = &caller.namespace
         {
-            return Ok(Routes::to(to, Target::Pod(own.clone())));
+            // What listens in the pod is nearer than what listens on the host.
+            let is_host = own.is_on_host() && !own.has_taker(to, protocol);
+            let target = match is_host {
+                true => Target::Outside,
+                false => Target::Pod(own.clone()),
+            };
+            return Ok(Routes::to(to, target));
         }
         if let Some(target) = self.inside(to, protocol) {
             return Ok(Routes::to(to, target));
@@ -565,7 +597,7 @@ impl Fabric {
         if remote.reaches(ip) {
             return Ok(Target::Remote(remote));
         }
-        if ip == self.config.node_address {
+        if self.node_addresses().any(|node| node == ip) {
             return Err(NetError::ConnectionRefused(to));
         }
         let mut ranges = self
@@ -576,10 +608,11 @@ impl Fabric {
         if ranges.any(|range| range.contains(&ip)) {
             return Err(NetError::HostUnreachable(to));
         }
-        let exempt = caller
-            .namespace
-            .as_ref()
-            .map_or(&[][..], |namespace| namespace.exempt());
+        let exempt = match &caller.namespace {
+            Some(namespace) if namespace.is_on_host() => return Ok(Target::Outside),
+            Some(namespace) => namespace.exempt(),
+            None => &[],
+        };
         self.config.egress.check(ip, exempt)?;
         Ok(Target::Outside)
     }
@@ -637,12 +670,11 @@ impl Fabric {
     /// Frees the address of a namespace, unless another one holds it by now.
     pub(crate) fn remove(&self, namespace: &Arc<NetworkNamespace>) {
         let mut namespaces = self.namespaces.write();
-        let address = namespace.address();
-        if namespaces
-            .get(&address)
-            .is_some_and(|held| Arc::ptr_eq(held, namespace))
-        {
-            namespaces.remove(&address);
+        for address in namespace.addresses() {
+            let held = namespaces.get(&address);
+            if held.is_some_and(|held| Arc::ptr_eq(held, namespace)) {
+                namespaces.remove(&address);
+            }
         }
     }
 
@@ -650,10 +682,11 @@ impl Fabric {
     pub(crate) fn claim_node_udp(
         &self,
         handler: Arc<dyn DatagramHandler>,
+        towards: IpAddr,
     ) -> Result<SocketAddr, NetError> {
         let mut datagrams = self.datagrams.write();
         for _ in EPHEMERAL {
-            let address = self.node_source();
+            let address = self.node_source(towards);
             if let std::collections::hash_map::Entry::Vacant(free) = datagrams.entry(address) {
                 free.insert(handler);
                 return Ok(address);
@@ -665,12 +698,23 @@ impl Fabric {
         )))
     }
 
+    /// The node as the one who opens a connection.
+    pub(crate) fn node_caller(&self) -> Caller {
+        Caller {
+            address: self.config.node_address,
+            second_address: self.config.second_node_address,
+            namespace: None,
+        }
+    }
+
     /// An address for a connection that the node opens. Nothing ever connects to it, so ports may
     /// repeat.
-    fn node_source(&self) -> SocketAddr {
+    fn node_source(&self, towards: IpAddr) -> SocketAddr {
         let offset = self.next_node_port.fetch_add(1, Ordering::Relaxed);
         let range = EPHEMERAL.end() - EPHEMERAL.start() + 1;
-        SocketAddr::new(self.config.node_address, EPHEMERAL.start() + offset % range)
+        let own = self.node_caller().address_towards(towards);
+        let own = own.unwrap_or(self.config.node_address);
+        SocketAddr::new(own, EPHEMERAL.start() + offset % range)
     }
 }
 

@@ -145,6 +145,8 @@ impl Backlog {
 pub struct TcpListener {
     backlog: Arc<Backlog>,
     port: BoundPort,
+    /// The same port of the other family; held, and never looked at.
+    second: Option<BoundPort>,
     _slot: SocketSlot,
 }
 
@@ -153,8 +155,19 @@ impl TcpListener {
         Self {
             backlog,
             port,
+            second: None,
             _slot: slot,
         }
+    }
+
+    pub(crate) fn backlog(&self) -> &Arc<Backlog> {
+        &self.backlog
+    }
+
+    /// The same, which holds another port that leads to it.
+    pub(crate) fn also_at(mut self, port: BoundPort) -> Self {
+        self.second = Some(port);
+        self
     }
 
     /// The address that was bound, with its port.

@@ -1,7 +1,7 @@
 //! From names to addresses: the hosts table, search domains, and the resolver behind them.
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -111,7 +111,7 @@ impl Resolver for NoNames {
 /// The pod's `/etc/hosts`.
 #[derive(Debug)]
 pub(crate) struct Hosts {
-    address: IpAddr,
+    addresses: Vec<IpAddr>,
     /// The pod's own, in the order of the file.
     names: Vec<String>,
     aliases: Vec<(IpAddr, Vec<String>)>,
@@ -129,12 +129,12 @@ pub(crate) fn own_names(hostname: String, full_name: Option<String>) -> Vec<Stri
 
 impl Hosts {
     pub(crate) fn new(
-        address: IpAddr,
+        addresses: Vec<IpAddr>,
         names: Vec<String>,
         aliases: Vec<(IpAddr, Vec<String>)>,
     ) -> Self {
         Self {
-            address,
+            addresses,
             names,
             aliases,
         }
@@ -144,11 +144,16 @@ impl Hosts {
     pub(crate) fn lookup(&self, name: &str) -> Vec<IpAddr> {
         let name = name.strip_suffix('.').unwrap_or(name);
         if name.eq_ignore_ascii_case("localhost") {
-            return vec![Ipv4Addr::LOCALHOST.into()];
+            let mut all = vec![Ipv4Addr::LOCALHOST.into()];
+            // Only pods that have IPv6 can connect to it.
+            if self.addresses.iter().any(IpAddr::is_ipv6) {
+                all.push(Ipv6Addr::LOCALHOST.into());
+            }
+            return all;
         }
         let names = |names: &[String]| names.iter().any(|other| name.eq_ignore_ascii_case(other));
         if names(&self.names) {
-            return vec![self.address];
+            return self.addresses.clone();
         }
         self.aliases
             .iter()
@@ -168,7 +173,9 @@ impl Hosts {
              fe00::1\tip6-allnodes\n\
              fe00::2\tip6-allrouters\n",
         );
-        let _ = writeln!(text, "{}\t{}", self.address, self.names.join("\t"));
+        for address in &self.addresses {
+            let _ = writeln!(text, "{address}\t{}", self.names.join("\t"));
+        }
         if !self.aliases.is_empty() {
             text.push_str("\n# Entries added by HostAliases.\n");
             for (address, names) in &self.aliases {
@@ -244,7 +251,7 @@ mod tests {
         let alias = Ipv4Addr::new(192, 0, 2, 9);
         let pod = Ipv4Addr::new(10, 240, 0, 5);
         let hosts = Hosts::new(
-            pod.into(),
+            vec![pod.into()],
             own_names("web-0".into(), None),
             vec![(alias.into(), vec!["db".into(), "db.example".into()])],
         );
@@ -269,13 +276,26 @@ mod tests {
         // Whether or not the full name is the host name, too.
         for hostname in ["web-0", full] {
             let names = own_names(hostname.into(), Some(full.into()));
-            let hosts = Hosts::new(pod, names, Vec::new());
+            let hosts = Hosts::new(vec![pod], names, Vec::new());
             assert!(hosts.text().ends_with(&format!("\n{pod}\t{full}\tweb-0\n")));
             assert_eq!(
                 (hosts.lookup("web-0"), hosts.lookup(full)),
                 (vec![pod], vec![pod])
             );
         }
+    }
+
+    #[test]
+    fn hosts_of_both_families_know_both_addresses() {
+        let both: [IpAddr; 2] = ["10.240.0.5".parse().unwrap(), "fd00::5".parse().unwrap()];
+        let hosts = Hosts::new(both.to_vec(), own_names("web-0".into(), None), Vec::new());
+        assert_eq!(hosts.lookup("web-0"), both);
+        assert_eq!(hosts.lookup("localhost").len(), 2);
+        assert!(
+            hosts
+                .text()
+                .ends_with("10.240.0.5\tweb-0\nfd00::5\tweb-0\n")
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A pod's network namespace: the value that a pause container stands for elsewhere.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -28,6 +28,10 @@ pub struct NamespaceConfig {
     pub pod: String,
     /// The pod's address, which the caller allocated.
     pub address: IpAddr,
+    /// Its address of the other family, if the cluster has both.
+    pub second_address: Option<IpAddr>,
+    /// Its sockets reach what those of the host's own programs reach: the host's loopback and addresses too.
+    pub host_network: bool,
     /// The name that the pod knows itself by.
     pub hostname: String,
     /// That name with its domain, if it has one.
@@ -47,6 +51,8 @@ impl NamespaceConfig {
         Self {
             pod: pod.into(),
             address,
+            second_address: None,
+            host_network: false,
             hostname: hostname.into(),
             full_name: None,
             host_aliases: Vec::new(),
@@ -61,6 +67,8 @@ impl NamespaceConfig {
 pub struct NetworkNamespace {
     pod: String,
     address: IpAddr,
+    second_address: Option<IpAddr>,
+    host_network: bool,
     hosts: Hosts,
     exempt: Vec<IpAddr>,
     dns: DnsConfig,
@@ -103,8 +111,13 @@ impl NetworkNamespace {
         Arc::new(Self {
             pod: config.pod,
             address: config.address,
+            second_address: config.second_address,
+            host_network: config.host_network,
             hosts: Hosts::new(
-                config.address,
+                [Some(config.address), config.second_address]
+                    .into_iter()
+                    .flatten()
+                    .collect(),
                 own_names(config.hostname, config.full_name),
                 config.host_aliases,
             ),
@@ -124,9 +137,21 @@ impl NetworkNamespace {
         &self.pod
     }
 
-    /// The pod's address.
+    /// The pod's address, of its first family if it has both.
     pub fn address(&self) -> IpAddr {
         self.address
+    }
+
+    /// All addresses of the pod: one, or one of each family.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        [Some(self.address), self.second_address]
+            .into_iter()
+            .flatten()
+    }
+
+    /// Whether the pod has an IPv6 address, and so sockets of that family.
+    pub fn has_ipv6(&self) -> bool {
+        self.addresses().any(|address| address.is_ipv6())
     }
 
     /// How names are looked up.
@@ -233,9 +258,23 @@ impl NetworkNamespace {
         sockets
     }
 
-    /// Whether a connect to `port` of the pod's address would find a listener.
+    /// Whether its sockets reach what the host's own do.
+    pub(crate) fn is_on_host(&self) -> bool {
+        self.host_network
+    }
+
+    /// Whether somebody takes what is sent to `to`, an address of the pod.
+    pub(crate) fn has_taker(&self, to: SocketAddr, protocol: Protocol) -> bool {
+        match protocol {
+            Protocol::Tcp => self.backlog(to).is_some(),
+            Protocol::Udp => self.inbox(to).is_some(),
+        }
+    }
+
+    /// Whether a connect to `port` of an address of the pod would find a listener.
     pub fn is_listening(&self, port: u16) -> bool {
-        self.backlog(SocketAddr::new(self.address, port)).is_some()
+        self.addresses()
+            .any(|address| self.backlog(SocketAddr::new(address, port)).is_some())
     }
 
     /// A view for one container: its sockets are counted together, and can be stopped together.
@@ -252,13 +291,12 @@ impl NetworkNamespace {
     }
 
     /// Connects to `port` as a process of the pod would connect to `localhost`; listeners on the
-    /// pod's address are found too.
+    /// pod's addresses are found too.
     pub async fn dial_loopback(self: &Arc<Self>, port: u16) -> Result<TcpStream, NetError> {
-        let loopback = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
-        let to = match self.backlog(loopback) {
-            Some(_) => loopback,
-            None => SocketAddr::new(self.address, port),
-        };
+        let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        let mut all = loopback.into_iter().chain(self.addresses());
+        let to = all.find(|ip| self.backlog(SocketAddr::new(*ip, port)).is_some());
+        let to = SocketAddr::new(to.unwrap_or(self.address), port);
         TcpSocket::new(self.scope(), self.own.take_slot()?)
             .connect(to)
             .await
@@ -327,6 +365,7 @@ impl NetworkNamespace {
     pub(crate) fn caller(self: &Arc<Self>) -> Caller {
         Caller {
             address: self.address,
+            second_address: self.second_address,
             namespace: Some(self.clone()),
         }
     }
@@ -379,10 +418,21 @@ impl NetworkNamespace {
         ))
     }
 
+    /// Connects to a bound port find the backlog from now on.
+    fn serve(&self, port: &BoundPort, backlog: &Arc<Backlog>) {
+        let mut table = self.tcp.lock();
+        let holder = table
+            .get_mut(port.address)
+            .expect("a bound port is in the table");
+        *holder = Holder::Listening(backlog.clone());
+    }
+
     fn check_bindable(&self, address: SocketAddr) -> Result<(), NetError> {
         self.check_open()?;
         let ip = address.ip();
-        let own = ip == self.address || (ip.is_ipv4() && (ip.is_unspecified() || ip.is_loopback()));
+        let special = ip.is_unspecified() || ip.is_loopback();
+        let own =
+            self.addresses().any(|own| own == ip) || (special && (ip.is_ipv4() || self.has_ipv6()));
         if own {
             Ok(())
         } else {
@@ -434,6 +484,19 @@ impl SocketScope {
         let mut socket = self.tcp_socket()?;
         socket.bind(address)?;
         socket.listen(backlog)
+    }
+
+    /// A new TCP socket that listens on a port of all addresses of the pod, of both families if it has them.
+    pub fn listen_tcp_anywhere(&self, port: u16, backlog: usize) -> Result<TcpListener, NetError> {
+        let listener = self.listen_tcp((Ipv4Addr::UNSPECIFIED, port).into(), backlog)?;
+        if !self.namespace.has_ipv6() {
+            return Ok(listener);
+        }
+        let port = listener.local_addr().port();
+        let second = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
+        let second = self.namespace.bind_tcp(second)?;
+        self.namespace.serve(&second, listener.backlog());
+        Ok(listener.also_at(second))
     }
 
     /// A new TCP connection to `to`.
@@ -498,13 +561,7 @@ impl SocketScope {
         backlog: usize,
     ) -> Result<TcpListener, NetError> {
         let backlog = Backlog::new(self.account.clone(), backlog);
-        {
-            let mut table = self.namespace.tcp.lock();
-            let holder = table
-                .get_mut(port.address)
-                .expect("a bound port is in the table");
-            *holder = Holder::Listening(backlog.clone());
-        }
+        self.namespace.serve(&port, &backlog);
         let mut listeners = self.listeners.lock();
         listeners.retain(|listener| listener.strong_count() > 0);
         listeners.push(Arc::downgrade(&backlog));
@@ -537,12 +594,20 @@ impl Drop for BoundPort {
     }
 }
 
-/// The address that the other side sees of a socket bound to `bound` when it talks to `to`.
+/// The address that the other side sees of a socket of `caller` bound to `bound` when it talks to `to`.
 pub(crate) fn source_address(
     bound: SocketAddr,
-    own: IpAddr,
+    caller: &Caller,
     to: SocketAddr,
 ) -> Result<SocketAddr, NetError> {
+    let of_family = caller.address_towards(to.ip());
+    // A caller of one family alone may talk to the other one outside: its sockets there are the host's.
+    if of_family.is_some() && bound.is_ipv4() != to.is_ipv4() {
+        return Err(NetError::InvalidArgument(
+            "the socket and the remote address are of different families",
+        ));
+    }
+    let own = of_family.unwrap_or(caller.address);
     let ip = match bound.ip() {
         ip if ip.is_unspecified() && to.ip().is_loopback() => to.ip(),
         ip if ip.is_unspecified() => own,

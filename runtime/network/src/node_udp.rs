@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::NetError;
-use crate::fabric::{Caller, Fabric, Target};
+use crate::fabric::{Fabric, Target};
 use crate::namespace::deliver_datagram;
 use crate::route::{DatagramHandler, Protocol};
 
@@ -20,12 +20,13 @@ pub struct NodeUdp {
 }
 
 impl Fabric {
-    /// Opens a port of the node's address; `handler` takes what pods send to it.
+    /// Opens a port of the node's address, of the family of `towards`; `handler` takes what pods send to it.
     pub fn bind_node_udp(
         self: &Arc<Self>,
         handler: Arc<dyn DatagramHandler>,
+        towards: IpAddr,
     ) -> Result<NodeUdp, NetError> {
-        let address = self.claim_node_udp(handler)?;
+        let address = self.claim_node_udp(handler, towards)?;
         Ok(NodeUdp {
             fabric: self.clone(),
             address,
@@ -42,10 +43,7 @@ impl NodeUdp {
     /// Sends one message to an endpoint inside the cluster. `peer` is who it really comes from,
     /// for policies. As with any UDP, success does not mean arrival.
     pub fn send_to(&self, data: Bytes, peer: IpAddr, to: SocketAddr) -> Result<(), NetError> {
-        let caller = Caller {
-            address: self.fabric.node_address(),
-            namespace: None,
-        };
+        let caller = self.fabric.node_caller();
         match self.fabric.target(&caller, to, Protocol::Udp)? {
             Target::Pod(namespace) => {
                 self.fabric.may_accept(peer, to, Protocol::Udp)?;

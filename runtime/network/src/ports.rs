@@ -9,8 +9,8 @@ use crate::error::NetError;
 /// The ports handed out for port 0 and to connects without a bind (Linux's default range).
 pub(crate) const EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
 
-/// Holders by port and address. An unspecified address overlaps all others of its port; two
-/// different addresses of the pod do not overlap each other.
+/// Holders by port and address. An unspecified address overlaps all others of its family and port; two
+/// different addresses of the pod do not overlap each other. The families are apart, as with `IPV6_V6ONLY`.
 pub(crate) struct PortTable<T> {
     ports: HashMap<u16, Vec<(IpAddr, T)>>,
     /// Where the search for an ephemeral port goes on.
@@ -67,7 +67,11 @@ impl<T> PortTable<T> {
         let holders = self.ports.get(&destination.port())?;
         let exact = holders.iter().find(|(ip, _)| *ip == destination.ip());
         exact
-            .or_else(|| holders.iter().find(|(ip, _)| ip.is_unspecified()))
+            .or_else(|| {
+                holders
+                    .iter()
+                    .find(|(ip, _)| ip.is_unspecified() && overlap(*ip, destination.ip()))
+            })
             .map(|(_, held)| held)
     }
 
@@ -90,11 +94,8 @@ impl<T> PortTable<T> {
     }
 
     fn is_taken(&self, ip: IpAddr, port: u16) -> bool {
-        self.ports.get(&port).is_some_and(|holders| {
-            holders
-                .iter()
-                .any(|(other, _)| *other == ip || other.is_unspecified() || ip.is_unspecified())
-        })
+        let holders = self.ports.get(&port);
+        holders.is_some_and(|holders| holders.iter().any(|(other, _)| overlap(*other, ip)))
     }
 
     /// An ephemeral port that nobody holds under any address: cheaper to find than one that is
@@ -118,9 +119,15 @@ impl<T> PortTable<T> {
     }
 }
 
+fn overlap(one: IpAddr, other: IpAddr) -> bool {
+    let any = one.is_unspecified() || other.is_unspecified();
+    one == other || (any && one.is_ipv4() == other.is_ipv4())
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+    use std::net::Ipv6Addr;
 
     use proptest::prelude::*;
 
@@ -130,20 +137,23 @@ mod tests {
         match choice {
             0 => Ipv4Addr::UNSPECIFIED.into(),
             1 => Ipv4Addr::LOCALHOST.into(),
+            3 => Ipv6Addr::UNSPECIFIED.into(),
+            4 => Ipv6Addr::LOCALHOST.into(),
             _ => Ipv4Addr::new(10, 240, 0, 7).into(),
         }
     }
 
     fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
-        a.port() == b.port()
-            && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+        let any = a.ip().is_unspecified() || b.ip().is_unspecified();
+        let family = a.is_ipv4() == b.is_ipv4();
+        a.port() == b.port() && family && (a.ip() == b.ip() || any)
     }
 
     proptest! {
         #[test]
         fn no_two_holders_overlap(
             seed in any::<u64>(),
-            steps in prop::collection::vec((0u8..3, prop_oneof![Just(0u16), 80u16..84, 40000u16..40004], any::<bool>()), 1..200),
+            steps in prop::collection::vec((0u8..5, prop_oneof![Just(0u16), 80u16..84, 40000u16..40004], any::<bool>()), 1..200),
         ) {
             let mut table = PortTable::new(seed);
             let mut model: Vec<SocketAddr> = Vec::new();
@@ -197,5 +207,11 @@ mod tests {
         assert_eq!(table.find(SocketAddr::new(ip(2), 80)), Some(&"pod"));
         assert_eq!(table.find(SocketAddr::new(ip(2), 81)), Some(&"any"));
         assert_eq!(table.find(SocketAddr::new(ip(2), 82)), None);
+        assert_eq!(table.find(SocketAddr::new(ip(4), 81)), None);
+        table
+            .claim(SocketAddr::new(ip(3), 81), "any of v6")
+            .unwrap();
+        assert_eq!(table.find(SocketAddr::new(ip(2), 81)), Some(&"any"));
+        assert_eq!(table.find(SocketAddr::new(ip(4), 81)), Some(&"any of v6"));
     }
 }

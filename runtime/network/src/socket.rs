@@ -1,6 +1,6 @@
 //! A TCP socket before it listens or is connected.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::account::SocketSlot;
 use crate::error::NetError;
@@ -57,7 +57,11 @@ impl TcpSocket {
             ));
         }
         if self.port.is_none() {
-            self.bind(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0))?;
+            let any = match to.is_ipv6() && self.scope.namespace().has_ipv6() {
+                true => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+                false => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            };
+            self.bind(SocketAddr::new(any, 0))?;
         }
         let port = self.port.take().expect("bound just now");
         let namespace = self.scope.namespace();

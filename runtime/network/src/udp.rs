@@ -196,7 +196,7 @@ impl UdpSocket {
         let end = &self.0;
         let fabric = end.namespace.fabric()?;
         let caller = end.namespace.caller();
-        let from = source_address(end.port.address(), caller.address, to)?;
+        let from = source_address(end.port.address(), &caller, to)?;
         let routes = fabric.routes(&caller, to, Protocol::Udp)?;
         if routes.ends.is_empty() {
             return Err(routes.failure);

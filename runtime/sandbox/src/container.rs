@@ -19,7 +19,6 @@ pub(crate) use guest::{Guest, Stdio, program_name};
 pub(crate) use outgoing::OutgoingHttp;
 pub(crate) use stop::{StopHandle, StopSignal};
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use coracle_cri::{ContainerPort, RuntimeError};
@@ -77,15 +76,6 @@ fn http_port(ports: &[ContainerPort]) -> u16 {
         .find(|port| port.name == "http")
         .or_else(|| tcp().next());
     chosen.map_or(80, |port| port.port)
-}
-
-/// All addresses of a pod, in the family of `address`.
-fn any_address(address: IpAddr, port: u16) -> SocketAddr {
-    let any = match address {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    SocketAddr::new(any, port)
 }
 
 #[cfg(test)]

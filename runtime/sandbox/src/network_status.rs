@@ -11,7 +11,7 @@ pub(crate) fn pod_network(pod: &Pod) -> PodSandboxNetwork {
     let connections = traffic.connections;
     PodSandboxNetwork {
         id: pod.config.id.clone(),
-        address: pod.namespace.address(),
+        addresses: pod.namespace.addresses().collect(),
         received_bytes: traffic.received_bytes,
         sent_bytes: traffic.sent_bytes,
         dropped_datagrams: traffic.dropped_datagrams,

@@ -214,6 +214,8 @@ impl PodRuntime for WasmRuntime {
                 searches: config.dns.searches.clone(),
                 options: config.dns.options.clone(),
             },
+            second_address: config.second_address,
+            host_network: config.host_network,
             ..NamespaceConfig::new(&config.pod, config.address, &config.hostname)
         });
         let namespace = namespace.map_err(|error| {

@@ -17,7 +17,8 @@
 //!
 //! Deliberately absent: it writes no objects but Events and the addresses of load balancers, which
 //! are this host's (EndpointSlices are a controller's work),
-//! copies no bytes of connections (those from outside are handed to the pod), and knows no pods.
+//! copies no bytes of connections (those from outside are handed to the pod), and knows of pods only the ports of the host
+//! that they want.
 //! What DNS looks like on the wire, and who else is asked, is [`coracle_dns`]'s business. To come:
 //! Ingress as a second kind of host listener, and NetworkPolicy as the
 //! [`ConnectionPolicy`](coracle_network::ConnectionPolicy) of the fabric.

@@ -18,11 +18,11 @@ pub(crate) struct Router {
     clock: Clock,
     affinity: Affinity,
     /// The node in the pod network, where pods reach node ports.
-    node: IpAddr,
+    node: Vec<IpAddr>,
 }
 
 impl Router {
-    pub(crate) fn new(index: Arc<Index>, clock: Clock, node: IpAddr) -> Self {
+    pub(crate) fn new(index: Arc<Index>, clock: Clock, node: Vec<IpAddr>) -> Self {
         Self {
             index,
             clock,
@@ -38,6 +38,10 @@ impl Router {
         client: IpAddr,
         exposure: &Exposure,
     ) -> (Vec<SocketAddr>, Option<Arc<ServiceFlows>>) {
+        if let Exposure::HostPort(..) = exposure {
+            let pod = self.index.ask(|tables| tables.at_host_port(exposure));
+            return (pod.into_iter().collect(), None);
+        }
         let found = self
             .index
             .ask(|tables| tables.at_exposure(exposure).cloned());
@@ -51,6 +55,9 @@ impl Router {
     /// Whether `endpoint` is still one of those for clients outside.
     pub(crate) fn still_serves(&self, exposure: &Exposure, endpoint: SocketAddr) -> bool {
         self.index.ask(|tables| {
+            if let Exposure::HostPort(..) = exposure {
+                return tables.at_host_port(exposure) == Some(endpoint);
+            }
             let found = tables.at_exposure(exposure);
             found.is_some_and(|found| found.port().external.any().binary_search(&endpoint).is_ok())
         })
@@ -112,13 +119,17 @@ impl ServiceRouter for Router {
             /// Who, and whether at a cluster address.
             Served(Found, bool),
             Refused(Arc<ServiceFlows>),
+            /// A pod's port of the host.
+            Pod(SocketAddr),
             Elsewhere,
         }
         let transport = protocol.into();
-        let exposure = match to.ip() == self.node {
+        let is_node = self.node.contains(&to.ip());
+        let exposure = match is_node {
             true => Exposure::NodePort(to.port(), transport),
             false => Exposure::Outer(to, transport),
         };
+        let of_pod = Exposure::HostPort(None, to.port(), transport);
         let answer = self.index.ask(|tables| {
             if let Some(found) = tables.at(to, protocol) {
                 return Answer::Served(found.clone(), true);
@@ -126,6 +137,10 @@ impl ServiceRouter for Router {
             match tables.at_exposure(&exposure) {
                 Some(found) => Answer::Served(found.clone(), false),
                 // As upstream's newer proxies: a Service's address refuses on its other ports.
+                None if is_node => match tables.at_host_port(&of_pod) {
+                    Some(pod) => Answer::Pod(pod),
+                    None => Answer::Elsewhere,
+                },
                 None => match tables.service_at(to.ip()) {
                     Some(service) => Answer::Refused(service.flows.clone()),
                     None => Answer::Elsewhere,
@@ -134,6 +149,7 @@ impl ServiceRouter for Router {
         });
         match answer {
             Answer::Elsewhere => (Route::NotAService, None),
+            Answer::Pod(pod) => (Route::Endpoints(vec![pod]), None),
             Answer::Refused(flows) => (Route::Refuse, Some(flows)),
             Answer::Served(found, at_cluster_address) => {
                 // Pods that come by way of a node port or an outer address are inside all the same:
@@ -141,7 +157,7 @@ impl ServiceRouter for Router {
                 let endpoints = if at_cluster_address {
                     found.port().internal.of_family(to.ip())
                 } else {
-                    found.port().endpoints.any()
+                    found.port().endpoints.preferring(to.ip())
                 };
                 let route = match self.candidates(from, &found, endpoints) {
                     none if none.is_empty() => Route::Refuse,
@@ -165,7 +181,7 @@ mod tests {
     use crate::fixtures::{NODE, applied, at, cluster_ip, index, pod_ip, ready, service, vip};
 
     fn router(index: &Arc<Index>) -> Router {
-        Router::new(index.clone(), Clock::fake(1), NODE)
+        Router::new(index.clone(), Clock::fake(1), vec![NODE])
     }
 
     fn first(router: &Router, from: u8, to: SocketAddr) -> SocketAddr {

@@ -9,7 +9,7 @@ use coracle_client::{Context, ObjectKey};
 use coracle_dns::{LookupError, Server, Servers, UpstreamConfig};
 use coracle_network::{Fabric, NetError, Protocol, ResolveError, TcpStream};
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{Namespace, Node, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::sync::watch;
@@ -158,7 +158,8 @@ impl Services {
             context.informer::<EndpointSlice>(),
         );
         let (namespaces, nodes) = (context.informer::<Namespace>(), context.informer::<Node>());
-        let (clock, node) = (context.clock().clone(), fabric.node_address());
+        let pods = context.informer::<Pod>();
+        let (clock, node) = (context.clock().clone(), fabric.node_addresses().collect());
         let router = Arc::new(Router::new(index.clone(), clock.clone(), node));
         let zone = ClusterZone {
             index: index.clone(),
@@ -183,6 +184,8 @@ impl Services {
         namespaces.subscribe(move |change| changed.namespace_changed(change));
         let changed = index.clone();
         nodes.subscribe(move |change| changed.node_changed(change));
+        let changed = index.clone();
+        pods.subscribe(move |change| changed.pod_changed(change));
         attach(&fabric, dns.clone());
         fabric.set_router(router.clone());
         fabric.set_resolver(Arc::new(names));

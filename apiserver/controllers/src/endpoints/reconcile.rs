@@ -122,6 +122,13 @@ fn subsets(service: &Service, all: &[Arc<Pod>]) -> (Vec<EndpointSubset>, bool) {
     let mut groups: BTreeMap<Ports, (Vec<EndpointAddress>, Vec<EndpointAddress>)> = BTreeMap::new();
     let usable =
         |pod: &&Arc<Pod>| !pods::is_finished(pod) && (publish || !is_terminating(pod.as_ref()));
+    // Endpoints have one family alone: the Service's first (`podToEndpointAddressForService`).
+    let families = service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.ip_families.as_ref());
+    let family = families.and_then(|all| all.first());
+    let family = family.map_or("IPv4", String::as_str);
     let mut count = 0;
     let mut truncated = false;
     // The ready ones first: if some have to be left out, it is those that serve nobody.
@@ -130,12 +137,7 @@ fn subsets(service: &Service, all: &[Arc<Pod>]) -> (Vec<EndpointSubset>, bool) {
         .filter(usable)
         .partition(|pod| pods::is_ready(pod));
     for pod in ready.into_iter().chain(rest) {
-        let Some(ip) = pod
-            .status
-            .as_ref()
-            .and_then(|status| status.pod_ip.clone())
-            .filter(|ip| !ip.is_empty())
-        else {
+        let Some(ip) = pods::address(pod, family) else {
             continue;
         };
         let ports = ports(service, pod);

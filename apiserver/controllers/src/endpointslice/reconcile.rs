@@ -4,7 +4,6 @@
 //! untouched, so that a Pod's change rewrites one slice and not all of them.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use coracle_client::{is_terminating, uid};
@@ -244,7 +243,7 @@ fn endpoints(world: &World) -> BTreeMap<Group, BTreeMap<String, Endpoint>> {
             continue;
         }
         for family in &families {
-            if let Some(address) = address(pod, family) {
+            if let Some(address) = pods::address(pod, family) {
                 let endpoint = endpoint(service, pod, address, &world.zones);
                 let group = groups.entry((family.clone(), ports.clone())).or_default();
                 group.insert(identity(&endpoint), endpoint);
@@ -293,23 +292,6 @@ pub(crate) fn group_of(slice: &EndpointSlice) -> Group {
         .collect();
     ports.sort();
     (slice.address_type.clone(), ports)
-}
-
-/// The Pod's address of that family.
-fn address(pod: &Pod, family: &str) -> Option<String> {
-    let status = pod.status.as_ref()?;
-    let all = status
-        .pod_ips
-        .iter()
-        .flatten()
-        .map(|ip| &ip.ip)
-        .chain(status.pod_ip.as_ref());
-    all.filter(|ip| !ip.is_empty())
-        .find(|ip| match ip.parse::<IpAddr>() {
-            Ok(address) => address.is_ipv6() == (family == "IPv6"),
-            Err(_) => false,
-        })
-        .cloned()
 }
 
 fn endpoint(

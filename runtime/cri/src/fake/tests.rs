@@ -26,6 +26,8 @@ async fn node(script: Script) -> Node {
         hostname: "web".to_owned(),
         full_name: None,
         address: [10, 0, 0, 2].into(),
+        second_address: None,
+        host_network: false,
         host_aliases: Vec::new(),
         dns: DnsConfig::default(),
         log_directory: PathBuf::new(),

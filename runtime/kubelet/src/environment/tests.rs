@@ -23,7 +23,7 @@ impl Sources for Cluster {
     fn allocatable(&self) -> (u64, u64) {
         (2000, 1 << 30)
     }
-    fn host_ip(&self) -> String {
+    fn host_ips(&self) -> String {
         "10.240.0.1".into()
     }
     fn file(&self, volume: &str, path: &str) -> Result<Option<String>, String> {

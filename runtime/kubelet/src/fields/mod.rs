@@ -63,14 +63,16 @@ const fn row(paths: &'static [&'static str], effect: Effect, does: &'static str)
     }
 }
 
-/// What of the pod's spec has no effect here, in the words of one Event.
-pub(crate) fn ignored(pod: &Pod) -> Option<String> {
+/// What of the pod's spec has no effect here, in the words of one Event. Whether a pod has the host's network is said by
+/// who knows the flags.
+pub(crate) fn ignored(pod: &Pod, is_on_host: bool) -> Option<String> {
     let spec = serde_json::to_value(pod.spec.as_ref()?).ok()?;
     let mut without = Vec::new();
     let silent = |effect| matches!(effect, Effect::Meaningless | Effect::NotYet);
     for row in FIELDS.iter().filter(|row| silent(row.effect)) {
         for path in row.paths {
-            if is_set(&spec, path) {
+            let has_effect = is_on_host && *path == "hostNetwork";
+            if is_set(&spec, path) && !has_effect {
                 without.push(*path);
             }
         }

@@ -133,7 +133,7 @@ pub(super) const FIELDS: &[Row] = &[
     row(
         &["hostNetwork"],
         NotYet,
-        "the pod has an address of its own all the same",
+        "the pod has an address of its own all the same; its ports are opened on the host as host ports. In a namespace that `--allow-host-network` names it has its effect: the pod's sockets reach what the host's own do, see services.md",
     ),
     row(
         &["hostPID", "hostIPC"],
@@ -216,8 +216,8 @@ pub(super) const FIELDS: &[Row] = &[
             "containers[].ports[].hostPort",
             "containers[].ports[].hostIP",
         ],
-        NotYet,
-        "use a Service of type NodePort",
+        Elsewhere,
+        "ports of the host, see services.md: without `hostIP` on 127.0.0.1, as node ports are; one that is taken is an Event, and tried again",
     ),
     row(
         &["containers[].resources.limits"],

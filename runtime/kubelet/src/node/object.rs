@@ -12,13 +12,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::{Map, Value, json};
 
 use crate::eviction::Resource;
-use crate::ipam::Ipam;
 use crate::kubelet::KubeletConfig;
 use crate::resources::shown;
 
 /// The Node as it is created, its status included.
 pub(super) fn new(config: &KubeletConfig, now: Timestamp) -> Node {
-    let range = config.pod_range.to_string();
+    let ranges = ranges(config);
     Node {
         metadata: ObjectMeta {
             name: Some(config.node.clone()),
@@ -26,8 +25,8 @@ pub(super) fn new(config: &KubeletConfig, now: Timestamp) -> Node {
             ..ObjectMeta::default()
         },
         spec: Some(NodeSpec {
-            pod_cidr: Some(range.clone()),
-            pod_cidrs: Some(vec![range]),
+            pod_cidr: ranges.first().cloned(),
+            pod_cidrs: Some(ranges),
             ..NodeSpec::default()
         }),
         status: Some(status(None, config, &[], now)),
@@ -54,13 +53,22 @@ pub(super) fn registration(stored: &Node, config: &KubeletConfig) -> Option<Valu
         .and_then(|spec| spec.pod_cidr.as_ref())
         .is_none()
     {
-        let range = config.pod_range.to_string();
+        let ranges = ranges(config);
         patch.insert(
             "spec".into(),
-            json!({"podCIDR": range, "podCIDRs": [range]}),
+            json!({"podCIDR": ranges.first(), "podCIDRs": ranges}),
         );
     }
     (!patch.is_empty()).then_some(Value::Object(patch))
+}
+
+/// The node's share of the pods' addresses, of each family that they have.
+fn ranges(config: &KubeletConfig) -> Vec<String> {
+    let second = config.pod_range_v6.map(|range| range.to_string());
+    [config.pod_range.to_string()]
+        .into_iter()
+        .chain(second)
+        .collect()
 }
 
 /// The status to report after `old`, of a node that is short of `pressure`.
@@ -72,13 +80,14 @@ pub(super) fn status(
 ) -> NodeStatus {
     let resources = resources(config);
     NodeStatus {
-        addresses: Some(vec![
-            address(
-                "InternalIP",
-                &Ipam::node_address(config.pod_range).to_string(),
-            ),
-            address("Hostname", &config.node),
-        ]),
+        addresses: Some(
+            config
+                .node_addresses()
+                .iter()
+                .map(|ip| address("InternalIP", &ip.to_string()))
+                .chain([address("Hostname", &config.node)])
+                .collect(),
+        ),
         capacity: Some(resources.clone()),
         allocatable: Some(resources),
         conditions: Some(conditions(old, pressure, now)),
@@ -274,6 +283,8 @@ mod tests {
         KubeletConfig {
             node: "coracle".into(),
             pod_range: "10.240.0.0/18".parse().expect("a range"),
+            pod_range_v6: None,
+            host_network: Vec::new(),
             defaults: crate::PodDefaults {
                 cluster_domain: "cluster.local".into(),
                 cluster_dns: [10, 96, 0, 10].into(),

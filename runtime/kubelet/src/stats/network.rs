@@ -50,11 +50,10 @@ impl Asked {
 pub(super) fn page(node: &str, networks: &[PodNetwork], asked: &Asked) -> Value {
     let names: HashMap<IpAddr, String> = networks
         .iter()
-        .map(|pod| {
-            (
-                pod.network.address,
-                format!("{}/{}", pod.namespace, pod.name),
-            )
+        .flat_map(|pod| {
+            let name = format!("{}/{}", pod.namespace, pod.name);
+            let addresses = pod.network.addresses.iter();
+            addresses.map(move |address| (*address, name.clone()))
         })
         .collect();
     let pods = networks.iter().filter(|pod| asked.is_about(pod));
@@ -65,11 +64,13 @@ fn shown(pod: &PodNetwork, names: &HashMap<IpAddr, String>) -> Value {
     let network = &pod.network;
     let counts = &network.connections;
     let sockets = network.sockets.iter();
+    let addresses: Vec<String> = network.addresses.iter().map(ToString::to_string).collect();
     json!({
         "namespace": pod.namespace,
         "name": pod.name,
         "uid": network.id.0,
-        "address": network.address.to_string(),
+        "address": addresses.first(),
+        "addresses": addresses,
         "receivedBytes": network.received_bytes,
         "sentBytes": network.sent_bytes,
         "droppedDatagrams": network.dropped_datagrams,
@@ -202,7 +203,7 @@ mod tests {
             name: name.to_owned(),
             network: PodSandboxNetwork {
                 id: SandboxId(format!("uid-{name}")),
-                address: [10, 240, 0, last].into(),
+                addresses: vec![[10, 240, 0, last].into()],
                 received_bytes: 10,
                 sent_bytes: 20,
                 dropped_datagrams: 0,

@@ -92,7 +92,8 @@ impl Kubelet {
             running.collect()
         };
         for (uid, pod, address) in running {
-            if let Err(error) = self.prepare_volumes(&pod, &address.to_string()).await {
+            let addresses = self.0.config.both_as_text(address);
+            if let Err(error) = self.prepare_volumes(&pod, &addresses).await {
                 tracing::warn!(pod = uid, %error, "the files of a volume are not up to date");
             }
             let is_kept = {

@@ -200,7 +200,7 @@ impl Payload<'_> {
                     self.pod,
                     &reference.field_path,
                     self.address,
-                    &self.sources.host_ip(),
+                    &self.sources.host_ips(),
                 )?
             } else if let Some(reference) = &item.resource_field_ref {
                 let name = reference.container_name.as_deref().unwrap_or_default();

@@ -41,7 +41,7 @@ impl Sources for Cluster {
     fn allocatable(&self) -> (u64, u64) {
         (2000, 1 << 30)
     }
-    fn host_ip(&self) -> String {
+    fn host_ips(&self) -> String {
         "10.240.0.1".into()
     }
     fn token(&self, source: &ServiceAccountTokenProjection) -> Option<String> {
@@ -90,6 +90,8 @@ impl Host {
         KubeletConfig {
             node: "n".into(),
             pod_range: "10.240.0.0/24".parse().expect("a range"),
+            pod_range_v6: None,
+            host_network: Vec::new(),
             defaults: PodDefaults {
                 cluster_domain: "cluster.local".into(),
                 cluster_dns: [10, 96, 0, 10].into(),

@@ -90,7 +90,7 @@ async fn the_node_shows_the_sockets_of_its_pods() {
     let pod = node.ready("web").await;
     node.runtime.set_network(PodSandboxNetwork {
         id: SandboxId(pod.metadata.uid.clone().expect("a UID")),
-        address: [10, 240, 0, 2].into(),
+        addresses: vec![[10, 240, 0, 2].into()],
         received_bytes: 7,
         sent_bytes: 9,
         dropped_datagrams: 0,

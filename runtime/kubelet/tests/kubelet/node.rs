@@ -77,6 +77,8 @@ impl TestNode {
         let config = KubeletConfig {
             node: "node-a".into(),
             pod_range: range.parse().expect("a range"),
+            pod_range_v6: None,
+            host_network: Vec::new(),
             defaults: PodDefaults {
                 cluster_domain: "cluster.local".into(),
                 cluster_dns: [10, 96, 0, 10].into(),

@@ -219,3 +219,34 @@ async fn a_refusal_outside_is_a_refusal_inside() {
         .unwrap_err();
     assert_eq!(refused, NetError::ConnectionRefused(closed));
 }
+
+#[tokio::test]
+async fn a_pod_on_the_hosts_network_reaches_the_hosts_loopback_and_its_own_first() {
+    let outside = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let to = outside.local_addr().unwrap();
+    let fabric = fabric();
+    let name = NamespaceConfig::new("default/on-host", pod_ip(2), "on-host");
+    let config = NamespaceConfig {
+        host_network: true,
+        ..name
+    };
+    let scope = fabric.create_namespace(config).unwrap().scope();
+    let near = scope.connect_tcp(to).await.unwrap();
+    let (mut far, _) = outside.accept().await.unwrap();
+    near.write_bytes(Bytes::from_static(b"hello"))
+        .await
+        .unwrap();
+    near.shutdown_write();
+    let mut text = String::new();
+    tokio::io::AsyncReadExt::read_to_string(&mut far, &mut text)
+        .await
+        .unwrap();
+    assert_eq!(text, "hello");
+
+    let listener = scope.listen_tcp(any(to.port()), 8).unwrap();
+    let _near = scope.connect_tcp(to).await.unwrap();
+    listener.accept().await.unwrap();
+    let other = pod(&fabric, 3).scope();
+    let refused = other.connect_tcp(to).await.unwrap_err();
+    assert_eq!(refused, NetError::ConnectionRefused(to), "its own loopback");
+}

@@ -1,6 +1,7 @@
 //! What holds of the whole: sockets of pods on one fabric.
 
 mod fabric;
+mod families;
 mod flows;
 mod host;
 mod tcp;

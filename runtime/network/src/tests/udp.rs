@@ -187,8 +187,10 @@ async fn the_node_sends_for_others_and_gets_the_answers() {
     let fabric = fabric();
     let server = pod(&fabric, 3).scope().bind_udp(any(53)).unwrap();
     let answers = Arc::new(Kept::default());
-    let port = fabric.bind_node_udp(answers.clone()).unwrap();
-    let other = fabric.bind_node_udp(Arc::new(Kept::default())).unwrap();
+    let port = fabric.bind_node_udp(answers.clone(), NODE).unwrap();
+    let other = fabric
+        .bind_node_udp(Arc::new(Kept::default()), NODE)
+        .unwrap();
     assert_ne!(port.address(), other.address());
     let outside = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
     port.send_to(Bytes::from_static(b"?"), outside, at(3, 53))

@@ -125,7 +125,7 @@ impl Guard {
             context.informer::<NetworkPolicy>(),
         );
         let mut node = config.of_node.clone();
-        node.push(fabric.node_address());
+        node.extend(fabric.node_addresses());
         let guard = Arc::new(Self {
             denials: config.denials.clone(),
             config,

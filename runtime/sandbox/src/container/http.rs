@@ -44,10 +44,10 @@ use self::request::RequestBody;
 use self::settings::Settings;
 use self::turns::Turns;
 use super::guest::Guest;
+use super::http_port;
 #[cfg(feature = "p3")]
 use super::service;
 use super::stop::StopSignal;
-use super::{any_address, http_port};
 use crate::exit::{Exit, trap_message};
 use crate::link::{Linked, new_store};
 
@@ -93,12 +93,14 @@ impl Server {
     pub(super) fn bind(guest: Arc<Guest>) -> Result<Self, RuntimeError> {
         let settings = Settings::read(&guest.config.annotations)?;
         let port = http_port(&guest.config.ports);
-        let address = any_address(guest.scope.namespace().address(), port);
-        let listener = guest.scope.listen_tcp(address, BACKLOG).map_err(|error| {
-            RuntimeError::Start(format!(
-                "failed to listen on port {port} for wasi:http: {error}"
-            ))
-        })?;
+        let listener = guest
+            .scope
+            .listen_tcp_anywhere(port, BACKLOG)
+            .map_err(|error| {
+                RuntimeError::Start(format!(
+                    "failed to listen on port {port} for wasi:http: {error}"
+                ))
+            })?;
         let component = guest.program.linked.component();
         let initial = component.and_then(|pre| pre.component().resources_required());
         let initial = initial.map_or(0, |needed| {

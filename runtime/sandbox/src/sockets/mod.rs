@@ -11,7 +11,7 @@ pub(crate) mod p2;
 #[cfg(feature = "p3")]
 pub(crate) mod p3;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::task::{Context, Waker};
 
 /// For asking without waiting. Tasks that wait are woken by what they polled themselves.
@@ -19,14 +19,38 @@ pub(crate) fn without_waiting() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }
 
-/// Whether a component's socket may be bound to the address. Only IPv4 sockets are made, so an IPv6 address is never of
-/// the right family.
-fn is_bindable(address: &SocketAddr) -> bool {
-    let one = !address.ip().is_multicast() && address.ip() != Ipv4Addr::BROADCAST;
-    address.is_ipv4() && one
+/// The family of a component's socket. Sockets of IPv6 know IPv6 alone, and exist in pods that have an address of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    V6,
 }
 
-/// Whether a component may want to reach the address: it is whole, and of the right family.
-fn is_reachable(address: &SocketAddr) -> bool {
-    address.is_ipv4() && !address.ip().is_unspecified() && address.port() != 0
+impl Family {
+    /// That of an address.
+    fn of(address: SocketAddr) -> Self {
+        match address {
+            SocketAddr::V4(_) => Self::V4,
+            SocketAddr::V6(_) => Self::V6,
+        }
+    }
+
+    fn has(self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(_) => self == Self::V4,
+            // IPv4 in IPv6's clothes is neither.
+            IpAddr::V6(v6) => self == Self::V6 && v6.to_ipv4_mapped().is_none(),
+        }
+    }
+
+    /// Whether a socket may be bound to the address.
+    fn is_bindable(self, address: &SocketAddr) -> bool {
+        let one = !address.ip().is_multicast() && address.ip() != Ipv4Addr::BROADCAST;
+        self.has(address.ip()) && one
+    }
+
+    /// Whether a socket may want to reach the address: it is whole, and of the right family.
+    fn is_reachable(self, address: &SocketAddr) -> bool {
+        self.has(address.ip()) && !address.ip().is_unspecified() && address.port() != 0
+    }
 }

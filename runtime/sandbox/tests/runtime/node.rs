@@ -79,6 +79,8 @@ impl Node {
             hostname: name.to_owned(),
             full_name: None,
             address: IpAddr::from([10, 240, 0, last]),
+            second_address: None,
+            host_network: false,
             host_aliases: vec![
                 ([10, 240, 0, 3].into(), vec!["api".to_owned()]),
                 ([10, 240, 0, 5].into(), vec!["store".to_owned()]),

@@ -1,5 +1,5 @@
-//! Services for clients outside: sockets on the host for node ports, load balancers' addresses and
-//! external addresses.
+//! Services for clients outside: sockets on the host for node ports, load balancers' addresses,
+//! external addresses, and the host ports of pods.
 //!
 //! ```text
 //!   index ──exposures changed──▶ reconcile ──open, close──▶ door ──TCP accept──▶ Fabric::deliver
@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use coracle_client::{Context, EventKind, ObjectKey};
 use coracle_network::{Fabric, ServiceFlows};
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
@@ -193,7 +193,7 @@ impl Exposed {
         }
     }
 
-    /// Tells the Service's owner what is in the way, and what to do.
+    /// Tells the owner of a Service or a pod what is in the way, and what to do.
     fn report(&self, key: &ObjectKey, door: Door, exposure: Exposure, error: &io::Error) {
         let Door { address, transport } = door;
         let protocol = match transport {
@@ -217,6 +217,24 @@ impl Exposed {
                      again)"
                 ),
             ),
+            Exposure::HostPort(_, port, _) => {
+                let message = if in_use {
+                    format!(
+                        "hostPort {port} cannot be opened: another program, or a Service, holds {protocol} {address}; stop \
+                         it, or give the container another hostPort (it is tried again)"
+                    )
+                } else {
+                    format!(
+                        "hostPort {port} cannot be opened on {protocol} {address}: {error} (it is tried again)"
+                    )
+                };
+                if let Some(pod) = self.context.lister::<Pod>().get(key) {
+                    let recorder = self.context.recorder();
+                    let reason = "HostPortUnavailable";
+                    recorder.event(pod.as_ref(), EventKind::Warning, reason, message);
+                }
+                return;
+            }
             // An external address is often another machine's, which leads here: nothing is wrong.
             Exposure::Outer(..) if error.kind() == io::ErrorKind::AddrNotAvailable => return,
             Exposure::Outer(..) if in_use => (

@@ -22,7 +22,7 @@ pub(crate) struct Door {
 /// A port that could not be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failed {
-    /// For which Service.
+    /// For which Service or pod.
     pub(super) service: ObjectKey,
     /// When it is tried again, by the clock's monotonic time.
     pub(super) due: Duration,
@@ -128,5 +128,12 @@ fn doors(exposure: Exposure, hosts: &[IpAddr]) -> Vec<Door> {
             hosts.iter().map(at).collect()
         }
         Exposure::Outer(address, transport) => vec![Door { address, transport }],
+        Exposure::HostPort(None, port, transport) => {
+            doors(Exposure::NodePort(port, transport), hosts)
+        }
+        Exposure::HostPort(Some(host), port, transport) => vec![Door {
+            address: SocketAddr::new(host, port),
+            transport,
+        }],
     }
 }

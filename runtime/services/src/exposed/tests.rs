@@ -385,3 +385,47 @@ async fn messages_from_outside_reach_one_endpoint_and_its_answers_come_back() {
     client.send(b"three").await.expect("sent");
     assert_eq!(&second.recv().await.data[..], b"three");
 }
+
+/// The pod `default/direct` of this node at 10.240.0.`last`, which wants `host_port` for its port 8080.
+fn direct(last: u8, host_port: u16, phase: &str) -> k8s_openapi::api::core::v1::Pod {
+    let ports = json!([{"containerPort": 8080, "hostPort": host_port}]);
+    serde_json::from_value(json!({
+        "metadata": {"namespace": "default", "name": "direct", "uid": "direct"},
+        "spec": {"nodeName": "here", "containers": [{"name": "c", "ports": ports}]},
+        "status": {"phase": phase, "podIP": at(last, 0).ip()},
+    }))
+    .expect("a pod")
+}
+
+#[tokio::test]
+async fn a_pod_has_the_port_of_the_host_that_it_asks_for_while_it_lives() {
+    let node = Node::start();
+    let (port, listener) = (free_port().await, listen(&node.fabric, 2));
+    node.context.informer().apply(direct(2, port, "Running"));
+    node.opened(port).await;
+    let client = TcpStream::connect(host(port)).await.expect("open");
+    let accepted = listener.accept().await.expect("a connection");
+    assert_eq!(accepted.peer_addr(), client.local_addr().unwrap());
+    // Pods find it at the node's address, too.
+    let inside = pod(&node.fabric, 3);
+    let to = SocketAddr::new(node.fabric.node_address(), port);
+    inside.connect_tcp(to).await.expect("the pod's listener");
+    node.context.informer().apply(direct(2, port, "Succeeded"));
+    node.closed().await;
+    inside.connect_tcp(to).await.expect_err("nobody's port");
+}
+
+#[tokio::test]
+async fn a_host_port_that_is_taken_is_told_and_tried_again() {
+    let mut node = Node::start();
+    let taken = TcpListener::bind(host(0)).await.expect("a free port");
+    let port = taken.local_addr().expect("bound").port();
+    node.context.informer().apply(direct(2, port, "Running"));
+    let event = node.posts.recv().await.expect("an event");
+    assert_eq!(event["reason"], "HostPortUnavailable");
+    assert_eq!(event["involvedObject"]["kind"], "Pod");
+    let message = event["message"].as_str().expect("text");
+    assert!(message.contains(&format!("hostPort {port}")), "{message}");
+    drop(taken);
+    node.opened(port).await;
+}

@@ -106,7 +106,7 @@ impl Flows {
             endpoint,
             service: service.clone(),
         };
-        match self.fabric.bind_node_udp(Arc::new(answers)) {
+        match self.fabric.bind_node_udp(Arc::new(answers), endpoint.ip()) {
             Ok(port) => Some(Flow {
                 port,
                 endpoint,

@@ -96,6 +96,14 @@ impl Endpoints {
         }
     }
 
+    /// Those of the family of `address`, else those of the other.
+    pub(crate) fn preferring(&self, address: IpAddr) -> &[SocketAddr] {
+        match self.of_family(address) {
+            [] => self.any(),
+            some => some,
+        }
+    }
+
     /// Those of both families.
     pub(crate) fn all(&self) -> impl Iterator<Item = SocketAddr> {
         self.v4.iter().chain(&*self.v6).copied()

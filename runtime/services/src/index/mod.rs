@@ -5,6 +5,7 @@
 //! Service holds up nobody who asks.
 
 mod entry;
+mod host_ports;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use coracle_client::{Change, ObjectKey};
 use coracle_network::{Protocol, ServiceFlows, ServiceTraffic};
-use k8s_openapi::api::core::v1::{Namespace, Node, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
@@ -36,6 +37,8 @@ pub(crate) enum Exposure {
     NodePort(u16, Transport),
     /// A port of an address of its own: of a load balancer, or an external one.
     Outer(SocketAddr, Transport),
+    /// A port of the host that a pod asks for: on that address, or without one where node ports are.
+    HostPort(Option<IpAddr>, u16, Transport),
 }
 
 /// [`Protocol`] with an order.
@@ -67,6 +70,8 @@ pub(crate) struct Tables {
     /// By address of a ready endpoint.
     endpoints: HashMap<IpAddr, BTreeSet<ObjectKey>>,
     namespaces: HashSet<String>,
+    /// By port of the host, whose pods want it, and where they serve it.
+    host_ports: BTreeMap<Exposure, BTreeMap<ObjectKey, SocketAddr>>,
 }
 
 /// An entry with what outlives its rebuilding.
@@ -266,13 +271,40 @@ impl Tables {
         self.exposures.get(exposure)?.first()
     }
 
-    /// All places outside at which Services are reached, with the Service of each.
+    /// Which pod serves a port of the host: the first, should several want it.
+    pub(crate) fn at_host_port(&self, exposure: &Exposure) -> Option<SocketAddr> {
+        self.host_ports.get(exposure)?.values().next().copied()
+    }
+
+    fn has_host_ports(&self, pod: &ObjectKey) -> bool {
+        self.host_ports.values().any(|pods| pods.contains_key(pod))
+    }
+
+    /// Takes the ports of the host over that a pod wants. Tells whether exposures changed.
+    fn put_host_ports(&mut self, pod: &ObjectKey, wanted: Vec<(Exposure, SocketAddr)>) -> bool {
+        let before: Vec<Exposure> = self.host_ports.keys().copied().collect();
+        self.host_ports.retain(|_, pods| {
+            pods.remove(pod);
+            !pods.is_empty()
+        });
+        for (exposure, at) in wanted {
+            let pods = self.host_ports.entry(exposure).or_default();
+            pods.insert(pod.clone(), at);
+        }
+        !self.host_ports.keys().eq(before.iter())
+    }
+
+    /// All places outside at which Services and pods are reached, with whose each is.
     pub(crate) fn exposures(&self) -> BTreeMap<Exposure, ObjectKey> {
         let holder = |claims: &Claims| Some(claims.first()?.service.entry.key.clone());
-        self.exposures
+        let services = self
+            .exposures
             .iter()
-            .filter_map(|(exposure, claims)| Some((*exposure, holder(claims)?)))
-            .collect()
+            .filter_map(|(exposure, claims)| Some((*exposure, holder(claims)?)));
+        let pods = self.host_ports.iter();
+        let pods =
+            pods.filter_map(|(exposure, pods)| Some((*exposure, pods.keys().next()?.clone())));
+        services.chain(pods).collect()
     }
 }
 
@@ -405,6 +437,24 @@ impl Index {
         let keys: Vec<_> = objects.services.keys().cloned().collect();
         for key in keys {
             self.rebuild(&objects, &key);
+        }
+    }
+
+    /// Takes a change of a pod over: the ports of the host that it wants, if it runs here.
+    pub(crate) fn pod_changed(&self, change: &Change<Pod>) {
+        let pod = change.object();
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+        let is_here = node == Some(self.objects.lock().here.node.as_str());
+        let wanted = match is_here && !change.is_deleted() {
+            true => host_ports::host_ports(pod),
+            false => Vec::new(),
+        };
+        let key = ObjectKey::of(pod.as_ref());
+        if wanted.is_empty() && !self.tables.read().has_host_ports(&key) {
+            return; // as of most pods
+        }
+        if self.tables.write().put_host_ports(&key, wanted) {
+            self.exposed.send_modify(|count| *count += 1);
         }
     }
 

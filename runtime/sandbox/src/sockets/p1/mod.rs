@@ -16,7 +16,6 @@ mod memory;
 mod poll;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
 
 use coracle_cri::ContainerPort;
 use coracle_network::{NetError, SocketScope, TcpListener};
@@ -52,12 +51,11 @@ impl Listeners {
     pub(crate) fn bind(scope: &SocketScope, ports: &[ContainerPort]) -> Result<Self, NetError> {
         let tcp = ports.iter().filter(|port| port.tcp);
         let bound = tcp.map(|port| {
-            let address = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port.port);
             let name = match port.name.as_str() {
                 "" => port.port.to_string(),
                 name => name.to_owned(),
             };
-            Ok((name, scope.listen_tcp(address, BACKLOG)?))
+            Ok((name, scope.listen_tcp_anywhere(port.port, BACKLOG)?))
         });
         Ok(Self(bound.collect::<Result<_, NetError>>()?))
     }

@@ -31,7 +31,7 @@ enum State {
 }
 
 impl State {
-    /// IPv4 first: guests try addresses in order, and IPv6 sockets are not supported.
+    /// IPv4 first: guests try addresses in order, and not all pods have IPv6 sockets.
     fn answered(answer: Answer) -> Self {
         let answer = answer
             .map_err(|error| error_code(&error))

@@ -1,8 +1,8 @@
 //! `wasi:sockets` 0.2 on the pod network.
 //!
 //! wasmtime-wasi has no seam for another network, so the interfaces are bound anew from the same
-//! WIT; streams, pollables and clocks remain wasmtime-wasi's, so that guests can mix them. IPv4
-//! only: IPv6 sockets are `not-supported`.
+//! WIT; streams, pollables and clocks remain wasmtime-wasi's, so that guests can mix them. IPv6
+//! sockets are `not-supported` in pods that have no IPv6 address.
 
 mod lookup;
 mod streams;
@@ -15,7 +15,7 @@ use coracle_network::{NetError, SocketScope};
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use wasmtime_wasi::TrappableError;
 
-use super::{is_bindable, is_reachable};
+use super::Family;
 use bindings::wasi::sockets::network::{
     self, ErrorCode, IpAddressFamily, IpSocketAddress, Ipv4SocketAddress, Ipv6SocketAddress,
 };
@@ -172,14 +172,14 @@ fn failed(error: NetError) -> SocketError {
 }
 
 /// An address to bind to.
-fn local(address: IpSocketAddress) -> SocketResult<SocketAddr> {
-    let address = Some(from_wasi(address)).filter(is_bindable);
+fn local(address: IpSocketAddress, family: Family) -> SocketResult<SocketAddr> {
+    let address = Some(from_wasi(address)).filter(|address| family.is_bindable(address));
     address.ok_or(ErrorCode::InvalidArgument.into())
 }
 
 /// An address that a guest wants to reach.
-fn remote(address: IpSocketAddress) -> SocketResult<SocketAddr> {
-    let address = Some(from_wasi(address)).filter(is_reachable);
+fn remote(address: IpSocketAddress, family: Family) -> SocketResult<SocketAddr> {
+    let address = Some(from_wasi(address)).filter(|address| family.is_reachable(address));
     address.ok_or(ErrorCode::InvalidArgument.into())
 }
 
@@ -218,10 +218,21 @@ fn to_wasi(address: SocketAddr) -> IpSocketAddress {
     }
 }
 
-fn check_family(family: IpAddressFamily) -> SocketResult<()> {
+/// The family that a guest wants, if its pod has it.
+fn check_family(scope: &SocketScope, family: IpAddressFamily) -> SocketResult<Family> {
     match family {
-        IpAddressFamily::Ipv4 => Ok(()),
+        IpAddressFamily::Ipv4 => Ok(Family::V4),
+        IpAddressFamily::Ipv6 if scope.namespace().has_ipv6() => Ok(Family::V6),
         IpAddressFamily::Ipv6 => Err(ErrorCode::NotSupported.into()),
+    }
+}
+
+impl From<Family> for IpAddressFamily {
+    fn from(family: Family) -> Self {
+        match family {
+            Family::V4 => Self::Ipv4,
+            Family::V6 => Self::Ipv6,
+        }
     }
 }
 

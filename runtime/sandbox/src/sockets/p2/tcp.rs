@@ -19,13 +19,14 @@ use super::bindings::wasi::sockets::{tcp, tcp_create_socket};
 use super::streams::streams;
 use super::{Network, SocketResult, SocketsView, check_family, failed, local, remote, to_wasi};
 use crate::sockets::options::TcpOptions;
-use crate::sockets::without_waiting;
+use crate::sockets::{Family, without_waiting};
 
 const DEFAULT_BACKLOG: usize = 128;
 
 /// The `tcp-socket` resource.
 #[allow(unreachable_pub, reason = "the generated bindings re-export it")]
 pub struct TcpSocket {
+    family: Family,
     state: State,
     backlog: usize,
     options: TcpOptions,
@@ -47,8 +48,9 @@ enum State {
 }
 
 impl TcpSocket {
-    fn new(state: State, options: TcpOptions) -> Self {
+    fn new(family: Family, state: State, options: TcpOptions) -> Self {
         Self {
+            family,
             state,
             backlog: DEFAULT_BACKLOG,
             options,
@@ -90,9 +92,10 @@ impl Pollable for TcpSocket {
 
 impl tcp_create_socket::Host for SocketsView<'_> {
     fn create_tcp_socket(&mut self, family: IpAddressFamily) -> SocketResult<Resource<TcpSocket>> {
-        check_family(family)?;
+        let family = check_family(self.scope, family)?;
         let socket = self.scope.tcp_socket().map_err(failed)?;
         self.push(TcpSocket::new(
+            family,
             State::Unbound(socket),
             TcpOptions::default(),
         ))
@@ -109,7 +112,7 @@ impl tcp::HostTcpSocket for SocketsView<'_> {
         address: IpSocketAddress,
     ) -> SocketResult<()> {
         let socket = self.get(&this)?;
-        let address = local(address)?;
+        let address = local(address, socket.family)?;
         let free = |state: &State| matches!(state, State::Unbound(_));
         let State::Unbound(mut inner) = socket.take(free, ErrorCode::InvalidState)? else {
             unreachable!("checked by take")
@@ -143,7 +146,7 @@ impl tcp::HostTcpSocket for SocketsView<'_> {
         address: IpSocketAddress,
     ) -> SocketResult<()> {
         let socket = self.get(&this)?;
-        let address = remote(address)?;
+        let address = remote(address, socket.family)?;
         let free = |state: &State| matches!(state, State::Unbound(_) | State::Bound(_));
         let (State::Unbound(inner) | State::Bound(inner)) =
             socket.take(free, ErrorCode::InvalidState)?
@@ -223,7 +226,7 @@ impl tcp::HostTcpSocket for SocketsView<'_> {
         };
         let (input, output) = streams(&connection);
         // Accepted sockets inherit the listener's options.
-        let accepted = TcpSocket::new(State::Connected(connection), socket.options);
+        let accepted = TcpSocket::new(socket.family, State::Connected(connection), socket.options);
         let accepted = self.push(accepted)?;
         let input = self.push_child(input, &accepted)?;
         let output = self.push_child(output, &accepted)?;
@@ -251,8 +254,8 @@ impl tcp::HostTcpSocket for SocketsView<'_> {
         Ok(matches!(self.table.get(&this)?.state, State::Listening(_)))
     }
 
-    fn address_family(&mut self, _this: Resource<TcpSocket>) -> wasmtime::Result<IpAddressFamily> {
-        Ok(IpAddressFamily::Ipv4)
+    fn address_family(&mut self, this: Resource<TcpSocket>) -> wasmtime::Result<IpAddressFamily> {
+        Ok(self.table.get(&this)?.family.into())
     }
 
     fn set_listen_backlog_size(

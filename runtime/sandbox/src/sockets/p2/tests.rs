@@ -522,3 +522,62 @@ async fn names_are_answered_when_ready() {
             .is_some()
     );
 }
+
+fn six(address: &str, port: u16) -> IpSocketAddress {
+    to_wasi(SocketAddr::new(address.parse().unwrap(), port))
+}
+
+/// A pod with an address of each family: 10.240.0.`last` and fd00::`last`.
+fn dual(fabric: &Arc<Fabric>, last: u8) -> Guest {
+    let mut config = NamespaceConfig::new("default/dual", [10, 240, 0, last].into(), "dual");
+    config.second_address = Some(format!("fd00::{last}").parse().unwrap());
+    Guest {
+        scope: fabric.create_namespace(config).unwrap().scope(),
+        table: ResourceTable::new(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn sockets_of_ipv6_exist_where_the_pod_has_it_and_know_ipv6_alone() {
+    let fabric = fabric();
+    let mut single = guest(&fabric, 2);
+    let refused = single.view().create_tcp_socket(IpAddressFamily::Ipv6);
+    assert_eq!(code(refused.unwrap_err()), ErrorCode::NotSupported);
+
+    let (mut server, mut client) = (dual(&fabric, 3), dual(&fabric, 4));
+    let socket = |guest: &mut Guest| {
+        let socket = guest.view().create_tcp_socket(IpAddressFamily::Ipv6);
+        (socket.unwrap(), guest.network())
+    };
+    let (listener, network) = socket(&mut server);
+    let family = server.view().address_family(again(&listener)).unwrap();
+    assert!(matches!(family, IpAddressFamily::Ipv6));
+    for wrong in [address([0, 0, 0, 0], 80), six("::ffff:10.240.0.3", 80)] {
+        let error = server
+            .view()
+            .start_bind(again(&listener), again(&network), wrong);
+        assert_eq!(code(error.unwrap_err()), ErrorCode::InvalidArgument);
+    }
+    let mut view = server.view();
+    view.start_bind(again(&listener), network, six("::", 80))
+        .unwrap();
+    view.finish_bind(again(&listener)).unwrap();
+    view.start_listen(again(&listener)).unwrap();
+    view.finish_listen(again(&listener)).unwrap();
+
+    // IPv4 finds nobody there.
+    let refused = client.connect(address([10, 240, 0, 3], 80)).map(drop);
+    assert_eq!(refused.unwrap_err(), ErrorCode::ConnectionRefused);
+    let (near, network) = socket(&mut client);
+    let mut view = client.view();
+    view.start_connect(again(&near), network, six("fd00::3", 80))
+        .unwrap();
+    view.finish_connect(again(&near)).unwrap();
+    let own = from_wasi(view.local_address(again(&near)).unwrap());
+    assert_eq!(own.ip(), "fd00::4".parse::<IpAddr>().unwrap());
+    let (far, _, _) = server.view().accept(again(&listener)).unwrap();
+    let peer = from_wasi(server.view().remote_address(again(&far)).unwrap());
+    assert_eq!(peer, own);
+    let family = server.view().address_family(again(&far)).unwrap();
+    assert!(matches!(family, IpAddressFamily::Ipv6));
+}

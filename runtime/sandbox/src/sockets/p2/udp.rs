@@ -14,7 +14,7 @@ use super::bindings::wasi::sockets::{udp, udp_create_socket};
 use super::{
     Network, SocketError, SocketResult, SocketsView, check_family, failed, local, remote, to_wasi,
 };
-use crate::sockets::without_waiting;
+use crate::sockets::{Family, without_waiting};
 
 /// Messages that one call takes or brings at most.
 const BATCH: usize = 16;
@@ -22,6 +22,7 @@ const BATCH: usize = 16;
 /// The `udp-socket` resource.
 #[allow(unreachable_pub, reason = "the generated bindings re-export it")]
 pub struct UdpSocket {
+    family: Family,
     state: State,
     peer: Option<SocketAddr>,
     hop_limit: u8,
@@ -87,9 +88,10 @@ impl Pollable for Outgoing {
 
 impl udp_create_socket::Host for SocketsView<'_> {
     fn create_udp_socket(&mut self, family: IpAddressFamily) -> SocketResult<Resource<UdpSocket>> {
-        check_family(family)?;
+        let family = check_family(self.scope, family)?;
         let permit = self.scope.permit().map_err(failed)?;
         self.push(UdpSocket {
+            family,
             state: State::Unbound(permit),
             peer: None,
             hop_limit: 64,
@@ -110,7 +112,7 @@ impl udp::HostUdpSocket for SocketsView<'_> {
     ) -> SocketResult<()> {
         let scope = self.scope.clone();
         let socket = self.get(&this)?;
-        let address = local(address)?;
+        let address = local(address, socket.family)?;
         match std::mem::replace(&mut socket.state, State::Closed) {
             State::Unbound(permit) => {
                 match scope.bind_udp_with(permit, address) {
@@ -155,8 +157,9 @@ impl udp::HostUdpSocket for SocketsView<'_> {
         this: Resource<UdpSocket>,
         peer: Option<IpSocketAddress>,
     ) -> SocketResult<(Resource<Incoming>, Resource<Outgoing>)> {
-        let peer = peer.map(remote).transpose()?;
         let socket = self.get(&this)?;
+        let family = socket.family;
+        let peer = peer.map(|peer| remote(peer, family)).transpose()?;
         let State::Bound(bound) = &socket.state else {
             return Err(ErrorCode::InvalidState.into());
         };
@@ -191,8 +194,8 @@ impl udp::HostUdpSocket for SocketsView<'_> {
         ))
     }
 
-    fn address_family(&mut self, _this: Resource<UdpSocket>) -> wasmtime::Result<IpAddressFamily> {
-        Ok(IpAddressFamily::Ipv4)
+    fn address_family(&mut self, this: Resource<UdpSocket>) -> wasmtime::Result<IpAddressFamily> {
+        Ok(self.table.get(&this)?.family.into())
     }
 
     fn unicast_hop_limit(&mut self, this: Resource<UdpSocket>) -> SocketResult<u8> {
@@ -319,7 +322,9 @@ impl udp::HostOutgoingDatagramStream for SocketsView<'_> {
 }
 
 fn send_one(stream: &Outgoing, datagram: udp::OutgoingDatagram) -> SocketResult<()> {
-    let named = datagram.remote_address.map(remote).transpose()?;
+    let family = Family::of(stream.socket.local_addr());
+    let named = datagram.remote_address;
+    let named = named.map(|to| remote(to, family)).transpose()?;
     let to = match (stream.peer, named) {
         (Some(peer), None) => peer,
         (Some(peer), Some(named)) if peer == named => peer,

@@ -2,13 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-use coracle_network::NetError;
+use coracle_network::{NetError, SocketScope};
 
 use super::bindings::wasi::sockets::types::{
     ErrorCode, IpAddress, IpAddressFamily, IpSocketAddress, Ipv4SocketAddress, Ipv6SocketAddress,
 };
 use super::{SocketError, SocketResult};
-use crate::sockets::{is_bindable, is_reachable};
+use crate::sockets::Family;
 
 /// The code by which a guest knows an error.
 pub(super) fn error_code(error: &NetError) -> ErrorCode {
@@ -44,28 +44,43 @@ pub(super) fn failed(error: NetError) -> SocketError {
     error_code(&error).into()
 }
 
-pub(super) fn check_family(family: IpAddressFamily) -> SocketResult<()> {
+/// The family that a guest wants, if its pod has it.
+pub(super) fn check_family(scope: &SocketScope, family: IpAddressFamily) -> SocketResult<Family> {
     match family {
-        IpAddressFamily::Ipv4 => Ok(()),
+        IpAddressFamily::Ipv4 => Ok(Family::V4),
+        IpAddressFamily::Ipv6 if scope.namespace().has_ipv6() => Ok(Family::V6),
         IpAddressFamily::Ipv6 => Err(ErrorCode::NotSupported.into()),
     }
 }
 
+impl From<Family> for IpAddressFamily {
+    fn from(family: Family) -> Self {
+        match family {
+            Family::V4 => Self::Ipv4,
+            Family::V6 => Self::Ipv6,
+        }
+    }
+}
+
 /// An address to bind to.
-pub(super) fn local(address: IpSocketAddress) -> SocketResult<SocketAddr> {
-    let address = Some(from_wasi(address)).filter(is_bindable);
+pub(super) fn local(address: IpSocketAddress, family: Family) -> SocketResult<SocketAddr> {
+    let address = Some(from_wasi(address)).filter(|address| family.is_bindable(address));
     address.ok_or(ErrorCode::InvalidArgument.into())
 }
 
 /// An address that a guest wants to reach.
-pub(super) fn remote(address: IpSocketAddress) -> SocketResult<SocketAddr> {
-    let address = Some(from_wasi(address)).filter(is_reachable);
+pub(super) fn remote(address: IpSocketAddress, family: Family) -> SocketResult<SocketAddr> {
+    let address = Some(from_wasi(address)).filter(|address| family.is_reachable(address));
     address.ok_or(ErrorCode::InvalidArgument.into())
 }
 
 /// Where a socket is bound that its guest did not bind: anywhere, on any port.
-pub(super) fn anywhere() -> SocketAddr {
-    SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0)
+pub(super) fn anywhere(family: Family) -> SocketAddr {
+    let any = match family {
+        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+        Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    SocketAddr::new(any, 0)
 }
 
 fn from_wasi(address: IpSocketAddress) -> SocketAddr {

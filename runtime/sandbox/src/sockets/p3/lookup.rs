@@ -24,7 +24,7 @@ impl<T: 'static> HostWithStore<T> for Sockets {
         };
         Ok(match scope.lookup(&name).await {
             Ok(mut addresses) => {
-                // IPv4 first: guests try addresses in order, and IPv6 sockets are not supported.
+                // IPv4 first: guests try addresses in order, and not all pods have IPv6 sockets.
                 addresses.sort_by_key(IpAddr::is_ipv6);
                 Ok(addresses.into_iter().map(ip_to_wasi).collect())
             }

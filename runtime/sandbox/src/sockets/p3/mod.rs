@@ -3,7 +3,7 @@
 //! As for 0.2, wasmtime-wasi has no seam for another network, so the interfaces are bound anew from
 //! the same WIT. Connections are streams of the component model here: what a guest sends is consumed,
 //! and what it receives is produced, in pieces that fit into the queues of the network. IPv4 only:
-//! IPv6 sockets are `not-supported`.
+//! IPv6 sockets are `not-supported` in pods that have no IPv6 address.
 
 mod convert;
 mod lookup;

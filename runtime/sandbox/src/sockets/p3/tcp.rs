@@ -19,6 +19,7 @@ use super::bindings::wasi::sockets::types::{
 use super::convert::{anywhere, check_family, failed, local, not_zero, remote, to_wasi};
 use super::streams::{Accepting, Receiving, Sending};
 use super::{SocketError, SocketResult, Sockets, SocketsView};
+use crate::sockets::Family;
 use crate::sockets::options::TcpOptions;
 use crate::sockets::p2::SocketHost;
 
@@ -27,6 +28,7 @@ const DEFAULT_BACKLOG: usize = 128;
 /// The `tcp-socket` resource.
 #[allow(unreachable_pub, reason = "the generated bindings re-export it")]
 pub struct TcpSocket {
+    family: Family,
     state: State,
     backlog: usize,
     options: TcpOptions,
@@ -49,8 +51,9 @@ struct Connected {
 }
 
 impl TcpSocket {
-    fn new(state: State, options: TcpOptions) -> Self {
+    fn new(family: Family, state: State, options: TcpOptions) -> Self {
         Self {
+            family,
             state,
             backlog: DEFAULT_BACKLOG,
             options,
@@ -58,12 +61,13 @@ impl TcpSocket {
     }
 
     pub(super) fn connected(stream: TcpStream, options: TcpOptions) -> Self {
+        let family = Family::of(stream.local_addr());
         let connected = Connected {
             stream,
             sends: false,
             receives: false,
         };
-        Self::new(State::Connected(connected), options)
+        Self::new(family, State::Connected(connected), options)
     }
 
     /// Takes the socket out that can still become a listener or a connection, and leaves `next`.
@@ -80,7 +84,7 @@ impl TcpSocket {
     fn listen(&mut self) -> SocketResult<Accepting> {
         let mut inner = self.take_free(State::Closed)?;
         if inner.local_addr().is_none() {
-            inner.bind(anywhere()).map_err(failed)?;
+            inner.bind(anywhere(self.family)).map_err(failed)?;
         }
         let listener = Arc::new(inner.listen(self.backlog).map_err(failed)?);
         self.state = State::Listening(listener.clone());
@@ -109,8 +113,10 @@ impl<T: SocketHost + 'static> HostTcpSocketWithStore<T> for Sockets {
         address: IpSocketAddress,
     ) -> SocketResult<()> {
         let (inner, address) = store.with(|mut view| {
-            let address = remote(address)?;
-            let inner = view.get().socket(&this)?.take_free(State::Connecting)?;
+            let mut view = view.get();
+            let socket = view.socket(&this)?;
+            let address = remote(address, socket.family)?;
+            let inner = socket.take_free(State::Connecting)?;
             SocketResult::Ok((inner, address))
         })?;
         let result = inner.connect(address).await;
@@ -178,9 +184,10 @@ impl<T: SocketHost + 'static> HostTcpSocketWithStore<T> for Sockets {
 
 impl HostTcpSocket for SocketsView<'_> {
     fn create(&mut self, family: IpAddressFamily) -> SocketResult<Resource<TcpSocket>> {
-        check_family(family)?;
+        let family = check_family(self.scope, family)?;
         let socket = self.scope.tcp_socket().map_err(failed)?;
         self.add(TcpSocket::new(
+            family,
             State::Unbound(socket),
             TcpOptions::default(),
         ))
@@ -188,7 +195,7 @@ impl HostTcpSocket for SocketsView<'_> {
 
     fn bind(&mut self, this: Resource<TcpSocket>, address: IpSocketAddress) -> SocketResult<()> {
         let socket = self.socket(&this)?;
-        let address = local(address)?;
+        let address = local(address, socket.family)?;
         match std::mem::replace(&mut socket.state, State::Closed) {
             State::Unbound(mut inner) => match inner.bind(address) {
                 Ok(()) => {
@@ -230,9 +237,9 @@ impl HostTcpSocket for SocketsView<'_> {
 
     fn get_address_family(
         &mut self,
-        _this: Resource<TcpSocket>,
+        this: Resource<TcpSocket>,
     ) -> wasmtime::Result<IpAddressFamily> {
-        Ok(IpAddressFamily::Ipv4)
+        Ok(self.table.get(&this)?.family.into())
     }
 
     fn set_listen_backlog_size(

@@ -11,11 +11,13 @@ use super::bindings::wasi::sockets::types::{
 };
 use super::convert::{anywhere, check_family, failed, local, not_zero, remote, to_wasi};
 use super::{SocketResult, Sockets, SocketsView};
+use crate::sockets::Family;
 use crate::sockets::p2::SocketHost;
 
 /// The `udp-socket` resource.
 #[allow(unreachable_pub, reason = "the generated bindings re-export it")]
 pub struct UdpSocket {
+    family: Family,
     state: State,
     peer: Option<SocketAddr>,
     hop_limit: u8,
@@ -73,8 +75,10 @@ impl SocketsView<'_> {
     }
 
     fn bind_udp_anywhere(&mut self, this: &Resource<UdpSocket>) -> SocketResult<()> {
-        match self.socket(this)?.state {
-            State::Unbound(_) => self.bind_udp(this, anywhere()),
+        let socket = self.socket(this)?;
+        let anywhere = anywhere(socket.family);
+        match socket.state {
+            State::Unbound(_) => self.bind_udp(this, anywhere),
             State::Bound(_) | State::Closed => Ok(()),
         }
     }
@@ -88,9 +92,10 @@ impl<T: SocketHost + 'static> HostUdpSocketWithStore<T> for Sockets {
         to: Option<IpSocketAddress>,
     ) -> SocketResult<()> {
         store.with(|mut view| {
-            let to = to.map(remote).transpose()?;
             let mut view = view.get();
-            let to = view.socket(&this)?.destination(to)?;
+            let socket = view.socket(&this)?;
+            let to = to.map(|to| remote(to, socket.family)).transpose()?;
+            let to = socket.destination(to)?;
             view.bind_udp_anywhere(&this)?;
             let socket = view.socket(&this)?.bound()?;
             socket.send_to(Bytes::from(data), to).map_err(failed)
@@ -118,9 +123,10 @@ impl<T: SocketHost + 'static> HostUdpSocketWithStore<T> for Sockets {
 
 impl HostUdpSocket for SocketsView<'_> {
     fn create(&mut self, family: IpAddressFamily) -> SocketResult<Resource<UdpSocket>> {
-        check_family(family)?;
+        let family = check_family(self.scope, family)?;
         let permit = self.scope.permit().map_err(failed)?;
         self.add(UdpSocket {
+            family,
             state: State::Unbound(permit),
             peer: None,
             hop_limit: 64,
@@ -130,12 +136,12 @@ impl HostUdpSocket for SocketsView<'_> {
     }
 
     fn bind(&mut self, this: Resource<UdpSocket>, address: IpSocketAddress) -> SocketResult<()> {
-        let address = local(address)?;
+        let address = local(address, self.socket(&this)?.family)?;
         self.bind_udp(&this, address)
     }
 
     fn connect(&mut self, this: Resource<UdpSocket>, address: IpSocketAddress) -> SocketResult<()> {
-        let address = remote(address)?;
+        let address = remote(address, self.socket(&this)?.family)?;
         self.bind_udp_anywhere(&this)?;
         let socket = self.socket(&this)?;
         socket.bound()?;
@@ -159,9 +165,9 @@ impl HostUdpSocket for SocketsView<'_> {
 
     fn get_address_family(
         &mut self,
-        _this: Resource<UdpSocket>,
+        this: Resource<UdpSocket>,
     ) -> wasmtime::Result<IpAddressFamily> {
-        Ok(IpAddressFamily::Ipv4)
+        Ok(self.table.get(&this)?.family.into())
     }
 
     fn get_unicast_hop_limit(&mut self, this: Resource<UdpSocket>) -> SocketResult<u8> {
