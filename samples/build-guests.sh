@@ -107,6 +107,8 @@ build tests/guests diagnose module diagnose $guests/diagnose.wasm
 build tests/guests diagnose command diagnose $guests/diagnose-component.wasm
 build tests/guests echo-inherited module echo-inherited $guests/echo-inherited.wasm
 build tests/guests sockets command sockets $guests/sockets.wasm
+build tests/guests speed command speed $guests/speed.wasm
+build tests/guests speed-inherited module speed-inherited $guests/speed-inherited.wasm
 # Its cryptography is C and needs a clang.
 clang=$(ls /usr/bin/clang-[0-9]* /usr/bin/clang 2>/dev/null | sort -V | tail -n 1)
 if [ -n "$clang" ]; then

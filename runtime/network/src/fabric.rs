@@ -556,7 +556,7 @@ impl Fabric {
         if let Some(target) = self.inside(to, protocol) {
             return Ok(Routes::to(to, target));
         }
-        let router = self.router.read().clone();
+        let router = self.router();
         let (route, service) = router.route_counted(caller.address, to, protocol);
         let mut routes = Routes {
             ends: Vec::new(),
@@ -660,6 +660,11 @@ impl Fabric {
     /// Who decides which connections may be.
     pub fn policy(&self) -> Arc<dyn ConnectionPolicy> {
         self.policy.read().clone()
+    }
+
+    /// Who knows the Services, for whoever wants to know where an address leads.
+    pub fn router(&self) -> Arc<dyn ServiceRouter> {
+        self.router.read().clone()
     }
 
     /// Who knows the names, for whoever puts itself before them.

@@ -180,7 +180,7 @@ impl Fairness {
 }
 
 /// Lets this thread, and what it starts, run on these processors only.
-fn run_on(processors: &[usize]) -> Result<()> {
+pub(crate) fn run_on(processors: &[usize]) -> Result<()> {
     let mut set = CpuSet::new();
     for processor in processors {
         set.set(*processor);

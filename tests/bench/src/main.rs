@@ -11,6 +11,7 @@
 //! hostile  latency of a neighbour's http requests and of GETs beside guests that mean harm, as ratios
 //! serve    requests per second to a wasi:http component through a Service, beside `wasmtime serve`
 //! limits   what limits cost a guest that only computes, beside `wasmtime run`
+//! net      connects, round trips, floods, Services and names of the pods' network, beside the kernel's loopback
 //! endure   memory after a million objects came and went, starts with 100,000, latency under compaction
 //! ```
 //!
@@ -36,6 +37,7 @@ mod latency;
 mod limits;
 mod load;
 mod many;
+mod net;
 mod objects;
 mod plain;
 mod pods;
@@ -153,6 +155,16 @@ enum Command {
         #[command(flatten)]
         limits: limits::Limits,
     },
+    /// The pods' network beside the kernel's: connects, round trips, floods, Services, names
+    Net {
+        #[command(flatten)]
+        binary: BinaryArgs,
+        #[command(flatten)]
+        net: net::Net,
+    },
+    /// The kernel's side of `net`
+    #[command(hide = true)]
+    Peer(net::Peer),
     /// Memory after churn, starts with many objects, latency under compaction (with --serve)
     Endure {
         #[command(flatten)]
@@ -255,6 +267,10 @@ async fn run(cli: Cli, apart: Option<fairness::Apart>) -> Result<()> {
         Command::Limits { binary, limits } => {
             limits::measure(&binary.find()?, &limits, &clock, &mut report).await?;
         }
+        Command::Net { binary, net } => {
+            net::measure(&binary.find()?, &net, &clock, &mut report).await?;
+        }
+        Command::Peer(peer) => return peer.run(&clock),
         Command::Endure { binary, endure } => {
             endure::measure(&binary.find()?, &endure, &clock, &mut report).await?;
         }
