@@ -1,9 +1,9 @@
 //! CPU of a container: what it used, what share of a busy node it gets, and its limit.
 //!
-//! A guest runs inside the polls of its future ([`metered`](crate::metered)). Each poll is measured with the thread's
-//! CPU clock, which makes the sum exact; its length is bounded by epochs, whose number follows from the weight
-//! ([`weight`](crate::weight)); a container over its share yields to others ([`standing`](crate::standing)); and one
-//! over its quota stays pending until the period ends.
+//! A guest runs inside the polls of its future ([`metered`](crate::metered)). Each poll is measured
+//! ([`stopwatch`](crate::stopwatch)), all but short ones with the thread's CPU clock; its length is bounded by epochs,
+//! whose number follows from the weight ([`weight`](crate::weight)); a container over its share yields to others
+//! ([`standing`](crate::standing)); and one over its quota stays pending until the period ends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -16,7 +16,8 @@ use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 use crate::cpu::CpuShare;
-use crate::threads::thread_cpu_time;
+use crate::handover::Handover;
+use crate::stopwatch::Stopwatch;
 use crate::weight::{Claim, settle};
 
 type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -54,6 +55,8 @@ struct Slices<T> {
     pause: Option<Pin<Box<tokio::time::Sleep>>>,
     /// Its part in the contest for the guests' threads, while it wants to run.
     claim: Option<Claim>,
+    /// Its place among guests that wake one another.
+    handover: Handover,
 }
 
 impl<T: Send + 'static> Metered<T> {
@@ -63,6 +66,7 @@ impl<T: Send + 'static> Metered<T> {
             cpu,
             pause: None,
             claim: None,
+            handover: Handover::new(),
         };
         Self {
             place: Place::Here(slices),
@@ -130,6 +134,11 @@ async fn go_on<T>(slices: Slices<T>) -> Back<T> {
 
 impl<T> Slices<T> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<T> {
+        if self.handover.lets_others_go_first() {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.handover.register(context.waker());
         loop {
             if let Some(pause) = &mut self.pause {
                 if pause.as_mut().poll(context).is_pending() {
@@ -143,10 +152,11 @@ impl<T> Slices<T> {
                 None => break,
             }
         }
-        let running = self.cpu.engine().ticker.enter();
-        let before = thread_cpu_time(self.cpu.clock());
-        let outcome = self.work.as_mut().poll(context);
-        let used = thread_cpu_time(self.cpu.clock()).saturating_sub(before);
+        let running = (self.cpu.engine().ticker.enter(), self.handover.run());
+        let stopwatch = Stopwatch::start(self.cpu.clock());
+        let mut context = Context::from_waker(self.handover.waker());
+        let outcome = self.work.as_mut().poll(&mut context);
+        let used = stopwatch.stop(self.cpu.clock());
         drop(running);
         // One that waits for something else than a thread takes no part.
         let wants_more = settle(&mut self.claim, self.cpu.weight());
@@ -157,16 +167,17 @@ impl<T> Slices<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
     use coracle_clock::Clock;
     use parking_lot::Mutex;
-    use tokio::sync::oneshot;
+    use tokio::sync::{Notify, oneshot};
 
     use super::*;
     use crate::engine::GuestEngine;
     use crate::logs::{FloodRate, LogRate};
-    use crate::threads::{GuestRuntime, GuestThreads};
+    use crate::threads::{GuestRuntime, GuestThreads, thread_cpu_time};
     use crate::weight::take_slice_away;
 
     fn log_rate() -> Arc<LogRate> {
@@ -183,10 +194,14 @@ mod tests {
 
     impl Node {
         fn new() -> Self {
+            Self::with_threads(1)
+        }
+
+        fn with_threads(threads: usize) -> Self {
             let engine = Arc::new(GuestEngine::new(16).unwrap());
-            engine.contest.set_threads(1);
+            engine.contest.set_threads(threads);
             Self {
-                runtime: GuestRuntime::start(1).unwrap(),
+                runtime: GuestRuntime::start(threads).unwrap(),
                 engine,
                 away: TaskTracker::new(),
             }
@@ -267,6 +282,76 @@ mod tests {
         assert_eq!(thread, "guest");
         drop(stop);
         neighbour.await.unwrap();
+    }
+
+    /// Two guests that do nothing but wake each other, until told to stop.
+    fn talk(node: &Node, stop: &Arc<AtomicBool>) -> Vec<tokio::task::JoinHandle<u32>> {
+        let pair = [Arc::new(Notify::new()), Arc::new(Notify::new())];
+        pair[0].notify_one();
+        let guests = [(0, 1), (1, 0)].map(|(own, other)| {
+            let (own, other, stop) = (pair[own].clone(), pair[other].clone(), stop.clone());
+            let work = async move {
+                let mut heard = 0;
+                while !stop.load(Ordering::SeqCst) {
+                    own.notified().await;
+                    heard += 1;
+                    other.notify_one();
+                }
+                heard
+            };
+            let work = node.meter(&node.share(1000), work);
+            node.threads().light.spawn(work)
+        });
+        guests.into()
+    }
+
+    #[tokio::test]
+    async fn guests_that_talk_to_each_other_let_others_have_their_turn() {
+        let node = Node::new();
+        let stop = Arc::<AtomicBool>::default();
+        let pair = talk(&node, &stop);
+        // At the end of the thread's own queue, again and again.
+        let mut turns = 0;
+        let other = std::future::poll_fn(move |context| {
+            turns += 1;
+            context.waker().wake_by_ref();
+            match turns {
+                100 => Poll::Ready(()),
+                _ => Poll::Pending,
+            }
+        });
+        let other = node.threads().light.spawn(other);
+        let plain = node.meter(&node.share(1000), tokio::task::yield_now());
+        let plain = node.threads().light.spawn(plain);
+        other.await.unwrap();
+        plain.await.unwrap();
+        stop.store(true, Ordering::SeqCst);
+        for guest in pair {
+            guest.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn no_wake_between_guests_is_lost() {
+        let node = Node::with_threads(2);
+        let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
+        let sending = async move {
+            for number in 0..10_000 {
+                sender.send(number).await.expect("somebody receives");
+            }
+        };
+        let receiving = async move {
+            let mut count = 0;
+            while receiver.recv().await.is_some() {
+                count += 1;
+            }
+            count
+        };
+        let light = node.threads().light;
+        let sending = light.spawn(node.meter(&node.share(1000), sending));
+        let received = light.spawn(node.meter(&node.share(1000), receiving));
+        assert_eq!(received.await.unwrap(), 10_000);
+        sending.await.unwrap();
     }
 
     #[tokio::test]

@@ -115,6 +115,22 @@ pub(crate) fn thread_cpu_time(clock: &Clock) -> Duration {
     clock.monotonic()
 }
 
+/// Time since some beginning, whatever `clock` plays: what a thread does is always real.
+pub(crate) fn monotonic(clock: &Clock) -> Duration {
+    #[cfg(unix)]
+    {
+        // Reading it cannot fail.
+        let _ = clock;
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        Duration::new(
+            time.tv_sec.unsigned_abs(),
+            u32::try_from(time.tv_nsec).unwrap_or(0),
+        )
+    }
+    #[cfg(not(unix))]
+    clock.monotonic()
+}
+
 /// Makes the calling thread nicer. Only Linux has niceness of single threads; elsewhere, and where
 /// it is forbidden, guests run at normal priority.
 fn lower_priority(niceness: i32) {
