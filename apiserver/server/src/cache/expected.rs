@@ -15,11 +15,14 @@ use parking_lot::Mutex;
 use super::ResourceCache;
 use super::entry::Known;
 
+/// A value, what is known of it, and the object that it was made of.
+type OnItsWay = (Bytes, Known, Arc<Object>);
+
 /// The values that are on their way.
 #[derive(Default)]
 pub(super) struct Expectations {
     /// By the place of the value, which can't be used again while it is held here.
-    known: Mutex<HashMap<usize, (Bytes, Known, Arc<Object>)>>,
+    known: Mutex<HashMap<usize, OnItsWay>>,
 }
 
 impl Expectations {
