@@ -109,6 +109,7 @@ build tests/guests echo-inherited module echo-inherited $guests/echo-inherited.w
 build tests/guests sockets command sockets $guests/sockets.wasm
 build tests/guests speed command speed $guests/speed.wasm
 build tests/guests speed-inherited module speed-inherited $guests/speed-inherited.wasm
+build tests/guests socket-checks command socket-checks $guests/socket-checks.wasm
 # Its cryptography is C and needs a clang.
 clang=$(ls /usr/bin/clang-[0-9]* /usr/bin/clang 2>/dev/null | sort -V | tail -n 1)
 if [ -n "$clang" ]; then

@@ -72,11 +72,11 @@ impl HostSocket {
         let mut reading = self.0.reading.lock();
         std::task::ready!(self.0.fill(cx, &mut reading));
         if reading.ahead.is_empty() {
-            let end = reading
-                .end
-                .clone()
-                .expect("filled without bytes means the end");
-            return Poll::Ready(end.map(|()| Bytes::new()));
+            let end = reading.tell_end();
+            return Poll::Ready(
+                end.expect("filled without bytes means the end")
+                    .map(|()| Bytes::new()),
+            );
         }
         let size = max.min(reading.ahead.len());
         Poll::Ready(Ok(reading.ahead.split_to(size)))
@@ -101,7 +101,7 @@ impl HostSocket {
             }
         }
         if reading.ahead.is_empty() {
-            let end = reading.end.clone();
+            let end = reading.tell_end();
             return Poll::Ready(
                 end.expect("there are neither bytes nor an end only before a read"),
             );
@@ -118,7 +118,7 @@ impl HostSocket {
         data: &[u8],
     ) -> Poll<Result<usize, NetError>> {
         let mut writing = self.0.writing.lock();
-        writing.check()?;
+        writing.tell()?;
         if writing.busy {
             writing.writers.park(cx.waker());
             return Poll::Pending;
@@ -127,9 +127,8 @@ impl HostSocket {
             Ok(sent) => return Poll::Ready(Ok(sent)),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => {
-                let error = NetError::from(&error);
-                writing.error = Some(error.clone());
-                return Poll::Ready(Err(error));
+                writing.error = Some(NetError::from(&error));
+                writing.tell()?;
             }
         }
         drop(writing);
@@ -179,7 +178,7 @@ impl HostSocket {
     pub(crate) fn push(&self, mut bytes: Bytes) -> Result<usize, NetError> {
         bytes.truncate(WRITE_ROOM);
         let mut writing = self.0.writing.lock();
-        writing.check()?;
+        writing.tell()?;
         if writing.busy || bytes.is_empty() {
             return Ok(0);
         }
@@ -188,9 +187,9 @@ impl HostSocket {
             Ok(sent) => sent,
             Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
             Err(error) => {
-                let error = NetError::from(&error);
-                writing.error = Some(error.clone());
-                return Err(error);
+                writing.error = Some(NetError::from(&error));
+                writing.tell()?;
+                0
             }
         };
         if sent < taken {
@@ -199,6 +198,11 @@ impl HostSocket {
             self.0.runtime.spawn(self.0.clone().send_rest(rest));
         }
         Ok(taken)
+    }
+
+    /// Whether a write met a reset and nobody was told of it; from now on somebody is.
+    pub(crate) fn tell_reset(&self) -> bool {
+        self.0.writing.lock().tell() == Err(NetError::ConnectionReset)
     }
 
     /// No more will be written.
@@ -262,7 +266,24 @@ impl Drop for HostSocket {
     }
 }
 
+impl Reading {
+    /// How it ended. An error is told once, then it is the end, as the system does it.
+    fn tell_end(&mut self) -> Option<Result<(), NetError>> {
+        let told = self.end.is_some().then_some(Ok(()));
+        std::mem::replace(&mut self.end, told)
+    }
+}
+
 impl Writing {
+    /// As [`check`](Self::check), and a reset is told once.
+    fn tell(&mut self) -> Result<(), NetError> {
+        let told = self.check();
+        if told == Err(NetError::ConnectionReset) {
+            self.error = Some(NetError::BrokenPipe);
+        }
+        told
+    }
+
     fn check(&self) -> Result<(), NetError> {
         match &self.error {
             Some(error) => Err(error.clone()),

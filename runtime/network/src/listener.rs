@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ pub(crate) enum Refusal {
 /// The part of a listener that connecting sockets find in the port table.
 pub(crate) struct Backlog {
     pub(crate) account: Arc<Account>,
-    limit: usize,
+    limit: AtomicUsize,
     queue: Mutex<Queue>,
 }
 
@@ -61,7 +62,7 @@ impl Backlog {
     pub(crate) fn new(account: Arc<Account>, limit: usize) -> Arc<Self> {
         Arc::new(Self {
             account,
-            limit: limit.clamp(1, MAX_BACKLOG),
+            limit: AtomicUsize::new(limit.clamp(1, MAX_BACKLOG)),
             queue: Mutex::default(),
         })
     }
@@ -78,7 +79,7 @@ impl Backlog {
         if queue.mode != Mode::Open {
             return Err((Refusal::Refused, carrier));
         }
-        if queue.waiting.len() >= self.limit {
+        if queue.waiting.len() >= self.limit() {
             return Err((Refusal::Full, carrier));
         }
         let Ok(slot) = self.account.take_slot() else {
@@ -95,16 +96,31 @@ impl Backlog {
     /// Ready when another [`offer`](Self::offer) makes sense.
     pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut queue = self.queue.lock();
-        if queue.mode != Mode::Open || queue.waiting.len() < self.limit {
+        if queue.mode != Mode::Open || queue.waiting.len() < self.limit() {
             return Poll::Ready(());
         }
         queue.connectors.park(cx.waker());
         Poll::Pending
     }
 
+    fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Lets so many connections wait from now on. Those that wait already stay.
+    fn set_limit(&self, limit: usize) {
+        // Under the lock, so that a connect that finds no room is woken when there is some.
+        let mut queue = self.queue.lock();
+        self.limit
+            .store(limit.clamp(1, MAX_BACKLOG), Ordering::Relaxed);
+        let connectors = queue.connectors.take();
+        drop(queue);
+        connectors.wake();
+    }
+
     /// How many connections wait, and how many may.
     pub(crate) fn fill(&self) -> (usize, usize) {
-        (self.queue.lock().waiting.len(), self.limit)
+        (self.queue.lock().waiting.len(), self.limit())
     }
 
     /// Counts a connection that had waited since then.
@@ -173,6 +189,12 @@ impl TcpListener {
     /// The address that was bound, with its port.
     pub fn local_addr(&self) -> SocketAddr {
         self.port.address()
+    }
+
+    /// Lets at most `backlog` connections wait to be accepted from now on, as a second `listen`
+    /// does on a BSD socket.
+    pub fn set_backlog(&self, backlog: usize) {
+        self.backlog.set_limit(backlog);
     }
 
     /// Takes the connection that has waited longest.

@@ -619,14 +619,16 @@ pub(crate) fn source_address(
     Ok(SocketAddr::new(ip, bound.port()))
 }
 
-/// A message to a UDP socket of the pod; lost when nobody is there or its queue is full.
+/// A message to a UDP socket of the pod; lost when its queue is full. False when nobody is there.
 pub(crate) fn deliver_datagram(
     namespace: &NetworkNamespace,
     from: SocketAddr,
     to: SocketAddr,
     data: Bytes,
-) {
-    if let Some(inbox) = namespace.inbox(to) {
+) -> bool {
+    let inbox = namespace.inbox(to);
+    if let Some(inbox) = &inbox {
         inbox.deliver(data, from);
     }
+    inbox.is_some()
 }

@@ -2,10 +2,14 @@
 //!
 //! ```text
 //! open ──finish──▶ ended     the reader gets what is queued, then the end
-//!   ├────reset───▶ reset     the reader gets what is queued, then an error; writes fail
+//!   ├────reset───▶ reset     the reader gets what is queued, then an error, once, then the end;
+//!   │                        writes fail
 //!   ├─close_read─▶ unread    the reader has gone: writes fail
 //!   └─shut_read──▶ ignoring  the reader stopped listening: writes succeed and are thrown away
 //! ```
+//!
+//! Both ends take one lock, for as long as it takes to move a few pointers; nothing is lock-free
+//! here, so there is no order of atomics for a model checker to explore.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -39,6 +43,8 @@ struct State {
     /// pod's budget has run out since.
     granted: usize,
     end: End,
+    /// Somebody was told of the reset: it is an error once, as `SO_ERROR` is.
+    told: bool,
     reading: Reading,
     readers: Wakers,
     writers: Wakers,
@@ -78,13 +84,26 @@ impl State {
         out
     }
 
-    /// What a reader finds when nothing is queued.
-    fn at_end(&self) -> Option<Result<(), NetError>> {
-        match (self.reading, self.end) {
-            (Reading::Yes, End::Open) => None,
-            (Reading::Yes, End::Reset) => Some(Err(NetError::ConnectionReset)),
-            _ => Some(Ok(())),
+    /// Whether there will be nothing more to read than what is queued.
+    fn ended(&self) -> bool {
+        self.reading != Reading::Yes || self.end != End::Open
+    }
+
+    /// What a reader is told when nothing is queued.
+    fn tell_end(&mut self) -> Option<Result<(), NetError>> {
+        if !self.ended() {
+            return None;
         }
+        Some(if self.reading == Reading::Yes && self.tell_reset() {
+            Err(NetError::ConnectionReset)
+        } else {
+            Ok(())
+        })
+    }
+
+    /// Whether there was a reset that nobody was told of.
+    fn tell_reset(&mut self) -> bool {
+        self.end == End::Reset && !std::mem::replace(&mut self.told, true)
     }
 }
 
@@ -104,7 +123,7 @@ impl Pipe {
     ) -> Poll<Result<Bytes, NetError>> {
         let mut state = self.state.lock();
         if state.len == 0 {
-            return match state.at_end() {
+            return match state.tell_end() {
                 Some(end) => Poll::Ready(end.map(|()| Bytes::new())),
                 None => {
                     state.readers.park(cx.waker());
@@ -125,7 +144,7 @@ impl Pipe {
     ) -> Poll<Result<(), NetError>> {
         let mut state = self.state.lock();
         if state.len == 0 {
-            return match state.at_end() {
+            return match state.tell_end() {
                 Some(end) => Poll::Ready(end),
                 None => {
                     state.readers.park(cx.waker());
@@ -145,7 +164,7 @@ impl Pipe {
     /// Ready when a read would not wait.
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state.lock();
-        if state.len > 0 || state.at_end().is_some() {
+        if state.len > 0 || state.ended() {
             return Poll::Ready(());
         }
         state.readers.park(cx.waker());
@@ -208,6 +227,11 @@ impl Pipe {
     /// Whether the writer has gone with a reset.
     pub(crate) fn was_reset(&self) -> bool {
         self.state.lock().end == End::Reset
+    }
+
+    /// Whether the writer reset the connection and nobody was told of it; from now on somebody is.
+    pub(crate) fn tell_reset(&self) -> bool {
+        self.state.lock().tell_reset()
     }
 
     /// No more will be written.
@@ -412,6 +436,32 @@ mod tests {
         assert_eq!(
             pipe.push(Bytes::from_static(b"x")),
             Err(NetError::BrokenPipe)
+        );
+    }
+
+    #[test]
+    fn a_reset_is_told_once_and_is_the_end_from_then_on() {
+        let read = pipe(100);
+        read.reset();
+        assert!(read.poll_readable(&mut context()).is_ready());
+        assert!(
+            read.poll_read(&mut context(), 1)
+                .map(|r| r.is_err())
+                .is_ready()
+        );
+        assert_eq!(
+            read.poll_read(&mut context(), 1),
+            Poll::Ready(Ok(Bytes::new()))
+        );
+        assert!(!read.tell_reset());
+        let asked = pipe(100);
+        assert!(!asked.tell_reset());
+        asked.reset();
+        assert!(asked.tell_reset());
+        assert!(asked.poll_readable(&mut context()).is_ready());
+        assert_eq!(
+            asked.poll_read(&mut context(), 1),
+            Poll::Ready(Ok(Bytes::new()))
         );
     }
 }

@@ -180,7 +180,7 @@ impl TcpStream {
     }
 
     /// Ready with the number of bytes, never 0, that [`push`](Self::push) will take whole; or with
-    /// the error that it would give.
+    /// an error, of which [`take_error`](Self::take_error) may know better.
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<Result<usize, NetError>> {
         match &self.0.carrier {
             Carrier::Memory { outgoing, .. } => outgoing.poll_writable(cx),
@@ -194,7 +194,8 @@ impl TcpStream {
         let sent = match &self.0.carrier {
             Carrier::Memory { outgoing, .. } => outgoing.push(bytes),
             Carrier::Host(socket) => socket.push(bytes),
-        }?;
+        }
+        .map_err(|error| self.told(error))?;
         self.count_out(sent);
         Ok(sent)
     }
@@ -202,7 +203,9 @@ impl TcpStream {
     /// Sends all of `bytes`, waiting for room as often as needed.
     pub async fn write_bytes(&self, mut bytes: Bytes) -> Result<(), NetError> {
         while !bytes.is_empty() {
-            std::future::poll_fn(|cx| self.poll_writable(cx)).await?;
+            std::future::poll_fn(|cx| self.poll_writable(cx))
+                .await
+                .map_err(|error| self.told(error))?;
             let sent = self.push(bytes.clone())?;
             bytes = bytes.split_off(sent);
         }
@@ -236,6 +239,24 @@ impl TcpStream {
                 incoming.close_read();
             }
             Carrier::Host(socket) => socket.reset(),
+        }
+    }
+
+    /// The peer's reset, if no read and no write has told of it yet: what `SO_ERROR` is elsewhere.
+    /// Whichever asks first is told, once; then reads give the end and writes `BrokenPipe`.
+    pub fn take_error(&self) -> Option<NetError> {
+        let reset = match &self.0.carrier {
+            Carrier::Memory { incoming, .. } => incoming.tell_reset(),
+            Carrier::Host(socket) => socket.tell_reset(),
+        };
+        reset.then_some(NetError::ConnectionReset)
+    }
+
+    /// What a write that failed with `error` says.
+    fn told(&self, error: NetError) -> NetError {
+        match error {
+            NetError::BrokenPipe => self.take_error().unwrap_or(error),
+            error => error,
         }
     }
 
@@ -304,7 +325,7 @@ impl TcpStream {
             return Poll::Ready(Ok(sent));
         }
         loop {
-            let room = ready!(self.poll_writable(cx))?;
+            let room = ready!(self.poll_writable(cx)).map_err(|error| self.told(error))?;
             let part = &data[..data.len().min(room)];
             let sent = self.push(Bytes::copy_from_slice(part))?;
             // 0 if another handle was quicker: wait again.

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use socket2::SockRef;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
@@ -53,6 +53,8 @@ pub(crate) struct Inbox {
 struct Queue {
     messages: VecDeque<Datagram>,
     bytes: usize,
+    /// The peer of this connected socket whose port nobody holds.
+    refused: Option<SocketAddr>,
     readers: Wakers,
 }
 
@@ -85,6 +87,15 @@ impl Inbox {
 }
 
 impl Inbox {
+    /// Somebody said that the port of the peer is nobody's.
+    fn refuse(&self, peer: SocketAddr) {
+        let mut queue = self.queue.lock();
+        queue.refused = Some(peer);
+        let readers = queue.readers.take();
+        drop(queue);
+        readers.wake();
+    }
+
     /// Bytes that wait to be received.
     pub(crate) fn waiting(&self) -> usize {
         self.queue.lock().bytes
@@ -184,6 +195,29 @@ impl UdpSocket {
 
     /// Sends one message without waiting. As with any UDP, success does not mean arrival.
     pub fn send_to(&self, data: Bytes, to: SocketAddr) -> Result<(), NetError> {
+        self.send(data, to).map(drop)
+    }
+
+    /// As [`send_to`](Self::send_to), for a socket that is connected to `peer`: that nobody holds
+    /// the peer's port inside the cluster is told by the next call, as an ICMP message would.
+    pub fn send_connected(&self, data: Bytes, peer: SocketAddr) -> Result<(), NetError> {
+        if let Some(error) = self.take_error() {
+            return Err(error);
+        }
+        if !self.send(data, peer)? {
+            self.0.inbox.refuse(peer);
+        }
+        Ok(())
+    }
+
+    /// That the peer refused a message, if nobody was told of it yet.
+    pub fn take_error(&self) -> Option<NetError> {
+        let refused = self.0.inbox.queue.lock().refused.take();
+        refused.map(NetError::ConnectionRefused)
+    }
+
+    /// Sends one message; false when nobody is there to take it.
+    fn send(&self, data: Bytes, to: SocketAddr) -> Result<bool, NetError> {
         let to = canonical(to);
         if to.port() == 0 || to.ip().is_unspecified() {
             return Err(NetError::InvalidArgument(
@@ -212,12 +246,13 @@ impl UdpSocket {
             .expect("the choice is one of the routes");
         fabric.may_connect(caller.address, endpoint, Protocol::Udp)?;
         let length = data.len();
+        let mut taken = true;
         match target {
             Target::Pod(namespace) => {
                 if !is_same(&caller, &namespace) {
                     fabric.may_accept(from.ip(), endpoint, Protocol::Udp)?;
                 }
-                deliver_datagram(&namespace, from, endpoint, data);
+                taken = deliver_datagram(&namespace, from, endpoint, data);
             }
             Target::Outside => self.send_outside(&data, endpoint)?,
             Target::Datagrams(handler) => {
@@ -235,12 +270,24 @@ impl UdpSocket {
         if let Some(service) = routes.service {
             service.datagram_received(length);
         }
-        Ok(())
+        Ok(taken)
     }
 
-    /// Takes the oldest message.
+    /// Takes the oldest message. Refusals are passed over, as for a socket without a peer.
     pub fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<Datagram> {
+        self.poll_take(cx, self.0.inbox.queue.lock())
+    }
+
+    /// Takes the peer's refusal, or the oldest message.
+    pub fn poll_recv_connected(&self, cx: &mut Context<'_>) -> Poll<Result<Datagram, NetError>> {
         let mut queue = self.0.inbox.queue.lock();
+        match queue.refused.take() {
+            Some(peer) => Poll::Ready(Err(NetError::ConnectionRefused(peer))),
+            None => self.poll_take(cx, queue).map(Ok),
+        }
+    }
+
+    fn poll_take(&self, cx: &mut Context<'_>, mut queue: MutexGuard<'_, Queue>) -> Poll<Datagram> {
         let Some(mut message) = queue.messages.pop_front() else {
             queue.readers.park(cx.waker());
             return Poll::Pending;
@@ -261,10 +308,10 @@ impl UdpSocket {
         Poll::Ready(message)
     }
 
-    /// Ready when a message waits. Exact: never ready in vain.
+    /// Ready when a message or a refusal waits. Exact: never ready in vain.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut queue = self.0.inbox.queue.lock();
-        if queue.messages.is_empty() {
+        if queue.messages.is_empty() && queue.refused.is_none() {
             queue.readers.park(cx.waker());
             return Poll::Pending;
         }

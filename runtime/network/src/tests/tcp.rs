@@ -380,3 +380,26 @@ async fn a_closed_namespace_gives_its_address_back() {
     old.close();
     assert!(Arc::ptr_eq(&fabric.namespace(pod_ip(2)).unwrap(), &new));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_is_told_once_by_whichever_call_comes_first() {
+    let x = || Bytes::from_static(b"x");
+    let reset = async |first: fn(&TcpStream) -> NetError| {
+        let (client, server) = connected(&fabric()).await;
+        client.write_bytes(x()).await.unwrap();
+        server.push(Bytes::from_static(b"last words")).unwrap();
+        drop(server);
+        assert_eq!(&client.read_bytes(64).await.unwrap()[..], b"last words");
+        assert_eq!(first(&client), NetError::ConnectionReset);
+        assert_eq!(client.take_error(), None);
+        assert_eq!(client.read_bytes(64).await.unwrap(), Bytes::new());
+        assert_eq!(client.push(x()), Err(NetError::BrokenPipe));
+    };
+    reset(|client| client.push(Bytes::from_static(b"x")).unwrap_err()).await;
+    reset(|client| client.take_error().unwrap()).await;
+    reset(|client| match client.poll_read_bytes(&mut context(), 1) {
+        Poll::Ready(Err(error)) => error,
+        other => panic!("{other:?}"),
+    })
+    .await;
+}

@@ -208,3 +208,30 @@ async fn the_node_sends_for_others_and_gets_the_answers() {
     let gone = server.send_to(Bytes::from_static(b"!"), address);
     assert_eq!(gone, Err(NetError::ConnectionRefused(address)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connected_socket_is_told_once_that_nobody_holds_the_peers_port() {
+    let fabric = fabric();
+    let socket = pod(&fabric, 2).scope().bind_udp(any(0)).unwrap();
+    let other = pod(&fabric, 3);
+    let x = || Bytes::from_static(b"x");
+    let refused = NetError::ConnectionRefused(at(3, 53));
+    socket.send_connected(x(), at(3, 53)).unwrap();
+    assert!(socket.poll_readable(&mut context()).is_ready());
+    assert_eq!(socket.send_connected(x(), at(3, 53)), Err(refused.clone()));
+    assert!(is_pending(socket.poll_readable(&mut context())));
+    // A task that waits already is woken by it.
+    let waiting = tokio::spawn({
+        let socket = socket.clone();
+        async move { std::future::poll_fn(|cx| socket.poll_recv_connected(cx)).await }
+    });
+    tokio::task::yield_now().await;
+    socket.send_connected(x(), at(3, 53)).unwrap();
+    assert_eq!(waiting.await.unwrap(), Err(refused));
+    // Somebody there, or no connection: nothing is told.
+    let there = other.scope().bind_udp(any(53)).unwrap();
+    socket.send_connected(x(), at(3, 53)).unwrap();
+    assert_eq!(there.recv().await.data, x());
+    socket.send_to(x(), at(3, 54)).unwrap();
+    assert_eq!(socket.take_error(), None);
+}

@@ -45,12 +45,20 @@ impl Family {
 
     /// Whether a socket may be bound to the address.
     fn is_bindable(self, address: &SocketAddr) -> bool {
-        let one = !address.ip().is_multicast() && address.ip() != Ipv4Addr::BROADCAST;
-        self.has(address.ip()) && one
+        self.has(address.ip()) && is_one(address)
     }
 
-    /// Whether a socket may want to reach the address: it is whole, and of the right family.
+    /// Whether a socket may want to connect to the address: it is whole, of the right family, and one machine's.
+    fn is_connectable(self, address: &SocketAddr) -> bool {
+        self.is_reachable(address) && is_one(address)
+    }
+
+    /// Whether a socket may want to send to the address: it is whole, and of the right family.
     fn is_reachable(self, address: &SocketAddr) -> bool {
         self.has(address.ip()) && !address.ip().is_unspecified() && address.port() != 0
     }
+}
+
+fn is_one(address: &SocketAddr) -> bool {
+    !address.ip().is_multicast() && address.ip() != Ipv4Addr::BROADCAST
 }

@@ -2,6 +2,8 @@
 
 mod attach;
 mod commands;
+#[cfg(target_os = "linux")]
+mod conformance;
 mod exec;
 mod functions;
 mod guests;

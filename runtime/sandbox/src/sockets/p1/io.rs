@@ -170,10 +170,11 @@ async fn push(
 ) -> Result<u32, Errno> {
     let now = stream.poll_writable(&mut without_waiting());
     let room = match now {
-        Poll::Ready(room) => room?,
+        Poll::Ready(room) => room,
         Poll::Pending if nonblocking => return Err(Errno::AGAIN),
-        Poll::Pending => poll_fn(|cx| stream.poll_writable(cx)).await?,
+        Poll::Pending => poll_fn(|cx| stream.poll_writable(cx)).await,
     };
+    let room = room.map_err(|error| stream.take_error().unwrap_or(error))?;
     let bytes = memory.get(buffer.pointer, buffer.length)?;
     let part = Bytes::copy_from_slice(&bytes[..bytes.len().min(room)]);
     // Never more than the buffer's length, which is a u32.

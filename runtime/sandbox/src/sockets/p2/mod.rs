@@ -177,7 +177,13 @@ fn local(address: IpSocketAddress, family: Family) -> SocketResult<SocketAddr> {
     address.ok_or(ErrorCode::InvalidArgument.into())
 }
 
-/// An address that a guest wants to reach.
+/// An address that a guest wants to connect to.
+fn connectable(address: IpSocketAddress, family: Family) -> SocketResult<SocketAddr> {
+    let address = Some(from_wasi(address)).filter(|address| family.is_connectable(address));
+    address.ok_or(ErrorCode::InvalidArgument.into())
+}
+
+/// An address that a guest wants to send to.
 fn remote(address: IpSocketAddress, family: Family) -> SocketResult<SocketAddr> {
     let address = Some(from_wasi(address)).filter(|address| family.is_reachable(address));
     address.ok_or(ErrorCode::InvalidArgument.into())

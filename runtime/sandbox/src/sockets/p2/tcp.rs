@@ -17,8 +17,10 @@ use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, DynPollable, Pollable};
 use super::bindings::wasi::sockets::network::{ErrorCode, IpAddressFamily, IpSocketAddress};
 use super::bindings::wasi::sockets::{tcp, tcp_create_socket};
 use super::streams::streams;
-use super::{Network, SocketResult, SocketsView, check_family, failed, local, remote, to_wasi};
-use crate::sockets::options::TcpOptions;
+use super::{
+    Network, SocketResult, SocketsView, check_family, connectable, failed, local, to_wasi,
+};
+use crate::sockets::options::{TcpOptions, buffer_size, probe_count, probe_time};
 use crate::sockets::{Family, without_waiting};
 
 const DEFAULT_BACKLOG: usize = 128;
@@ -146,7 +148,7 @@ impl tcp::HostTcpSocket for SocketsView<'_> {
         address: IpSocketAddress,
     ) -> SocketResult<()> {
         let socket = self.get(&this)?;
-        let address = remote(address, socket.family)?;
+        let address = connectable(address, socket.family)?;
         let free = |state: &State| matches!(state, State::Unbound(_) | State::Bound(_));
         let (State::Unbound(inner) | State::Bound(inner)) =
             socket.take(free, ErrorCode::InvalidState)?
@@ -235,7 +237,7 @@ impl tcp::HostTcpSocket for SocketsView<'_> {
 
     fn local_address(&mut self, this: Resource<TcpSocket>) -> SocketResult<IpSocketAddress> {
         let address = match &self.get(&this)?.state {
-            State::Bound(inner) => inner.local_addr(),
+            State::Binding(inner) | State::Bound(inner) => inner.local_addr(),
             State::Starting(listener) | State::Listening(listener) => Some(listener.local_addr()),
             State::Connected(connection) => Some(connection.local_addr()),
             _ => None,
@@ -251,7 +253,8 @@ impl tcp::HostTcpSocket for SocketsView<'_> {
     }
 
     fn is_listening(&mut self, this: Resource<TcpSocket>) -> wasmtime::Result<bool> {
-        Ok(matches!(self.table.get(&this)?.state, State::Listening(_)))
+        let state = &self.table.get(&this)?.state;
+        Ok(matches!(state, State::Starting(_) | State::Listening(_)))
     }
 
     fn address_family(&mut self, this: Resource<TcpSocket>) -> wasmtime::Result<IpAddressFamily> {
@@ -267,14 +270,13 @@ impl tcp::HostTcpSocket for SocketsView<'_> {
         if value == 0 {
             return Err(ErrorCode::InvalidArgument.into());
         }
-        match socket.state {
-            State::Unbound(_) | State::Binding(_) | State::Bound(_) => {
-                socket.backlog = usize::try_from(value).unwrap_or(usize::MAX);
-                Ok(())
-            }
-            State::Starting(_) | State::Listening(_) => Err(ErrorCode::NotSupported.into()),
-            _ => Err(ErrorCode::InvalidState.into()),
+        let value = usize::try_from(value).unwrap_or(usize::MAX);
+        match &socket.state {
+            State::Unbound(_) | State::Binding(_) | State::Bound(_) => socket.backlog = value,
+            State::Starting(listener) | State::Listening(listener) => listener.set_backlog(value),
+            _ => return Err(ErrorCode::InvalidState.into()),
         }
+        Ok(())
     }
 
     fn keep_alive_enabled(&mut self, this: Resource<TcpSocket>) -> SocketResult<bool> {
@@ -299,7 +301,7 @@ impl tcp::HostTcpSocket for SocketsView<'_> {
         this: Resource<TcpSocket>,
         value: u64,
     ) -> SocketResult<()> {
-        self.get(&this)?.options.idle_time = not_zero(value)?;
+        self.get(&this)?.options.idle_time = probe_time(not_zero(value)?);
         Ok(())
     }
 
@@ -312,7 +314,7 @@ impl tcp::HostTcpSocket for SocketsView<'_> {
         this: Resource<TcpSocket>,
         value: u64,
     ) -> SocketResult<()> {
-        self.get(&this)?.options.interval = not_zero(value)?;
+        self.get(&this)?.options.interval = probe_time(not_zero(value)?);
         Ok(())
     }
 
@@ -321,7 +323,7 @@ impl tcp::HostTcpSocket for SocketsView<'_> {
     }
 
     fn set_keep_alive_count(&mut self, this: Resource<TcpSocket>, value: u32) -> SocketResult<()> {
-        self.get(&this)?.options.count = not_zero(value)?;
+        self.get(&this)?.options.count = probe_count(not_zero(value)?);
         Ok(())
     }
 
@@ -343,7 +345,7 @@ impl tcp::HostTcpSocket for SocketsView<'_> {
         this: Resource<TcpSocket>,
         value: u64,
     ) -> SocketResult<()> {
-        self.get(&this)?.options.receive_buffer = not_zero(value)?;
+        self.get(&this)?.options.receive_buffer = buffer_size(not_zero(value)?);
         Ok(())
     }
 
@@ -352,7 +354,7 @@ impl tcp::HostTcpSocket for SocketsView<'_> {
     }
 
     fn set_send_buffer_size(&mut self, this: Resource<TcpSocket>, value: u64) -> SocketResult<()> {
-        self.get(&this)?.options.send_buffer = not_zero(value)?;
+        self.get(&this)?.options.send_buffer = buffer_size(not_zero(value)?);
         Ok(())
     }
 

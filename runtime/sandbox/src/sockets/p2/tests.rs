@@ -273,10 +273,14 @@ async fn calls_out_of_order_have_the_codes_of_the_specification() {
         view.set_hop_limit(s(), 0).map_err(code),
         Err(ErrorCode::InvalidArgument)
     );
-    view.set_keep_alive_idle_time(s(), 5).unwrap();
-    assert_eq!(view.keep_alive_idle_time(s()).unwrap(), 5);
+    view.set_keep_alive_idle_time(s(), 5_000_000_000).unwrap();
+    assert_eq!(view.keep_alive_idle_time(s()).unwrap(), 5_000_000_000);
     view.start_listen(s()).unwrap();
-    assert!(!view.is_listening(s()).unwrap());
+    assert!(view.is_listening(s()).unwrap());
+    assert_eq!(
+        view.accept(s()).map_err(code).err(),
+        Some(ErrorCode::InvalidState)
+    );
     view.finish_listen(s()).unwrap();
     assert!(view.is_listening(s()).unwrap());
     assert_eq!(

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use coracle_network::{Datagram, SocketPermit};
+use coracle_network::{Datagram, NetError, SocketPermit};
 use wasmtime::component::Resource;
 use wasmtime_wasi::p2::{DynPollable, Pollable};
 
@@ -14,6 +14,7 @@ use super::bindings::wasi::sockets::{udp, udp_create_socket};
 use super::{
     Network, SocketError, SocketResult, SocketsView, check_family, failed, local, remote, to_wasi,
 };
+use crate::sockets::options::{UdpOptions, buffer_size};
 use crate::sockets::{Family, without_waiting};
 
 /// Messages that one call takes or brings at most.
@@ -25,9 +26,7 @@ pub struct UdpSocket {
     family: Family,
     state: State,
     peer: Option<SocketAddr>,
-    hop_limit: u8,
-    receive_buffer: u64,
-    send_buffer: u64,
+    options: UdpOptions,
 }
 
 enum State {
@@ -42,8 +41,8 @@ enum State {
 pub struct Incoming {
     socket: coracle_network::UdpSocket,
     peer: Option<SocketAddr>,
-    /// Taken from the socket to know for certain that the peer sent one.
-    next: Option<Datagram>,
+    /// Taken from the socket to know for certain that the peer sent one, or refused one.
+    next: Option<Result<Datagram, NetError>>,
 }
 
 /// The `outgoing-datagram-stream` resource.
@@ -56,14 +55,20 @@ pub struct Outgoing {
 }
 
 impl Incoming {
-    /// Ready once there is a message of the right sender; others are thrown away, as a connected
-    /// socket does.
+    /// Ready once there is a message of the right sender, or its refusal; others are thrown away,
+    /// as a connected socket does.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.next.is_none() {
-            let message = std::task::ready!(self.socket.poll_recv(cx));
-            if self.peer.is_none_or(|peer| peer == message.from) {
-                self.next = Some(message);
+            let Some(peer) = self.peer else {
+                let message = std::task::ready!(self.socket.poll_recv(cx));
+                self.next = Some(Ok(message));
+                break;
+            };
+            let message = std::task::ready!(self.socket.poll_recv_connected(cx));
+            if message.as_ref().is_ok_and(|message| message.from != peer) {
+                continue;
             }
+            self.next = Some(message);
         }
         Poll::Ready(())
     }
@@ -94,9 +99,7 @@ impl udp_create_socket::Host for SocketsView<'_> {
             family,
             state: State::Unbound(permit),
             peer: None,
-            hop_limit: 64,
-            receive_buffer: 128 * 1024,
-            send_buffer: 128 * 1024,
+            options: UdpOptions::default(),
         })
     }
 }
@@ -199,19 +202,19 @@ impl udp::HostUdpSocket for SocketsView<'_> {
     }
 
     fn unicast_hop_limit(&mut self, this: Resource<UdpSocket>) -> SocketResult<u8> {
-        Ok(self.get(&this)?.hop_limit)
+        Ok(self.get(&this)?.options.hop_limit)
     }
 
     fn set_unicast_hop_limit(&mut self, this: Resource<UdpSocket>, value: u8) -> SocketResult<()> {
         if value == 0 {
             return Err(ErrorCode::InvalidArgument.into());
         }
-        self.get(&this)?.hop_limit = value;
+        self.get(&this)?.options.hop_limit = value;
         Ok(())
     }
 
     fn receive_buffer_size(&mut self, this: Resource<UdpSocket>) -> SocketResult<u64> {
-        Ok(self.get(&this)?.receive_buffer)
+        Ok(self.get(&this)?.options.receive_buffer)
     }
 
     fn set_receive_buffer_size(
@@ -222,19 +225,19 @@ impl udp::HostUdpSocket for SocketsView<'_> {
         if value == 0 {
             return Err(ErrorCode::InvalidArgument.into());
         }
-        self.get(&this)?.receive_buffer = value;
+        self.get(&this)?.options.receive_buffer = buffer_size(value);
         Ok(())
     }
 
     fn send_buffer_size(&mut self, this: Resource<UdpSocket>) -> SocketResult<u64> {
-        Ok(self.get(&this)?.send_buffer)
+        Ok(self.get(&this)?.options.send_buffer)
     }
 
     fn set_send_buffer_size(&mut self, this: Resource<UdpSocket>, value: u64) -> SocketResult<()> {
         if value == 0 {
             return Err(ErrorCode::InvalidArgument.into());
         }
-        self.get(&this)?.send_buffer = value;
+        self.get(&this)?.options.send_buffer = buffer_size(value);
         Ok(())
     }
 
@@ -260,7 +263,15 @@ impl udp::HostIncomingDatagramStream for SocketsView<'_> {
             .min(BATCH);
         let mut messages = Vec::new();
         while messages.len() < max && stream.poll_next(&mut without_waiting()).is_ready() {
-            let message = stream.next.take().expect("ready means there is one");
+            let message = match stream.next.take().expect("ready means there is one") {
+                Ok(message) => message,
+                Err(error) if messages.is_empty() => return Err(failed(error)),
+                // What was received counts; the guest meets the error with its next call.
+                Err(error) => {
+                    stream.next = Some(Err(error));
+                    break;
+                }
+            };
             let data = message.data.to_vec();
             messages.push(udp::IncomingDatagram {
                 data,
@@ -331,8 +342,10 @@ fn send_one(stream: &Outgoing, datagram: udp::OutgoingDatagram) -> SocketResult<
         (None, Some(named)) => named,
         _ => return Err(ErrorCode::InvalidArgument.into()),
     };
-    stream
-        .socket
-        .send_to(Bytes::from(datagram.data), to)
-        .map_err(failed)
+    let (socket, data) = (&stream.socket, Bytes::from(datagram.data));
+    let sent = match stream.peer {
+        Some(peer) => socket.send_connected(data, peer),
+        None => socket.send_to(data, to),
+    };
+    sent.map_err(failed)
 }

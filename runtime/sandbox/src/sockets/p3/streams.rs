@@ -171,9 +171,14 @@ impl Sending {
         }
     }
 
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<Result<usize, NetError>> {
+        let room = self.connection.poll_writable(cx);
+        room.map_err(|error| self.connection.take_error().unwrap_or(error))
+    }
+
     /// Takes what there is room for, at least one byte.
     fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, NetError>> {
-        let room = ready!(self.connection.poll_writable(cx))?;
+        let room = ready!(self.poll_room(cx))?;
         let piece = Bytes::copy_from_slice(&bytes[..bytes.len().min(room)]);
         Poll::Ready(self.connection.push(piece))
     }
@@ -198,7 +203,7 @@ impl<T: 'static> StreamConsumer<T> for Sending {
     ) -> Produced {
         let mut source = source.as_direct(store.as_context_mut());
         let result = if source.remaining().is_empty() {
-            self.connection.poll_writable(cx).map_ok(|_| 0)
+            self.poll_room(cx).map_ok(|_| 0)
         } else {
             self.poll_send(cx, source.remaining())
         };

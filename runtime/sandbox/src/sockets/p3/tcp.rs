@@ -16,11 +16,11 @@ use wasmtime::component::{Access, Accessor, FutureReader, Resource, StreamReader
 use super::bindings::wasi::sockets::types::{
     Duration, ErrorCode, HostTcpSocket, HostTcpSocketWithStore, IpAddressFamily, IpSocketAddress,
 };
-use super::convert::{anywhere, check_family, failed, local, not_zero, remote, to_wasi};
+use super::convert::{anywhere, check_family, connectable, failed, local, not_zero, to_wasi};
 use super::streams::{Accepting, Receiving, Sending};
 use super::{SocketError, SocketResult, Sockets, SocketsView};
 use crate::sockets::Family;
-use crate::sockets::options::TcpOptions;
+use crate::sockets::options::{TcpOptions, buffer_size, probe_count, probe_time};
 use crate::sockets::p2::SocketHost;
 
 const DEFAULT_BACKLOG: usize = 128;
@@ -115,7 +115,7 @@ impl<T: SocketHost + 'static> HostTcpSocketWithStore<T> for Sockets {
         let (inner, address) = store.with(|mut view| {
             let mut view = view.get();
             let socket = view.socket(&this)?;
-            let address = remote(address, socket.family)?;
+            let address = connectable(address, socket.family)?;
             let inner = socket.take_free(State::Connecting)?;
             SocketResult::Ok((inner, address))
         })?;
@@ -249,14 +249,13 @@ impl HostTcpSocket for SocketsView<'_> {
     ) -> SocketResult<()> {
         let socket = self.socket(&this)?;
         let value = not_zero(value)?;
-        match socket.state {
-            State::Unbound(_) | State::Bound(_) => {
-                socket.backlog = usize::try_from(value).unwrap_or(usize::MAX);
-                Ok(())
-            }
-            State::Listening(_) => Err(ErrorCode::NotSupported.into()),
-            _ => Err(ErrorCode::InvalidState.into()),
+        let value = usize::try_from(value).unwrap_or(usize::MAX);
+        match &socket.state {
+            State::Unbound(_) | State::Bound(_) => socket.backlog = value,
+            State::Listening(listener) => listener.set_backlog(value),
+            _ => return Err(ErrorCode::InvalidState.into()),
         }
+        Ok(())
     }
 
     fn get_keep_alive_enabled(&mut self, this: Resource<TcpSocket>) -> SocketResult<bool> {
@@ -281,7 +280,7 @@ impl HostTcpSocket for SocketsView<'_> {
         this: Resource<TcpSocket>,
         value: Duration,
     ) -> SocketResult<()> {
-        self.socket(&this)?.options.idle_time = not_zero(value)?;
+        self.socket(&this)?.options.idle_time = probe_time(not_zero(value)?);
         Ok(())
     }
 
@@ -294,7 +293,7 @@ impl HostTcpSocket for SocketsView<'_> {
         this: Resource<TcpSocket>,
         value: Duration,
     ) -> SocketResult<()> {
-        self.socket(&this)?.options.interval = not_zero(value)?;
+        self.socket(&this)?.options.interval = probe_time(not_zero(value)?);
         Ok(())
     }
 
@@ -303,7 +302,7 @@ impl HostTcpSocket for SocketsView<'_> {
     }
 
     fn set_keep_alive_count(&mut self, this: Resource<TcpSocket>, value: u32) -> SocketResult<()> {
-        self.socket(&this)?.options.count = not_zero(value)?;
+        self.socket(&this)?.options.count = probe_count(not_zero(value)?);
         Ok(())
     }
 
@@ -325,7 +324,7 @@ impl HostTcpSocket for SocketsView<'_> {
         this: Resource<TcpSocket>,
         value: u64,
     ) -> SocketResult<()> {
-        self.socket(&this)?.options.receive_buffer = not_zero(value)?;
+        self.socket(&this)?.options.receive_buffer = buffer_size(not_zero(value)?);
         Ok(())
     }
 
@@ -334,7 +333,7 @@ impl HostTcpSocket for SocketsView<'_> {
     }
 
     fn set_send_buffer_size(&mut self, this: Resource<TcpSocket>, value: u64) -> SocketResult<()> {
-        self.socket(&this)?.options.send_buffer = not_zero(value)?;
+        self.socket(&this)?.options.send_buffer = buffer_size(not_zero(value)?);
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! `udp-socket` of `wasi:sockets/types` 0.3.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use super::bindings::wasi::sockets::types::{
 use super::convert::{anywhere, check_family, failed, local, not_zero, remote, to_wasi};
 use super::{SocketResult, Sockets, SocketsView};
 use crate::sockets::Family;
+use crate::sockets::options::{UdpOptions, buffer_size};
 use crate::sockets::p2::SocketHost;
 
 /// The `udp-socket` resource.
@@ -20,9 +22,7 @@ pub struct UdpSocket {
     family: Family,
     state: State,
     peer: Option<SocketAddr>,
-    hop_limit: u8,
-    receive_buffer: u64,
-    send_buffer: u64,
+    options: UdpOptions,
 }
 
 enum State {
@@ -97,8 +97,14 @@ impl<T: SocketHost + 'static> HostUdpSocketWithStore<T> for Sockets {
             let to = to.map(|to| remote(to, socket.family)).transpose()?;
             let to = socket.destination(to)?;
             view.bind_udp_anywhere(&this)?;
-            let socket = view.socket(&this)?.bound()?;
-            socket.send_to(Bytes::from(data), to).map_err(failed)
+            let socket = view.socket(&this)?;
+            let (connected, bound) = (socket.peer.is_some(), socket.bound()?);
+            let data = Bytes::from(data);
+            let sent = match connected {
+                true => bound.send_connected(data, to),
+                false => bound.send_to(data, to),
+            };
+            sent.map_err(failed)
         })
     }
 
@@ -112,7 +118,11 @@ impl<T: SocketHost + 'static> HostUdpSocketWithStore<T> for Sockets {
             SocketResult::Ok((socket.bound()?.clone(), socket.peer))
         })?;
         loop {
-            let message = socket.recv().await;
+            let message = match peer {
+                Some(_) => poll_fn(|cx| socket.poll_recv_connected(cx)).await,
+                None => Ok(socket.recv().await),
+            };
+            let message = message.map_err(failed)?;
             // What others send to a connected socket is thrown away.
             if peer.is_none_or(|peer| peer == message.from) {
                 return Ok((message.data.to_vec(), to_wasi(message.from)));
@@ -129,9 +139,7 @@ impl HostUdpSocket for SocketsView<'_> {
             family,
             state: State::Unbound(permit),
             peer: None,
-            hop_limit: 64,
-            receive_buffer: 128 * 1024,
-            send_buffer: 128 * 1024,
+            options: UdpOptions::default(),
         })
     }
 
@@ -171,16 +179,16 @@ impl HostUdpSocket for SocketsView<'_> {
     }
 
     fn get_unicast_hop_limit(&mut self, this: Resource<UdpSocket>) -> SocketResult<u8> {
-        Ok(self.socket(&this)?.hop_limit)
+        Ok(self.socket(&this)?.options.hop_limit)
     }
 
     fn set_unicast_hop_limit(&mut self, this: Resource<UdpSocket>, value: u8) -> SocketResult<()> {
-        self.socket(&this)?.hop_limit = not_zero(value)?;
+        self.socket(&this)?.options.hop_limit = not_zero(value)?;
         Ok(())
     }
 
     fn get_receive_buffer_size(&mut self, this: Resource<UdpSocket>) -> SocketResult<u64> {
-        Ok(self.socket(&this)?.receive_buffer)
+        Ok(self.socket(&this)?.options.receive_buffer)
     }
 
     fn set_receive_buffer_size(
@@ -188,16 +196,16 @@ impl HostUdpSocket for SocketsView<'_> {
         this: Resource<UdpSocket>,
         value: u64,
     ) -> SocketResult<()> {
-        self.socket(&this)?.receive_buffer = not_zero(value)?;
+        self.socket(&this)?.options.receive_buffer = buffer_size(not_zero(value)?);
         Ok(())
     }
 
     fn get_send_buffer_size(&mut self, this: Resource<UdpSocket>) -> SocketResult<u64> {
-        Ok(self.socket(&this)?.send_buffer)
+        Ok(self.socket(&this)?.options.send_buffer)
     }
 
     fn set_send_buffer_size(&mut self, this: Resource<UdpSocket>, value: u64) -> SocketResult<()> {
-        self.socket(&this)?.send_buffer = not_zero(value)?;
+        self.socket(&this)?.options.send_buffer = buffer_size(not_zero(value)?);
         Ok(())
     }
 
