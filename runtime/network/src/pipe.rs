@@ -339,6 +339,159 @@ mod tests {
         ]
     }
 
+    /// What may happen to a queue beside reading and writing, and to its pod.
+    #[derive(Clone, Debug)]
+    enum Event {
+        Move(Step),
+        Finish,
+        Reset,
+        ShutRead,
+        CloseRead,
+        TellReset,
+        /// Other queues of the pod take or give back so much of its budget.
+        Elsewhere(usize),
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            12 => step().prop_map(Event::Move),
+            1 => Just(Event::Finish),
+            1 => Just(Event::Reset),
+            1 => Just(Event::ShutRead),
+            1 => Just(Event::CloseRead),
+            1 => Just(Event::TellReset),
+            2 => (0usize..20_000).prop_map(Event::Elsewhere),
+        ]
+    }
+
+    /// What the queue must be like, in the plainest words.
+    #[derive(Default)]
+    struct Model {
+        bytes: VecDeque<u8>,
+        finished: bool,
+        reset: bool,
+        told: bool,
+        ignoring: bool,
+        gone: bool,
+    }
+
+    impl Model {
+        fn writable(&self) -> bool {
+            !self.finished && !self.reset && !self.gone
+        }
+
+        /// What a read of nothing says: `None` when it waits.
+        fn end(&mut self) -> Option<Result<(), NetError>> {
+            if self.ignoring || self.gone {
+                return Some(Ok(()));
+            }
+            if self.reset && !std::mem::replace(&mut self.told, true) {
+                return Some(Err(NetError::ConnectionReset));
+            }
+            (self.reset || self.finished).then_some(Ok(()))
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_queue_keeps_its_order_its_bounds_and_its_account_whatever_happens(
+            events in prop::collection::vec(event(), 1..80),
+        ) {
+            const BUDGET: usize = 12_000;
+            const CAPACITY: usize = 8192;
+            let pod = PodAccount::new(Limits {
+                stream_buffer: CAPACITY,
+                buffered_bytes: BUDGET,
+                ..Limits::default()
+            });
+            let pipe = Pipe::new(pod.clone());
+            let (mut model, mut elsewhere, mut next) = (Model::default(), 0, 0u8);
+            for event in events {
+                let room = if model.bytes.len() + elsewhere < BUDGET {
+                    CAPACITY
+                } else {
+                    Limits::MIN_STREAM_BUFFER
+                };
+                let room = room.saturating_sub(model.bytes.len());
+                match event {
+                    Event::Move(Step::Write(n)) => {
+                        let data: Vec<u8> = (0..n).map(|i| next.wrapping_add(i as u8)).collect();
+                        let written = pipe.push(Bytes::copy_from_slice(&data));
+                        if !model.writable() {
+                            prop_assert_eq!(written, Err(NetError::BrokenPipe));
+                        } else if model.ignoring {
+                            prop_assert_eq!(written, Ok(n));
+                        } else {
+                            let taken = n.min(room);
+                            prop_assert_eq!(written, Ok(taken));
+                            model.bytes.extend(&data[..taken]);
+                            next = next.wrapping_add(taken as u8);
+                        }
+                    }
+                    Event::Move(Step::Read(n) | Step::ReadInto(n)) if model.bytes.is_empty() => {
+                        let ready = pipe.poll_readable(&mut context()).is_ready();
+                        let read = pipe.poll_read(&mut context(), n);
+                        match model.end() {
+                            None => prop_assert!(read.is_pending() && !ready),
+                            Some(end) => {
+                                prop_assert!(ready);
+                                prop_assert_eq!(read, Poll::Ready(end.map(|()| Bytes::new())));
+                            }
+                        }
+                    }
+                    Event::Move(Step::Read(n)) => {
+                        prop_assert!(pipe.poll_readable(&mut context()).is_ready());
+                        let Poll::Ready(Ok(bytes)) = pipe.poll_read(&mut context(), n) else {
+                            panic!("there are bytes")
+                        };
+                        prop_assert!(!bytes.is_empty() && bytes.len() <= n);
+                        let expected: Vec<u8> = model.bytes.drain(..bytes.len()).collect();
+                        prop_assert_eq!(&bytes[..], &expected[..]);
+                    }
+                    Event::Move(Step::ReadInto(n)) => {
+                        let mut space = vec![0; n];
+                        let mut buffer = ReadBuf::new(&mut space);
+                        prop_assert!(pipe.poll_read_into(&mut context(), &mut buffer).is_ready());
+                        let length = n.min(model.bytes.len());
+                        let expected: Vec<u8> = model.bytes.drain(..length).collect();
+                        prop_assert_eq!(buffer.filled(), &expected[..]);
+                    }
+                    Event::Finish => {
+                        pipe.finish();
+                        model.finished = true;
+                    }
+                    Event::Reset => {
+                        pipe.reset();
+                        model.reset = true;
+                    }
+                    Event::ShutRead => {
+                        pipe.shut_read();
+                        model.ignoring = true;
+                        model.bytes.clear();
+                    }
+                    Event::CloseRead => {
+                        prop_assert_eq!(pipe.close_read(), !model.bytes.is_empty());
+                        model.gone = true;
+                        model.bytes.clear();
+                    }
+                    Event::TellReset => {
+                        let told = model.reset && !std::mem::replace(&mut model.told, true);
+                        // Nothing to tell leaves it untold.
+                        model.told &= model.reset;
+                        prop_assert_eq!(pipe.tell_reset(), told);
+                    }
+                    Event::Elsewhere(bytes) => {
+                        pod.release(elsewhere);
+                        pod.charge(bytes);
+                        elsewhere = bytes;
+                    }
+                }
+                prop_assert_eq!(pod.buffered(), model.bytes.len() + elsewhere);
+            }
+            drop(pipe);
+        }
+    }
+
     proptest! {
         #[test]
         fn a_queue_is_a_bounded_sequence_of_bytes(steps in prop::collection::vec(step(), 1..80)) {

@@ -318,6 +318,35 @@ impl UdpSocket {
         Poll::Ready(())
     }
 
+    /// As [`poll_readable`](Self::poll_readable), for a socket that is connected to `peer`: what
+    /// others sent is thrown away.
+    pub fn poll_readable_connected(&self, cx: &mut Context<'_>, peer: SocketAddr) -> Poll<()> {
+        let mut queue = self.0.inbox.queue.lock();
+        loop {
+            if queue.refused.is_some() {
+                return Poll::Ready(());
+            }
+            let Some(message) = queue.messages.front() else {
+                queue.readers.park(cx.waker());
+                return Poll::Pending;
+            };
+            let flows = self.0.flows.lock();
+            if *flows
+                .by_endpoint
+                .get(&message.from)
+                .unwrap_or(&message.from)
+                == peer
+            {
+                return Poll::Ready(());
+            }
+            drop(flows);
+            let length = message.data.len();
+            queue.messages.pop_front();
+            queue.bytes -= length;
+            self.0.inbox.account.release(length);
+        }
+    }
+
     /// Waits for a message.
     pub async fn recv(&self) -> Datagram {
         std::future::poll_fn(|cx| self.poll_recv(cx)).await

@@ -252,3 +252,36 @@ async fn silence_ends() {
     assert_eq!(shown(&reply), ["known.example. 300 IN A 192.0.2.9"]);
     assert_eq!(mute.asked(), 1);
 }
+
+#[tokio::test]
+async fn what_is_known_is_still_answered_when_the_server_is_gone() {
+    let mut upstream = Upstream::start(knows, silent).await;
+    let server = server(&[upstream.address]);
+    forwarded(&server, "known.example").await;
+    forwarded(&server, "missing.example").await;
+    upstream.tasks.shutdown().await;
+    let reply = forwarded(&server, "known.example").await;
+    assert_eq!(reply.metadata.response_code, ResponseCode::NoError);
+    assert_eq!(reply.answers.len(), 1);
+    let missing = forwarded(&server, "missing.example").await;
+    assert_eq!(missing.metadata.response_code, ResponseCode::NXDomain);
+    // Nothing stands in for what was not asked before, and who asks is told so again and again.
+    for _ in 0..3 {
+        let reply = forwarded(&server, "other.example").await;
+        assert_eq!(reply.metadata.response_code, ResponseCode::ServFail);
+        assert_eq!(
+            server.addresses("other.example").await,
+            Err(LookupError::Again)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_costs_a_bounded_time_and_is_a_failure() {
+    let mute = Upstream::start(silent, silent).await;
+    let server = server(&[mute.address]);
+    // That this comes to an end is what is tested; how long it takes is in `forward.rs`.
+    let reply = forwarded(&server, "known.example").await;
+    assert_eq!(reply.metadata.response_code, ResponseCode::ServFail);
+    assert!(mute.asked() >= 1);
+}

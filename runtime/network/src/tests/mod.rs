@@ -2,6 +2,7 @@
 
 mod fabric;
 mod families;
+mod faults;
 mod flows;
 mod host;
 mod tcp;
