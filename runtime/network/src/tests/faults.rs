@@ -43,12 +43,11 @@ impl ConnectionPolicy for Meanwhile {
     }
 }
 
+/// A pod that listens.
+type Server = (Arc<NetworkNamespace>, TcpListener);
+
 /// A Service of pods 3, 4 and 5 that listen, and pod 2 that will connect.
-fn three_endpoints() -> (
-    Arc<Fabric>,
-    SocketScope,
-    Vec<(Arc<NetworkNamespace>, TcpListener)>,
-) {
+fn three_endpoints() -> (Arc<Fabric>, SocketScope, Vec<Server>) {
     let fabric = fabric();
     let endpoints = vec![at(3, 80), at(4, 80), at(5, 80)];
     fabric.set_router(Arc::new(Endpoints(endpoints)));
