@@ -242,6 +242,8 @@ pub struct ContainerConfig {
     pub working_dir: String,
     /// Directories and files that the guest sees.
     pub mounts: Vec<Mount>,
+    /// Whether the guest may only read its own root, as far as no mount covers it.
+    pub read_only_root: bool,
     /// Declared ports in the order of the manifest.
     pub ports: Vec<ContainerPort>,
     /// Bytes of linear memories and tables together.

@@ -115,6 +115,10 @@ pub(crate) fn container(
         args: expanded(&container.args)?,
         working_dir: container.working_dir.clone().unwrap_or_default(),
         mounts,
+        read_only_root: container
+            .security_context
+            .as_ref()
+            .is_some_and(|context| context.read_only_root_filesystem == Some(true)),
         ports: container
             .ports
             .iter()

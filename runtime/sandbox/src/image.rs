@@ -86,6 +86,7 @@ mod tests {
             stdin: false,
             stdin_once: false,
             tty: false,
+            read_only_root: false,
             termination_message: Default::default(),
             annotations: BTreeMap::new(),
         };

@@ -112,6 +112,40 @@ impl Preopens {
         Ok(Self(Arc::new(preopens)))
     }
 
+    /// Lets the guest only read its root, but for the folder of the absolute guest path `file`, where it says why it
+    /// ends: upstream mounts that file. One right in the root cannot be written.
+    pub(crate) async fn freeze_root(&mut self, root: &Path, file: &str) -> io::Result<()> {
+        let folders = Arc::make_mut(&mut self.0);
+        if let Some(first) = folders.first_mut() {
+            first.read_only = true;
+        }
+        let is_plain = |path: &&Path| {
+            let mut parts = path.components();
+            parts.next() == Some(Component::RootDir)
+                && path.components().count() > 1
+                && parts.all(|part| matches!(part, Component::Normal(_)))
+        };
+        let folder = Path::new(file).parent().filter(is_plain);
+        let Some(folder) = folder.and_then(Path::to_str) else {
+            return Ok(());
+        };
+        if folders.iter().any(|other| other.guest == folder) {
+            return Ok(());
+        }
+        let (root, guest) = (root.to_owned(), folder.to_owned());
+        let host = {
+            let guest = guest.clone();
+            blocking(move || own_folder(&root, Path::new(&guest))).await?
+        };
+        folders.push(Preopen {
+            host,
+            guest,
+            read_only: false,
+            within: None,
+        });
+        Ok(())
+    }
+
     /// Adds a folder that the guest may only read.
     pub(crate) fn add_read_only(&mut self, host: PathBuf, guest: &str) {
         Arc::make_mut(&mut self.0).push(Preopen {
@@ -488,6 +522,29 @@ mod tests {
             let result =
                 Preopens::prepare(&root, None, &PodFiles::default(), &[mount(host, guest)]).await;
             assert!(matches!(result, Err(RuntimeError::Start(_))), "{guest}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_frozen_root_leaves_a_place_for_last_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        for (file, place) in [
+            ("/dev/termination-log", Some("/dev")),
+            ("/why", None),
+            ("", None),
+            ("dev/relative", None),
+            ("/../x/why", None),
+        ] {
+            let made = Preopens::prepare(&root, None, &PodFiles::default(), &[]).await;
+            let mut preopens = made.unwrap();
+            preopens.freeze_root(&root, file).await.unwrap();
+            let list: Vec<_> = preopens.list().collect();
+            assert_eq!(list[0], ("/", root.as_path(), true));
+            let other = list
+                .get(1)
+                .map(|(guest, _, read_only)| (*guest, *read_only));
+            assert_eq!(other, place.map(|place| (place, false)), "{file}");
         }
     }
 }

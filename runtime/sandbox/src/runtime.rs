@@ -519,7 +519,15 @@ impl Inner {
             false => None,
         };
         let root = pod.roots.join(&config.id.name);
-        let preopens = Preopens::prepare(&root, setup.root, &pod.files(), &config.mounts).await?;
+        let mut preopens =
+            Preopens::prepare(&root, setup.root, &pod.files(), &config.mounts).await?;
+        if config.read_only_root {
+            let file = &config.termination_message.path;
+            let frozen = preopens.freeze_root(&root, file).await;
+            frozen.map_err(|error| {
+                RuntimeError::Start(format!("failed to make the folder of {file}: {error}"))
+            })?;
+        }
         let buckets = Buckets::choose(&config.annotations, &preopens, &pod.keyvalue, &self.volumes);
         let logs = LogQueue::new(self.clock.clone());
         let stdin = standard_input(config.stdin, config.stdin_once, config.tty);

@@ -71,6 +71,7 @@ impl Node {
             stdin: false,
             stdin_once: false,
             tty: false,
+            read_only_root: false,
             termination_message: TerminationMessage::default(),
             annotations: BTreeMap::new(),
         };

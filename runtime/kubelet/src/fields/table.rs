@@ -336,8 +336,8 @@ pub(super) const FIELDS: &[Row] = &[
     ),
     row(
         &["containers[].securityContext.readOnlyRootFilesystem"],
-        NotYet,
-        "`/` is private to each run and forgotten after it, and can be written to",
+        Works,
+        "`/` can only be read, `/tmp` and files that are mounted one by one included; folders that are mounted, and that of `terminationMessagePath`, can be written to",
     ),
     // Volumes.
     row(&["volumes[].name"], Works, "what mounts refer to"),

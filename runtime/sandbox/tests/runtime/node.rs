@@ -218,6 +218,7 @@ pub(crate) fn container(pod: &SandboxId, name: &str, image: &ImageRef) -> Contai
         stdin: false,
         stdin_once: false,
         tty: false,
+        read_only_root: false,
         termination_message: Default::default(),
         annotations: BTreeMap::new(),
     }
