@@ -16,6 +16,7 @@
 //! | `/half` | begins an answer of 100 bytes, sends 5, then traps |
 //! | `/silent` | returns without an answer |
 //! | `/hog` | takes memory for ever |
+//! | `/grpc.health.v1.Health/Check` | that check of gRPC: SERVING, and NOT_SERVING for the service `down` |
 //! | any other | pod (`POD_NAME`), method, path, authority, headers (sorted) and the body, one item a line |
 
 mod streams;
@@ -95,6 +96,19 @@ impl Guest for HttpEcho {
                 });
             }
             "/silent" => {}
+            "/grpc.health.v1.Health/Check" => {
+                let down = request.consume().is_ok_and(|body| read(&body).ends_with("down"));
+                let headers = Fields::new();
+                headers.append("content-type", b"application/grpc").expect("a well-formed header");
+                let trailers = Fields::new();
+                trailers.append("grpc-status", b"0").expect("a well-formed trailer");
+                // A message of two bytes: field 1, a number.
+                let frame = [0, 0, 0, 0, 2, 8, if down { 2 } else { 1 }];
+                let write = |stream: &mut OutputStream| {
+                    let _ = stream.write_all(&frame);
+                };
+                respond_with(out, 200, headers, write, Some(trailers));
+            }
             "/hog" => {
                 let mut taken = Vec::new();
                 loop {
@@ -200,6 +214,16 @@ fn respond(
     headers: Fields,
     write: impl FnOnce(&mut OutputStream),
 ) {
+    respond_with(out, status, headers, write, None);
+}
+
+fn respond_with(
+    out: ResponseOutparam,
+    status: u16,
+    headers: Fields,
+    write: impl FnOnce(&mut OutputStream),
+    trailers: Option<Fields>,
+) {
     let response = OutgoingResponse::new(headers);
     let _ = response.set_status_code(status);
     let body = response.body().expect("the body is taken once");
@@ -208,5 +232,5 @@ fn respond(
         write(&mut stream);
         let _ = stream.flush();
     }
-    let _ = OutgoingBody::finish(body, None);
+    let _ = OutgoingBody::finish(body, trailers);
 }
