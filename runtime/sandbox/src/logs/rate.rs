@@ -76,10 +76,12 @@ impl LogRate {
         let mut bucket = self.bucket.lock();
         let wait = bucket.spend(now, bytes as u64);
         self.floods.store(bucket.floods, Ordering::Relaxed);
-        match bucket.floods {
-            true => wait.max(self.flood.0.lock().spend(now, bytes as u64)),
-            false => wait,
+        if !bucket.floods {
+            return wait;
         }
+        let of_all = self.flood.0.lock().spend(now, bytes as u64);
+        bucket.wait_longer(of_all.saturating_sub(wait));
+        wait.max(of_all)
     }
 
     /// Whether the pod has been writing more than it may.
@@ -113,6 +115,11 @@ impl Bucket {
         let most = self.most.cast_signed();
         self.left = self.left.saturating_add(gained).min(most);
         self.floods &= self.left < most / 4;
+    }
+
+    /// Gains nothing for a while: who waits for others would be taken for one that is quiet.
+    fn wait_longer(&mut self, time: Duration) {
+        self.at += time;
     }
 
     fn spend(&mut self, now: Duration, bytes: u64) -> Duration {
@@ -190,5 +197,24 @@ mod tests {
             assert!(pod.floods());
         }
         assert_eq!(quiet.spend(1 << 20), Duration::ZERO);
+    }
+
+    #[test]
+    fn who_waits_for_others_floods_on() {
+        let (second, zero) = (Duration::from_secs(1), Duration::ZERO);
+        let mut bucket = Bucket {
+            gain: 100,
+            most: 800,
+            left: 0,
+            at: zero,
+            floods: false,
+        };
+        assert_eq!(bucket.spend(zero, 100), second);
+        bucket.wait_longer(9 * second);
+        bucket.refill(10 * second);
+        assert!(bucket.floods);
+        assert_eq!(bucket.spend(10 * second, 100), second);
+        bucket.refill(13 * second);
+        assert!(!bucket.floods, "nobody had to wait");
     }
 }
