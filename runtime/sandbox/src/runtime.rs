@@ -1,7 +1,10 @@
 //! [`PodRuntime`] over wasmtime.
 
+mod config;
+mod launch;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,115 +16,32 @@ use coracle_cri::{
     ImageRequest, ImageStep, PodRuntime, PodSandboxConfig, PodSandboxNetwork, PodSandboxStats,
     PulledImage, Resize, RuntimeError, RuntimeEvent, SandboxId, SandboxStatus, Session,
 };
-use coracle_image::{CompiledCache, Images, StoreError, Use};
+use coracle_image::{CompiledCache, Images, Use};
 use coracle_network::{DnsConfig, Fabric, NamespaceConfig};
 use parking_lot::RwLock;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
-use tokio_util::task::TaskTracker;
+use tokio::sync::{Semaphore, broadcast};
 
-use crate::attach::{attach, standard_input};
+use crate::attach::attach;
 use crate::compile::Compiler;
-use crate::container::{Guest, Prepared, Stdio, StopHandle, StopSignal, prepare};
+use crate::container::StopHandle;
 use crate::cpu::CpuShare;
 use crate::engine::{GuestEngine, instance_ceiling};
-use crate::exec::{GuestEnd, Surroundings, exec};
-use crate::exit::Exit;
-use crate::hosts::keyvalue::{self, Buckets};
-use crate::image::{apply_image, downloads};
-use crate::logs::{FloodRate, LogQueue, LogWriter, Rotation};
+use crate::exec::{Surroundings, exec};
+use crate::hosts::keyvalue;
+use crate::image::downloads;
+use crate::logs::FloodRate;
 use crate::memory::{MemoryBudget, Scope};
 use crate::network_status::pod_network;
 use crate::places::Places;
 use crate::pod::{Pod, Run};
-use crate::preopens::Preopens;
 use crate::stats::{disk_usage, pod_stats};
-use crate::termination::Termination;
 use crate::threads::GuestRuntime;
 use crate::tls::TlsTrust;
 
+pub use config::{SandboxConfig, SandboxError, Usage};
+
 /// Events that a slow subscriber may be behind.
 const EVENTS: usize = 4096;
-
-/// What a [`WasmRuntime`] is made of.
-pub struct SandboxConfig {
-    /// Time and randomness.
-    pub clock: Clock,
-    /// The switch that pods are connected to.
-    pub fabric: Arc<Fabric>,
-    /// Where images come from.
-    pub images: Images,
-    /// Folder for the containers' root folders, one per sandbox.
-    pub pods_dir: PathBuf,
-    /// Folder for compiled code.
-    pub cache_dir: PathBuf,
-    /// Bytes of compiled code to keep.
-    pub cache_bytes: u64,
-    /// Threads that guests run on.
-    pub guest_threads: usize,
-    /// Threads that compile.
-    pub compile_threads: usize,
-    /// Instances at once. The system's limit of memory mappings may lower it.
-    pub max_instances: u32,
-    /// Bytes that all guests together may use.
-    pub memory_bytes: u64,
-    /// Whose certificates guests' `https` requests believe.
-    pub trust: Arc<TlsTrust>,
-}
-
-impl SandboxConfig {
-    /// A configuration for this machine: a thread per core, 2000 instances, 1 GiB of compiled code,
-    /// no bound on memory but those of the pods, and the host's certificate authorities.
-    pub fn new(
-        clock: Clock,
-        fabric: Arc<Fabric>,
-        images: Images,
-        pods_dir: PathBuf,
-        cache_dir: PathBuf,
-    ) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-        Self {
-            clock,
-            fabric,
-            images,
-            pods_dir,
-            cache_dir,
-            cache_bytes: 1 << 30,
-            guest_threads: cores,
-            compile_threads: cores,
-            max_instances: 2000,
-            memory_bytes: u64::MAX,
-            trust: Arc::new(TlsTrust::host()),
-        }
-    }
-}
-
-/// The runtime could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum SandboxError {
-    /// The engine refused its settings.
-    #[error("failed to make the wasm engine: {0:#}")]
-    Engine(wasmtime::Error),
-    /// Threads could not be started.
-    #[error("failed to start threads for guests")]
-    Threads(#[source] std::io::Error),
-    /// Threads for the compiler could not be started.
-    #[error("failed to start threads for the compiler")]
-    CompilerThreads(#[source] rayon::ThreadPoolBuildError),
-    /// The cache of compiled code cannot be used.
-    #[error(transparent)]
-    Cache(#[from] StoreError),
-}
-
-/// What a container uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Usage {
-    /// CPU time of this run.
-    pub cpu: Duration,
-    /// Periods in which the CPU limit held it back.
-    pub throttled_periods: u64,
-    /// Bytes of its memories and tables now.
-    pub memory_bytes: u64,
-}
 
 /// Runs pods as WASI modules and components; cheap to clone. Must be made, and used, within a tokio
 /// runtime; guests run on threads of their own.
@@ -455,28 +375,6 @@ impl PodRuntime for WasmRuntime {
     }
 }
 
-/// A run that holds everything it needs.
-struct Launched {
-    prepared: Prepared,
-    stdin: GuestEnd,
-    logs: Arc<LogQueue>,
-    writer: LogWriter,
-    termination: Termination,
-    _place: Option<OwnedSemaphorePermit>,
-}
-
-impl Launched {
-    /// Runs to the end; then the log is complete.
-    async fn run(self, stop: StopSignal) -> Exit {
-        let exit = self.prepared.run(stop).await;
-        self.logs.close();
-        self.logs.audience().close(&exit.message);
-        self.stdin.pipe.abandon();
-        self.writer.finish().await;
-        self.termination.explain(exit).await
-    }
-}
-
 impl Inner {
     fn pod(&self, id: &SandboxId) -> Result<Arc<Pod>, RuntimeError> {
         let pod = self.pods.read().get(id).cloned();
@@ -497,99 +395,6 @@ impl Inner {
         }
     }
 
-    async fn launch(
-        &self,
-        pod: &Arc<Pod>,
-        run: &Arc<Run>,
-        mut config: ContainerConfig,
-    ) -> Result<Launched, RuntimeError> {
-        let refused = |error: ImageError| RuntimeError::Start(error.to_string());
-        let image = &config.image;
-        let setup = self.images.setup(image, &config.command).await;
-        let setup = setup.map_err(refused)?;
-        let program = self
-            .compiler
-            .program(&setup.program, &image.image, |_| {})
-            .await;
-        let program = program.map_err(refused)?;
-        apply_image(&setup.run, &mut config);
-        // At rest the others need no instance; each request or call takes a place of its own.
-        let place = match program.linked.is_command() {
-            true => Some(self.admit()?),
-            false => None,
-        };
-        let root = pod.roots.join(&config.id.name);
-        let mut preopens =
-            Preopens::prepare(&root, setup.root, &pod.files(), &config.mounts).await?;
-        if config.read_only_root {
-            let file = &config.termination_message.path;
-            let frozen = preopens.freeze_root(&root, file).await;
-            frozen.map_err(|error| {
-                RuntimeError::Start(format!("failed to make the folder of {file}: {error}"))
-            })?;
-        }
-        let buckets = Buckets::choose(&config.annotations, &preopens, &pod.keyvalue, &self.volumes);
-        let logs = LogQueue::new(self.clock.clone());
-        let stdin = standard_input(config.stdin, config.stdin_once, config.tty);
-        let guest = Arc::new(Guest {
-            program,
-            is_toolbox: false,
-            hostname: pod.config.hostname.clone(),
-            preopens,
-            scope: pod.namespace.scope(),
-            memory: run.memory.clone(),
-            cpu: run.cpu.clone(),
-            logs: logs.clone(),
-            trust: self.trust.clone(),
-            connections: Arc::default(),
-            buckets,
-            stdio: Stdio::Container(stdin.clone()),
-            engine: self.engine.clone(),
-            threads: self.guests.threads(),
-            away: TaskTracker::new(),
-            admission: self.admission.clone(),
-            config: config.clone(),
-        });
-        let prepared = prepare(guest.clone())?;
-        let path = log_path(&pod.config.log_directory, &config);
-        let termination =
-            Termination::prepare(root, path.clone(), config.termination_message.clone()).await;
-        let termination = termination.map_err(|error| {
-            let file = &config.termination_message.path;
-            RuntimeError::Start(format!("failed to make {file}: {error}"))
-        })?;
-        // Last, as it has a task and a file that only the end of a run lets go.
-        let writer = LogWriter::start(
-            path.clone(),
-            logs.clone(),
-            Rotation::default(),
-            pod.log_rate.clone(),
-            self.clock.clone(),
-            self.guests.threads(),
-        );
-        let writer = writer.await.map_err(|error| {
-            RuntimeError::Start(format!(
-                "failed to open the log file {}: {error}",
-                path.display()
-            ))
-        })?;
-        run.set_guest(Some(guest));
-        Ok(Launched {
-            prepared,
-            stdin,
-            logs,
-            writer,
-            termination,
-            _place: place,
-        })
-    }
-
-    /// A place for an instance that lives as long as its container.
-    fn admit(&self) -> Result<OwnedSemaphorePermit, RuntimeError> {
-        let place = self.admission.clone().try_acquire_owned();
-        place.map_err(|_| RuntimeError::Exhausted(self.places.refusal()))
-    }
-
     /// Tells subscribers; without any, nobody needs to know.
     fn announce(&self, status: ContainerStatus) {
         let _ = self.events.send(RuntimeEvent::Container(status));
@@ -601,12 +406,6 @@ impl Inner {
             step,
         });
     }
-}
-
-fn log_path(folder: &Path, config: &ContainerConfig) -> PathBuf {
-    folder
-        .join(&config.id.name)
-        .join(format!("{}.log", config.restart_count))
 }
 
 /// Identifiers become names of folders.
