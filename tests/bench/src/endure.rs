@@ -35,6 +35,8 @@ const STARTS: usize = 5;
 
 /// How much to make.
 #[derive(Debug, Clone, Args)]
+// A group of its own would be called as the command is.
+#[group(skip)]
 pub(crate) struct Endure {
     /// ConfigMaps of 1 KiB that are there while others come and go
     #[arg(long, default_value_t = 10_000)]

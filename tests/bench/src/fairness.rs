@@ -44,6 +44,8 @@ const USERS: [&str; 2] = ["quiet", "flood"];
 
 /// How much of a flood.
 #[derive(Debug, Clone, Args)]
+// A group of its own would be called as the command is.
+#[group(skip)]
 pub(crate) struct Fairness {
     /// How long each load is measured, alone and again in each flood
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=600))]

@@ -36,6 +36,8 @@ const NEIGHBOUR: &str = "neighbour";
 
 /// How hard to try.
 #[derive(Debug, Clone, Args)]
+// A group of its own would be called as the command is.
+#[group(skip)]
 pub(crate) struct Hostile {
     /// Seconds of each measurement
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]

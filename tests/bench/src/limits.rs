@@ -35,6 +35,8 @@ const PARTS: [(&str, &str); 6] = [
 
 /// What to measure.
 #[derive(Debug, Args)]
+// A group of its own would be called as the command is.
+#[group(skip)]
 pub(crate) struct Limits {
     /// The `wasmtime` to compare with, of the version that Coracle is built with
     #[arg(long, value_name = "PATH")]

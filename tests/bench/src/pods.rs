@@ -49,6 +49,8 @@ const SLEEPER: &str = r#"(module
 
 /// How many pods.
 #[derive(Debug, Clone, Args)]
+// A group of its own would be called as the command is.
+#[group(skip)]
 pub(crate) struct Pods {
     /// Pods that get ready one after the other; 0 leaves this out
     #[arg(long, default_value_t = 300)]

@@ -31,6 +31,8 @@ const SERVICES: &str = "/api/v1/namespaces/default/services";
 
 /// What to measure.
 #[derive(Debug, Args)]
+// A group of its own would be called as the command is.
+#[group(skip)]
 pub(crate) struct Serve {
     /// The `wasmtime` to compare with, of the version that Coracle is built with; without it Coracle is measured alone
     #[arg(long, value_name = "PATH")]

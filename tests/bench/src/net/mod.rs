@@ -49,6 +49,8 @@ const SPEED_INHERITED: &[u8] = include_bytes!("../../../guests/wasm/speed-inheri
 
 /// What to measure.
 #[derive(Debug, Args)]
+// A group of its own would be called as the command is.
+#[group(skip)]
 pub(crate) struct Net {
     /// Compare with guests in this `wasmtime`, too; of the version that Coracle is built with
     #[arg(long, value_name = "PATH")]
