@@ -138,6 +138,8 @@ foreign() {
 
 foreign probe-c $guests/probe-c.wasm clang-22 --target=wasm32-wasi -Wno-deprecated --sysroot=/usr -Os -s \
     "$root/tests/guests/languages/probe.c" -o "$root/$guests/probe-c.wasm"
+foreign upgrade $guests/upgrade.wasm clang-22 --target=wasm32-wasi -Wno-deprecated --sysroot=/usr -Os -s \
+    "$root/tests/guests/languages/upgrade.c" -o "$root/$guests/upgrade.wasm"
 # Zig by its own package, or PyPI's ziglang.
 foreign hello-zig $guests/hello-zig.wasm zig build-exe -target wasm32-wasi -O ReleaseSmall \
     "$root/tests/guests/languages/hello.zig" "-femit-bin=$root/$guests/hello-zig.wasm"

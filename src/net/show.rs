@@ -27,7 +27,12 @@ pub(super) fn text(pods: &[Value]) -> String {
 
 fn describe(pod: &Value, text: &mut String) {
     let (namespace, name) = (word(&pod["namespace"]), word(&pod["name"]));
-    let address = word(&pod["address"]);
+    let addresses = pod["addresses"].as_array();
+    let addresses: Vec<&str> = addresses.into_iter().flatten().map(word).collect();
+    let address = match addresses.is_empty() {
+        true => word(&pod["address"]).to_owned(), // an older node
+        false => addresses.join(" "),
+    };
     let moved = |field: &str| bytes(pod[field].as_u64().unwrap_or_default());
     let (received, sent) = (moved("receivedBytes"), moved("sentBytes"));
     line(text, format_args!("{namespace}/{name}  {address}"));
@@ -103,6 +108,7 @@ mod tests {
         });
         let pod = json!({
             "namespace": "default", "name": "web", "address": "10.240.0.2",
+            "addresses": ["10.240.0.2", "fd00::2"],
             "receivedBytes": 1200, "sentBytes": 3, "droppedDatagrams": 0,
             "connections": connections,
             "sockets": [
@@ -116,7 +122,7 @@ mod tests {
         assert_eq!(
             text(&[pod]),
             "\
-default/web  10.240.0.2
+default/web  10.240.0.2 fd00::2
   connections: 3 accepted, 0 opened, 1 refused, 0 failed, 0 denied, 0 reset
   received 1.2 kB, sent 3 B, datagrams lost 0
   PROTO  STATE   RECV-Q  SEND-Q  LOCAL          PEER                            RECEIVED  SENT

@@ -24,7 +24,7 @@ impl Sources for Cluster {
         (2000, 1 << 30)
     }
     fn host_ips(&self) -> String {
-        "10.240.0.1".into()
+        "10.240.0.1,fd00::1".into()
     }
     fn file(&self, volume: &str, path: &str) -> Result<Option<String>, String> {
         match (volume, path) {
@@ -126,7 +126,7 @@ fn a_value_comes_from_wherever_it_may() {
         (field("spec.nodeName"), Some("")),
         (field("status.podIPs"), Some("10.240.0.9")),
         (field("status.hostIP"), Some("10.240.0.1")),
-        (field("status.hostIPs"), Some("10.240.0.1")),
+        (field("status.hostIPs"), Some("10.240.0.1,fd00::1")),
         (resource("requests.cpu", "0"), Some("1")),
         (resource("requests.cpu", "1m"), Some("250")),
         // Without a limit a container has what the node has.

@@ -336,6 +336,38 @@ mod tests {
     }
 
     #[test]
+    fn a_node_of_both_families_says_so_and_so_do_its_pods() {
+        let config = KubeletConfig {
+            pod_range_v6: Some("fd00:10:240::/64".parse().expect("a range")),
+            host_network: vec!["trusted".into()],
+            ..config()
+        };
+        let node = new(&config, at(100));
+        let addresses = node.status.and_then(|status| status.addresses);
+        let addresses: Vec<String> = addresses
+            .into_iter()
+            .flatten()
+            .map(|address| format!("{} {}", address.type_, address.address))
+            .collect();
+        let both = ["InternalIP 10.240.0.1", "InternalIP fd00:10:240::1"];
+        assert_eq!(addresses[..2], both);
+        let ranges = node.spec.and_then(|spec| spec.pod_cidrs);
+        let both = ["10.240.0.0/18", "fd00:10:240::/64"];
+        assert_eq!(ranges, Some(both.map(str::to_owned).to_vec()));
+        let pod = [10, 240, 0, 7].into();
+        assert_eq!(config.both_as_text(pod), "10.240.0.7,fd00:10:240::7");
+
+        let asks = |namespace: &str, host_network: bool| -> bool {
+            let pod = json!({
+                "metadata": {"name": "p", "namespace": namespace},
+                "spec": {"hostNetwork": host_network, "containers": []},
+            });
+            config.is_on_host(&serde_json::from_value(pod).expect("a pod"))
+        };
+        assert!(asks("trusted", true) && !asks("trusted", false) && !asks("default", true));
+    }
+
+    #[test]
     fn only_a_change_is_reported_before_its_time() {
         let first = status(None, &config(), &[], at(100));
         let later = status(Some(&first), &config(), &[], at(110));
