@@ -25,10 +25,10 @@ const REST: Duration = Duration::from_millis(50);
 /// How many ports after a given one are tried.
 const ATTEMPTS: u16 = 100;
 
-/// A port of the host, for both transports.
+/// A port of the host, for both transports. No runtime knows its sockets before it serves.
 pub struct HostListeners {
-    udp: UdpSocket,
-    tcp: TcpListener,
+    udp: std::net::UdpSocket,
+    tcp: std::net::TcpListener,
 }
 
 impl HostListeners {
@@ -39,7 +39,12 @@ impl HostListeners {
         for _ in 0..attempts {
             let tcp = TcpListener::bind(address).await?;
             match UdpSocket::bind(tcp.local_addr()?).await {
-                Ok(udp) => return Ok(Self { udp, tcp }),
+                Ok(udp) => {
+                    return Ok(Self {
+                        udp: udp.into_std()?,
+                        tcp: tcp.into_std()?,
+                    });
+                }
                 Err(error) => failure = error,
             }
         }
@@ -68,12 +73,19 @@ impl HostListeners {
         self.tcp.local_addr()
     }
 
-    /// Answers for ever; connections and questions under way end with it.
+    /// Answers for ever, on the runtime that polls it first; connections and questions under way end with it. Elsewhere every
+    /// question would have to be passed on from the threads that watch the sockets.
     pub async fn serve(self, server: Arc<Server>) {
-        tokio::join!(
-            datagrams(self.udp, server.clone()),
-            streams(self.tcp, server)
-        );
+        let here = UdpSocket::from_std(self.udp).and_then(|udp| {
+            let tcp = TcpListener::from_std(self.tcp)?;
+            Ok((udp, tcp))
+        });
+        match here {
+            Ok((udp, tcp)) => {
+                tokio::join!(datagrams(udp, server.clone()), streams(tcp, server));
+            }
+            Err(error) => tracing::error!(%error, "DNS cannot serve the host"),
+        }
     }
 }
 

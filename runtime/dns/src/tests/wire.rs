@@ -16,6 +16,31 @@ async fn listening() -> (SocketAddr, tokio::task::JoinHandle<()>) {
     )
 }
 
+#[test]
+fn listeners_belong_to_the_runtime_that_serves_them() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().expect("a runtime")
+    };
+    let binds = runtime();
+    let any = "127.0.0.1:0".parse().expect("an address");
+    let listeners = binds
+        .block_on(HostListeners::bind(any))
+        .expect("a free port");
+    drop(binds);
+    let answered = runtime().block_on(async {
+        let address = listeners.address().expect("bound");
+        tokio::spawn(listeners.serve(Arc::new(server(&[]))));
+        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+        socket.connect(address).await.expect("connected");
+        let asked = question("web.test", RecordType::A, None);
+        let asked = asked.to_vec().expect("encoded");
+        socket.send(&asked).await.expect("sent");
+        socket.recv(&mut [0; 1500]).await.expect("an answer")
+    });
+    assert!(answered > 0);
+}
+
 #[tokio::test]
 async fn datagrams_are_answered_whatever_came_before() {
     let (address, task) = listening().await;
