@@ -24,6 +24,7 @@ pub mod manifests;
 pub mod net;
 pub mod open_files;
 pub mod pki;
+pub mod program_pages;
 pub mod ready;
 mod storage;
 pub mod up;

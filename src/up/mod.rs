@@ -9,6 +9,7 @@
 mod access;
 mod descriptors;
 mod dns;
+mod give_back;
 mod ingress;
 mod node;
 mod progress;
@@ -46,7 +47,7 @@ use crate::line_log::{LineLog, LogConfig};
 use crate::listeners::Choice;
 use crate::manifests::{self, Manifest};
 use crate::pki::{CurrentAuthority, Pki, ServerCertificate, client_authorities, server_config};
-use crate::{allocator, apply, files};
+use crate::{apply, files};
 
 /// The port of the API server when `--listen` does not say.
 const API_PORT: u16 = 6443;
@@ -302,8 +303,8 @@ async fn up(args: UpArgs) -> Result<()> {
                 screen.line(line);
             }
         }
-        tokio::task::spawn_blocking(allocator::give_back_now);
-        std::future::pending::<Result<()>>().await
+        let events = node.as_ref().map(node::Node::subscribe);
+        give_back::keep(&clock, events, give_back::now).await
     };
     let outcome = tokio::select! {
         outcome = session => outcome,
