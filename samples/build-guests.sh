@@ -110,6 +110,7 @@ build tests/guests sockets command sockets $guests/sockets.wasm
 build tests/guests speed command speed $guests/speed.wasm
 build tests/guests speed-inherited module speed-inherited $guests/speed-inherited.wasm
 build tests/guests socket-checks command socket-checks $guests/socket-checks.wasm
+build tests/guests wasmedge-sockets module wasmedge-sockets $guests/wasmedge-sockets.wasm
 # Its cryptography is C and needs a clang.
 clang=$(ls /usr/bin/clang-[0-9]* /usr/bin/clang 2>/dev/null | sort -V | tail -n 1)
 if [ -n "$clang" ]; then
@@ -120,6 +121,7 @@ else
     echo "own-tls is left as it is: there is no clang"
 fi
 build tests/guests http-echo library http_echo $guests/http-echo.wasm
+build tests/guests newer-socket-checks library newer_socket_checks $guests/newer-socket-checks.wasm
 build tests/guests newer-command library newer_command $guests/newer-command.wasm
 build tests/guests newer-http library newer_http $guests/newer-http.wasm
 build tests/guests functions library functions $guests/functions.wasm

@@ -43,11 +43,11 @@ pub(crate) fn prepare(guest: Arc<Guest>) -> Result<Prepared, RuntimeError> {
     match &guest.program.linked {
         Linked::Http(_) => Ok(Prepared::Http(http::Server::bind(guest)?)),
         Linked::Functions(_) => Ok(Prepared::Functions),
-        Linked::Module(_) => {
-            let listeners =
-                Listeners::bind(&guest.scope, &guest.config.ports).map_err(|error| {
-                    RuntimeError::Start(format!("failed to listen on the declared ports: {error}"))
-                })?;
+        Linked::Module(pre) => {
+            let listeners = Listeners::of(pre.module(), &guest.scope, &guest.config.ports);
+            let listeners = listeners.map_err(|error| {
+                RuntimeError::Start(format!("failed to listen on the declared ports: {error}"))
+            })?;
             Ok(Prepared::Command(guest, Some(listeners)))
         }
         _ => Ok(Prepared::Command(guest, None)),

@@ -9,7 +9,7 @@ use coracle_network::SocketScope;
 use wasmtime::component::{
     HasData, InstancePre as ComponentPre, Linker as ComponentLinker, Resource, ResourceTable,
 };
-use wasmtime::{Engine, InstancePre, Linker, Store};
+use wasmtime::{Engine, InstancePre, Linker, Module, Store};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
 use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView};
 use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystem, WasiFilesystemView};
@@ -98,7 +98,7 @@ pub(crate) fn link(engine: &Engine, world: World, code: &Code) -> wasmtime::Resu
     match code {
         Code::Module(module) => {
             let mut linker = Linker::new(engine);
-            add_preview1(&mut linker)?;
+            add_preview1(&mut linker, module)?;
             Ok(Linked::Module(linker.instantiate_pre(module)?))
         }
         Code::Component(component) => {
@@ -264,8 +264,8 @@ fn add_wasi(linker: &mut ComponentLinker<ComponentState>) -> wasmtime::Result<()
     cli::terminal_stderr::add_to_linker::<S, WasiCli>(linker, S::cli)
 }
 
-fn add_preview1(linker: &mut Linker<ModuleState>) -> wasmtime::Result<()> {
-    p1::add_to_linker(linker)?;
+fn add_preview1(linker: &mut Linker<ModuleState>, module: &Module) -> wasmtime::Result<()> {
+    p1::add_to_linker(linker, module)?;
     // wasmtime's own refuses codes from 126 up; a shell shows the lowest eight bits of any.
     linker.allow_shadowing(true);
     linker.func_wrap(

@@ -92,7 +92,7 @@ impl Guest {
         let mut wasi = context.build_p1();
         let go = matches!(self.program.world, World::Preview1 { go: true });
         let nonblocking = nonblocking(go, &self.config.annotations);
-        let fds = FdTable::new(listeners, nonblocking, &mut wasi);
+        let fds = FdTable::new(listeners, nonblocking, self.scope.clone(), &mut wasi);
         let memory = StoreMemory::new(self.memory.clone());
         Ok(ModuleState { wasi, fds, memory })
     }

@@ -17,6 +17,7 @@ use super::pipe::{GuestEnd, Pipe, Reader, Writer};
 use super::terminal::{LineEditor, TerminalWriter};
 use crate::container::{Guest, Stdio, call_command};
 use crate::exit::Exit;
+use crate::link::Linked;
 use crate::logs::LogQueue;
 use crate::memory::Scope;
 use crate::pod::{Pod, Run};
@@ -209,8 +210,14 @@ async fn run_target(guest: Arc<Guest>, target: Target, stdout: GuestEnd) -> Exit
                 .await
         }
         Target::Program(..) | Target::Toolbox(..) => {
-            match Listeners::bind(&guest.scope, &guest.config.ports) {
-                Ok(listeners) => call_command(guest, Some(listeners)).await,
+            let listeners = match &guest.program.linked {
+                Linked::Module(pre) => {
+                    Listeners::of(pre.module(), &guest.scope, &guest.config.ports).map(Some)
+                }
+                _ => Ok(None),
+            };
+            match listeners {
+                Ok(listeners) => call_command(guest, listeners).await,
                 Err(error) => Exit::not_started(&wasmtime::Error::msg(error.to_string())),
             }
         }

@@ -20,3 +20,4 @@ mod limits;
 mod newer;
 mod node;
 mod toolbox;
+mod wasmedge;

@@ -72,6 +72,16 @@ impl Node {
 
     /// Runs a pod sandbox named `name` at 10.240.0.`last`.
     pub(crate) async fn pod(&self, name: &str, last: u8) -> SandboxId {
+        self.pod_also_at(name, last, None).await
+    }
+
+    /// The same, with an address of the other family too.
+    pub(crate) async fn pod_also_at(
+        &self,
+        name: &str,
+        last: u8,
+        second_address: Option<IpAddr>,
+    ) -> SandboxId {
         let id = SandboxId(name.to_owned());
         let config = PodSandboxConfig {
             id: id.clone(),
@@ -79,7 +89,7 @@ impl Node {
             hostname: name.to_owned(),
             full_name: None,
             address: IpAddr::from([10, 240, 0, last]),
-            second_address: None,
+            second_address,
             host_network: false,
             host_aliases: vec![
                 ([10, 240, 0, 3].into(), vec!["api".to_owned()]),

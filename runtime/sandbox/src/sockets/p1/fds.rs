@@ -1,16 +1,24 @@
 //! What a guest's file descriptors mean.
 
 use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
-use coracle_network::{TcpListener, TcpStream};
+use coracle_network::{NetError, SocketScope, TcpListener, TcpSocket, TcpStream};
+use futures::future::Shared;
 use wasmtime_wasi::p1::{WasiP1Ctx, wasi_snapshot_preview1 as base};
 use wiggle::GuestMemory;
 
 use super::Listeners;
 use super::errno::Errno;
+use super::wasmedge::Options;
 use crate::handles::handle_limit;
+use crate::sockets::without_waiting;
+
+pub(super) use super::udp::Udp;
 
 /// The first descriptor that is not a standard stream.
 const FIRST: u32 = 3;
@@ -19,11 +27,17 @@ const FIRST: u32 = 3;
 /// preopened folders; further ones get the lowest free number, as POSIX says.
 pub(crate) struct FdTable {
     entries: BTreeMap<u32, Entry>,
+    /// Where sockets are opened.
+    scope: SocketScope,
     /// No number below is free.
     lowest: u32,
 }
 
 /// What stands behind a descriptor.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a module has few descriptors, and what is larger is a socket"
+)]
 pub(super) enum Entry {
     /// wasmtime-wasi's descriptor of this number.
     Wasi(u32),
@@ -36,9 +50,15 @@ pub(super) struct Socket {
     pub(super) nonblocking: bool,
     /// Bytes that were looked at with `RECV_PEEK` and are still to be read.
     pub(super) peeked: Bytes,
+    /// Of a connect that was not waited for; `SO_ERROR` tells it once.
+    pub(super) error: Option<Errno>,
+    pub(super) options: Options,
 }
 
-#[derive(Clone)]
+/// A connect that is under way, for all who wait for it.
+pub(super) type Connecting =
+    Shared<Pin<Box<dyn Future<Output = Result<TcpStream, NetError>> + Send>>>;
+
 pub(super) enum Kind {
     Listener {
         listener: Arc<TcpListener>,
@@ -46,6 +66,10 @@ pub(super) enum Kind {
         inherited: bool,
     },
     Stream(TcpStream),
+    /// Opened, perhaps bound. `None` once a connect has failed.
+    Tcp(Option<TcpSocket>),
+    Connecting(Connecting),
+    Udp(Udp),
 }
 
 impl Socket {
@@ -54,13 +78,36 @@ impl Socket {
             kind,
             nonblocking,
             peeked: Bytes::new(),
+            error: None,
+            options: Options::default(),
+        }
+    }
+
+    /// A connect that is decided by now makes a connection, or an error to be told.
+    fn settle(&mut self) {
+        let Kind::Connecting(connecting) = &mut self.kind else {
+            return;
+        };
+        if let Poll::Ready(result) = Pin::new(connecting).poll(&mut without_waiting()) {
+            self.kind = match result {
+                Ok(stream) => Kind::Stream(stream),
+                Err(error) => {
+                    self.error = Some(error.into());
+                    Kind::Tcp(None)
+                }
+            };
         }
     }
 }
 
 impl FdTable {
     /// The table of a guest that is about to start with `wasi`'s folders and with `listeners`.
-    pub(crate) fn new(listeners: Listeners, nonblocking: bool, wasi: &mut WasiP1Ctx) -> Self {
+    pub(crate) fn new(
+        listeners: Listeners,
+        nonblocking: bool,
+        scope: SocketScope,
+        wasi: &mut WasiP1Ctx,
+    ) -> Self {
         let mut entries: BTreeMap<u32, Entry> =
             (0..FIRST).map(|fd| (fd, Entry::Wasi(fd))).collect();
         let mut next = FIRST;
@@ -80,6 +127,7 @@ impl FdTable {
         }
         Self {
             entries,
+            scope,
             lowest: next,
         }
     }
@@ -99,7 +147,10 @@ impl FdTable {
 
     pub(super) fn socket(&mut self, fd: u32) -> Result<&mut Socket, Errno> {
         match self.entries.get_mut(&fd) {
-            Some(Entry::Socket(socket)) => Ok(socket),
+            Some(Entry::Socket(socket)) => {
+                socket.settle();
+                Ok(socket)
+            }
             Some(Entry::Wasi(_)) => Err(Errno::NOTSOCK),
             None => Err(Errno::BADF),
         }
@@ -107,6 +158,17 @@ impl FdTable {
 
     pub(super) fn is_socket(&self, fd: u32) -> bool {
         matches!(self.entries.get(&fd), Some(Entry::Socket(_)))
+    }
+
+    /// Whether it is a UDP socket.
+    pub(super) fn is_datagram(&self, fd: u32) -> bool {
+        let entry = self.entries.get(&fd);
+        matches!(entry, Some(Entry::Socket(socket)) if matches!(socket.kind, Kind::Udp(_)))
+    }
+
+    /// Where sockets are opened.
+    pub(super) fn scope(&self) -> &SocketScope {
+        &self.scope
     }
 
     pub(super) fn has_room(&self) -> bool {

@@ -1,7 +1,8 @@
 //! Reading, writing, accepting and shutting down.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use coracle_network::TcpStream;
@@ -9,15 +10,17 @@ use coracle_network::TcpStream;
 use super::errno::Errno;
 use super::fds::{Entry, FdTable, Kind, Socket};
 use super::memory::{Buffer, Memory};
+use super::wasmedge;
 use crate::sockets::without_waiting;
 
 /// `fdflags`: reads and writes never wait.
 pub(super) const NONBLOCK: u32 = 4;
-const RECV_PEEK: u32 = 1;
-const RECV_WAITALL: u32 = 2;
+pub(super) const RECV_PEEK: u32 = 1;
+pub(super) const RECV_WAITALL: u32 = 2;
 const SHUT_READ: u32 = 1;
 const SHUT_WRITE: u32 = 2;
-/// `filetype` of a stream socket.
+/// `filetype` of sockets.
+const SOCKET_DATAGRAM: u8 = 5;
 const SOCKET_STREAM: u8 = 6;
 
 /// The connection behind `fd`, and whether its calls must not wait.
@@ -25,8 +28,38 @@ fn stream(fds: &mut FdTable, fd: u32) -> Result<(TcpStream, bool), Errno> {
     let socket = fds.socket(fd)?;
     match &socket.kind {
         Kind::Stream(stream) => Ok((stream.clone(), socket.nonblocking)),
-        Kind::Listener { .. } => Err(Errno::NOTCONN),
+        _ => Err(Errno::NOTCONN),
     }
+}
+
+/// Waits as long as the guest has patience, which is for ever unless it said otherwise.
+pub(super) async fn within<F: Future>(
+    patience: Option<Duration>,
+    future: F,
+) -> Result<F::Output, Errno> {
+    match patience {
+        None => Ok(future.await),
+        Some(patience) => tokio::time::timeout(patience, future)
+            .await
+            .map_err(|_| Errno::AGAIN),
+    }
+}
+
+/// `sock_recv`, which beside the number of bytes tells flags: of a message, whether it was cut.
+pub(super) async fn receive_told(
+    memory: &mut Memory<'_>,
+    fds: &mut FdTable,
+    fd: u32,
+    buffers: (u32, u32),
+    flags: u32,
+    (out, told): (u32, u32),
+) -> Result<(), Errno> {
+    memory.write(told, &[0, 0])?;
+    if fds.is_datagram(fd) {
+        let outs = (out, Some(told));
+        return wasmedge::receive(memory, fds, fd, buffers, flags, outs).await;
+    }
+    receive(memory, fds, fd, buffers, flags, out).await
 }
 
 /// `fd_read` and `sock_recv`: fills the buffers with what there is, waiting for the first byte if
@@ -42,6 +75,10 @@ pub(super) async fn receive(
     if flags & !(RECV_PEEK | RECV_WAITALL) != 0 {
         return Err(Errno::INVAL);
     }
+    if fds.is_datagram(fd) {
+        let buffers = (buffers, count);
+        return wasmedge::receive(memory, fds, fd, buffers, flags, (out, None)).await;
+    }
     let (stream, nonblocking) = stream(fds, fd)?;
     let buffers = memory.buffers(buffers, count)?;
     memory.get_mut(out, 4)?;
@@ -49,6 +86,7 @@ pub(super) async fn receive(
         stream,
         ahead: std::mem::take(&mut fds.socket(fd)?.peeked),
         nonblocking,
+        patience: fds.socket(fd)?.options.receive_timeout,
         whole: flags & RECV_WAITALL != 0,
     };
     let result = if flags & RECV_PEEK != 0 {
@@ -65,6 +103,7 @@ struct Source {
     stream: TcpStream,
     ahead: Bytes,
     nonblocking: bool,
+    patience: Option<Duration>,
     /// Wait until all buffers are full.
     whole: bool,
 }
@@ -127,7 +166,7 @@ impl Source {
         match now {
             Poll::Ready(result) => Ok(result?),
             Poll::Pending if self.nonblocking || !may_wait => Err(Errno::AGAIN),
-            Poll::Pending => Ok(self.stream.read_bytes(max).await?),
+            Poll::Pending => Ok(within(self.patience, self.stream.read_bytes(max)).await??),
         }
     }
 }
@@ -141,14 +180,18 @@ pub(super) async fn send(
     (buffers, count): (u32, u32),
     out: u32,
 ) -> Result<(), Errno> {
+    if fds.is_datagram(fd) {
+        return wasmedge::send(memory, fds, fd, (buffers, count), out);
+    }
     let (stream, nonblocking) = stream(fds, fd)?;
+    let patience = fds.socket(fd)?.options.send_timeout;
     let buffers = memory.buffers(buffers, count)?;
     memory.get_mut(out, 4)?;
     let mut done = 0u32;
     for buffer in buffers {
         let mut rest = buffer;
         while rest.length > 0 {
-            let taken = match push(memory, &stream, rest, nonblocking).await {
+            let taken = match push(memory, &stream, rest, (nonblocking, patience)).await {
                 Ok(taken) => taken,
                 Err(_) if done > 0 => return memory.write(out, &done.to_le_bytes()),
                 Err(error) => return Err(error),
@@ -166,13 +209,13 @@ async fn push(
     memory: &Memory<'_>,
     stream: &TcpStream,
     buffer: Buffer,
-    nonblocking: bool,
+    (nonblocking, patience): (bool, Option<Duration>),
 ) -> Result<u32, Errno> {
     let now = stream.poll_writable(&mut without_waiting());
     let room = match now {
         Poll::Ready(room) => room,
         Poll::Pending if nonblocking => return Err(Errno::AGAIN),
-        Poll::Pending => poll_fn(|cx| stream.poll_writable(cx)).await,
+        Poll::Pending => within(patience, poll_fn(|cx| stream.poll_writable(cx))).await?,
     };
     let room = room.map_err(|error| stream.take_error().unwrap_or(error))?;
     let bytes = memory.get(buffer.pointer, buffer.length)?;
@@ -217,6 +260,9 @@ pub(super) fn shutdown(fds: &mut FdTable, fd: u32, how: u32) -> Result<(), Errno
     if how == 0 || how & !(SHUT_READ | SHUT_WRITE) != 0 {
         return Err(Errno::INVAL);
     }
+    if let Kind::Udp(udp) = &fds.socket(fd)?.kind {
+        return udp.peer().map(drop).ok_or(Errno::NOTCONN);
+    }
     let (stream, _) = stream(fds, fd)?;
     if how & SHUT_WRITE != 0 {
         stream.shutdown_write();
@@ -228,7 +274,7 @@ pub(super) fn shutdown(fds: &mut FdTable, fd: u32, how: u32) -> Result<(), Errno
     Ok(())
 }
 
-/// `fd_fdstat_get`: a stream socket with all rights.
+/// `fd_fdstat_get`: a socket with all rights.
 pub(super) fn fdstat(
     memory: &mut Memory<'_>,
     fds: &mut FdTable,
@@ -241,7 +287,7 @@ pub(super) fn fdstat(
         0
     };
     let mut stat = [0u8; 24];
-    stat[0] = SOCKET_STREAM;
+    stat[0] = file_type(fds, fd);
     stat[2..4].copy_from_slice(&flags.to_le_bytes());
     stat[8..].fill(0xff);
     memory.write(out, &stat)
@@ -253,11 +299,23 @@ pub(super) fn set_flags(fds: &mut FdTable, fd: u32, flags: u32) -> Result<(), Er
     Ok(())
 }
 
-/// `fd_filestat_get`: a stream socket of no device and no size.
-pub(super) fn filestat(memory: &mut Memory<'_>, out: u32) -> Result<(), Errno> {
+/// `fd_filestat_get`: a socket of no device and no size.
+pub(super) fn filestat(
+    memory: &mut Memory<'_>,
+    fds: &FdTable,
+    fd: u32,
+    out: u32,
+) -> Result<(), Errno> {
     let mut stat = [0u8; 64];
-    stat[16] = SOCKET_STREAM;
+    stat[16] = file_type(fds, fd);
     memory.write(out, &stat)
+}
+
+fn file_type(fds: &FdTable, fd: u32) -> u8 {
+    match fds.is_datagram(fd) {
+        true => SOCKET_DATAGRAM,
+        false => SOCKET_STREAM,
+    }
 }
 
 /// `fd_prestat_get`. wasi-libc stops its scan of preopened folders at `BADF` and aborts at other

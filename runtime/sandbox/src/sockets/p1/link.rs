@@ -1,6 +1,6 @@
 //! The functions of `wasi_snapshot_preview1` that take descriptors.
 
-use wasmtime::{AsContextMut, Caller, Extern, Linker, Result};
+use wasmtime::{AsContextMut, Caller, Extern, Linker, Module, Result};
 use wasmtime_wasi::p1::wasi_snapshot_preview1 as base;
 use wiggle::GuestMemory;
 
@@ -9,12 +9,12 @@ use super::fds::Entry;
 use super::io;
 use super::memory::Memory;
 use super::poll::{Arrays, poll};
-use super::{FdHost, FdView};
+use super::{FdHost, FdView, wasmedge};
 
-const MODULE: &str = "wasi_snapshot_preview1";
+pub(super) const MODULE: &str = "wasi_snapshot_preview1";
 
 /// The guest's memory and descriptors, prepared as wasmtime-wasi's generated code would.
-fn parts<'a, T: FdHost + 'static>(
+pub(super) fn parts<'a, T: FdHost + 'static>(
     caller: &'a mut Caller<'_, T>,
 ) -> Result<(Memory<'a>, FdView<'a>)> {
     let fuel = caller.as_context_mut().hostcall_fuel();
@@ -103,14 +103,19 @@ macro_rules! serve {
     };
 }
 
-/// Adds all of `wasi_snapshot_preview1`, with descriptors looked up in the guest's own table.
-pub(crate) fn add_to_linker<T: FdHost + 'static>(linker: &mut Linker<T>) -> Result<()> {
+/// Adds all of `wasi_snapshot_preview1`, with descriptors looked up in the guest's own table, and
+/// WasmEdge's extension in the form that `module` imports.
+pub(crate) fn add_to_linker<T: FdHost + 'static>(
+    linker: &mut Linker<T>,
+    module: &Module,
+) -> Result<()> {
     wasmtime_wasi::p1::add_to_linker_async(linker, |state: &mut T| state.fds().wasi)?;
     linker.allow_shadowing(true);
     add_forwarded(linker)?;
     add_served(linker)?;
     add_tables(linker)?;
-    add_sockets(linker)
+    add_sockets(linker)?;
+    wasmedge::add_to_linker(linker, module)
 }
 
 fn add_forwarded<T: FdHost + 'static>(linker: &mut Linker<T>) -> Result<()> {
@@ -151,10 +156,7 @@ fn add_served<T: FdHost + 'static>(linker: &mut Linker<T>) -> Result<()> {
     });
     serve!(linker; fd_fdstat_get(fd, out), |memory, fds| io::fdstat(memory, fds, fd, out));
     serve!(linker; fd_fdstat_set_flags(fd, flags), |_memory, fds| io::set_flags(fds, fd, flags));
-    serve!(linker; fd_filestat_get(fd, out), |memory, _fds| {
-        let _ = fd;
-        io::filestat(memory, out)
-    });
+    serve!(linker; fd_filestat_get(fd, out), |memory, fds| io::filestat(memory, fds, fd, out));
     serve!(linker; fd_prestat_get(fd, out), |memory, fds| io::prestat(memory, fds, fd, out));
     linker.func_wrap_async(
         MODULE,
@@ -388,13 +390,10 @@ fn add_sockets<T: FdHost + 'static>(linker: &mut Linker<T>) -> Result<()> {
          (fd, buffers, count, flags, out, out_flags): (i32, i32, i32, i32, i32, i32)| {
             Box::new(async move {
                 let (mut memory, view) = parts(&mut caller)?;
-                if let Err(errno) = memory.write(out_flags.cast_unsigned(), &[0, 0]) {
-                    return Ok(errno.code());
-                }
                 let buffers = (buffers.cast_unsigned(), count.cast_unsigned());
                 let (fd, flags) = (fd.cast_unsigned(), flags.cast_unsigned());
-                let out = out.cast_unsigned();
-                let done = io::receive(&mut memory, view.fds, fd, buffers, flags, out).await;
+                let outs = (out.cast_unsigned(), out_flags.cast_unsigned());
+                let done = io::receive_told(&mut memory, view.fds, fd, buffers, flags, outs).await;
                 Ok(code(done)) as Result<i32>
             })
         },

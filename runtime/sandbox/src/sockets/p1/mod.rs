@@ -1,12 +1,13 @@
 //! Sockets of WASI 0.1 modules.
 //!
-//! WASI 0.1 can accept, read and write but not open sockets, and wasmtime-wasi's implementation has
-//! none at all. So every function that takes a file descriptor is defined here: a descriptor is
+//! WASI 0.1 can accept, read and write but not open sockets, for which there is [WasmEdge's
+//! extension](wasmedge), and wasmtime-wasi's implementation has none at all. So every function that takes a file descriptor is defined here: a descriptor is
 //! looked up in the guest's own [`FdTable`], and belongs either to a socket, which is served here,
 //! or to wasmtime-wasi, which then sees its own number for it.
 //!
 //! Each declared TCP port is bound before the guest starts and handed over as a listening
-//! descriptor from 3 up, in the way of systemd (`LISTEN_FDS`, `LISTEN_FDNAMES`).
+//! descriptor from 3 up, in the way of systemd (`LISTEN_FDS`, `LISTEN_FDNAMES`); unless the module
+//! imports `sock_bind`, and so listens by itself.
 
 mod errno;
 mod fds;
@@ -14,11 +15,14 @@ mod io;
 mod link;
 mod memory;
 mod poll;
+mod udp;
+mod wasmedge;
 
 use std::collections::BTreeMap;
 
 use coracle_cri::ContainerPort;
 use coracle_network::{NetError, SocketScope, TcpListener};
+use wasmtime::Module;
 use wasmtime_wasi::p1::WasiP1Ctx;
 
 pub(crate) use fds::FdTable;
@@ -47,8 +51,20 @@ pub(crate) struct FdView<'a> {
 pub(crate) struct Listeners(Vec<(String, TcpListener)>);
 
 impl Listeners {
-    /// Binds the TCP ports among `ports` in the order of the manifest; UDP cannot be inherited.
-    pub(crate) fn bind(scope: &SocketScope, ports: &[ContainerPort]) -> Result<Self, NetError> {
+    /// Binds the TCP ports among `ports` in the order of the manifest; UDP cannot be inherited. None
+    /// for a module that listens by itself, which wants the same ports.
+    pub(crate) fn of(
+        module: &Module,
+        scope: &SocketScope,
+        ports: &[ContainerPort],
+    ) -> Result<Self, NetError> {
+        if wasmedge::listens_by_itself(module) {
+            return Ok(Self(Vec::new()));
+        }
+        Self::bind(scope, ports)
+    }
+
+    fn bind(scope: &SocketScope, ports: &[ContainerPort]) -> Result<Self, NetError> {
         let tcp = ports.iter().filter(|port| port.tcp);
         let bound = tcp.map(|port| {
             let name = match port.name.as_str() {

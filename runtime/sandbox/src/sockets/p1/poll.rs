@@ -5,16 +5,18 @@
 //! whatever is ready when the first is ready makes up the answer.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use coracle_network::{TcpListener, TcpStream};
+use coracle_network::{TcpListener, TcpStream, UdpSocket};
+use parking_lot::Mutex;
 use wasmtime_wasi::p1::{WasiP1Ctx, wasi_snapshot_preview1 as base};
 use wiggle::GuestMemory;
 
 use super::errno::Errno;
-use super::fds::{Entry, FdTable, Kind};
+use super::fds::{Connecting, Entry, FdTable, Kind};
 use super::memory::Memory;
 
 const SUBSCRIPTION: u32 = 48;
@@ -45,6 +47,10 @@ enum On {
     Readable(TcpStream),
     Writable(TcpStream),
     Acceptable(Arc<TcpListener>),
+    /// A connect is decided, one way or the other.
+    Connected(Mutex<Connecting>),
+    /// A message waits, of this peer if there is one.
+    Received(UdpSocket, Option<SocketAddr>),
     /// Ready at once, with this answer.
     Decided(Errno),
     /// A listener never becomes writable.
@@ -65,6 +71,19 @@ impl Watch {
             }
             On::Acceptable(listener) => {
                 std::task::ready!(listener.poll_acceptable(cx));
+                (Errno::SUCCESS, 1)
+            }
+            On::Connected(connecting) => {
+                let mut connecting = connecting.lock();
+                // Its error is told by `SO_ERROR`.
+                let _ = std::task::ready!(Pin::new(&mut *connecting).poll(cx));
+                (Errno::SUCCESS, 1)
+            }
+            On::Received(socket, peer) => {
+                std::task::ready!(match peer {
+                    Some(peer) => socket.poll_readable_connected(cx, *peer),
+                    None => socket.poll_readable(cx),
+                });
                 (Errno::SUCCESS, 1)
             }
             On::Decided(error) => (*error, 1),
@@ -144,6 +163,13 @@ fn sort(
                 (Kind::Stream(stream), _) => On::Writable(stream.clone()),
                 (Kind::Listener { listener, .. }, FD_READ) => On::Acceptable(listener.clone()),
                 (Kind::Listener { .. }, _) => On::Never,
+                (Kind::Connecting(connecting), _) => On::Connected(Mutex::new(connecting.clone())),
+                (Kind::Udp(udp), FD_READ) if !udp.has_next() => match udp.watched() {
+                    Some((socket, peer)) => On::Received(socket, peer),
+                    None => On::Never,
+                },
+                // As Linux has it: a call would say at once what is wrong.
+                (Kind::Udp(_) | Kind::Tcp(_), _) => On::Decided(Errno::SUCCESS),
             },
             None => On::Decided(Errno::BADF),
         };

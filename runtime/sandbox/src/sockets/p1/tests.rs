@@ -127,11 +127,11 @@ impl Guest {
                 .unwrap();
         }
         let mut wasi = context.build_p1();
-        let fds = FdTable::new(listeners, nonblocking, &mut wasi);
+        let fds = FdTable::new(listeners, nonblocking, scope.clone(), &mut wasi);
         let engine = Engine::new(&Config::new()).unwrap();
         let mut linker = Linker::new(&engine);
-        add_to_linker(&mut linker).unwrap();
         let module = Module::new(&engine, wat::parse_str(passing_on()).unwrap()).unwrap();
+        add_to_linker(&mut linker, &module).unwrap();
         let mut store = Store::new(&engine, State { wasi, fds });
         let instance = linker.instantiate_async(&mut store, &module).await.unwrap();
         let memory = instance.get_memory(&mut store, "memory").unwrap();

@@ -44,6 +44,28 @@ pub(super) async fn run(bytes: &[u8], args: &[&str]) -> String {
     text(&output)
 }
 
+/// What a command of WASI 0.3 prints.
+#[cfg(feature = "p3")]
+pub(super) async fn run_newer(bytes: &[u8], args: &[&str]) -> String {
+    let mut config = Config::new();
+    config.wasm_component_model_async(true);
+    let engine = Engine::new(&config).unwrap();
+    let component = Component::new(&engine, bytes).unwrap();
+    let mut linker = Linker::new(&engine);
+    // A guest of 0.3 that has a main function of Rust's uses 0.2 for what that needs.
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker).unwrap();
+    wasmtime_wasi::p3::add_to_linker(&mut linker).unwrap();
+    let (mut store, output) = store(&engine, args);
+    let command =
+        wasmtime_wasi::p3::bindings::Command::instantiate_async(&mut store, &component, &linker);
+    let command = command.await.unwrap();
+    let ended = store.run_concurrent(async |store| command.wasi_cli_run().call_run(store).await);
+    let ended = timeout(PATIENCE, ended).await;
+    let ended = ended.unwrap_or_else(|_| panic!("it did not end: {}", text(&output)));
+    assert_eq!(ended.unwrap().unwrap(), Ok(()), "{}", text(&output));
+    text(&output)
+}
+
 fn store(engine: &Engine, args: &[&str]) -> (Store<Host>, MemoryOutputPipe) {
     let output = MemoryOutputPipe::new(OUTPUT);
     let mut wasi = WasiCtx::builder();
