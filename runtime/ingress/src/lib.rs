@@ -1,6 +1,6 @@
 //! Ingress: HTTP from outside, by host and path, to the pods behind Services.
 //!
-//! Sits on the data plane between listeners of the host and the [`Fabric`]: it reads Ingresses and their classes, Services
+//! Sits on the data plane between listeners of the host and the [`Fabric`](coracle_network::Fabric): it reads Ingresses and their classes, Services
 //! and the Secrets that Ingresses name, and asks [`Services`] for the endpoints of each request.
 //!
 //! ```text
