@@ -136,7 +136,7 @@ pub(crate) fn new_store<T: HasMemory + Send + 'static>(
 ) -> Store<T> {
     let mut store = Store::new(engine, state);
     store.limiter(|state| state.memory());
-    take_turns(&mut store, cpu.weight());
+    take_turns(&mut store, cpu.weight(), cpu.clock().clone());
     store
 }
 

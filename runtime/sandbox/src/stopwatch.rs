@@ -20,6 +20,13 @@ const FRESH: Duration = Duration::from_micros(500);
 
 thread_local! {
     static LAST: Cell<Option<Last>> = const { Cell::new(None) };
+    /// What this thread had used when its poll began.
+    static BEGUN: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// What the poll of this thread that is under way has used so far.
+pub(crate) fn so_far(clock: &Clock) -> Duration {
+    thread_cpu_time(clock).saturating_sub(BEGUN.get())
 }
 
 /// What the system said last of this thread.
@@ -45,6 +52,10 @@ impl Stopwatch {
         if last.is_none_or(|last| start.saturating_sub(last.at) > FRESH) {
             ask(start, clock);
         }
+        BEGUN.set(
+            LAST.get()
+                .map_or(Duration::ZERO, |last| last.used + last.counted),
+        );
         Self { start }
     }
 

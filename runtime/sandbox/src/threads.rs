@@ -10,8 +10,7 @@ const GUEST_NICENESS: i32 = 5;
 /// Guests that use more than their share yield to everybody.
 const HEAVY_NICENESS: i32 = 15;
 /// How long such a thread keeps its core when another one wakes, the least that Linux takes. Without it that is the end
-/// of one of the system's slices, up to 3 ms, however nice the thread is. What it costs: on a machine that others fill, such
-/// guests run for less than the ticks that their turns are counted in, and share less exactly.
+/// of one of the system's slices, up to 3 ms, however nice the thread is.
 const HEAVY_SLICE: Duration = Duration::from_micros(100);
 /// Compiling yields to everything else.
 const COMPILER_NICENESS: i32 = 15;

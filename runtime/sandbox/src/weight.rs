@@ -10,17 +10,25 @@
 //! makes no whole tick is kept for the next. So two containers share as their weights, whatever the
 //! weights are: 1:2 with 100m and 200m as with 1 and 2 cores. Only guests that used up a slice take
 //! part: one that waits for requests pays nothing and has its first tick at once.
+//!
+//! Slices end with ticks, and ticks pass while the system has given the core to others, too. So what counts is the processor
+//! time that a guest had ([`Allowance`]): who had too little of its slice goes on, and what it had too much or too little
+//! is settled with its next one.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
+use coracle_clock::Clock;
 use parking_lot::Mutex;
 use wasmtime::{Store, UpdateDeadline};
 
+use crate::engine;
 use crate::standing::Demand;
+use crate::stopwatch::so_far;
 
 /// Longest slice in ticks: a neighbour never waits longer for one guest.
 const MAX_TICKS: u64 = 5;
@@ -178,22 +186,67 @@ fn skipped(credit: u64, worth: u64) -> u64 {
     TICK.saturating_sub(credit).div_ceil(worth.max(1))
 }
 
+/// The processor time that a guest may still have, in nanoseconds; below 0 what it had too much.
+struct Allowance(i64);
+
+impl Allowance {
+    /// That of a guest that begins.
+    fn new() -> Self {
+        let mut allowance = Self(0);
+        allowance.grant(1);
+        allowance
+    }
+
+    /// Adds a slice. No more is kept than another slice has, and no more is owed than the longest.
+    fn grant(&mut self, ticks: u64) {
+        let slice = nanos(ticks);
+        let owed = -nanos(MAX_TICKS);
+        self.0 = self.0.clamp(owed, slice) + slice;
+    }
+
+    /// Whether a poll that has used so much goes on for another tick, which comes nearer to what it may have than none.
+    fn goes_on(&self, used: Duration) -> bool {
+        self.0.saturating_sub(of(used)) > nanos(1) / 2
+    }
+
+    fn spend(&mut self, used: Duration) {
+        self.0 = self.0.saturating_sub(of(used));
+    }
+}
+
+/// So many ticks, in nanoseconds.
+fn nanos(ticks: u64) -> i64 {
+    of(engine::TICK).saturating_mul(i64::try_from(ticks).unwrap_or(i64::MAX))
+}
+
+fn of(time: Duration) -> i64 {
+    i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
+}
+
 /// Makes the guest of `store` take turns with others.
-pub(crate) fn take_turns<T: 'static>(store: &mut Store<T>, weight: &Arc<Weight>) {
+pub(crate) fn take_turns<T: 'static>(store: &mut Store<T>, weight: &Arc<Weight>, clock: Clock) {
     let weight = weight.clone();
     let mut credit = 0;
+    let mut allowance = Allowance::new();
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(move |_| {
+        let used = so_far(&clock);
+        if allowance.goes_on(used) {
+            return Ok(UpdateDeadline::Continue(1));
+        }
+        allowance.spend(used);
         INTERRUPTED.set(true);
         let worth = weight.turn();
         credit += worth;
         if credit >= TICK {
             let ticks = credit / TICK;
             credit %= TICK;
+            allowance.grant(ticks);
             return Ok(UpdateDeadline::Yield(ticks));
         }
         let turns = skipped(credit, worth);
         credit = (credit + turns * worth).saturating_sub(TICK);
+        allowance.grant(1);
         let contest = weight.contest.clone();
         let pass = async move {
             // This one, and those that are skipped.
@@ -276,6 +329,44 @@ mod tests {
             [(500, 500), (10, 10), (900, 400)].map(|(a, b)| skipped(a, b)),
             [1, 99, 1]
         );
+    }
+
+    #[test]
+    fn what_guests_have_together_is_what_their_slices_say() {
+        // However much passes between two ticks: all of them on a machine of its own, a tenth on a busy one.
+        for between in [980, 100, 7, 1300].map(Duration::from_micros) {
+            let had = [1, 2, 5].map(|ticks| {
+                let mut allowance = Allowance::new();
+                let mut total = Duration::ZERO;
+                for _ in 0..1000 {
+                    let mut used = between;
+                    while allowance.goes_on(used) {
+                        used += between;
+                    }
+                    allowance.spend(used);
+                    allowance.grant(ticks);
+                    total += used;
+                }
+                total.as_secs_f64() / f64::from(u32::try_from(ticks).unwrap())
+            });
+            let least = between.as_secs_f64() * 1000.0;
+            let expected = [1, 2, 5].map(|ticks| (least / f64::from(ticks)).max(1.0));
+            for (had, expected) in had.into_iter().zip(expected) {
+                assert!((had - expected).abs() < 0.01, "{between:?}: {had} s");
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_saves_up_or_owes_for_ever() {
+        let mut allowance = Allowance::new();
+        allowance.spend(Duration::from_secs(60));
+        allowance.grant(1);
+        assert_eq!(allowance.0, nanos(1) - nanos(MAX_TICKS));
+        for _ in 0..100 {
+            allowance.grant(3);
+        }
+        assert_eq!(allowance.0, nanos(6));
     }
 
     #[test]

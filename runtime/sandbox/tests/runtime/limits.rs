@@ -43,8 +43,7 @@ async fn guests_that_compete_share_as_they_asked() {
     let two = spin(&node, &pod, "two", 2000).await;
     let [light, heavy] = shared(&node, [&one, &two], Duration::from_millis(900)).await;
     let ratio = heavy / light;
-    // A busy machine takes the thread away in the middle of slices.
-    assert!((1.3..3.0).contains(&ratio), "{light} s and {heavy} s");
+    assert!((1.6..2.4).contains(&ratio), "{light} s and {heavy} s");
     // The other way round, and further apart than the longest slice.
     let resize = Resize {
         memory_limit: None,
@@ -57,7 +56,7 @@ async fn guests_that_compete_share_as_they_asked() {
     shared(&node, [&one, &two], Duration::from_millis(50)).await;
     let [heavy, light] = shared(&node, [&one, &two], Duration::from_millis(900)).await;
     let ratio = heavy / light;
-    assert!((5.5..18.0).contains(&ratio), "{heavy} s and {light} s");
+    assert!((7.0..13.0).contains(&ratio), "{heavy} s and {light} s");
 }
 
 #[tokio::test]
