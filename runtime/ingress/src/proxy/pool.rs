@@ -191,12 +191,18 @@ impl State {
     fn take_resting(&mut self, endpoint: SocketAddr) -> Option<Http1> {
         let resting = self.resting.get_mut(&endpoint)?;
         let before = resting.len();
-        resting.retain_mut(|(_, connection)| !connection.is_closed());
-        // One whose last request is not wholly sent, though it was answered, has to wait.
-        let found = resting
-            .iter()
-            .rposition(|(_, connection)| connection.sender.is_ready());
-        let taken = found.map(|index| resting.remove(index).1);
+        let mut taken = None;
+        let mut index = resting.len();
+        while taken.is_none() && index > 0 {
+            index -= 1;
+            let connection = &mut resting[index].1;
+            if connection.is_closed() {
+                resting.remove(index);
+            } else if connection.sender.is_ready() {
+                // One whose last request is not wholly sent, though it was answered, has to wait.
+                taken = Some(resting.remove(index).1);
+            }
+        }
         self.count -= before - resting.len();
         if resting.is_empty() {
             self.resting.remove(&endpoint);
