@@ -37,7 +37,7 @@ pub(super) async fn measure(
         Some(path) => Some(Wasmtime::start(path, &modules.speed).await?),
         None => None,
     };
-    let (mut ours, mut mixed) = (Times::default(), Times::default());
+    let (mut ours, mut olders) = (Times::default(), Times::default());
     let (mut kernels, mut hosts) = (Times::default(), Times::default());
     let mut placed = [Times::default(), Times::default()];
     let amounts = [net.round_trips, net.mebibytes * MEBIBYTE, net.connects];
@@ -51,10 +51,13 @@ pub(super) async fn measure(
             placed[0][at].push(far);
             placed[1][at].push(near);
             let (port, text) = (PORT.to_string(), amount.to_string());
-            for (server, times) in [(&newer, &mut ours), (&older, &mut mixed)] {
+            for (server, module, times) in [
+                (&newer, &modules.speed, &mut ours),
+                (&older, &modules.inherited, &mut olders),
+            ] {
                 let args = [task, server, &port, &text];
                 let name = format!("{task}-{round}");
-                let log = run(connection, &name, &modules.speed, &args).await?;
+                let log = run(connection, &name, module, &args).await?;
                 times[at].push(printed(&log)?);
             }
             if let Some(wasmtime) = &wasmtime {
@@ -68,14 +71,12 @@ pub(super) async fn measure(
             .await?;
     }
     let [echo, flood, connect] = &ours;
-    let [mixed_echo, mixed_flood, _] = &mixed;
+    let [older_echo, older_flood, older_connect] = &olders;
     let [kernel_echo, kernel_flood, kernel_connect] = &kernels;
-    let older_echo = &of_the_other(mixed_echo, echo);
-    let older_flood = &of_the_other(mixed_flood, flood);
     let mut add = |figure| report.add(figure);
     for (name, times) in [
         ("net.roundtrip_0_2", echo),
-        ("net.roundtrip_0_2_to_0_1", mixed_echo),
+        ("net.roundtrip_0_1", older_echo),
         ("net.roundtrip_kernel_apart", &placed[0][0]),
         ("net.roundtrip_kernel_together", &placed[1][0]),
     ] {
@@ -90,7 +91,7 @@ pub(super) async fn measure(
     }
     for (name, times) in [
         ("net.bulk_0_2", flood),
-        ("net.bulk_0_2_to_0_1", mixed_flood),
+        ("net.bulk_0_1", older_flood),
         ("net.bulk_kernel", kernel_flood),
     ] {
         let rate = |nanos: &f64| net.mebibytes as f64 / 1024.0 / (nanos / 1e9);
@@ -103,8 +104,12 @@ pub(super) async fn measure(
     ] {
         add(Figure::median(name, "", &by_turns(kernel_flood, times)).at_least(target));
     }
-    let ratio = by_turns(connect, kernel_connect);
-    add(Figure::median("net.connect_0_2_by_kernel", "", &ratio));
+    for (name, times) in [
+        ("net.connect_0_2_by_kernel", connect),
+        ("net.connect_0_1_by_kernel", older_connect),
+    ] {
+        add(Figure::median(name, "", &by_turns(times, kernel_connect)));
+    }
     if wasmtime.is_some() {
         for (name, ratio) in [
             ("net.roundtrip_0_2_by_wasmtime", by_turns(echo, &hosts[0])),
@@ -115,14 +120,6 @@ pub(super) async fn measure(
         }
     }
     Ok(())
-}
-
-/// What a pair of two modules of WASI 0.1 would take. They cannot open connections, so none can be measured; but each end
-/// has its part in a round trip, so it is the mixed pair's time twice, less that of a pair of 0.2. Of a flood, whose ends
-/// work at the same time, that is the most it would take.
-fn of_the_other(mixed: &[f64], newer: &[f64]) -> Vec<f64> {
-    let both = mixed.iter().zip(newer);
-    both.map(|(mixed, newer)| 2.0 * mixed - newer).collect()
 }
 
 /// The guest in `wasmtime run`, with the host's sockets.
@@ -183,16 +180,5 @@ impl<'a> Wasmtime<'a> {
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.success(), "wasmtime failed: {errors}");
         printed(&String::from_utf8_lossy(&output.stdout))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn two_ends_of_the_older_kind_are_what_the_mixed_pair_says() {
-        // Ends of 4 and of 3.
-        assert_eq!(of_the_other(&[7.0], &[8.0]), [6.0]);
     }
 }

@@ -100,4 +100,6 @@ pub(crate) fn nonblocking(go: bool, annotations: &BTreeMap<String, String>) -> b
 }
 
 #[cfg(test)]
+mod caller;
+#[cfg(test)]
 mod tests;

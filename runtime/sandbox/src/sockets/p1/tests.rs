@@ -1,15 +1,15 @@
-//! A module that does nothing but pass calls on, driven call by call.
+//! What modules of WASI 0.1 can do with descriptors, call by call.
 
-use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use coracle_clock::Clock;
 use coracle_network::{Fabric, FabricConfig, NamespaceConfig, NetworkNamespace};
-use wasmtime::{Config, Engine, Instance, Linker, Memory, Module, Store, Val};
 use wasmtime_wasi::{FsPerms, WasiCtx};
 
+use super::caller::Caller;
 use super::errno::Errno;
 use super::*;
 
@@ -44,24 +44,21 @@ const FUNCTIONS: &[(&str, &str)] = &[
     ("sock_shutdown", "i32 i32"),
 ];
 
-struct State {
-    wasi: WasiP1Ctx,
-    fds: FdTable,
-}
+/// With a listener on port 80.
+struct Guest(Caller);
 
-impl FdHost for State {
-    fn fds(&mut self) -> FdView<'_> {
-        FdView {
-            wasi: &mut self.wasi,
-            fds: &mut self.fds,
-        }
+impl Deref for Guest {
+    type Target = Caller;
+
+    fn deref(&self) -> &Caller {
+        &self.0
     }
 }
 
-struct Guest {
-    store: Store<State>,
-    instance: Instance,
-    memory: Memory,
+impl DerefMut for Guest {
+    fn deref_mut(&mut self) -> &mut Caller {
+        &mut self.0
+    }
 }
 
 fn fabric() -> Arc<Fabric> {
@@ -93,25 +90,6 @@ fn port(name: &str, port: u16, tcp: bool) -> ContainerPort {
     }
 }
 
-/// A module that exports, for each function, one that calls it.
-fn passing_on() -> String {
-    let (mut imports, mut functions) = (String::new(), String::new());
-    for (name, parameters) in FUNCTIONS {
-        let count = parameters.split(' ').count();
-        let arguments: String = (0..count).map(|n| format!(" (local.get {n})")).collect();
-        let signature = format!("(param {parameters}) (result i32)");
-        let _ = writeln!(
-            imports,
-            "(import \"wasi_snapshot_preview1\" \"{name}\" (func ${name} {signature}))"
-        );
-        let _ = writeln!(
-            functions,
-            "(func (export \"{name}\") {signature} (call ${name}{arguments}))"
-        );
-    }
-    format!("(module {imports} (memory (export \"memory\") 1) {functions})")
-}
-
 impl Guest {
     /// A guest with a listener on port 80 and, if given, a folder.
     async fn start(
@@ -126,53 +104,12 @@ impl Guest {
                 .preopened_dir(folder, "/data", FsPerms::ReadWrite)
                 .unwrap();
         }
-        let mut wasi = context.build_p1();
-        let fds = FdTable::new(listeners, nonblocking, scope.clone(), &mut wasi);
-        let engine = Engine::new(&Config::new()).unwrap();
-        let mut linker = Linker::new(&engine);
-        let module = Module::new(&engine, wat::parse_str(passing_on()).unwrap()).unwrap();
-        add_to_linker(&mut linker, &module).unwrap();
-        let mut store = Store::new(&engine, State { wasi, fds });
-        let instance = linker.instantiate_async(&mut store, &module).await.unwrap();
-        let memory = instance.get_memory(&mut store, "memory").unwrap();
-        Self {
-            store,
-            instance,
-            memory,
-        }
-    }
-
-    /// Calls a function; 64-bit parameters are given as 32-bit ones.
-    async fn call(&mut self, name: &str, arguments: &[i32]) -> Errno {
-        let (_, parameters) = FUNCTIONS.iter().find(|(known, _)| *known == name).unwrap();
-        let values: Vec<Val> = parameters
-            .split(' ')
-            .zip(arguments)
-            .map(|(kind, value)| match kind {
-                "i64" => Val::I64(i64::from(*value)),
-                _ => Val::I32(*value),
-            })
-            .collect();
-        let function = self.instance.get_func(&mut self.store, name).unwrap();
-        let mut result = [Val::I32(-1)];
-        function
-            .call_async(&mut self.store, &values, &mut result)
-            .await
-            .unwrap();
-        Errno(u16::try_from(result[0].unwrap_i32()).unwrap())
-    }
-
-    fn read_u32(&self, pointer: u32) -> u32 {
-        u32::from_le_bytes(self.bytes(pointer, 4).try_into().unwrap())
-    }
-
-    fn bytes(&self, pointer: u32, length: u32) -> Vec<u8> {
-        self.memory.data(&self.store)[pointer as usize..][..length as usize].to_vec()
-    }
-
-    fn write(&mut self, pointer: u32, bytes: &[u8]) {
-        self.memory.data_mut(&mut self.store)[pointer as usize..][..bytes.len()]
-            .copy_from_slice(bytes);
+        let functions = FUNCTIONS.iter().copied();
+        let functions = functions.map(|(name, parameters)| (name, parameters.to_owned()));
+        let caller = Caller::start(functions, context.build_p1(), |_, wasi| {
+            FdTable::new(listeners, nonblocking, scope.clone(), wasi)
+        });
+        Self(caller.await)
     }
 
     fn iovec(&mut self, pointer: u32, length: u32) {

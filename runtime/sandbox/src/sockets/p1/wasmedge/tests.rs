@@ -1,18 +1,17 @@
 //! Both generations, called as a module calls them: each function in the form that the module imports.
 
-use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use coracle_clock::Clock;
 use coracle_network::{Fabric, FabricConfig, Limits, NamespaceConfig, NetworkNamespace};
-use wasmtime::{Config, Engine, Instance, Memory, Store, Val};
+use wasmtime::{Config, Engine};
 use wasmtime_wasi::WasiCtx;
-use wasmtime_wasi::p1::WasiP1Ctx;
 
+use super::super::caller::{Caller, passing_on};
 use super::super::errno::Errno;
-use super::super::{FdTable, FdView, Listeners};
+use super::super::{FdTable, Listeners};
 use super::*;
 
 const OUT: u32 = 0;
@@ -60,25 +59,7 @@ const SECOND: &[(&str, usize)] = &[
     ("sock_recv_v2", 6),
 ];
 
-struct State {
-    wasi: WasiP1Ctx,
-    fds: FdTable,
-}
-
-impl FdHost for State {
-    fn fds(&mut self) -> FdView<'_> {
-        FdView {
-            wasi: &mut self.wasi,
-            fds: &mut self.fds,
-        }
-    }
-}
-
-struct Guest {
-    store: Store<State>,
-    instance: Instance,
-    memory: Memory,
-}
+struct Guest(Caller);
 
 /// A pod on a switch of its own.
 fn pod(limits: Limits) -> (Arc<Fabric>, Arc<NetworkNamespace>) {
@@ -90,71 +71,49 @@ fn pod(limits: Limits) -> (Arc<Fabric>, Arc<NetworkNamespace>) {
     (fabric, pod)
 }
 
-/// A module that exports, for each function, one that calls it.
-fn module(functions: &[(&str, usize)]) -> String {
-    let (mut imports, mut exports) = (String::new(), String::new());
-    for (name, count) in functions {
-        let parameters = " i32".repeat(*count);
-        let arguments: String = (0..*count).map(|n| format!(" (local.get {n})")).collect();
-        let signature = format!("(param{parameters}) (result i32)");
-        let _ = writeln!(
-            imports,
-            "(import \"wasi_snapshot_preview1\" \"{name}\" (func ${name} {signature}))"
-        );
-        let _ = writeln!(
-            exports,
-            "(func (export \"{name}\") {signature} (call ${name}{arguments}))"
-        );
-    }
-    format!("(module {imports} (memory (export \"memory\") 1) {exports})")
+/// All parameters are addresses and numbers of 32 bits.
+fn typed<'a>(functions: &[(&'a str, usize)]) -> Vec<(&'a str, String)> {
+    let functions = functions.iter().copied();
+    functions
+        .map(|(name, count)| (name, vec!["i32"; count].join(" ")))
+        .collect()
 }
 
 impl Guest {
     async fn start(pod: &Arc<NetworkNamespace>, functions: &[(&str, usize)]) -> Self {
-        let engine = Engine::new(&Config::new()).unwrap();
-        let module = Module::new(&engine, wat::parse_str(module(functions)).unwrap()).unwrap();
         let scope = pod.scope();
-        let listeners = Listeners::of(&module, &scope, &[]).unwrap();
-        let mut wasi = WasiCtx::builder().build_p1();
-        let fds = FdTable::new(listeners, false, scope, &mut wasi);
-        let mut linker = Linker::new(&engine);
-        super::super::add_to_linker(&mut linker, &module).unwrap();
-        let mut store = Store::new(&engine, State { wasi, fds });
-        let instance = linker.instantiate_async(&mut store, &module).await.unwrap();
-        let memory = instance.get_memory(&mut store, "memory").unwrap();
-        Self {
-            store,
-            instance,
-            memory,
-        }
+        let caller = Caller::start(
+            typed(functions),
+            WasiCtx::builder().build_p1(),
+            |module, wasi| {
+                let listeners = Listeners::of(module, &scope, &[]).unwrap();
+                FdTable::new(listeners, false, scope, wasi)
+            },
+        );
+        Self(caller.await)
     }
 
     async fn call(&mut self, name: &str, arguments: &[u32]) -> Result<(), Errno> {
-        let arguments: Vec<_> = arguments
+        let arguments: Vec<i32> = arguments
             .iter()
-            .map(|argument| Val::I32(argument.cast_signed()))
+            .map(|argument| argument.cast_signed())
             .collect();
-        let function = self.instance.get_func(&mut self.store, name).unwrap();
-        let mut result = [Val::I32(-1)];
-        let called = function.call_async(&mut self.store, &arguments, &mut result);
-        called.await.unwrap();
-        match u16::try_from(result[0].unwrap_i32()).unwrap() {
-            0 => Ok(()),
-            number => Err(Errno(number)),
+        match self.0.call(name, &arguments).await {
+            Errno::SUCCESS => Ok(()),
+            errno => Err(errno),
         }
     }
 
     fn write(&mut self, pointer: u32, bytes: &[u8]) {
-        self.memory.data_mut(&mut self.store)[pointer as usize..][..bytes.len()]
-            .copy_from_slice(bytes);
+        self.0.write(pointer, bytes);
     }
 
-    fn bytes(&self, pointer: u32, length: usize) -> Vec<u8> {
-        self.memory.data(&self.store)[pointer as usize..][..length].to_vec()
+    fn bytes(&self, pointer: u32, length: u32) -> Vec<u8> {
+        self.0.bytes(pointer, length)
     }
 
     fn number(&self, pointer: u32) -> u32 {
-        u32::from_le_bytes(self.bytes(pointer, 4).try_into().unwrap())
+        self.0.read_u32(pointer)
     }
 
     fn pair(&mut self, pointer: u32, (first, second): (u32, u32)) {
@@ -236,7 +195,7 @@ async fn the_first_generation_serves_and_tells_addresses_in_bare_bytes() {
         .call("sock_recv", &[fd, IOVEC, 1, 0, OUT, TOLD])
         .await
         .unwrap();
-    assert_eq!(guest.bytes(BYTES, guest.number(OUT) as usize), b"hello");
+    assert_eq!(guest.bytes(BYTES, guest.number(OUT)), b"hello");
     guest.call("fd_close", &[fd]).await.unwrap();
     assert_eq!(near.read_bytes(1).await.unwrap(), Bytes::new());
 }
@@ -268,7 +227,7 @@ async fn the_second_generation_tells_families_and_ports() {
             .call(name, &[fd, IOVEC, 1, ADDRESS, 0, PORT, OUT, TOLD])
             .await
             .unwrap();
-        assert_eq!(guest.bytes(BYTES, guest.number(OUT) as usize), b"quest");
+        assert_eq!(guest.bytes(BYTES, guest.number(OUT)), b"quest");
         assert_eq!(guest.bytes(TOLD, 2), [1, 0], "cut, and told so");
         assert_eq!(guest.bytes(DATA, 6), [1, 0, 127, 0, 0, 1]);
         assert_eq!(guest.number(PORT), u32::from(other.local_addr().port()));
@@ -438,7 +397,11 @@ async fn nonsense_has_its_errors_and_no_pointer_leads_out() {
 fn a_module_that_binds_inherits_no_listeners() {
     let engine = Engine::new(&Config::new()).unwrap();
     let module = |functions: &[(&str, usize)]| {
-        Module::new(&engine, wat::parse_str(module(functions)).unwrap()).unwrap()
+        Module::new(
+            &engine,
+            wat::parse_str(passing_on(typed(functions))).unwrap(),
+        )
+        .unwrap()
     };
     assert!(listens_by_itself(&module(FIRST)));
     assert!(listens_by_itself(&module(SECOND)));
