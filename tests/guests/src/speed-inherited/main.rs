@@ -1,9 +1,9 @@
-//! `speed` as a WASI 0.1 program. Without arguments it serves: the same answers to the same first bytes, on the first
-//! listener that it inherits, one connection after the other by blocking calls. It asks by connections that it opens as
-//! WasmEdge's extension has it:
+//! `speed` as a WASI 0.1 program, by blocking calls. It serves on the first listener that it inherits, whatever the port
+//! is, and opens connections as WasmEdge's extension has it.
 //!
 //! | arguments | effect |
 //! |---|---|
+//! | `serve PORT` | serves for ever, one connection after the other: the same answers to the same first bytes |
 //! | `echo ADDRESS PORT COUNT` | so many round trips of 64 bytes over one connection; prints `NANOSECONDS` of one |
 //! | `flood ADDRESS PORT BYTES` | sends so many bytes and waits until they were read; prints `NANOSECONDS` of all |
 //! | `connect ADDRESS PORT COUNT` | opens and closes so many connections; prints `NANOSECONDS` of one |
@@ -22,7 +22,7 @@ fn main() -> io::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let (ask, host, port, amount) = match words[..] {
-        [] => return serve_for_ever(),
+        ["serve", _] => return serve_for_ever(),
         [ask, host, port, amount] => (ask, host, port, amount),
         _ => return Err(io::ErrorKind::InvalidInput.into()),
     };
