@@ -4,13 +4,19 @@
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const OWN_MAPPING_BYTES: i32 = 128 << 10;
 
+/// What a heap keeps at its end for the next who ask: as much as the queues of two connections between pods hold, which come
+/// and go a hundred thousand times a second.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const KEPT_BYTES: i32 = 2 << 20;
+
 /// Makes freed memory go back to the system. Call it before the process has other threads.
 ///
 /// glibc gives every thread a heap of its own (`M_ARENA_MAX`, 8 for each core) and stops giving large blocks a mapping
 /// once it has seen one freed (`M_MMAP_THRESHOLD`, up to 32 MiB). Compiling a module and loading a cluster's objects
 /// then leave heaps behind that are nearly empty and stay resident: 15 of 85 MiB of an idle node. As many heaps as
-/// cores and a threshold that stays where it is avoid that; both are documented in mallopt(3). Other systems'
-/// allocators are left as they are.
+/// cores and a threshold that stays where it is avoid that. What is free at a heap's end goes back from two MiB on
+/// (`M_TRIM_THRESHOLD`; glibc's 128 KiB are less than a busy connection's queue, whose pages would come and go). All three
+/// are documented in mallopt(3). Other systems' allocators are left as they are.
 pub fn give_back_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
@@ -18,6 +24,7 @@ pub fn give_back_freed_memory() {
         let heaps = i32::try_from(cores).unwrap_or(i32::MAX);
         set(libc::M_ARENA_MAX, heaps);
         set(libc::M_MMAP_THRESHOLD, OWN_MAPPING_BYTES);
+        set(libc::M_TRIM_THRESHOLD, KEPT_BYTES);
     }
 }
 

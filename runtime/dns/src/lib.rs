@@ -21,6 +21,7 @@
 //! zone transfers. The message format is `hickory-proto`'s, and stays within one module.
 
 mod cache;
+mod datagrams;
 mod forward;
 mod listen;
 mod message;

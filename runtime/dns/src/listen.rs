@@ -1,4 +1,4 @@
-//! Listeners of the host, and any stream.
+//! Ports of the host, and any stream.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::Semaphore;
 
+use crate::datagrams::Datagrams;
 use crate::forward::framed;
 use crate::server::{Asker, Now, Server, Via};
 
@@ -16,12 +17,8 @@ use crate::server::{Asker, Now, Server, Via};
 const IDLE: Duration = Duration::from_secs(10);
 /// Connections of one listener.
 const CONNECTIONS: usize = 256;
-/// Questions of one listener that wait for others; datagrams past it are lost.
-const WAITING: usize = 1024;
-/// The longest datagram that is read; questions are far shorter.
-const MOST_BYTES: usize = 4096;
 /// How long a listener rests when the host has nothing to give.
-const REST: Duration = Duration::from_millis(50);
+pub(crate) const REST: Duration = Duration::from_millis(50);
 /// How many ports after a given one are tried.
 const ATTEMPTS: u16 = 100;
 
@@ -73,65 +70,21 @@ impl HostListeners {
         self.tcp.local_addr()
     }
 
-    /// Answers for ever, on the runtime that polls it first; connections and questions under way end with it. Elsewhere every
-    /// question would have to be passed on from the threads that watch the sockets.
+    /// Answers for ever; connections and questions under way end with it.
     pub async fn serve(self, server: Arc<Server>) {
-        let here = UdpSocket::from_std(self.udp).and_then(|udp| {
-            let tcp = TcpListener::from_std(self.tcp)?;
-            Ok((udp, tcp))
+        let begun = TcpListener::from_std(self.tcp).and_then(|tcp| {
+            let (datagrams, later) = Datagrams::start(self.udp, server.clone())?;
+            Ok((tcp, datagrams, later))
         });
-        match here {
-            Ok((udp, tcp)) => {
-                tokio::join!(datagrams(udp, server.clone()), streams(tcp, server));
+        match begun {
+            Ok((tcp, datagrams, later)) => {
+                tokio::join!(
+                    datagrams.answer_later(later, server.clone()),
+                    streams(tcp, server)
+                );
             }
             Err(error) => tracing::error!(%error, "DNS cannot serve the host"),
         }
-    }
-}
-
-async fn datagrams(socket: UdpSocket, server: Arc<Server>) {
-    let socket = Arc::new(socket);
-    let waiting = Arc::new(Semaphore::new(WAITING));
-    let mut tasks = tokio::task::JoinSet::new();
-    let mut buffer = vec![0; MOST_BYTES];
-    loop {
-        while tasks.try_join_next().is_some() {}
-        let (length, peer) = match socket.recv_from(&mut buffer).await {
-            Ok(received) => received,
-            Err(error) => {
-                // Such as an earlier answer's port that was unreachable.
-                tracing::debug!(%error, "DNS cannot receive");
-                tokio::time::sleep(REST).await;
-                continue;
-            }
-        };
-        let via = Via {
-            tcp: false,
-            v6: is_v6(peer),
-            host: true,
-        };
-        match server.now(&buffer[..length], via) {
-            Now::Nothing => {}
-            Now::Reply(reply) => send(&socket, &reply, peer).await,
-            Now::Later(pending) => {
-                let Ok(place) = waiting.clone().try_acquire_owned() else {
-                    continue; // as a full queue would do
-                };
-                let (socket, server) = (socket.clone(), server.clone());
-                tasks.spawn(async move {
-                    let _place = place;
-                    if let Some(reply) = server.later(*pending).await {
-                        send(&socket, &reply, peer).await;
-                    }
-                });
-            }
-        }
-    }
-}
-
-async fn send(socket: &UdpSocket, reply: &[u8], peer: SocketAddr) {
-    if let Err(error) = socket.send_to(reply, peer).await {
-        tracing::debug!(%peer, %error, "a DNS answer was not sent");
     }
 }
 
@@ -203,6 +156,6 @@ async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     Ok(message)
 }
 
-fn is_v6(peer: SocketAddr) -> bool {
+pub(crate) fn is_v6(peer: SocketAddr) -> bool {
     peer.ip().to_canonical().is_ipv6()
 }

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -540,9 +539,10 @@ impl SocketScope {
         self.account.silent()
     }
 
-    /// Time since a byte was last moved on a socket of this container.
-    pub fn idle_for(&self) -> Duration {
-        self.account.idle_for()
+    /// How often bytes were moved on the sockets of this container, received or sent: whoever looks twice knows
+    /// whether they were quiet.
+    pub fn moves(&self) -> u64 {
+        self.account.moves()
     }
 
     /// Refuses new connections from now on; those that wait can still be accepted, and a guest in

@@ -34,6 +34,7 @@ use crate::world::{Wasi, World};
 
 #[cfg(feature = "p3")]
 mod p3;
+mod streams;
 
 /// A program with its imports resolved, ready to be instantiated.
 pub(crate) enum Linked {
@@ -244,7 +245,7 @@ fn add_wasi(linker: &mut ComponentLinker<ComponentState>) -> wasmtime::Result<()
 
     io::error::add_to_linker::<S, Io>(linker, |state| &mut state.table)?;
     io::poll::add_to_linker::<S, Io>(linker, |state| &mut state.table)?;
-    io::streams::add_to_linker::<S, Io>(linker, |state| &mut state.table)?;
+    streams::add_to_linker::<S, Io>(linker, |state| &mut state.table)?;
     clocks::wall_clock::add_to_linker::<S, WasiClocks>(linker, S::clocks)?;
     clocks::monotonic_clock::add_to_linker::<S, WasiClocks>(linker, S::clocks)?;
     random::random::add_to_linker::<S, WasiRandom>(linker, |state| state.wasi.random())?;

@@ -42,6 +42,21 @@ fn listeners_belong_to_the_runtime_that_serves_them() {
 }
 
 #[tokio::test]
+async fn whoever_stops_listening_gives_the_port_back() {
+    let (address, task) = listening().await;
+    task.abort();
+    assert!(task.await.expect_err("aborted").is_cancelled());
+    // The thread that reads from it has the socket until it has looked.
+    let free = async {
+        while std::net::UdpSocket::bind(address).is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let free = tokio::time::timeout(std::time::Duration::from_secs(30), free).await;
+    free.expect("nobody holds the port any more");
+}
+
+#[tokio::test]
 async fn datagrams_are_answered_whatever_came_before() {
     let (address, task) = listening().await;
     let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");

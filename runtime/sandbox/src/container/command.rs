@@ -53,10 +53,14 @@ pub(super) async fn run(
 /// Waits until nothing is in flight. Who came just before the end has not moved a byte yet, so
 /// that the silence that counts begins now.
 async fn quiet(scope: &SocketScope) {
-    let mut waited = Duration::ZERO;
-    while scope.open_connections() > 0 && (scope.idle_for() < QUIET || waited < QUIET) {
+    let (mut silent, mut moves) = (Duration::ZERO, scope.moves());
+    while scope.open_connections() > 0 && silent < QUIET {
         tokio::time::sleep(LOOK).await;
-        waited += LOOK;
+        let before = std::mem::replace(&mut moves, scope.moves());
+        silent = match moves == before {
+            true => silent + LOOK,
+            false => Duration::ZERO,
+        };
     }
 }
 

@@ -9,7 +9,7 @@ const MAX_COUNT: u32 = 127;
 /// What a connection holds when its pod is past its budget.
 const MIN_BUFFER: u64 = 4096;
 /// What a connection holds, [`coracle_network::Limits::stream_buffer`].
-const MAX_BUFFER: u64 = 128 * 1024;
+const MAX_BUFFER: u64 = 256 * 1024;
 
 /// Options of a TCP socket. Kept so that guests read what they wrote. Times are in nanoseconds, sizes in bytes.
 #[derive(Clone, Copy)]

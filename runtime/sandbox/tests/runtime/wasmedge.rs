@@ -22,7 +22,7 @@ const SEEN: &[&str] = &[
     "would-block: accept WouldBlock, read WouldBlock, 1 ready, read done, full WouldBlock true, ready false, ready true",
     "full-backlog: connect Some(26), again Some(7), peer NotConnected, send NotConnected, 1 ready, SO_ERROR done, peer done, connect Some(26), SO_ERROR ConnectionRefused, SO_ERROR done",
     "timeout: Some(5ms), read WouldBlock, receive WouldBlock",
-    "options: Stream false, false false, true true, 4096, 20000, 131072, bind to a device Uncategorized, listens true, Datagram false, listen Unsupported",
+    "options: Stream false, false false, true true, 4096, 20000, 262144, bind to a device Uncategorized, listens true, Datagram false, listen Unsupported",
     "udp: 3, 0, 14, one from loopback true, 0, 5 cut true, 5 cut true, receive WouldBlock, 1 ready, to write true",
     "udp-connected: send Uncategorized, peer true, hello, welcome, send done, receive ConnectionRefused",
     "names: 127.0.0.1:80, 10.240.0.5:1234, 192.0.2.7:443, Some(84), Some(85)",

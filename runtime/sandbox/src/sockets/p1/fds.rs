@@ -31,6 +31,8 @@ pub(crate) struct FdTable {
     scope: SocketScope,
     /// No number below is free.
     lowest: u32,
+    /// The memory of the store's one instance, once a call has looked it up by its name.
+    pub(super) memory: Option<wasmtime::Memory>,
 }
 
 /// What stands behind a descriptor.
@@ -129,6 +131,7 @@ impl FdTable {
             entries,
             scope,
             lowest: next,
+            memory: None,
         }
     }
 

@@ -23,15 +23,6 @@ const SHUT_WRITE: u32 = 2;
 const SOCKET_DATAGRAM: u8 = 5;
 const SOCKET_STREAM: u8 = 6;
 
-/// The connection behind `fd`, and whether its calls must not wait.
-fn stream(fds: &mut FdTable, fd: u32) -> Result<(TcpStream, bool), Errno> {
-    let socket = fds.socket(fd)?;
-    match &socket.kind {
-        Kind::Stream(stream) => Ok((stream.clone(), socket.nonblocking)),
-        _ => Err(Errno::NOTCONN),
-    }
-}
-
 /// Waits as long as the guest has patience, which is for ever unless it said otherwise.
 pub(super) async fn within<F: Future>(
     patience: Option<Duration>,
@@ -75,18 +66,22 @@ pub(super) async fn receive(
     if flags & !(RECV_PEEK | RECV_WAITALL) != 0 {
         return Err(Errno::INVAL);
     }
-    if fds.is_datagram(fd) {
-        let buffers = (buffers, count);
-        return wasmedge::receive(memory, fds, fd, buffers, flags, (out, None)).await;
-    }
-    let (stream, nonblocking) = stream(fds, fd)?;
+    let socket = fds.socket(fd)?;
+    let stream = match &socket.kind {
+        Kind::Stream(stream) => stream.clone(),
+        Kind::Udp(_) => {
+            let buffers = (buffers, count);
+            return wasmedge::receive(memory, fds, fd, buffers, flags, (out, None)).await;
+        }
+        _ => return Err(Errno::NOTCONN),
+    };
     let buffers = memory.buffers(buffers, count)?;
     memory.get_mut(out, 4)?;
     let mut source = Source {
         stream,
-        ahead: std::mem::take(&mut fds.socket(fd)?.peeked),
-        nonblocking,
-        patience: fds.socket(fd)?.options.receive_timeout,
+        ahead: std::mem::take(&mut socket.peeked),
+        nonblocking: socket.nonblocking,
+        patience: socket.options.receive_timeout,
         whole: flags & RECV_WAITALL != 0,
     };
     let result = if flags & RECV_PEEK != 0 {
@@ -94,7 +89,9 @@ pub(super) async fn receive(
     } else {
         source.read(memory, &buffers).await
     };
-    fds.socket(fd)?.peeked = source.ahead;
+    if !source.ahead.is_empty() {
+        socket.peeked = source.ahead;
+    }
     memory.write(out, &result?.to_le_bytes())
 }
 
@@ -180,18 +177,20 @@ pub(super) async fn send(
     (buffers, count): (u32, u32),
     out: u32,
 ) -> Result<(), Errno> {
-    if fds.is_datagram(fd) {
-        return wasmedge::send(memory, fds, fd, (buffers, count), out);
-    }
-    let (stream, nonblocking) = stream(fds, fd)?;
-    let patience = fds.socket(fd)?.options.send_timeout;
+    let socket = fds.socket(fd)?;
+    let stream = match &socket.kind {
+        Kind::Stream(stream) => stream,
+        Kind::Udp(_) => return wasmedge::send(memory, fds, fd, (buffers, count), out),
+        _ => return Err(Errno::NOTCONN),
+    };
+    let waits = (socket.nonblocking, socket.options.send_timeout);
     let buffers = memory.buffers(buffers, count)?;
     memory.get_mut(out, 4)?;
     let mut done = 0u32;
     for buffer in buffers {
         let mut rest = buffer;
         while rest.length > 0 {
-            let taken = match push(memory, &stream, rest, (nonblocking, patience)).await {
+            let taken = match push(memory, stream, rest, waits).await {
                 Ok(taken) => taken,
                 Err(_) if done > 0 => return memory.write(out, &done.to_le_bytes()),
                 Err(error) => return Err(error),
@@ -260,16 +259,18 @@ pub(super) fn shutdown(fds: &mut FdTable, fd: u32, how: u32) -> Result<(), Errno
     if how == 0 || how & !(SHUT_READ | SHUT_WRITE) != 0 {
         return Err(Errno::INVAL);
     }
-    if let Kind::Udp(udp) = &fds.socket(fd)?.kind {
-        return udp.peer().map(drop).ok_or(Errno::NOTCONN);
-    }
-    let (stream, _) = stream(fds, fd)?;
+    let socket = fds.socket(fd)?;
+    let stream = match &socket.kind {
+        Kind::Stream(stream) => stream,
+        Kind::Udp(udp) => return udp.peer().map(drop).ok_or(Errno::NOTCONN),
+        _ => return Err(Errno::NOTCONN),
+    };
     if how & SHUT_WRITE != 0 {
         stream.shutdown_write();
     }
     if how & SHUT_READ != 0 {
         stream.shutdown_read();
-        fds.socket(fd)?.peeked = Bytes::new();
+        socket.peeked = Bytes::new();
     }
     Ok(())
 }

@@ -18,8 +18,15 @@ pub(super) fn parts<'a, T: FdHost + 'static>(
     caller: &'a mut Caller<'_, T>,
 ) -> Result<(Memory<'a>, FdView<'a>)> {
     let fuel = caller.as_context_mut().hostcall_fuel();
-    let Some(Extern::Memory(memory)) = caller.get_export("memory") else {
-        wasmtime::bail!("the module exports no memory of its own");
+    let memory = match caller.data_mut().fds().fds.memory {
+        Some(memory) => memory,
+        None => {
+            let Some(Extern::Memory(memory)) = caller.get_export("memory") else {
+                wasmtime::bail!("the module exports no memory of its own");
+            };
+            caller.data_mut().fds().fds.memory = Some(memory);
+            memory
+        }
     };
     let (memory, state) = memory.data_and_store_mut(caller);
     let view = state.fds();

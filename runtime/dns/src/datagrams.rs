@@ -1,0 +1,129 @@
+//! Questions by UDP to a port of the host.
+//!
+//! They have a thread of their own that waits in the system for the next one. A task that waits in the runtime is told that
+//! there is one, reads it, reads again in vain and goes back to wait: twice the system calls of an answer, which are most of
+//! what it costs. Whom the names here do not answer is passed on to the runtime, where others are asked.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::listen::{REST, is_v6};
+use crate::server::{Now, Pending, Server, Via};
+
+/// Questions that wait for other servers, and as many that wait to be passed on; datagrams past it are lost.
+const WAITING: usize = 1024;
+/// The longest datagram that is read; questions are far shorter.
+const MOST_BYTES: usize = 4096;
+
+/// A socket, and the thread that reads from it until this is dropped.
+pub(crate) struct Datagrams {
+    socket: Arc<UdpSocket>,
+    over: Arc<AtomicBool>,
+}
+
+/// A question that others must answer, and who asks.
+pub(crate) type Later = (Box<Pending>, SocketAddr);
+
+impl Datagrams {
+    /// Starts the thread; what it cannot answer comes out of the receiver, for [`answer_later`](Self::answer_later).
+    pub(crate) fn start(
+        socket: UdpSocket,
+        server: Arc<Server>,
+    ) -> io::Result<(Self, mpsc::Receiver<Later>)> {
+        socket.set_nonblocking(false)?;
+        let (pass_on, later) = mpsc::channel(WAITING);
+        let this = Self {
+            socket: Arc::new(socket),
+            over: Arc::default(),
+        };
+        let (socket, over) = (this.socket.clone(), this.over.clone());
+        thread::Builder::new()
+            .name("dns".to_owned())
+            .spawn(move || answer(&socket, &server, &over, &pass_on))?;
+        Ok((this, later))
+    }
+
+    /// Asks others, and answers with what they say.
+    pub(crate) async fn answer_later(
+        &self,
+        mut questions: mpsc::Receiver<Later>,
+        server: Arc<Server>,
+    ) {
+        let mut tasks = JoinSet::new();
+        while let Some((pending, peer)) = questions.recv().await {
+            while tasks.try_join_next().is_some() {}
+            if tasks.len() >= WAITING {
+                continue; // as a full queue would do
+            }
+            let (socket, server) = (self.socket.clone(), server.clone());
+            tasks.spawn(async move {
+                if let Some(reply) = server.later(*pending).await {
+                    send(&socket, &reply, peer);
+                }
+            });
+        }
+    }
+}
+
+impl Drop for Datagrams {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        // An empty datagram of its own has the thread look.
+        let woken = self.socket.local_addr().and_then(|mut own| {
+            match own.ip() {
+                ip if !ip.is_unspecified() => {}
+                ip if ip.is_ipv4() => own.set_ip(Ipv4Addr::LOCALHOST.into()),
+                _ => own.set_ip(Ipv6Addr::LOCALHOST.into()),
+            }
+            self.socket.send_to(&[], own)
+        });
+        if let Err(error) = woken {
+            tracing::debug!(%error, "DNS stops at the next question");
+        }
+    }
+}
+
+/// Reads questions until it is over.
+fn answer(socket: &UdpSocket, server: &Server, over: &AtomicBool, pass_on: &mpsc::Sender<Later>) {
+    let mut buffer = vec![0; MOST_BYTES];
+    loop {
+        let received = socket.recv_from(&mut buffer);
+        if over.load(Ordering::Relaxed) {
+            return;
+        }
+        let (length, peer) = match received {
+            Ok(received) => received,
+            Err(error) => {
+                // Such as an earlier answer's port that was unreachable.
+                tracing::debug!(%error, "DNS cannot receive");
+                thread::sleep(REST);
+                continue;
+            }
+        };
+        let via = Via {
+            tcp: false,
+            v6: is_v6(peer),
+            host: true,
+        };
+        match server.now(&buffer[..length], via) {
+            Now::Nothing => {}
+            Now::Reply(reply) => send(socket, &reply, peer),
+            Now::Later(pending) => {
+                // A full queue loses it, as the system's would.
+                let _ = pass_on.try_send((pending, peer));
+            }
+        }
+    }
+}
+
+fn send(socket: &UdpSocket, reply: &[u8], peer: SocketAddr) {
+    if let Err(error) = socket.send_to(reply, peer) {
+        tracing::debug!(%peer, %error, "a DNS answer was not sent");
+    }
+}
