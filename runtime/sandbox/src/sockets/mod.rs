@@ -11,7 +11,7 @@ pub(crate) mod p2;
 #[cfg(feature = "p3")]
 pub(crate) mod p3;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::task::{Context, Waker};
 
 /// For asking without waiting. Tasks that wait are woken by what they polled themselves.
@@ -19,7 +19,7 @@ pub(crate) fn without_waiting() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }
 
-/// The family of a component's socket. Sockets of IPv6 know IPv6 alone, and exist in pods that have an address of it.
+/// The family of a guest's socket. Sockets of IPv6 know IPv6 alone, and exist in pods that have an address of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Family {
     V4,
@@ -28,10 +28,18 @@ pub(crate) enum Family {
 
 impl Family {
     /// That of an address.
-    fn of(address: SocketAddr) -> Self {
+    pub(crate) fn of(address: SocketAddr) -> Self {
         match address {
             SocketAddr::V4(_) => Self::V4,
             SocketAddr::V6(_) => Self::V6,
+        }
+    }
+
+    /// All addresses of the family, and no port.
+    pub(crate) fn anywhere(self) -> SocketAddr {
+        match self {
+            Self::V4 => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
+            Self::V6 => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0),
         }
     }
 

@@ -1,7 +1,7 @@
 //! A node with one pod, in a temporary folder.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,8 @@ use coracle_image::{ImageStore, Images, ImagesConfig, NoRegistry};
 use coracle_network::{Fabric, FabricConfig};
 use coracle_sandbox::{SandboxConfig, TlsTrust, WasmRuntime};
 
+/// The address of IPv6 that a name has, beside one of IPv4.
+const NEWER: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 6));
 /// How long a test waits for a state before it says what it saw instead.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -94,6 +96,8 @@ impl Node {
             host_aliases: vec![
                 ([10, 240, 0, 3].into(), vec!["api".to_owned()]),
                 ([10, 240, 0, 5].into(), vec!["store".to_owned()]),
+                (NEWER, vec!["newer".to_owned()]),
+                ([10, 240, 0, 6].into(), vec!["newer".to_owned()]),
             ],
             dns: DnsConfig::default(),
             log_directory: self.logs(name),

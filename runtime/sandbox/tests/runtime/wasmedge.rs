@@ -1,6 +1,6 @@
 //! Modules that open sockets by WasmEdge's extension, with the crate that was published for it.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use coracle_network::{ConnectionPolicy, Protocol, Verdict};
@@ -28,24 +28,40 @@ const SEEN: &[&str] = &[
     "names: 127.0.0.1:80, 10.240.0.5:1234, 192.0.2.7:443, Some(84), Some(85)",
 ];
 
-#[tokio::test]
-async fn its_sockets_are_like_all_others() {
+/// The same of IPv6. 5 is `EAFNOSUPPORT`, 83 a name without such an address.
+const SEEN6: &[&str] = &[
+    "bind: bind done, any true, bind done, loopback true, bind done, own true, bind AddrNotAvailable, any false, IPv4 Some(5)",
+    "only: the same AddrInUse, IPv4's done",
+    "refused: connect ConnectionRefused, peer NotConnected, again done, IPv4 Some(5)",
+    "addresses: any, from loopback to loopback, they agree true, hello, any, from own to own, they agree true, hello",
+    "udp: 8 from loopback, 6 from loopback, 8 from own, 6 from own, any, IPv4 Some(5), receive ConnectionRefused",
+    "names: [::1]:80, [fd00::6]:80, 10.240.0.6:80 [fd00::6]:80, Some(83), [::1]:80",
+];
+
+/// What the checks say, in a pod at 10.240.0.2, which leaves nothing behind.
+async fn checked(args: &[&str], second: Option<IpAddr>) -> Vec<String> {
     let node = Node::start();
-    let pod = node.pod("checks", 2).await;
-    let (exited, log) = run(
-        &node,
-        guest(&node, &pod, FILE, &["checks", "10.240.0.2"]).await,
-    )
-    .await;
+    let pod = node.pod_also_at("checks", 2, second).await;
+    let (exited, log) = run(&node, guest(&node, &pod, FILE, args).await).await;
     assert_eq!(exited.code, 0, "{exited:?} {log:?}");
-    let seen: Vec<_> = log
-        .iter()
-        .map(|line| line.strip_prefix("stdout F ").unwrap_or(line))
-        .collect();
-    assert_eq!(seen, SEEN);
     // All descriptors went with the run.
     let namespace = node.fabric.namespace([10, 240, 0, 2].into()).unwrap();
     assert_eq!((namespace.sockets(), namespace.buffered_bytes()), (0, 0));
+    let lines = log.iter();
+    lines
+        .map(|line| line.strip_prefix("stdout F ").unwrap_or(line).to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn its_sockets_are_like_all_others() {
+    assert_eq!(checked(&["checks", "10.240.0.2"], None).await, SEEN);
+}
+
+#[tokio::test]
+async fn its_sockets_of_ipv6_are_like_those_of_ipv4() {
+    let second = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2).into();
+    assert_eq!(checked(&["checks6", "fd00::2"], Some(second)).await, SEEN6);
 }
 
 #[tokio::test]

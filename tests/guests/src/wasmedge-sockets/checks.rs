@@ -12,19 +12,24 @@ use wasmedge_wasi_socket::socket::{
 };
 use wasmedge_wasi_socket::{Shutdown, TcpListener, TcpStream, UdpSocket, nslookup};
 
-struct Seen(Vec<String>);
+#[derive(Default)]
+pub(crate) struct Seen(Vec<String>);
 
 impl Seen {
-    fn say(&mut self, what: impl Display) {
+    pub(crate) fn say(&mut self, what: impl Display) {
         self.0.push(what.to_string());
     }
 
     /// The error's kind, or `done`.
-    fn outcome<T>(&mut self, step: &str, result: &io::Result<T>) {
+    pub(crate) fn outcome<T>(&mut self, step: &str, result: &io::Result<T>) {
         match result {
             Ok(_) => self.say(format_args!("{step} done")),
             Err(e) => self.say(format_args!("{step} {:?}", e.kind())),
         }
+    }
+
+    pub(crate) fn print(&self, name: &str) {
+        println!("{name}: {}", self.0.join(", "));
     }
 }
 
@@ -49,11 +54,11 @@ const CHECKS: &[Check] = &[
 pub(crate) fn all(own: &str) -> io::Result<()> {
     let own = own.parse().map_err(|_| io::ErrorKind::InvalidInput)?;
     for (name, check) in CHECKS {
-        let mut seen = Seen(Vec::new());
+        let mut seen = Seen::default();
         if let Err(e) = check(&mut seen, own) {
             seen.say(format_args!("failed: {:?}", e.kind()));
         }
-        println!("{name}: {}", seen.0.join(", "));
+        seen.print(name);
     }
     Ok(())
 }

@@ -6,10 +6,12 @@
 //! | `echo PORT` | serves for ever: sends back what comes, one connection after the other |
 //! | `connect HOST PORT TEXT` | sends the text and an end, prints what comes back and who is who |
 //! | `checks OWN` | says what sockets do, line by line, in a pod whose address is `OWN` |
+//! | `checks6 OWN` | the same of sockets of IPv6, in a pod that has the address `OWN` too |
 //!
 //! A failure is a line on stderr and code 1; arguments that make no sense are code 2.
 
 mod checks;
+mod ipv6;
 
 use std::io::{self, Read as _, Write as _};
 use std::process::ExitCode;
@@ -23,6 +25,7 @@ fn main() -> ExitCode {
         ["echo", port] => echo(port),
         ["connect", host, port, text] => connect(host, port, text),
         ["checks", own] => checks::all(own),
+        ["checks6", own] => ipv6::all(own),
         words => {
             eprintln!("unknown arguments {words:?}");
             return ExitCode::from(2);

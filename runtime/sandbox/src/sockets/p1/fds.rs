@@ -16,7 +16,7 @@ use super::Listeners;
 use super::errno::Errno;
 use super::wasmedge::Options;
 use crate::handles::handle_limit;
-use crate::sockets::without_waiting;
+use crate::sockets::{Family, without_waiting};
 
 pub(super) use super::udp::Udp;
 
@@ -49,6 +49,8 @@ pub(super) enum Entry {
 /// A socket of the guest.
 pub(super) struct Socket {
     pub(super) kind: Kind,
+    /// Of what it may be bound and connected to; one that was handed over may serve both.
+    pub(super) family: Family,
     pub(super) nonblocking: bool,
     /// Bytes that were looked at with `RECV_PEEK` and are still to be read.
     pub(super) peeked: Bytes,
@@ -75,9 +77,10 @@ pub(super) enum Kind {
 }
 
 impl Socket {
-    pub(super) fn new(kind: Kind, nonblocking: bool) -> Self {
+    pub(super) fn new(kind: Kind, family: Family, nonblocking: bool) -> Self {
         Self {
             kind,
+            family,
             nonblocking,
             peeked: Bytes::new(),
             error: None,
@@ -114,11 +117,13 @@ impl FdTable {
             (0..FIRST).map(|fd| (fd, Entry::Wasi(fd))).collect();
         let mut next = FIRST;
         for (_, listener) in listeners.0 {
+            let family = Family::of(listener.local_addr());
             let kind = Kind::Listener {
                 listener: Arc::new(listener),
                 inherited: true,
             };
-            entries.insert(next, Entry::Socket(Socket::new(kind, nonblocking)));
+            let socket = Socket::new(kind, family, nonblocking);
+            entries.insert(next, Entry::Socket(socket));
             next += 1;
         }
         let mut preopen = FIRST;

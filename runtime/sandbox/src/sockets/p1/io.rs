@@ -11,7 +11,7 @@ use super::errno::Errno;
 use super::fds::{Entry, FdTable, Kind, Socket};
 use super::memory::{Buffer, Memory};
 use super::wasmedge;
-use crate::sockets::without_waiting;
+use crate::sockets::{Family, without_waiting};
 
 /// `fdflags`: reads and writes never wait.
 pub(super) const NONBLOCK: u32 = 4;
@@ -249,7 +249,8 @@ pub(super) async fn accept(
         Poll::Pending if nonblocking => return Err(Errno::AGAIN),
         Poll::Pending => listener.accept().await?,
     };
-    let socket = Socket::new(Kind::Stream(connection), flags & NONBLOCK != 0);
+    let family = Family::of(connection.local_addr());
+    let socket = Socket::new(Kind::Stream(connection), family, flags & NONBLOCK != 0);
     let fd = fds.insert(Entry::Socket(socket))?;
     memory.write(out, &fd.to_le_bytes())
 }

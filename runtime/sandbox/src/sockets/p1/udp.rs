@@ -1,16 +1,18 @@
 //! A UDP socket of a module: opened, then bound, and perhaps connected.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use coracle_network::{Datagram, NetError, SocketPermit, SocketScope, UdpSocket};
 
 use super::errno::Errno;
+use crate::sockets::Family;
 
 /// A descriptor's UDP socket.
 pub(super) struct Udp {
     state: State,
+    family: Family,
     peer: Option<SocketAddr>,
     /// A message that was looked at and is still to be received.
     ahead: Option<Datagram>,
@@ -24,8 +26,9 @@ enum State {
 }
 
 impl Udp {
-    pub(super) fn unbound(scope: &SocketScope) -> Result<Self, NetError> {
+    pub(super) fn unbound(scope: &SocketScope, family: Family) -> Result<Self, NetError> {
         Ok(Self {
+            family,
             state: State::Unbound(scope.permit()?),
             peer: None,
             ahead: None,
@@ -142,8 +145,7 @@ impl Udp {
     /// The bound socket; anywhere, if the guest did not say where.
     fn bound(&mut self, scope: &SocketScope) -> Result<&UdpSocket, Errno> {
         if matches!(self.state, State::Unbound(_)) {
-            let anywhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-            self.bind(scope, anywhere)?;
+            self.bind(scope, self.family.anywhere())?;
         }
         match &self.state {
             State::Bound(socket) => Ok(socket),

@@ -56,9 +56,11 @@ pub(super) async fn send_to(
     (address, port): (u32, u32),
     out: u32,
 ) -> Result<(), Errno> {
-    let to = of_family(Address::at(memory, address)?.read(memory, port)?)?;
+    let to = Address::at(memory, address)?.read(memory, port)?;
     let scope = fds.scope().clone();
-    match &mut fds.socket(fd)?.kind {
+    let socket = fds.socket(fd)?;
+    of_family(socket, to)?;
+    match &mut socket.kind {
         Kind::Udp(udp) => {
             let data = gather(memory, buffers)?;
             memory.get_mut(out, 4)?;

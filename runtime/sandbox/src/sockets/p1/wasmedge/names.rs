@@ -21,7 +21,8 @@ use super::sockets::{ANY, STREAM};
 const MOST: u32 = 64;
 const ADDRINFO: u32 = 28;
 const SOCKADDR: u32 = 12;
-/// Lengths of a `sockaddr_in` and a `sockaddr_in6`, and of their data.
+/// Lengths of a `sockaddr_in` and a `sockaddr_in6`, and the least room for their data. The scope of IPv6, the last four
+/// bytes of its 26, is left out where there is no room for it.
 const V4: (u32, usize) = (16, 6);
 const V6: (u32, usize) = (28, 22);
 
@@ -92,16 +93,23 @@ pub(super) async fn resolve(
     };
     let mut place = first;
     let mut count = 0u32;
-    for ip in addresses
-        .iter()
-        .filter(wanted)
-        .take(most.min(MOST) as usize)
-    {
-        place = write(memory, place, *ip, port, &hints)?;
-        count += 1;
+    let mut none = Errno::AINODATA;
+    for ip in addresses.iter().filter(wanted) {
+        if count == most.min(MOST) {
+            break;
+        }
+        match write(memory, place, *ip, port, &hints) {
+            Ok(next) => {
+                place = next;
+                count += 1;
+            }
+            // Older programs make room for IPv4 alone, and shall have that.
+            Err(Errno::AIMEMORY) => none = Errno::AIMEMORY,
+            Err(error) => return Err(error),
+        }
     }
     if count == 0 {
-        return Err(Errno::AINODATA);
+        return Err(none);
     }
     memory.write(out, &count.to_le_bytes())
 }
@@ -150,7 +158,7 @@ async fn addresses(scope: &SocketScope, node: &str, hints: &Hints) -> Result<Vec
         ResolveError::Again(_) => Errno::AIAGAIN,
         ResolveError::Failed(_) => Errno::AIFAIL,
     })?;
-    // Only sockets of IPv4 can be opened.
+    // Many programs know IPv4 alone, and some look at the first result alone.
     found.sort_by_key(IpAddr::is_ipv6);
     Ok(found)
 }
@@ -206,6 +214,8 @@ fn write(
             // No flow.
             bytes.extend_from_slice(&[0; 4]);
             bytes.extend_from_slice(&v6.octets());
+            bytes.extend_from_slice(&[0; 4]);
+            bytes.truncate(room as usize);
         }
     }
     memory.write(data, &bytes)?;

@@ -1,7 +1,7 @@
 //! Opening, binding, listening, connecting, and who is who.
 
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -12,8 +12,8 @@ use futures::FutureExt;
 use super::super::errno::Errno;
 use super::super::fds::{Entry, FdTable, Kind, Socket, Udp};
 use super::super::memory::Memory;
-use super::address::{Address, INET4, UNSPECIFIED};
-use crate::sockets::without_waiting;
+use super::address::{Address, INET4, INET6, UNSPECIFIED};
+use crate::sockets::{Family, without_waiting};
 
 /// Kinds of sockets.
 pub(super) const ANY: u32 = 0;
@@ -40,18 +40,20 @@ pub(super) fn open(
     out: u32,
 ) -> Result<(), Errno> {
     memory.get_mut(out, 4)?;
-    if !matches!(family, UNSPECIFIED | INET4) {
-        return Err(Errno::AFNOSUPPORT);
-    }
+    let family = match family {
+        UNSPECIFIED | INET4 => Family::V4,
+        INET6 if fds.scope().namespace().has_ipv6() => Family::V6,
+        _ => return Err(Errno::AFNOSUPPORT),
+    };
     if !fds.has_room() {
         return Err(Errno::MFILE);
     }
     let kind = match kind {
         ANY | STREAM => Kind::Tcp(Some(fds.scope().tcp_socket()?)),
-        DATAGRAM => Kind::Udp(Udp::unbound(fds.scope())?),
+        DATAGRAM => Kind::Udp(Udp::unbound(fds.scope(), family)?),
         _ => return Err(Errno::PROTOTYPE),
     };
-    let fd = fds.insert(Entry::Socket(Socket::new(kind, false)))?;
+    let fd = fds.insert(Entry::Socket(Socket::new(kind, family, false)))?;
     memory.write(out, &fd.to_le_bytes())
 }
 
@@ -63,9 +65,10 @@ pub(super) fn bind(
     address: u32,
     port: u32,
 ) -> Result<(), Errno> {
-    let address = of_family(Address::at(memory, address)?.read(memory, port)?)?;
+    let address = Address::at(memory, address)?.read(memory, port)?;
     let scope = fds.scope().clone();
     let socket = fds.socket(fd)?;
+    of_family(socket, address)?;
     match &mut socket.kind {
         Kind::Tcp(Some(free)) if free.local_addr().is_none() => Ok(free.bind(address)?),
         Kind::Udp(udp) => udp.bind(&scope, address),
@@ -81,7 +84,7 @@ pub(super) fn listen(fds: &mut FdTable, fd: u32, backlog: u32) -> Result<(), Err
         Kind::Tcp(free) => {
             let mut free = free.take().ok_or(Errno::INVAL)?;
             if free.local_addr().is_none() {
-                free.bind(anywhere())?;
+                free.bind(socket.family.anywhere())?;
             }
             let listener = Arc::new(free.listen(backlog)?);
             socket.kind = Kind::Listener {
@@ -108,9 +111,10 @@ pub(super) async fn connect(
     address: u32,
     port: u32,
 ) -> Result<(), Errno> {
-    let to = of_family(Address::at(memory, address)?.read(memory, port)?)?;
+    let to = Address::at(memory, address)?.read(memory, port)?;
     let scope = fds.scope().clone();
     let socket = fds.socket(fd)?;
+    of_family(socket, to)?;
     let free = match &mut socket.kind {
         Kind::Udp(udp) => return udp.connect(&scope, to),
         Kind::Tcp(free) => free.take(),
@@ -172,7 +176,7 @@ pub(super) fn peer(socket: &Socket) -> Option<SocketAddr> {
     }
 }
 
-/// Where it is bound; as on a BSD socket, `0.0.0.0:0` says nowhere.
+/// Where it is bound; as on a BSD socket, `0.0.0.0:0` or `[::]:0` says nowhere.
 fn local(socket: &Socket) -> SocketAddr {
     let bound = match &socket.kind {
         Kind::Tcp(free) => free.as_ref().and_then(|free| free.local_addr()),
@@ -181,17 +185,13 @@ fn local(socket: &Socket) -> SocketAddr {
         Kind::Stream(stream) => Some(stream.local_addr()),
         Kind::Udp(udp) => udp.local(),
     };
-    bound.unwrap_or_else(anywhere)
+    bound.unwrap_or_else(|| socket.family.anywhere())
 }
 
-/// Only sockets of IPv4 are opened.
-pub(super) fn of_family(address: SocketAddr) -> Result<SocketAddr, Errno> {
-    match address.is_ipv4() {
-        true => Ok(address),
+/// A socket knows the addresses of its own family alone.
+pub(super) fn of_family(socket: &Socket, address: SocketAddr) -> Result<(), Errno> {
+    match Family::of(address) == socket.family {
+        true => Ok(()),
         false => Err(Errno::AFNOSUPPORT),
     }
-}
-
-fn anywhere() -> SocketAddr {
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0)
 }

@@ -1,6 +1,6 @@
 //! Both generations, called as a module calls them: each function in the form that the module imports.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -63,11 +63,22 @@ struct Guest(Caller);
 
 /// A pod on a switch of its own.
 fn pod(limits: Limits) -> (Arc<Fabric>, Arc<NetworkNamespace>) {
-    let fabric = Fabric::new(FabricConfig::new([10, 240, 0, 1].into()), Clock::fake(1));
     let config = NamespaceConfig::new("default/test", [10, 240, 0, 2].into(), "test");
-    let pod = fabric
-        .create_namespace(NamespaceConfig { limits, ..config })
-        .unwrap();
+    alone(NamespaceConfig { limits, ..config })
+}
+
+/// One with an address of IPv6, too.
+fn pod_of_both() -> (Arc<Fabric>, Arc<NetworkNamespace>) {
+    let mut config = NamespaceConfig::new("default/test", [10, 240, 0, 2].into(), "test");
+    config.second_address = Some(OWN6.into());
+    let named = [IpAddr::from(OWN6), IpAddr::from([10, 240, 0, 2])];
+    config.host_aliases = named.map(|ip| (ip, vec!["both".to_owned()])).to_vec();
+    alone(config)
+}
+
+fn alone(config: NamespaceConfig) -> (Arc<Fabric>, Arc<NetworkNamespace>) {
+    let fabric = Fabric::new(FabricConfig::new([10, 240, 0, 1].into()), Clock::fake(1));
+    let pod = fabric.create_namespace(config).unwrap();
     (fabric, pod)
 }
 
@@ -142,6 +153,21 @@ impl Guest {
         self.write(DATA + 2, &ip);
     }
 
+    /// Describes an address of IPv6: in bare bytes, or after its family.
+    fn six(&mut self, ip: Ipv6Addr, with_family: bool) {
+        match with_family {
+            true => {
+                self.room();
+                self.write(DATA, &[2, 0]);
+                self.write(DATA + 2, &ip.octets());
+            }
+            false => {
+                self.pair(ADDRESS, (DATA, 16));
+                self.write(DATA, &ip.octets());
+            }
+        }
+    }
+
     fn iovec(&mut self, bytes: &[u8]) {
         self.write(BYTES, bytes);
         self.pair(IOVEC, (BYTES, bytes.len() as u32));
@@ -159,6 +185,7 @@ fn own(port: u16) -> SocketAddr {
 
 const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
 const ANYWHERE: [u8; 4] = [0; 4];
+const OWN6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
 
 #[tokio::test(start_paused = true)]
 async fn the_first_generation_serves_and_tells_addresses_in_bare_bytes() {
@@ -272,6 +299,149 @@ async fn accept_is_the_modules_own_by_its_parameters() {
             .call("sock_recv_v2", &[fd, IOVEC, 1, 0, OUT, TOLD])
             .await;
         assert_eq!(read, Err(Errno::AGAIN));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_generations_serve_and_connect_over_ipv6() {
+    for (functions, suffix, with_family) in [(FIRST, "", false), (SECOND, "_v2", true)] {
+        let (_fabric, pod) = pod_of_both();
+        let mut guest = Guest::start(&pod, functions).await;
+        let name = |name: &str| format!("{name}{suffix}");
+        let open = async |guest: &mut Guest, kind: u32| {
+            guest
+                .call(&name("sock_open"), &[2, kind, OUT])
+                .await
+                .unwrap();
+            guest.number(OUT)
+        };
+        let listener = open(&mut guest, 2).await;
+        guest.second(LOOPBACK);
+        let other = guest
+            .call(&name("sock_bind"), &[listener, ADDRESS, 80])
+            .await;
+        assert_eq!(other, Err(Errno::AFNOSUPPORT));
+        guest.six(Ipv6Addr::UNSPECIFIED, with_family);
+        guest
+            .call(&name("sock_bind"), &[listener, ADDRESS, 80])
+            .await
+            .unwrap();
+        guest
+            .call(&name("sock_listen"), &[listener, 8])
+            .await
+            .unwrap();
+        assert_eq!(
+            pod.listening(),
+            [SocketAddr::from((Ipv6Addr::UNSPECIFIED, 80))]
+        );
+
+        let client = open(&mut guest, 2).await;
+        guest.six(OWN6, with_family);
+        guest
+            .call(&name("sock_connect"), &[client, ADDRESS, 80])
+            .await
+            .unwrap();
+        guest.room();
+        let place = match with_family {
+            true => vec![client, ADDRESS, PORT],
+            false => vec![client, ADDRESS, TOLD, PORT],
+        };
+        guest.call(&name("sock_getpeeraddr"), &place).await.unwrap();
+        assert_eq!(guest.bytes(DATA, 2), [2, 0]);
+        assert_eq!(guest.bytes(DATA + 2, 16), OWN6.octets());
+        assert_eq!(guest.number(PORT), 80);
+        if !with_family {
+            assert_eq!(guest.number(TOLD), 6);
+        }
+
+        // Datagrams; the sender is bound by its first one, to an address of its family.
+        let (near, far) = (open(&mut guest, 1).await, open(&mut guest, 1).await);
+        guest.six(Ipv6Addr::LOCALHOST, with_family);
+        guest
+            .call(&name("sock_bind"), &[far, ADDRESS, 53])
+            .await
+            .unwrap();
+        guest.iovec(b"question");
+        guest
+            .call(
+                &name("sock_send_to"),
+                &[near, IOVEC, 1, ADDRESS, 53, 0, OUT],
+            )
+            .await
+            .unwrap();
+        guest.room();
+        guest.pair(IOVEC, (BYTES, 64));
+        let arguments = match with_family {
+            true => vec![far, IOVEC, 1, ADDRESS, 0, PORT, OUT, TOLD],
+            false => vec![far, IOVEC, 1, ADDRESS, 0, OUT, TOLD],
+        };
+        guest
+            .call(&name("sock_recv_from"), &arguments)
+            .await
+            .unwrap();
+        assert_eq!(guest.bytes(BYTES, guest.number(OUT)), b"question");
+        assert_eq!(guest.bytes(DATA, 2), [2, 0]);
+        assert_eq!(guest.bytes(DATA + 2, 16), Ipv6Addr::LOCALHOST.octets());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_have_the_addresses_that_there_is_room_for() {
+    const NODE: u32 = BYTES;
+    const HINTS: u32 = DATA;
+    const LIST: u32 = 2048;
+    const STEP: u32 = 128;
+    let (_fabric, pod) = pod_of_both();
+    let mut guest = Guest::start(&pod, FIRST).await;
+    guest.write(NODE, b"both");
+    guest.write(NODE + 16, b"80");
+    // Family, room of each result, how many come, their families.
+    for (family, room, expected) in [
+        (0, 26, Ok(vec![1, 2])),
+        (0, 14, Ok(vec![1])),
+        (1, 14, Ok(vec![1])),
+        (2, 22, Ok(vec![2])),
+        (2, 14, Err(Errno::AIMEMORY)),
+    ] {
+        guest.write(HINTS, &[0; 28]);
+        guest.write(HINTS + 2, &[family, 2]);
+        guest.write(OUT, &LIST.to_le_bytes());
+        for at in [LIST, LIST + STEP] {
+            guest.write(at, &[0; STEP as usize]);
+            guest.write(at + 12, &(at + 32).to_le_bytes());
+            guest.pair(at + 32 + 4, (room, at + 48));
+            if at == LIST {
+                guest.write(at + 24, &(at + STEP).to_le_bytes());
+            }
+        }
+        let found = guest
+            .call(
+                "sock_getaddrinfo",
+                &[NODE, 4, NODE + 16, 2, HINTS, OUT, 2, PORT],
+            )
+            .await;
+        assert_eq!(
+            found.map(|()| guest.number(PORT) as usize),
+            expected.clone().map(|families| families.len()),
+            "{family} {room}"
+        );
+        let Ok(families) = expected else { continue };
+        for (family, at) in families.into_iter().zip([LIST, LIST + STEP]) {
+            assert_eq!(guest.bytes(at + 2, 1), [family]);
+            assert_eq!(guest.bytes(at + 32, 1), [family]);
+            let length = u32::from_le_bytes(guest.bytes(at + 8, 4).try_into().unwrap());
+            match family {
+                1 => {
+                    assert_eq!(length, 16);
+                    assert_eq!(guest.bytes(at + 48, 6), [0, 80, 10, 240, 0, 2]);
+                }
+                _ => {
+                    assert_eq!(length, 28);
+                    assert_eq!(guest.bytes(at + 48, 6), [0, 80, 0, 0, 0, 0]);
+                    assert_eq!(guest.bytes(at + 54, 16), OWN6.octets());
+                }
+            }
+        }
     }
 }
 
