@@ -10,16 +10,18 @@ use super::DataDir;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  coracle net                       all pods
-  coracle net -n shop cart-0        one pod of the namespace shop
+  coracle net                       all pods and Services
+  coracle net -n shop               those of the namespace shop
+  coracle net -n shop cart-0        one pod
   coracle net -n shop -o json       the same figures for programs
 
 Of each socket it shows what `ss` shows: of a listener, RECV-Q is how many connections wait to be
 accepted and SEND-Q how many may; of a connection, the bytes that were not read yet, here and by the
 peer. RECEIVED and SENT are what the pod has read and written. Counters of a pod begin with its
-sandbox.")]
+sandbox. Of each Service it shows how many connections came, how many nobody took and why, and how
+long they waited on average until a pod accepted them.")]
 pub struct NetArgs {
-    /// The pod; without it, all of the namespace
+    /// The pod; without it, all of the namespace, and the Services
     pub pod: Option<String>,
     /// The namespace [default: all, or `default` for a pod]
     #[arg(short, long, value_name = "NAME")]

@@ -1,4 +1,4 @@
-//! `coracle net`: the sockets of the pods, asked of the nodes over the API.
+//! `coracle net`: the sockets of the pods, and what went through the Services, asked of the nodes over the API.
 
 mod show;
 
@@ -21,9 +21,9 @@ pub fn run(args: NetArgs) -> Result<()> {
         .enable_all()
         .build()
         .context("failed to start")?;
-    let mut pods = runtime.block_on(pods(&args))?;
+    let mut found = runtime.block_on(ask(&args))?;
     if let Some(name) = &args.pod
-        && pods.is_empty()
+        && found.pods.is_empty()
     {
         bail!(
             "pod {}/{name} runs on no node: `kubectl get pods --all-namespaces` lists the pods",
@@ -34,12 +34,22 @@ pub fn run(args: NetArgs) -> Result<()> {
         let text = |field: &str| pod[field].as_str().unwrap_or_default().to_owned();
         (text("namespace"), text("name"))
     };
-    pods.sort_by_key(place);
+    found.pods.sort_by_key(place);
+    found.services.sort_by_key(place);
+    let Found { pods, services } = found;
     match args.output {
-        Some(_) => println!("{:#}", json!({"pods": pods})),
-        None => print!("{}", show::text(&pods)),
+        Some(_) => println!("{:#}", json!({"pods": pods, "services": services})),
+        None => print!("{}", show::text(&pods, &services)),
     }
     Ok(())
+}
+
+/// What the nodes say.
+#[derive(Default)]
+struct Found {
+    pods: Vec<Value>,
+    /// None when one pod alone is asked for.
+    services: Vec<Value>,
 }
 
 /// The namespace that is asked for; `None` for all.
@@ -48,8 +58,8 @@ fn namespace(args: &NetArgs) -> Option<&str> {
     args.namespace.as_deref().or(of_pod)
 }
 
-/// What the nodes say of the pods that were asked for.
-async fn pods(args: &NetArgs) -> Result<Vec<Value>> {
+/// What the nodes say of what was asked for.
+async fn ask(args: &NetArgs) -> Result<Found> {
     let client = client(args).await?;
     let nodes = Api::<Node>::all(client.clone());
     let nodes = nodes.list(&ListParams::default()).await;
@@ -59,7 +69,7 @@ async fn pods(args: &NetArgs) -> Result<Vec<Value>> {
         .iter()
         .filter_map(|(key, value)| value.map(|value| format!("{key}={value}")))
         .collect();
-    let mut pods = Vec::new();
+    let mut found = Found::default();
     for node in nodes {
         let name = node.metadata.name.unwrap_or_default();
         let uri = format!("/api/v1/nodes/{name}/proxy/net?{}", query.join("&"));
@@ -69,11 +79,13 @@ async fn pods(args: &NetArgs) -> Result<Vec<Value>> {
         let mut answer = answer
             .map_err(explain)
             .with_context(|| format!("failed to ask node {name} for its sockets"))?;
-        if let Value::Array(found) = answer["pods"].take() {
-            pods.extend(found);
+        for (key, all) in [("pods", &mut found.pods), ("services", &mut found.services)] {
+            if let Value::Array(more) = answer[key].take() {
+                all.extend(more);
+            }
         }
     }
-    Ok(pods)
+    Ok(found)
 }
 
 async fn client(args: &NetArgs) -> Result<Client> {

@@ -256,6 +256,10 @@ async fn up(args: UpArgs) -> Result<()> {
             let (shown, counted) = (dns.clone(), services.clone());
             dns_metrics.set(Arc::new(move || shown.metrics()));
             service_metrics.set(Arc::new(move || counted.metrics()));
+            if let Some(kubelet) = cluster.kubelet() {
+                let shown = services.clone();
+                kubelet.show_services(Arc::new(move |namespace| shown.shown(namespace)));
+            }
             dns::serve_metrics(node.fabric(), dns);
             cluster.spawn(dns::keep_service(
                 cluster.admin(),

@@ -13,7 +13,7 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use coracle_client::kube::Resource;
 use coracle_client::{
@@ -36,7 +36,7 @@ use crate::images::{NodeImages, VolumeImages};
 use crate::ipam::{self, Ipam};
 use crate::state::{News, State};
 use crate::statics::mirrored;
-use crate::stats::{CountedFiles, ProbeCounts, Rates};
+use crate::stats::{CountedFiles, ProbeCounts, Rates, ServicesShown};
 use crate::step;
 use crate::tokens::Tokens;
 use crate::translate::PodDefaults;
@@ -145,6 +145,7 @@ pub(crate) struct Inner {
     pub(crate) rates: Mutex<Rates>,
     pub(crate) probe_counts: Mutex<ProbeCounts>,
     pub(crate) counted_files: Mutex<CountedFiles>,
+    pub(crate) services_shown: OnceLock<ServicesShown>,
     /// Told when the node's conditions are others.
     pub(crate) pressure_changed: Notify,
 }
@@ -183,6 +184,7 @@ impl Kubelet {
             rates: Mutex::default(),
             probe_counts: Mutex::default(),
             counted_files: Mutex::default(),
+            services_shown: OnceLock::new(),
             pressure_changed: Notify::new(),
             config,
             ctx,

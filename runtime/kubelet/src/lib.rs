@@ -41,5 +41,6 @@ mod worker;
 pub use api::Body;
 pub use ipam::Ipam;
 pub use kubelet::{Capacity, Kubelet, KubeletConfig};
+pub use stats::ServicesShown;
 pub use streams::Upgraded;
 pub use translate::PodDefaults;

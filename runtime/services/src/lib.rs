@@ -34,6 +34,7 @@ mod metrics;
 mod names;
 mod router;
 mod services;
+mod shown;
 mod upstream;
 
 pub use access::{ACCESS_LOG_ANNOTATION, AccessLog, AccessSink};

@@ -17,10 +17,11 @@ use tokio::sync::watch;
 use crate::access::AccessLog;
 use crate::balancers;
 use crate::exposed::{Door, Doors, Exposed, OpenDoors};
-use crate::index::{Found, Front, Index, Transport};
+use crate::index::{Found, Front, Index, Indexed, Transport};
 use crate::metrics;
 use crate::names::{Caches, ClusterZone, Names, ZoneConfig, attach};
 use crate::router::{CANDIDATES, Router};
+use crate::shown;
 use crate::upstream::{HostResolver, Upstream};
 
 /// How long a dial of a Service may take, whatever the number of its endpoints.
@@ -210,6 +211,15 @@ impl Services {
     /// What went through Services, in Prometheus' text format. A Service that goes takes its figures along.
     pub fn metrics(&self) -> String {
         metrics::render(self.index.ask(|tables| tables.traffic()))
+    }
+
+    /// The Services, of one namespace or of all, with what went through them: by namespace and name, in the shape that
+    /// `docs/net.md` describes.
+    pub fn shown(&self, namespace: Option<&str>) -> Vec<serde_json::Value> {
+        let mut all = self.index.ask(|tables| tables.all(namespace));
+        all.sort_by(|one, other| one.entry.key.cmp(&other.entry.key));
+        let shown = |service: &Indexed| shown::service(&service.entry, &service.flows.traffic());
+        all.iter().map(shown).collect()
     }
 
     /// Serves clients outside until the context's stop signal. Connections that pods have taken

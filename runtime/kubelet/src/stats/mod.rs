@@ -27,6 +27,7 @@ pub(crate) use volumes::VolumeSample;
 pub(crate) use volumes::measure as measure_volumes;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_clock::Timestamp;
@@ -38,6 +39,9 @@ use crate::api::{self, Body};
 use crate::kubelet::Kubelet;
 use crate::sources::PodSources;
 use network::PodNetwork;
+
+/// The Services that this node's pods and programs reach, of one namespace or of all, each as it is shown in `/net`.
+pub type ServicesShown = Arc<dyn Fn(Option<&str>) -> Vec<serde_json::Value> + Send + Sync>;
 
 /// How often the files of a pod are counted again at most.
 const COUNT_FILES: Duration = Duration::from_secs(60);
@@ -90,6 +94,11 @@ pub(crate) struct Files {
 pub(crate) struct CountedFiles(BTreeMap<String, (Duration, Files)>);
 
 impl Kubelet {
+    /// Shows Services in `/net`, too, from now on. Whoever serves them says it once; what is said later is not heard.
+    pub fn show_services(&self, shown: ServicesShown) {
+        let _ = self.0.services_shown.set(shown);
+    }
+
     /// Answers a path of figures; `None` for others. `query` is that of the request.
     pub(crate) fn figures(&self, path: &[&str], query: &str) -> Option<Response<Body>> {
         let (kubelet, is_brief) = (self.clone(), asks_for_brief(query));
@@ -107,7 +116,11 @@ impl Kubelet {
                 let asked = network::Asked::of(query);
                 later(json, async move {
                     let networks = kubelet.networks().await;
-                    network::page(&kubelet.0.config.node, &networks, &asked).to_string()
+                    let services = match (kubelet.0.services_shown.get(), asked.services()) {
+                        (Some(shown), Some(namespace)) => shown(namespace),
+                        _ => Vec::new(),
+                    };
+                    network::page(&kubelet.0.config.node, &networks, services, &asked).to_string()
                 })
             }
             ["metrics", "resource"] => later(page::FORMAT, async move {

@@ -1,4 +1,4 @@
-//! `/net`: the sockets of the pods, for `coracle net`; and what became of their connections, for `/metrics`.
+//! `/net`: the sockets of the pods, and the Services, for `coracle net`; and what became of their connections, for `/metrics`.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -26,6 +26,11 @@ pub(super) struct Asked {
 }
 
 impl Asked {
+    /// The namespace of the Services that are asked for; `None` if none are, because one pod alone is.
+    pub(super) fn services(&self) -> Option<Option<&str>> {
+        self.pod.is_none().then_some(self.namespace.as_deref())
+    }
+
     /// What the query says with `namespace` and `pod`; other parameters mean nothing.
     pub(super) fn of(query: &str) -> Self {
         let mut asked = Self::default();
@@ -46,8 +51,14 @@ impl Asked {
     }
 }
 
-/// The sockets of the pods that were asked for, with the names of peers that are pods of this node.
-pub(super) fn page(node: &str, networks: &[PodNetwork], asked: &Asked) -> Value {
+/// The sockets of the pods that were asked for, with the names of peers that are pods of this node; and the Services as
+/// they are given.
+pub(super) fn page(
+    node: &str,
+    networks: &[PodNetwork],
+    services: Vec<Value>,
+    asked: &Asked,
+) -> Value {
     let names: HashMap<IpAddr, String> = networks
         .iter()
         .flat_map(|pod| {
@@ -57,7 +68,8 @@ pub(super) fn page(node: &str, networks: &[PodNetwork], asked: &Asked) -> Value 
         })
         .collect();
     let pods = networks.iter().filter(|pod| asked.is_about(pod));
-    json!({"node": node, "pods": pods.map(|pod| shown(pod, &names)).collect::<Vec<_>>()})
+    let pods: Vec<Value> = pods.map(|pod| shown(pod, &names)).collect();
+    json!({"node": node, "pods": pods, "services": services})
 }
 
 fn shown(pod: &PodNetwork, names: &HashMap<IpAddr, String>) -> Value {
@@ -239,8 +251,10 @@ mod tests {
 
     #[test]
     fn peers_have_the_names_of_their_pods() {
-        let page = page("node-a", &two(), &Asked::of("namespace=default&pod=web"));
+        let asked = Asked::of("namespace=default&pod=web");
+        let page = page("node-a", &two(), vec![json!({"name": "web"})], &asked);
         assert_eq!(page["node"], "node-a");
+        assert_eq!(page["services"], json!([{"name": "web"}]));
         let [pod] = page["pods"].as_array().unwrap().as_slice() else {
             panic!("{page}");
         };
@@ -264,7 +278,7 @@ mod tests {
     #[test]
     fn a_namespace_or_all_can_be_asked_for() {
         let names = |query: &str| {
-            let page = page("n", &two(), &Asked::of(query));
+            let page = page("n", &two(), Vec::new(), &Asked::of(query));
             let pods = page["pods"].as_array().unwrap().clone();
             let names = pods
                 .iter()
@@ -275,6 +289,9 @@ mod tests {
         assert_eq!(names("namespace=default"), ["ask", "web"]);
         assert_eq!(names("namespace=other"), [""; 0]);
         assert_eq!(names("pod=ask"), ["ask"]);
+        assert_eq!(Asked::of("").services(), Some(None));
+        assert_eq!(Asked::of("namespace=a").services(), Some(Some("a")));
+        assert_eq!(Asked::of("namespace=a&pod=b").services(), None);
     }
 
     #[test]

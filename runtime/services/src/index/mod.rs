@@ -240,6 +240,13 @@ impl Tables {
             .collect()
     }
 
+    /// The Services of one namespace, or of all, in no order.
+    pub(crate) fn all(&self, namespace: Option<&str>) -> Vec<Indexed> {
+        let services = self.services.iter();
+        let wanted = services.filter(|(key, _)| namespace.is_none_or(|name| key.namespace == name));
+        wanted.map(|(_, service)| service.clone()).collect()
+    }
+
     /// The Service of that key.
     pub(crate) fn service(&self, key: &ObjectKey) -> Option<&Indexed> {
         self.services.get(key)
