@@ -1,6 +1,7 @@
 //! The pods' network beside the kernel's, in the same run and by turns.
 //!
 //! ```text
+//! counted     connects to a Service that counts them, and to one that does not
 //! namespaces  connects between two namespaces, in this process      ─┐
 //! guests      round trips, floods and connects between two pods      ├─ beside `peer`: the same over loopback TCP
 //! many        memory of 10,000 connections between pods             ─┘
@@ -11,6 +12,7 @@
 //! What "the kernel's" is: a program like the guest, native, by blocking calls of the standard library between two
 //! processes. With `--wasmtime` the guests of 0.2 also run there, on the sockets of the host.
 
+mod counted;
 mod dns;
 mod guests;
 mod many;
@@ -85,6 +87,7 @@ pub(crate) struct Net {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Part {
     Namespaces,
+    Counted,
     Guests,
     Many,
     Services,
@@ -110,6 +113,9 @@ pub(crate) async fn measure(
     );
     if net.wants(Part::Namespaces) {
         namespaces::measure(net, clock, report).await?;
+    }
+    if net.wants(Part::Counted) {
+        counted::measure(net, clock, report).await?;
     }
     if net.wants(Part::Services) {
         services::in_process(net, report).await?;

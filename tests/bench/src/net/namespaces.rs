@@ -9,8 +9,8 @@ use coracle_network::{Fabric, FabricConfig, NamespaceConfig, TcpListener, TcpStr
 use super::{Net, by_turns};
 use crate::figures::{Figure, Report};
 
-/// Connections that are open at once; they are closed while nothing is measured.
-const BATCH: u64 = 250;
+/// Connections that are open at once.
+pub(super) const BATCH: u64 = 250;
 const PORT: u16 = 7000;
 
 /// Opens connections here and there by turns: both ends are there when the clock stops.
@@ -29,7 +29,7 @@ pub(super) async fn measure(net: &Net, clock: &Clock, report: &mut Report) -> Re
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..net.rounds {
         ours.push(
-            turn(net.connects, clock, async || {
+            turn(net.connects, clock, Closing::Free, async || {
                 open(&client, to, &listener).await
             })
             .await?,
@@ -38,7 +38,7 @@ pub(super) async fn measure(net: &Net, clock: &Clock, report: &mut Report) -> Re
             let near = std::net::TcpStream::connect(loopback)?;
             Ok((near, kernel.accept()?))
         };
-        theirs.push(turn(net.connects, clock, open).await?);
+        theirs.push(turn(net.connects, clock, Closing::Free, open).await?);
     }
     report.add(Figure::median("net.connect", "µs", &ours));
     report.add(Figure::median("net.connect_kernel", "µs", &theirs));
@@ -47,7 +47,7 @@ pub(super) async fn measure(net: &Net, clock: &Clock, report: &mut Report) -> Re
     Ok(())
 }
 
-async fn open(
+pub(super) async fn open(
     client: &coracle_network::SocketScope,
     to: SocketAddr,
     listener: &TcpListener,
@@ -56,10 +56,18 @@ async fn open(
     Ok((near, listener.accept().await?))
 }
 
+/// Whether the time that it takes to close connections counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Closing {
+    Free,
+    Measured,
+}
+
 /// Microseconds of one `open`.
-async fn turn<T>(
+pub(super) async fn turn<T>(
     connects: u64,
     clock: &Clock,
+    closing: Closing,
     mut open: impl AsyncFnMut() -> Result<T>,
 ) -> Result<f64> {
     let mut took = 0.0;
@@ -70,6 +78,9 @@ async fn turn<T>(
         let start = clock.monotonic();
         for _ in 0..batch {
             kept.push(open().await?);
+        }
+        if closing == Closing::Measured {
+            kept.clear();
         }
         took += clock.monotonic().saturating_sub(start).as_secs_f64() * 1e6;
         left -= batch;
