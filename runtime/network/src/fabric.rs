@@ -492,7 +492,7 @@ impl Fabric {
         service: Option<&Arc<ServiceFlows>>,
     ) -> Result<Carrier, Miss> {
         if caller.namespace.is_some() {
-            self.may_connect(caller.address, to, Protocol::Tcp)?;
+            self.may_connect(caller, to, Protocol::Tcp)?;
         }
         match target {
             Target::Pod(namespace) => {
@@ -633,12 +633,14 @@ impl Fabric {
         }
     }
 
+    /// The caller is asked about by its address of the family of `to`, so that one that dials itself is seen to.
     pub(crate) fn may_connect(
         &self,
-        from: IpAddr,
+        caller: &Caller,
         to: SocketAddr,
         protocol: Protocol,
     ) -> Result<(), NetError> {
+        let from = caller.address_towards(to.ip()).unwrap_or(caller.address);
         let verdict = self.policy.read().on_connect(from, to, protocol);
         judge(verdict, to)
     }

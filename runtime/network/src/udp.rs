@@ -244,7 +244,7 @@ impl UdpSocket {
             .into_iter()
             .find(|(address, _)| *address == endpoint)
             .expect("the choice is one of the routes");
-        fabric.may_connect(caller.address, endpoint, Protocol::Udp)?;
+        fabric.may_connect(&caller, endpoint, Protocol::Udp)?;
         let length = data.len();
         let mut taken = true;
         match target {

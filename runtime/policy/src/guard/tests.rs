@@ -110,6 +110,21 @@ impl World {
 
     /// A pod `default/NAME` at 10.240.0.`last`, in the API and on the network.
     fn pod(&self, name: &str, last: u8, annotations: Value) -> SocketScope {
+        self.pod_also_at(name, last, annotations, None)
+    }
+
+    /// One that is at fd00:10:240::`last`, too.
+    fn pod_of_both(&self, name: &str, last: u8) -> SocketScope {
+        self.pod_also_at(name, last, json!({}), Some(at6(last, 0).ip()))
+    }
+
+    fn pod_also_at(
+        &self,
+        name: &str,
+        last: u8,
+        annotations: Value,
+        second_address: Option<IpAddr>,
+    ) -> SocketScope {
         let address = IpAddr::from([10, 240, 0, last]);
         let object = json!({
             "metadata": {
@@ -124,7 +139,10 @@ impl World {
         let config = NamespaceConfig::new(format!("default/{name}"), address, name);
         let namespace = self
             .fabric
-            .create_namespace(config)
+            .create_namespace(NamespaceConfig {
+                second_address,
+                ..config
+            })
             .expect("a free address");
         namespace.scope()
     }
@@ -145,6 +163,18 @@ fn namespace(annotations: Value) -> Value {
 
 fn at(last: u8, port: u16) -> SocketAddr {
     SocketAddr::from(([10, 240, 0, last], port))
+}
+
+fn at6(last: u8, port: u16) -> SocketAddr {
+    SocketAddr::from(([0xfd00, 0x10, 0x240, 0, 0, 0, 0, last.into()], port))
+}
+
+/// Sends a message, and says whether the other one gets it.
+async fn reaches(from: &SocketScope, to: &coracle_network::UdpSocket) -> Result<(), NetError> {
+    let socket = from.bind_udp(SocketAddr::from(([0u16; 8], 0)))?;
+    socket.send_to(Bytes::from_static(b"hello"), to.local_addr())?;
+    to.recv().await;
+    Ok(())
 }
 
 #[tokio::test(start_paused = true)]
@@ -215,6 +245,64 @@ async fn a_connection_that_no_rule_lets_through_is_denied_counted_and_told() {
         world.guard.on_connect(from, dns, Protocol::Udp),
         Verdict::Allow
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn blocks_of_ipv6_hold_for_what_goes_over_ipv6() {
+    let world = World::new(namespace(json!({}))).await;
+    world.ready().await;
+    let (near, excepted) = (
+        world.pod_of_both("near", 2),
+        world.pod_of_both("excepted", 3),
+    );
+    let (outside, db) = (
+        world.pod_of_both("outside", 0x42),
+        world.pod_of_both("db", 4),
+    );
+    let _six = db.listen_tcp(at6(4, 80), 16).expect("a free port");
+    let _four = db.listen_tcp(at(4, 80), 16).expect("a free port");
+    let inbox = db.bind_udp(at6(4, 53)).expect("a free port");
+    for from in [&near, &excepted, &outside] {
+        from.connect_tcp(at6(4, 80)).await.expect("no policy");
+        reaches(from, &inbox).await.expect("no policy");
+    }
+
+    let block = |cidr: &str, except: &str| json!({"ipBlock": {"cidr": cidr, "except": [except]}});
+    let from = block("fd00:10:240::/123", "fd00:10:240::3/128");
+    let only =
+        json!({"podSelector": {"matchLabels": {"app": "db"}}, "ingress": [{"from": [from]}]});
+    world.policy("db", only);
+    near.connect_tcp(at6(4, 80)).await.expect("in the block");
+    reaches(&near, &inbox).await.expect("in the block");
+    for from in [&excepted, &outside] {
+        let denied = from.connect_tcp(at6(4, 80)).await;
+        assert!(matches!(denied, Err(NetError::Denied { .. })), "{denied:?}");
+        let denied = reaches(from, &inbox).await;
+        assert!(matches!(denied, Err(NetError::Denied { .. })), "{denied:?}");
+    }
+    // The block has no address of the other family.
+    let denied = near.connect_tcp(at(4, 80)).await;
+    assert!(matches!(denied, Err(NetError::Denied { .. })), "{denied:?}");
+    assert_eq!((world.denials.ingress(), world.denials.egress()), (5, 0));
+
+    // The same for who dials.
+    let other = excepted.listen_tcp(at6(3, 80), 16).expect("a free port");
+    let to = block("fd00:10:240::/64", "fd00:10:240::4/126");
+    world.policy(
+        "db",
+        json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"to": [to]}]}),
+    );
+    near.connect_tcp(other.local_addr())
+        .await
+        .expect("in the block");
+    for to in [at6(4, 80), at(4, 80)] {
+        let denied = near.connect_tcp(to).await;
+        assert!(matches!(denied, Err(NetError::Denied { .. })), "{denied:?}");
+    }
+    db.connect_tcp(at6(4, 80))
+        .await
+        .expect("a pod reaches itself");
+    assert_eq!(world.denials.egress(), 2);
 }
 
 #[tokio::test(start_paused = true)]
