@@ -23,7 +23,7 @@ use crate::route::{
     AllowAll, ConnectionPolicy, DatagramHandler, NoRemoteNodes, NoServices, Protocol, RemoteNodes,
     Route, ServiceRouter, StreamHandler, Verdict,
 };
-use crate::service_flows::{Attempt, Near, ServiceFlows, Through, reason};
+use crate::service_flows::{Attempt, Near, RefusedFlow, ServiceFlows, Through, reason};
 use crate::socket::canonical;
 use crate::stream::{Carrier, TcpStream};
 
@@ -335,6 +335,21 @@ impl Fabric {
         outcome
     }
 
+    /// Resets a connection that the host accepted, because a `service` does not let the client in, and counts that.
+    pub fn deny_for(
+        &self,
+        stream: tokio::net::TcpStream,
+        peer: SocketAddr,
+        service: Arc<ServiceFlows>,
+    ) {
+        let peer = canonical(peer);
+        let dialled = stream.local_addr().unwrap_or(peer);
+        let now = self.clock.monotonic();
+        // Counted by the time that the client knows.
+        Attempt::new(service, peer, None, dialled, now).refused(RefusedFlow::Policy, now);
+        HostSocket::new(stream).reset();
+    }
+
     /// Gives one endpoint the carrier, or the carrier back.
     async fn hand_over(
         &self,
@@ -568,6 +583,12 @@ impl Fabric {
                 return Ok(Routes::to(to, self.target(caller, to, protocol)?));
             }
             Route::Refuse => {}
+            Route::Deny { reason } => {
+                routes.failure = NetError::Denied {
+                    address: to.ip(),
+                    reason,
+                }
+            }
             Route::Endpoints(endpoints) => {
                 routes.ends.reserve(endpoints.len());
                 for endpoint in endpoints.into_iter().map(canonical) {

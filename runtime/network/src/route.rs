@@ -27,6 +27,11 @@ pub enum Route {
     NotAService,
     /// It does, but nothing serves there: the connection is refused.
     Refuse,
+    /// It does, but the Service does not let this client in.
+    Deny {
+        /// Names the Service; shown to users.
+        reason: String,
+    },
     /// The addresses to try, in this order, until one does not refuse.
     Endpoints(Vec<SocketAddr>),
 }

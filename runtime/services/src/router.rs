@@ -12,6 +12,17 @@ use crate::index::{Exposure, Found, Index};
 /// How many endpoints one connection may try.
 pub(crate) const CANDIDATES: usize = 16;
 
+/// Where a client outside is led.
+#[derive(Debug, Default)]
+pub(crate) struct Outside {
+    /// In the order to be tried; none if nobody serves it.
+    pub(crate) endpoints: Vec<SocketAddr>,
+    /// Who counts what becomes of it.
+    pub(crate) service: Option<Arc<ServiceFlows>>,
+    /// It may not come by this way.
+    pub(crate) is_denied: bool,
+}
+
 /// Answers the fabric from the index.
 pub(crate) struct Router {
     index: Arc<Index>,
@@ -31,25 +42,31 @@ impl Router {
         }
     }
 
-    /// The endpoints for a client outside, in the order to be tried; none if nobody serves it.
-    /// And who counts what becomes of it.
-    pub(crate) fn endpoints_outside(
-        &self,
-        client: IpAddr,
-        exposure: &Exposure,
-    ) -> (Vec<SocketAddr>, Option<Arc<ServiceFlows>>) {
+    /// Where a client outside is led.
+    pub(crate) fn outside(&self, client: IpAddr, exposure: &Exposure) -> Outside {
         if let Exposure::HostPort(..) = exposure {
             let pod = self.index.ask(|tables| tables.at_host_port(exposure));
-            return (pod.into_iter().collect(), None);
+            return Outside {
+                endpoints: pod.into_iter().collect(),
+                ..Outside::default()
+            };
         }
         let found = self
             .index
             .ask(|tables| tables.at_exposure(exposure).cloned());
         let Some(found) = found else {
-            return (Vec::new(), None);
+            return Outside::default();
         };
-        let endpoints = self.candidates(client, &found, found.port().external.any());
-        (endpoints, Some(found.service.flows))
+        let is_denied = is_denied(&found, exposure, client);
+        let endpoints = match is_denied {
+            true => Vec::new(),
+            false => self.candidates(client, &found, found.port().external.any()),
+        };
+        Outside {
+            endpoints,
+            service: Some(found.service.flows),
+            is_denied,
+        }
     }
 
     /// Whether `endpoint` is still one of those for clients outside.
@@ -93,6 +110,14 @@ impl Router {
     }
 }
 
+/// Whether the Service's load balancer does not let the client in.
+fn is_denied(found: &Found, exposure: &Exposure, client: IpAddr) -> bool {
+    match exposure {
+        Exposure::Outer(address, _) => !found.service.entry.lets_in(address.ip(), client),
+        _ => false,
+    }
+}
+
 /// At most [`CANDIDATES`] of `endpoints`, beginning at `start` and going around.
 fn from_start(endpoints: &[SocketAddr], start: usize) -> Vec<SocketAddr> {
     let (before, after) = endpoints.split_at(start);
@@ -119,6 +144,8 @@ impl ServiceRouter for Router {
             /// Who, and whether at a cluster address.
             Served(Found, bool),
             Refused(Arc<ServiceFlows>),
+            /// Its load balancer does not let it in.
+            Denied(Found),
             /// A pod's port of the host.
             Pod(SocketAddr),
             Elsewhere,
@@ -135,6 +162,7 @@ impl ServiceRouter for Router {
                 return Answer::Served(found.clone(), true);
             }
             match tables.at_exposure(&exposure) {
+                Some(found) if is_denied(found, &exposure, from) => Answer::Denied(found.clone()),
                 Some(found) => Answer::Served(found.clone(), false),
                 // As upstream's newer proxies: a Service's address refuses on its other ports.
                 None if is_node => match tables.at_host_port(&of_pod) {
@@ -151,6 +179,12 @@ impl ServiceRouter for Router {
             Answer::Elsewhere => (Route::NotAService, None),
             Answer::Pod(pod) => (Route::Endpoints(vec![pod]), None),
             Answer::Refused(flows) => (Route::Refuse, Some(flows)),
+            Answer::Denied(found) => {
+                let key = &found.service.entry.key;
+                let reason =
+                    format!("{from} is in none of the loadBalancerSourceRanges of service {key}");
+                (Route::Deny { reason }, Some(found.service.flows))
+            }
             Answer::Served(found, at_cluster_address) => {
                 // Pods that come by way of a node port or an outer address are inside all the same:
                 // `externalTrafficPolicy` is not for them, as with upstream's proxies.
@@ -189,6 +223,60 @@ mod tests {
             Route::Endpoints(all) => all[0],
             other => panic!("{to}: {other:?}"),
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_load_balancer_lets_in_whom_its_ranges_name() {
+        let balanced = |ranges: serde_json::Value| {
+            let mut service = service(
+                "web",
+                json!({
+                    "type": "LoadBalancer", "clusterIP": "10.96.0.7", "externalIPs": ["192.0.2.8"],
+                    "ports": [{"name": "http", "port": 80, "nodePort": 30080}],
+                    "loadBalancerSourceRanges": ranges,
+                }),
+            );
+            let ingress =
+                json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.7", "ipMode": "VIP"}]}});
+            service.status = serde_json::from_value(ingress).expect("a status");
+            service
+        };
+        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let (outer, external) = (address("192.0.2.7:80"), address("192.0.2.8:80"));
+        let node_port = Exposure::NodePort(30080, crate::index::Transport::Tcp);
+        let at_outer = |at| Exposure::Outer(at, crate::index::Transport::Tcp);
+        let (near, far) = (
+            address("198.51.100.9:1").ip(),
+            address("203.0.113.9:1").ip(),
+        );
+        let index = index(
+            [balanced(json!([" 198.51.100.0/24 ", "10.240.0.9/32"]))],
+            [ready("web", 8080, &[1])],
+        );
+        let router = router(&index);
+        let led = |client, exposure: &Exposure| {
+            let outside = router.outside(client, exposure);
+            assert_eq!(outside.is_denied, outside.endpoints.is_empty());
+            !outside.is_denied
+        };
+        assert!(led(near, &at_outer(outer)) && !led(far, &at_outer(outer)));
+        // Clients of IPv4 may look like ones of IPv6 to a listener of both.
+        let mapped = "::ffff:198.51.100.9".parse().expect("an address");
+        assert!(led(mapped, &at_outer(outer)));
+        // The ranges are the balancer's: the other ways in are open to everybody.
+        assert!(led(far, &at_outer(external)) && led(far, &node_port));
+        // Pods are no exception.
+        let route = |last| router.route(pod_ip(last), outer, Protocol::Tcp);
+        assert_eq!(route(9), Route::Endpoints(vec![at(1, 8080)]));
+        match route(8) {
+            Route::Deny { reason } => assert!(reason.contains("default/web"), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+        // Ranges of the other family are about addresses of that; what is no range lets nobody in.
+        index.service_changed(&applied(balanced(json!(["fd00::/8"]))));
+        assert!(led(far, &at_outer(outer)));
+        index.service_changed(&applied(balanced(json!(["all"]))));
+        assert!(!led(far, &at_outer(outer)));
     }
 
     #[tokio::test(start_paused = true)]

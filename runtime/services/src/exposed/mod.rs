@@ -15,7 +15,7 @@ mod plan;
 mod tests;
 mod udp;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ use tokio::task::AbortHandle;
 use crate::index::{Exposure, Index, Transport};
 use crate::router::Router;
 pub(crate) use plan::Door;
-use plan::{Failed, World, reconcile};
+use plan::{Failed, Shadowed, World, reconcile};
 
 /// How many doors there may be.
 const DOORS: usize = 4096;
@@ -80,6 +80,7 @@ impl Exposed {
         let mut open: BTreeMap<Door, Serving> = BTreeMap::new();
         let mut failed: BTreeMap<Door, Failed> = BTreeMap::new();
         let mut reasons: BTreeMap<Door, io::ErrorKind> = BTreeMap::new();
+        let mut shadowed: BTreeSet<Shadowed> = BTreeSet::new();
         loop {
             changed.mark_unchanged();
             let wanted = self.index.ask(|tables| tables.exposures());
@@ -103,6 +104,10 @@ impl Exposed {
                 tracing::debug!(?door, "closed to the outside");
                 open.remove(&door);
             }
+            for new in plan.shadowed.difference(&shadowed) {
+                self.report_shadowed(new);
+            }
+            shadowed = plan.shadowed;
             let mut next = plan.next;
             for (door, exposure, service) in plan.open {
                 match self.open(door, exposure).await {
@@ -183,23 +188,69 @@ impl Exposed {
                 let Ok(place) = arriving.clone().acquire_owned().await else {
                     return; // never closed
                 };
-                let (endpoints, service) = router.endpoints_outside(peer.ip(), &exposure);
+                let led = router.outside(peer.ip(), &exposure);
+                if let (true, Some(service)) = (led.is_denied, &led.service) {
+                    tracing::debug!(?exposure, %peer, "not in the Service's loadBalancerSourceRanges");
+                    fabric.deny_for(stream, peer, service.clone());
+                    continue;
+                }
                 let fabric = fabric.clone();
                 tokio::spawn(async move {
                     let _place = place;
-                    deliver(&fabric, stream, peer, &endpoints, service).await;
+                    deliver(&fabric, stream, peer, &led.endpoints, led.service).await;
                 });
             }
+        }
+    }
+
+    /// Tells the owner of a Service or a pod that another one of the cluster has the place.
+    fn report_shadowed(&self, shadowed: &Shadowed) {
+        let Shadowed {
+            door,
+            exposure,
+            service: key,
+            by: (by, first),
+        } = shadowed;
+        let holder = match by {
+            Exposure::HostPort(..) => format!("pod {first}"),
+            _ => format!("service {first}"),
+        };
+        let place = format!("{} {}", protocol(door.transport), door.address);
+        let (reason, message) = match exposure {
+            Exposure::HostPort(_, port, _) => (
+                "HostPortUnavailable",
+                format!(
+                    "hostPort {port} is not open: {holder} has {place}; give the container another hostPort (it is opened \
+                     when the other one goes)"
+                ),
+            ),
+            _ => (
+                "AddressInUse",
+                format!(
+                    "service {key} is not reachable at {place}: {holder} has it; give the Service another port (it is \
+                     opened when the other one goes)"
+                ),
+            ),
+        };
+        self.tell(key, *exposure, reason, message);
+    }
+
+    /// An Event of the pod that wants a port, or of the Service.
+    fn tell(&self, key: &ObjectKey, exposure: Exposure, reason: &str, message: String) {
+        let recorder = self.context.recorder();
+        if let Exposure::HostPort(..) = exposure {
+            if let Some(pod) = self.context.lister::<Pod>().get(key) {
+                recorder.event(pod.as_ref(), EventKind::Warning, reason, message);
+            }
+        } else if let Some(service) = self.context.lister::<Service>().get(key) {
+            recorder.event(service.as_ref(), EventKind::Warning, reason, message);
         }
     }
 
     /// Tells the owner of a Service or a pod what is in the way, and what to do.
     fn report(&self, key: &ObjectKey, door: Door, exposure: Exposure, error: &io::Error) {
         let Door { address, transport } = door;
-        let protocol = match transport {
-            Transport::Tcp => "TCP",
-            Transport::Udp => "UDP",
-        };
+        let protocol = protocol(transport);
         tracing::debug!(service = %key, %address, protocol, %error, "cannot be opened");
         let in_use = error.kind() == io::ErrorKind::AddrInUse;
         let (reason, message) = match exposure {
@@ -217,24 +268,19 @@ impl Exposed {
                      again)"
                 ),
             ),
-            Exposure::HostPort(_, port, _) => {
-                let message = if in_use {
-                    format!(
-                        "hostPort {port} cannot be opened: another program, or a Service, holds {protocol} {address}; stop \
-                         it, or give the container another hostPort (it is tried again)"
-                    )
-                } else {
-                    format!(
-                        "hostPort {port} cannot be opened on {protocol} {address}: {error} (it is tried again)"
-                    )
-                };
-                if let Some(pod) = self.context.lister::<Pod>().get(key) {
-                    let recorder = self.context.recorder();
-                    let reason = "HostPortUnavailable";
-                    recorder.event(pod.as_ref(), EventKind::Warning, reason, message);
-                }
-                return;
-            }
+            Exposure::HostPort(_, port, _) if in_use => (
+                "HostPortUnavailable",
+                format!(
+                    "hostPort {port} cannot be opened: another program, or a Service, holds {protocol} {address}; stop it, \
+                     or give the container another hostPort (it is tried again)"
+                ),
+            ),
+            Exposure::HostPort(_, port, _) => (
+                "HostPortUnavailable",
+                format!(
+                    "hostPort {port} cannot be opened on {protocol} {address}: {error} (it is tried again)"
+                ),
+            ),
             // An external address is often another machine's, which leads here: nothing is wrong.
             Exposure::Outer(..) if error.kind() == io::ErrorKind::AddrNotAvailable => return,
             Exposure::Outer(..) if in_use => (
@@ -251,10 +297,14 @@ impl Exposed {
                 ),
             ),
         };
-        if let Some(service) = self.context.lister::<Service>().get(key) {
-            let recorder = self.context.recorder();
-            recorder.event(service.as_ref(), EventKind::Warning, reason, message);
-        }
+        self.tell(key, exposure, reason, message);
+    }
+}
+
+fn protocol(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Tcp => "TCP",
+        Transport::Udp => "UDP",
     }
 }
 

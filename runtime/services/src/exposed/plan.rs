@@ -1,6 +1,6 @@
 //! Which of the host's ports should be open: a pure function.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -61,6 +61,17 @@ pub(super) struct World<'a> {
     pub(super) limit: usize,
 }
 
+/// A place that somebody wants and another has.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Shadowed {
+    pub(super) door: Door,
+    /// As what, and for whom, it is wanted in vain.
+    pub(super) exposure: Exposure,
+    pub(super) service: ObjectKey,
+    /// As what, and for whom, it is open.
+    pub(super) by: (Exposure, ObjectKey),
+}
+
 /// What to do next.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
@@ -70,6 +81,8 @@ pub(super) struct Plan {
     pub(super) open: Vec<(Door, Exposure, ObjectKey)>,
     /// Failures that no longer matter.
     pub(super) forget: Vec<Door>,
+    /// What stays closed as long as others want it, who come first.
+    pub(super) shadowed: BTreeSet<Shadowed>,
     /// When to look again if nothing changes until then.
     pub(super) next: Option<Duration>,
 }
@@ -81,8 +94,19 @@ pub(super) fn reconcile(world: &World<'_>) -> Plan {
     let mut wanted: BTreeMap<Door, (Exposure, &ObjectKey)> = BTreeMap::new();
     for (exposure, service) in world.wanted {
         for door in doors(*exposure, world.hosts) {
-            if wanted.len() < world.limit {
-                wanted.entry(door).or_insert((*exposure, service));
+            match wanted.get(&door) {
+                // A Service may want the same place twice, and has it.
+                Some((_, first)) if *first == service => {}
+                Some((by, first)) => drop(plan.shadowed.insert(Shadowed {
+                    door,
+                    exposure: *exposure,
+                    service: service.clone(),
+                    by: (*by, (*first).clone()),
+                })),
+                None if wanted.len() < world.limit => {
+                    wanted.insert(door, (*exposure, service));
+                }
+                None => {}
             }
         }
     }

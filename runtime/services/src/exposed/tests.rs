@@ -101,6 +101,14 @@ fn a_node_port_keeps_its_socket_and_an_outer_address_gets_it_when_it_goes() {
     });
     let both = [opened(30_001, "web"), (udp, datagrams, key("balanced"))];
     assert_eq!(plan.open, both);
+    let by = (node_port(30_001), key("web"));
+    let in_vain = Shadowed {
+        door: tcp(30_001),
+        exposure: outer,
+        service: key("balanced"),
+        by,
+    };
+    assert_eq!(plan.shadowed, BTreeSet::from([in_vain]));
     wanted.remove(&node_port(30_001));
     let plan = reconcile(&World {
         wanted: &wanted,
@@ -112,6 +120,18 @@ fn a_node_port_keeps_its_socket_and_an_outer_address_gets_it_when_it_goes() {
     });
     assert_eq!(plan.close, [tcp(30_001)]);
     assert_eq!(plan.open, [(tcp(30_001), outer, key("balanced"))]);
+    assert!(plan.shadowed.is_empty());
+    // The same Service is in its own way.
+    wanted.insert(node_port(30_001), key("balanced"));
+    let plan = reconcile(&World {
+        wanted: &wanted,
+        hosts: &HOST,
+        open: BTreeMap::new(),
+        failed: &failed,
+        now: seconds(0),
+        limit: 10,
+    });
+    assert!(plan.shadowed.is_empty(), "{plan:?}");
 }
 
 #[test]
@@ -282,6 +302,35 @@ async fn a_port_in_use_is_told_and_tried_again() {
 }
 
 #[tokio::test]
+async fn who_is_not_in_the_ranges_of_a_load_balancer_is_reset_and_counted() {
+    let node = Node::start();
+    let (port, listener) = (free_port().await, listen(&node.fabric, 2));
+    let balanced = |range: &str| {
+        let spec = json!({
+            "type": "LoadBalancer", "clusterIP": "10.96.0.5", "loadBalancerSourceRanges": [range],
+            "ports": [{"name": "http", "port": port}],
+        });
+        let mut service = service("web", spec);
+        let status = json!({"loadBalancer": {"ingress": [{"ip": "127.0.0.1", "ipMode": "VIP"}]}});
+        service.status = serde_json::from_value(status).expect("a status");
+        service
+    };
+    let informer = node.context.informer::<Service>();
+    informer.apply(balanced("203.0.113.0/24"));
+    node.endpoints(&[2]);
+    node.opened(port).await;
+    let mut client = TcpStream::connect(host(port)).await.expect("open");
+    let error = client.read(&mut [0; 1]).await.expect_err("not let in");
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    let counted = "coracle_service_connections_refused_total{namespace=\"default\",service=\"web\",reason=\"policy\"} 1";
+    let shown = node.services.metrics();
+    assert!(shown.lines().any(|line| line == counted), "{shown}");
+    informer.apply(balanced("127.0.0.0/8"));
+    let _client = TcpStream::connect(host(port)).await.expect("open");
+    listener.accept().await.expect("let in");
+}
+
+#[tokio::test]
 async fn the_node_dials_a_service_by_the_name_or_number_of_a_port() {
     let node = Node::start();
     let listener = listen(&node.fabric, 3);
@@ -413,6 +462,34 @@ async fn a_pod_has_the_port_of_the_host_that_it_asks_for_while_it_lives() {
     node.context.informer().apply(direct(2, port, "Succeeded"));
     node.closed().await;
     inside.connect_tcp(to).await.expect_err("nobody's port");
+}
+
+#[tokio::test]
+async fn a_host_port_that_a_service_has_is_told_and_opened_when_that_goes() {
+    let mut node = Node::start();
+    let (port, listener) = (free_port().await, listen(&node.fabric, 2));
+    node.expose(port, &[]);
+    node.opened(port).await;
+    node.context.informer().apply(direct(2, port, "Running"));
+    let event = node.posts.recv().await.expect("an event");
+    assert_eq!(event["reason"], "HostPortUnavailable");
+    assert_eq!(event["involvedObject"]["kind"], "Pod");
+    let message = event["message"].as_str().expect("text");
+    let expected =
+        format!("hostPort {port} is not open: service default/web has TCP 127.0.0.1:{port};");
+    assert!(message.starts_with(&expected), "{message}");
+    node.context.informer::<Service>().delete(web(port));
+    // The same door, for another one.
+    let connected = async {
+        loop {
+            let _client = TcpStream::connect(host(port)).await;
+            tokio::select! {
+                accepted = listener.accept() => break accepted.expect("a connection"),
+                () = tokio::time::sleep(Duration::from_millis(20)) => {}
+            }
+        }
+    };
+    connected.await;
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use tokio::net::UdpSocket;
 
 use super::REST;
 use crate::index::Exposure;
-use crate::router::Router;
+use crate::router::{Outside, Router};
 
 /// Clients of one door that are remembered; past it, the one that was silent longest is forgotten.
 const FLOWS: usize = 1024;
@@ -98,7 +98,9 @@ impl Flows {
     }
 
     fn open(&self, peer: SocketAddr, now: Duration) -> Option<Flow> {
-        let (endpoints, service) = self.router.endpoints_outside(peer.ip(), &self.exposure);
+        let Outside {
+            endpoints, service, ..
+        } = self.router.outside(peer.ip(), &self.exposure);
         let endpoint = *endpoints.first()?;
         let answers = Answers {
             socket: self.socket.clone(),

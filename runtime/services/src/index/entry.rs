@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use coracle_client::ObjectKey;
 use coracle_network::Protocol;
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
@@ -28,8 +29,25 @@ pub(crate) struct ServiceEntry {
     pub(crate) names: BTreeMap<IpAddr, String>,
     /// Addresses beside its own: `externalIPs`, and those of its load balancer.
     pub(crate) outer: Vec<IpAddr>,
+    /// Those of its load balancer alone.
+    pub(crate) balanced: Vec<IpAddr>,
+    /// Whom its load balancer lets in; everybody, if it names none.
+    pub(crate) sources: Vec<IpNet>,
     /// How long a client stays with its endpoint; `None` without session affinity.
     pub(crate) affinity: Option<Duration>,
+}
+
+impl ServiceEntry {
+    /// Whether `client` may come by the outer address `at`. `loadBalancerSourceRanges` count at the load balancer's addresses
+    /// alone, and among themselves those of the address' family (`proxy/serviceport.go`).
+    pub(crate) fn lets_in(&self, at: IpAddr, client: IpAddr) -> bool {
+        if self.sources.is_empty() || !self.balanced.contains(&at) {
+            return true;
+        }
+        let of_family = |range: &&IpNet| range.addr().is_ipv4() == at.is_ipv4();
+        let mut ranges = self.sources.iter().filter(of_family).peekable();
+        ranges.peek().is_none() || ranges.any(|range| range.contains(&client.to_canonical()))
+    }
 }
 
 /// What the Service's name stands for.
@@ -203,6 +221,8 @@ pub(crate) fn entry<'a>(
         hostnames,
         names,
         outer: outer_of(service, spec),
+        balanced: balanced_of(service, spec),
+        sources: sources_of(spec),
         affinity: affinity_of(spec),
     }
 }
@@ -392,6 +412,24 @@ fn front_of(spec: &ServiceSpec) -> Front {
 
 /// A load balancer's address of mode `Proxy` is reached only by way of what has it (KEP-1860).
 fn outer_of(service: &Service, spec: &ServiceSpec) -> Vec<IpAddr> {
+    let external = spec.external_ips.iter().flatten();
+    let mut all = balanced_of(service, spec);
+    all.extend(external.filter_map(|address| address.parse::<IpAddr>().ok()));
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// What cannot be read lets nobody in.
+fn sources_of(spec: &ServiceSpec) -> Vec<IpNet> {
+    let ranges = spec.load_balancer_source_ranges.iter().flatten();
+    let nobody = IpNet::from(IpAddr::from([0, 0, 0, 0]));
+    ranges
+        .map(|range| range.trim().parse().unwrap_or(nobody))
+        .collect()
+}
+
+fn balanced_of(service: &Service, spec: &ServiceSpec) -> Vec<IpAddr> {
     let status = service.status.as_ref();
     let ingress = status
         .and_then(|status| status.load_balancer.as_ref())
@@ -402,14 +440,9 @@ fn outer_of(service: &Service, spec: &ServiceSpec) -> Vec<IpAddr> {
         .flatten()
         .filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"))
         .filter_map(|ingress| ingress.ip.as_deref());
-    let external = spec.external_ips.iter().flatten().map(String::as_str);
-    let mut all: Vec<IpAddr> = balanced
-        .chain(external)
+    balanced
         .filter_map(|address| address.parse().ok())
-        .collect();
-    all.sort_unstable();
-    all.dedup();
-    all
+        .collect()
 }
 
 fn affinity_of(spec: &ServiceSpec) -> Option<Duration> {
