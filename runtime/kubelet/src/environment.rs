@@ -392,7 +392,11 @@ fn service_variables(with_links: bool, sources: &dyn Sources) -> Vec<(String, St
         let protocol = |port: &k8s_openapi::api::core::v1::ServicePort| {
             port.protocol.clone().unwrap_or_else(|| "TCP".into())
         };
-        let url = |port| format!("{}://{address}:", protocol(port).to_lowercase());
+        let host = match address.contains(':') {
+            true => format!("[{address}]"),
+            false => address.to_owned(),
+        };
+        let url = |port| format!("{}://{host}:", protocol(port).to_lowercase());
         variables.push((
             format!("{name}_PORT"),
             format!("{}{}", url(first), first.port),

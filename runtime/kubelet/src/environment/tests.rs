@@ -15,7 +15,11 @@ impl Sources for Cluster {
     fn services(&self) -> Vec<Arc<Service>> {
         let service = json!({"metadata": {"name": "my-api", "uid": "1"},
             "spec": {"clusterIP": "10.96.0.7", "ports": [{"name": "http", "port": 80}]}});
-        vec![Arc::new(serde_json::from_value(service).expect("valid"))]
+        let newer = json!({"metadata": {"name": "newer", "uid": "2"},
+            "spec": {"clusterIP": "fd00::7", "ports": [{"port": 53, "protocol": "UDP"}]}});
+        [service, newer]
+            .map(|service| Arc::new(serde_json::from_value(service).expect("valid")))
+            .to_vec()
     }
     fn kubernetes(&self) -> Option<Arc<Service>> {
         None
@@ -61,6 +65,10 @@ fn later_values_win_and_see_what_stands_before() {
     assert_eq!(values["TOKEN"], "secret");
     assert_eq!(values["MY_API_SERVICE_HOST"], "10.96.0.7");
     assert_eq!(values["MY_API_PORT_80_TCP"], "tcp://10.96.0.7:80");
+    assert_eq!(values["NEWER_SERVICE_HOST"], "fd00::7");
+    assert_eq!(values["NEWER_PORT"], "udp://[fd00::7]:53");
+    assert_eq!(values["NEWER_PORT_53_UDP"], "udp://[fd00::7]:53");
+    assert_eq!(values["NEWER_PORT_53_UDP_ADDR"], "fd00::7");
 }
 
 #[test]
