@@ -230,7 +230,8 @@ pub struct UpArgs {
     #[arg(long, value_name = "FILE")]
     pub access_log: Option<PathBuf>,
 
-    /// Addresses of all pods: an IPv4 range, and for pods with both families an IPv6 one after a comma
+    /// Addresses of all pods: an IPv4 or an IPv6 range, and for pods with both families one of the
+    /// other after a comma; the first is the primary one
     #[arg(
         long,
         value_name = "CIDR,…",
@@ -252,8 +253,8 @@ pub struct UpArgs {
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_pods: Option<u32>,
 
-    /// Addresses of Services: an IPv4 range, and for Services with both families an IPv6 one after a comma
-    /// (guests reach it if pods have both, too)
+    /// Addresses of Services: a range of the pods' primary family, and for Services with both families
+    /// one of the other after a comma (guests reach it if pods have both, too)
     #[arg(
         long,
         alias = "service-cluster-ip-range",

@@ -81,8 +81,7 @@ impl Names {
 pub(super) fn serve_metrics(fabric: &Fabric, server: Arc<Server>) {
     let runtime = tokio::runtime::Handle::current();
     let places = Arc::new(Semaphore::new(SCRAPES));
-    let address = SocketAddr::new(fabric.node_address(), METRICS_PORT);
-    let handler = move |stream: TcpStream| {
+    let handler = Arc::new(move |stream: TcpStream| {
         let Ok(place) = places.clone().try_acquire_owned() else {
             return;
         };
@@ -110,18 +109,34 @@ pub(super) fn serve_metrics(fabric: &Fabric, server: Arc<Server>) {
                 Err(_) => tracing::debug!("a scrape of DNS took too long"),
             }
         });
-    };
-    fabric.set_handler(address, Arc::new(handler));
+    });
+    for address in fabric.node_addresses() {
+        fabric.set_handler(SocketAddr::new(address, METRICS_PORT), handler.clone());
+    }
 }
 
-/// Makes the Service `kube-dns` and its endpoints, and makes them again when they are deleted or no longer lead to the
-/// server. The node's address in the pod network is the one endpoint.
-pub(super) async fn keep_service(client: Client, context: Context, address: IpAddr, node: IpAddr) {
+/// Makes the Service `kube-dns` at these addresses and its endpoints, and makes them again when they are deleted or no longer
+/// lead to the server. The node's address in the pod network, of each family, is the one endpoint.
+pub(super) async fn keep_service(
+    client: Client,
+    context: Context,
+    addresses: Vec<IpAddr>,
+    nodes: Vec<IpAddr>,
+) {
     let objects = ObjectClient::new(client);
     let key = ObjectKey::new("kube-system", "kube-dns");
-    let service: Service = typed(service(address));
+    let node = nodes[0];
+    let service: Service = typed(service(&addresses));
     let endpoints: Endpoints = typed(endpoints(node));
-    let slice: EndpointSlice = typed(slice(node));
+    let served = |node: &IpAddr| addresses.iter().any(|ip| ip.is_ipv4() == node.is_ipv4());
+    let wanted: Vec<(ObjectKey, EndpointSlice)> = nodes
+        .into_iter()
+        .filter(served)
+        .map(|node| {
+            let slice: EndpointSlice = typed(slice(node));
+            (ObjectKey::of(&slice), slice)
+        })
+        .collect();
     let (services, all_endpoints, slices) = (
         context.lister::<Service>(),
         context.lister::<Endpoints>(),
@@ -131,26 +146,46 @@ pub(super) async fn keep_service(client: Client, context: Context, address: IpAd
         tokio::join!(services.synced(), all_endpoints.synced(), slices.synced());
         loop {
             tokio::select! {
-                () = services.wait_until(|all| all.get(&key).is_none()) => {}
+                () = services.wait_until(|all| {
+                    all.get(&key).is_none_or(|found| lacks_a_family(&found, &service))
+                }) => {}
                 () = all_endpoints.wait_until(|all| {
                     all.get(&key).is_none_or(|found| !leads(&found, node))
                 }) => {}
                 () = slices.wait_until(|all| {
-                    all.get(&key).is_none_or(|found| !same(&found, &slice))
+                    let right = |(key, slice): &(ObjectKey, EndpointSlice)| {
+                        all.get(key).is_some_and(|found| same(&found, slice))
+                    };
+                    !wanted.iter().all(right)
                 }) => {}
             }
             let made = async {
                 ensure(&objects, services.get(&key).is_none(), &service).await?;
+                if let Some(found) = services
+                    .get(&key)
+                    .filter(|found| lacks_a_family(found, &service))
+                {
+                    let spec = service.spec.as_ref();
+                    let patch = json!({"spec": {
+                        "clusterIPs": spec.and_then(|spec| spec.cluster_ips.as_ref()),
+                        "ipFamilies": spec.and_then(|spec| spec.ip_families.as_ref()),
+                        "ipFamilyPolicy": "PreferDualStack",
+                    }});
+                    objects.update(found.as_ref(), &patch).await.map(drop)?;
+                }
                 if let Some(found) = all_endpoints.get(&key).filter(|found| !leads(found, node)) {
                     let patch = json!({"subsets": endpoints.subsets});
                     objects.update(found.as_ref(), &patch).await.map(drop)?;
                 }
                 ensure(&objects, all_endpoints.get(&key).is_none(), &endpoints).await?;
-                if let Some(found) = slices.get(&key).filter(|found| !same(found, &slice)) {
-                    let patch = json!({"endpoints": slice.endpoints, "ports": slice.ports});
-                    objects.update(found.as_ref(), &patch).await.map(drop)?;
+                for (key, slice) in &wanted {
+                    if let Some(found) = slices.get(key).filter(|found| !same(found, slice)) {
+                        let patch = json!({"endpoints": slice.endpoints, "ports": slice.ports});
+                        objects.update(found.as_ref(), &patch).await.map(drop)?;
+                    }
+                    ensure(&objects, slices.get(key).is_none(), slice).await?;
                 }
-                ensure(&objects, slices.get(&key).is_none(), &slice).await
+                Ok::<_, coracle_client::Error>(())
             };
             if let Err(error) = made.await {
                 tracing::warn!(error = error.message(), "the Service kube-dns was not made");
@@ -179,6 +214,17 @@ where
         },
         false => Ok(()),
     }
+}
+
+/// Whether a Service that was made when the cluster had one family can have both now.
+fn lacks_a_family(found: &Service, wanted: &Service) -> bool {
+    let addresses = |service: &Service| {
+        let spec = service.spec.as_ref();
+        spec.and_then(|spec| spec.cluster_ips.clone())
+            .unwrap_or_default()
+    };
+    let (found, wanted) = (addresses(found), addresses(wanted));
+    found.len() < wanted.len() && wanted.starts_with(&found)
 }
 
 /// Whether a slice leads where it should, whatever the order of its ports.
@@ -215,7 +261,7 @@ fn typed<K: DeserializeOwned>(object: Value) -> K {
 }
 
 /// As kubeadm makes it, without a selector: no pod answers.
-fn service(address: IpAddr) -> Value {
+fn service(addresses: &[IpAddr]) -> Value {
     let port = |name: &str, protocol: &str, port: u16| json!({"name": name, "protocol": protocol, "port": port, "targetPort": port});
     json!({
         "metadata": {
@@ -226,10 +272,19 @@ fn service(address: IpAddr) -> Value {
             "annotations": {"prometheus.io/port": METRICS_PORT.to_string(), "prometheus.io/scrape": "true"},
         },
         "spec": {
-            "clusterIP": address, "clusterIPs": [address], "type": "ClusterIP",
+            "clusterIP": addresses[0], "clusterIPs": addresses, "type": "ClusterIP",
+            "ipFamilies": addresses.iter().map(family).collect::<Vec<_>>(),
+            "ipFamilyPolicy": if addresses.len() > 1 { "PreferDualStack" } else { "SingleStack" },
             "ports": [port("dns", "UDP", PORT), port("dns-tcp", "TCP", PORT), port("metrics", "TCP", METRICS_PORT)],
         },
     })
+}
+
+fn family(address: &IpAddr) -> &'static str {
+    match address {
+        IpAddr::V4(_) => "IPv4",
+        IpAddr::V6(_) => "IPv6",
+    }
 }
 
 fn ports() -> Value {
@@ -250,9 +305,13 @@ fn endpoints(node: IpAddr) -> Value {
 
 fn slice(node: IpAddr) -> Value {
     let labels = json!({"kubernetes.io/service-name": "kube-dns", "k8s-app": "kube-dns"});
+    let name = match node {
+        IpAddr::V4(_) => "kube-dns",
+        IpAddr::V6(_) => "kube-dns-ipv6",
+    };
     json!({
-        "metadata": {"name": "kube-dns", "namespace": "kube-system", "labels": labels},
-        "addressType": "IPv4",
+        "metadata": {"name": name, "namespace": "kube-system", "labels": labels},
+        "addressType": family(&node),
         "endpoints": [{"addresses": [node], "conditions": {"ready": true}}],
         "ports": ports(),
     })
@@ -337,7 +396,7 @@ mod tests {
     #[test]
     fn the_service_has_the_addresses_it_is_told_and_its_endpoints_serve_every_port() {
         let (address, node) = ([10, 96, 0, 10].into(), [10, 240, 0, 1].into());
-        let service: Service = typed(service(address));
+        let service: Service = typed(service(&[address]));
         let slice: EndpointSlice = typed(slice(node));
         let endpoints: Endpoints = typed(endpoints(node));
         let spec = service.spec.expect("a spec");
@@ -359,5 +418,26 @@ mod tests {
         let other: EndpointSlice = typed(super::slice([10, 240, 0, 2].into()));
         assert!(!same(&other, &slice));
         assert!(leads(&endpoints, node) && !leads(&endpoints, address));
+    }
+
+    #[test]
+    fn a_cluster_of_both_families_has_both_addresses_of_dns_even_if_it_got_the_second_later() {
+        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let (four, six) = (address("10.96.0.10"), address("fd00:10:96::a"));
+        let made = |addresses: &[IpAddr]| typed::<Service>(service(addresses));
+        let both = made(&[six, four]);
+        let spec = both.spec.clone().expect("a spec");
+        assert_eq!(spec.ip_family_policy.as_deref(), Some("PreferDualStack"));
+        let families = ["IPv6", "IPv4"].map(str::to_owned).to_vec();
+        assert_eq!(spec.ip_families, Some(families));
+        assert!(lacks_a_family(&made(&[six]), &both));
+        assert!(!lacks_a_family(&both, &both));
+        assert!(
+            !lacks_a_family(&made(&[four]), &both),
+            "the first one stays"
+        );
+        assert!(!lacks_a_family(&both, &made(&[six])));
+        let slice: EndpointSlice = typed(slice(six));
+        assert_eq!(slice.address_type, "IPv6");
     }
 }

@@ -129,13 +129,13 @@ async fn up(args: UpArgs) -> Result<()> {
 
     let mut server = Config::new(store.clone(), clock.clone());
     server.service_ranges = ServiceRanges {
-        addresses: network
-            .service_range
+        addresses: network.service_ranges[0]
             .to_string()
             .parse()
             .context("--service-cidr")?,
         secondary: network
-            .service_range_v6
+            .service_ranges
+            .get(1)
             .map(|range| range.to_string().parse())
             .transpose()
             .context("--service-cidr")?,
@@ -170,7 +170,7 @@ async fn up(args: UpArgs) -> Result<()> {
             .set_cluster(network.names_in_cluster(), &access.pki.ca)
             .context("failed to let pods trust the cluster's authority")?;
     }
-    let in_pod_network = SocketAddr::new(network.node_address.into(), address.port());
+    let in_pod_network = SocketAddr::new(network.node_address(), address.port());
     let accounts = ServiceAccountTokens::new(Arc::clone(&access.pki.tokens));
     server.public_address = Some(in_pod_network.to_string());
     server.authentication.service_accounts = Some(Arc::new(accounts));
@@ -236,7 +236,7 @@ async fn up(args: UpArgs) -> Result<()> {
     }
     serve::host(&cluster, listener, tls.clone());
     if let Some(node) = &node {
-        serve::fabric(&cluster, node.fabric(), in_pod_network, tls);
+        serve::fabric(&cluster, node.fabric(), address.port(), tls);
         if has(Part::Services) {
             let log = access::AccessLog::new(
                 access_log.clone().map(|log| log as Arc<dyn AccessSink>),
@@ -264,8 +264,8 @@ async fn up(args: UpArgs) -> Result<()> {
             cluster.spawn(dns::keep_service(
                 cluster.admin(),
                 cluster.context().clone(),
-                network.dns,
-                network.node_address.into(),
+                network.dns.clone(),
+                network.node_addresses.clone(),
             ));
             if !ingress_at.is_empty() {
                 node.start_ingress(

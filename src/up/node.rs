@@ -11,13 +11,14 @@ use coracle_cri::{PodRuntime, RuntimeEvent};
 use coracle_dns::{HostListeners, Servers, UpstreamConfig};
 use coracle_image::{ImageStore, Images, ImagesConfig, RegistrySource};
 use coracle_ingress::IngressConfig;
+use coracle_kubelet::ipam::pods_in;
 use coracle_kubelet::{Capacity, Ipam, KubeletConfig, PodDefaults};
 use coracle_network::{Fabric, FabricConfig, NetError};
 use coracle_policy::{Denials, Guard, GuardConfig, NotKnown};
 use coracle_sandbox::{SandboxConfig, TlsTrust, WasmRuntime};
 use coracle_server::{ClusterDialer, Connection, DialError};
 use coracle_services::{Services, ServicesConfig};
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use tokio::sync::broadcast;
 
 use super::access::AccessLog;
@@ -40,83 +41,74 @@ const INSTANCES_BESIDE_PODS: u32 = 1_000;
 /// Threads that carry connections of node ports and Ingresses, and answer DNS.
 const DATA_PLANE_THREADS: usize = 2;
 
-/// The addresses that follow from the flags.
+/// The addresses that follow from the flags. Lists have one entry, or one of each family, the primary one first.
 pub(super) struct Network {
     /// All pods of the cluster.
-    pub(super) cluster_range: Ipv4Net,
-    /// Their IPv6 addresses, if they have both families.
-    pub(super) cluster_range_v6: Option<Ipv6Net>,
+    pub(super) cluster_ranges: Vec<IpNet>,
     /// The pods of this node.
-    pub(super) pod_range: Ipv4Net,
-    /// Their IPv6 addresses.
-    pub(super) pod_range_v6: Option<Ipv6Net>,
-    /// Services.
-    pub(super) service_range: Ipv4Net,
-    /// Addresses of Services with both families; guests reach them if pods have both, too.
-    pub(super) service_range_v6: Option<Ipv6Net>,
+    pub(super) pod_ranges: Vec<IpNet>,
+    /// Services. Guests reach those of both families if pods have both, too.
+    pub(super) service_ranges: Vec<IpNet>,
     /// How many pods this node takes.
     pub(super) max_pods: u32,
     /// This node inside the pod network.
-    pub(super) node_address: Ipv4Addr,
-    /// The Service `kubernetes`: the first of the Services' addresses.
+    pub(super) node_addresses: Vec<IpAddr>,
+    /// The Service `kubernetes`: the first of the Services' addresses, of the primary family alone.
     pub(super) kubernetes: IpAddr,
-    /// The cluster's DNS server: the tenth.
-    pub(super) dns: IpAddr,
+    /// The cluster's DNS server: the tenth, of each family that pods have.
+    pub(super) dns: Vec<IpAddr>,
 }
 
 impl Network {
     /// Checks the flags against each other.
     pub(super) fn of(args: &UpArgs) -> Result<Self> {
-        let (services, services_v6) = match *args.service_cidr.as_slice() {
-            [IpNet::V4(services)] => (services, None),
-            [IpNet::V4(services), IpNet::V6(v6)] => (services, Some(v6.trunc())),
-            _ => {
-                bail!("--service-cidr takes an IPv4 range, or one and an IPv6 range after a comma")
+        let services = families("--service-cidr", &args.service_cidr)?;
+        let clusters = families("--cluster-cidr", &args.cluster_cidr)?;
+        let (cluster, service) = (clusters[0], services[0]);
+        if is_v6(&cluster) != is_v6(&service) {
+            bail!(
+                "--cluster-cidr {cluster} and --service-cidr {service} are of different families: name the ranges of the \
+                 same family first in both"
+            );
+        }
+        let mut pod_ranges = Vec::new();
+        for cluster in &clusters {
+            pod_ranges.push(node_range(*cluster, args)?);
+        }
+        for services in &services {
+            let (least, most) = match is_v6(services) {
+                true => (64, 124),
+                false => (0, 28),
+            };
+            if !(least..=most).contains(&services.prefix_len()) {
+                bail!(
+                    "--service-cidr {services} needs a prefix of {least} to {most} bits, which is at least 16 addresses"
+                );
             }
-        };
-        if services_v6.is_some_and(|range| !(64..=124).contains(&range.prefix_len())) {
-            bail!("the IPv6 range of --service-cidr needs a prefix of 64 to 124 bits");
-        }
-        let (cluster, cluster_v6) = match *args.cluster_cidr.as_slice() {
-            [IpNet::V4(cluster)] => (cluster, None),
-            [IpNet::V4(cluster), IpNet::V6(v6)] => (cluster, Some(v6.trunc())),
-            _ => {
-                bail!("--cluster-cidr takes an IPv4 range, or one and an IPv6 range after a comma")
+            let overlaps = |cluster: &&IpNet| {
+                cluster.contains(&services.network()) || services.contains(&cluster.network())
+            };
+            if let Some(cluster) = clusters.iter().find(overlaps) {
+                bail!(
+                    "--cluster-cidr {cluster} and --service-cidr {services} overlap: choose ranges that do not"
+                );
             }
-        };
-        let (cluster, services) = (cluster.trunc(), services.trunc());
-        let Some(pod_range) = cluster
-            .subnets(args.node_cidr_mask_size)
-            .ok()
-            .and_then(|mut s| s.next())
-        else {
-            bail!(
-                "--node-cidr-mask-size {} does not fit into --cluster-cidr {cluster}: it lies between {} and 32",
-                args.node_cidr_mask_size,
-                cluster.prefix_len()
-            );
-        };
-        if cluster.contains(&services.network()) || services.contains(&cluster.network()) {
-            bail!(
-                "--cluster-cidr {cluster} and --service-cidr {services} overlap: choose ranges that do not"
-            );
         }
-        if services.prefix_len() > 28 || pod_range.prefix_len() > 29 {
-            bail!(
-                "--service-cidr needs at least 16 addresses, and a node's share of --cluster-cidr at least 8"
-            );
+        if let Some(small) = pod_ranges.iter().find(|range| pods_in(**range) < 5) {
+            bail!("the node's share of --cluster-cidr, {small}, needs at least 8 addresses");
         }
-        let pod_range_v6 = cluster_v6
-            .map(|cluster| node_range_v6(cluster, args.node_cidr_mask_size_ipv6, pod_range))
-            .transpose()?;
-        if let (Some(cluster), Some(services)) = (cluster_v6, services_v6)
-            && (cluster.contains(&services.network()) || services.contains(&cluster.network()))
+        if let [first, second] = *pod_ranges
+            && let (IpNet::V4(v4), IpNet::V6(v6)) | (IpNet::V6(v6), IpNet::V4(v4)) = (first, second)
+            && 128 - v6.prefix_len() < 32 - v4.prefix_len()
         {
             bail!(
-                "--cluster-cidr {cluster} and --service-cidr {services} overlap: choose ranges that do not"
+                "--node-cidr-mask-size-ipv6 {} leaves fewer addresses than the node's IPv4 range {v4}: choose {} or less",
+                v6.prefix_len(),
+                128 - (32 - v4.prefix_len())
             );
         }
-        let addresses = addresses(pod_range);
+        let addresses = pod_ranges.iter().map(|range| pods_in(*range)).min();
+        let addresses = addresses.unwrap_or_default();
         let max_pods = args.max_pods.unwrap_or(addresses.min(MAX_PODS));
         if max_pods > addresses {
             bail!(
@@ -125,40 +117,28 @@ impl Network {
                 args.node_cidr_mask_size
             );
         }
-        let service =
-            |offset: u32| IpAddr::V4(Ipv4Addr::from(u32::from(services.network()) + offset));
+        let pods_have = |range: &&IpNet| clusters.iter().any(|pods| is_v6(pods) == is_v6(range));
         Ok(Self {
-            cluster_range: cluster,
-            cluster_range_v6: cluster_v6,
-            pod_range,
-            pod_range_v6,
+            kubernetes: address_at(service, 1),
+            dns: services
+                .iter()
+                .filter(pods_have)
+                .map(|range| address_at(*range, 10))
+                .collect(),
+            node_addresses: pod_ranges
+                .iter()
+                .map(|range| Ipam::node_address(*range))
+                .collect(),
+            cluster_ranges: clusters,
+            pod_ranges,
+            service_ranges: services,
             max_pods,
-            service_range: services,
-            service_range_v6: services_v6,
-            node_address: Ipam::node_address(pod_range),
-            kubernetes: service(1),
-            dns: service(10),
         })
     }
 
-    /// This node's IPv6 address inside the pod network: the first of its range.
-    pub(super) fn node_address_v6(&self) -> Option<IpAddr> {
-        let range = self.pod_range_v6?;
-        let first = range.network().to_bits() + 1;
-        Some(Ipv6Addr::from_bits(first).into())
-    }
-
-    /// The addresses of all pods and of all Services that guests reach.
-    fn ranges(&self) -> (Vec<IpNet>, Vec<IpNet>) {
-        let pods = self.cluster_range_v6.map(IpNet::V6);
-        let services = self.service_range_v6.map(IpNet::V6);
-        let both = |first: Ipv4Net, second: Option<IpNet>| {
-            [IpNet::V4(first)].into_iter().chain(second).collect()
-        };
-        (
-            both(self.cluster_range, pods),
-            both(self.service_range, services),
-        )
+    /// This node's address inside the pod network, of the primary family.
+    pub(super) fn node_address(&self) -> IpAddr {
+        self.node_addresses[0]
     }
 
     /// The names and addresses by which pods know the API server.
@@ -167,8 +147,48 @@ impl Network {
         let mut names = service.map(str::to_owned).to_vec();
         names.push(format!("kubernetes.default.svc.{CLUSTER_DOMAIN}"));
         names.push(self.kubernetes.to_string());
-        names.push(self.node_address.to_string());
+        names.extend(self.node_addresses.iter().map(ToString::to_string));
         names
+    }
+}
+
+fn is_v6(range: &IpNet) -> bool {
+    matches!(range, IpNet::V6(_))
+}
+
+/// One range, or one of each family.
+fn families(flag: &str, ranges: &[IpNet]) -> Result<Vec<IpNet>> {
+    match ranges {
+        [_] => {}
+        [first, second] if is_v6(first) != is_v6(second) => {}
+        _ => bail!("{flag} takes one range, or an IPv4 and an IPv6 range with a comma between"),
+    }
+    Ok(ranges.iter().map(IpNet::trunc).collect())
+}
+
+/// This node's share of the pods' addresses: the first.
+fn node_range(cluster: IpNet, args: &UpArgs) -> Result<IpNet> {
+    let (flag, bits, most) = match is_v6(&cluster) {
+        true => (
+            "--node-cidr-mask-size-ipv6",
+            args.node_cidr_mask_size_ipv6,
+            128,
+        ),
+        false => ("--node-cidr-mask-size", args.node_cidr_mask_size, 32),
+    };
+    let first = cluster.subnets(bits).ok().and_then(|mut all| all.next());
+    first.with_context(|| {
+        format!(
+            "{flag} {bits} does not fit into --cluster-cidr {cluster}: it lies between {} and {most}",
+            cluster.prefix_len()
+        )
+    })
+}
+
+fn address_at(range: IpNet, place: u32) -> IpAddr {
+    match range.network() {
+        IpAddr::V4(first) => Ipv4Addr::from(u32::from(first) + place).into(),
+        IpAddr::V6(first) => Ipv6Addr::from_bits(first.to_bits() + u128::from(place)).into(),
     }
 }
 
@@ -217,13 +237,15 @@ impl Node {
         network: &Network,
         clock: &Clock,
     ) -> Result<Self> {
-        let mut config = FabricConfig::new(network.node_address.into());
-        config.second_node_address = network.node_address_v6();
-        (config.pod_ranges, config.service_ranges) = network.ranges();
+        let mut config = FabricConfig::new(network.node_address());
+        config.second_node_address = network.node_addresses.get(1).copied();
+        config.pod_ranges = network.cluster_ranges.clone();
+        config.service_ranges = network.service_ranges.clone();
         let fabric = Fabric::new(config, clock.clone());
         if !args.disable.contains(&Part::Services) {
             // Pods may start before the guard does.
-            let node = fabric.node_addresses().chain([network.dns]).collect();
+            let dns = network.dns.iter().copied();
+            let node = fabric.node_addresses().chain(dns).collect();
             fabric.set_policy(Arc::new(NotKnown { node }));
         }
         let images_folder = data.join("images");
@@ -254,12 +276,12 @@ impl Node {
         NodeConfig {
             kubelet: KubeletConfig {
                 node: NODE_NAME.to_owned(),
-                pod_range: network.pod_range,
-                pod_range_v6: network.pod_range_v6,
+                pod_range: network.pod_ranges[0],
+                second_pod_range: network.pod_ranges.get(1).copied(),
                 host_network: args.allow_host_network.clone(),
                 defaults: PodDefaults {
                     cluster_domain: CLUSTER_DOMAIN.to_owned(),
-                    cluster_dns: network.dns,
+                    cluster_dns: network.dns.clone(),
                     resolv_conf: RESOLV_CONF.into(),
                     pods_directory: data.join("pods"),
                 },
@@ -327,9 +349,8 @@ impl Node {
             .context()
             .for_component(&format!("services:{NODE_NAME}"));
         let mut config = ServicesConfig::new(NODE_NAME, CLUSTER_DOMAIN);
-        config.cluster_dns = network.dns;
-        let (pods, services) = network.ranges();
-        config.ranges = [pods, services].concat();
+        config.cluster_dns = network.dns.clone();
+        config.ranges = [&network.cluster_ranges[..], &network.service_ranges].concat();
         let cluster_ranges = config.ranges.clone();
         config.upstreams = upstreams(args);
         config.load_balancer_addresses = args.load_balancer_addresses.0.clone();
@@ -340,7 +361,7 @@ impl Node {
         let guard = GuardConfig {
             cluster_domain: CLUSTER_DOMAIN.to_owned(),
             cluster_ranges,
-            of_node: vec![network.dns],
+            of_node: network.dns.clone(),
             denials: told.denials,
         };
         Guard::start(guard, context, &self.fabric);
@@ -428,30 +449,6 @@ fn capacity(pods: u32) -> Capacity {
     }
 }
 
-/// This node's share of the pods' IPv6 addresses, in which every pod has the place that it has in `pod_range`.
-fn node_range_v6(cluster: Ipv6Net, bits: u8, pod_range: Ipv4Net) -> Result<Ipv6Net> {
-    let Some(range) = cluster.subnets(bits).ok().and_then(|mut all| all.next()) else {
-        bail!(
-            "--node-cidr-mask-size-ipv6 {bits} does not fit into --cluster-cidr {cluster}: it lies between {} and 128",
-            cluster.prefix_len()
-        );
-    };
-    if 128 - bits < 32 - pod_range.prefix_len() {
-        bail!(
-            "--node-cidr-mask-size-ipv6 {bits} leaves fewer addresses than the node's IPv4 range {pod_range}: choose {} or \
-             less",
-            128 - (32 - pod_range.prefix_len())
-        );
-    }
-    Ok(range)
-}
-
-/// The addresses for pods in a node's range: three are the network's, the node's and the broadcast.
-fn addresses(pod_range: Ipv4Net) -> u32 {
-    let all = 1u64 << (32 - u32::from(pod_range.prefix_len()));
-    u32::try_from(all.saturating_sub(3)).unwrap_or(u32::MAX)
-}
-
 /// `MemTotal` of Linux; elsewhere the caller's guess stands.
 fn memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
@@ -467,6 +464,11 @@ mod tests {
     use super::*;
     use clap::Parser;
 
+    fn shown<T: ToString>(all: &[T]) -> String {
+        let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+        all.join(" ")
+    }
+
     fn network(flags: &[&str]) -> Result<Network> {
         let line = ["coracle", "up"].iter().chain(flags);
         let crate::cli::Command::Up(args) = crate::cli::Cli::try_parse_from(line)?.command else {
@@ -478,10 +480,10 @@ mod tests {
     #[test]
     fn the_default_addresses_are_those_of_the_documentation() {
         let network = network(&[]).expect("valid");
-        assert_eq!(network.pod_range.to_string(), "10.240.0.0/18");
-        assert_eq!(network.node_address.to_string(), "10.240.0.1");
+        assert_eq!(shown(&network.pod_ranges), "10.240.0.0/18");
+        assert_eq!(shown(&network.node_addresses), "10.240.0.1");
         assert_eq!(network.kubernetes.to_string(), "10.96.0.1");
-        assert_eq!(network.dns.to_string(), "10.96.0.10");
+        assert_eq!(shown(&network.dns), "10.96.0.10");
         let names = [
             "kubernetes",
             "kubernetes.default",
@@ -495,14 +497,20 @@ mod tests {
 
     #[test]
     fn pods_have_both_families_if_the_flags_say_so() {
-        let only = network(&[]).expect("valid");
-        assert_eq!((only.pod_range_v6, only.node_address_v6()), (None, None));
         let both = network(&["--cluster-cidr", "10.240.0.0/12,fd00:10:240::/48"]).expect("valid");
-        let range = both.pod_range_v6.map(|range| range.to_string());
-        assert_eq!(range.as_deref(), Some("fd00:10:240::/64"));
-        assert_eq!(both.node_address_v6(), "fd00:10:240::1".parse().ok());
+        assert_eq!(shown(&both.pod_ranges), "10.240.0.0/18 fd00:10:240::/64");
+        assert_eq!(shown(&both.node_addresses), "10.240.0.1 fd00:10:240::1");
+        assert_eq!(
+            shown(&both.dns),
+            "10.96.0.10",
+            "there is no Service of IPv6"
+        );
         let error = |flags: &[&str]| network(flags).err().expect("refused").to_string();
-        assert!(error(&["--cluster-cidr", "fd00::/48"]).contains("an IPv4 range"));
+        assert!(error(&["--cluster-cidr", "fd00::/48"]).contains("different families"));
+        let three = "10.240.0.0/12,fd00::/48,fd01::/48";
+        assert!(error(&["--cluster-cidr", three]).contains("an IPv4 and an IPv6 range"));
+        let twice = "10.240.0.0/12,10.0.0.0/16";
+        assert!(error(&["--cluster-cidr", twice]).contains("an IPv4 and an IPv6 range"));
         let small = ["--cluster-cidr", "10.240.0.0/12,fd00::/120"];
         assert!(error(&small).contains("between 120 and 128"));
         let few = [&small[..], &["--node-cidr-mask-size-ipv6", "120"]].concat();
@@ -533,12 +541,38 @@ mod tests {
     }
 
     #[test]
+    fn ipv6_may_be_the_first_family_or_the_only_one() {
+        let first = network(&[
+            "--cluster-cidr=fd00:10:240::/48,10.240.0.0/12",
+            "--service-cidr=fd00:10:96::/112,10.96.0.0/16",
+        ]);
+        let first = first.expect("valid");
+        assert_eq!(shown(&first.pod_ranges), "fd00:10:240::/64 10.240.0.0/18");
+        assert_eq!(shown(&first.node_addresses), "fd00:10:240::1 10.240.0.1");
+        assert_eq!(first.kubernetes.to_string(), "fd00:10:96::1");
+        assert_eq!(shown(&first.dns), "fd00:10:96::a 10.96.0.10");
+        assert_eq!(first.max_pods, MAX_PODS);
+        let names = first.names_in_cluster();
+        for name in ["fd00:10:96::1", "fd00:10:240::1", "10.240.0.1"] {
+            assert!(names.iter().any(|known| known == name), "{names:?}");
+        }
+        let only = network(&["--cluster-cidr=fd00::/48", "--service-cidr=fd01::/112"]);
+        let only = only.expect("valid");
+        assert_eq!(shown(&only.node_addresses), "fd00::1");
+        assert_eq!(
+            (shown(&only.dns).as_str(), only.max_pods),
+            ("fd01::a", MAX_PODS)
+        );
+    }
+
+    #[test]
     fn ranges_that_do_not_work_are_explained() {
         let error = |flags: &[&str]| network(flags).err().expect("refused").to_string();
         assert!(error(&["--node-cidr-mask-size", "8"]).contains("between 12 and 32"));
         assert!(error(&["--service-cidr", "10.240.0.0/16"]).contains("overlap"));
         assert!(error(&["--service-cidr", "10.96.0.0/30"]).contains("at least 16"));
-        assert!(error(&["--service-cidr", "fd00::/112"]).contains("an IPv4 range"));
+        assert!(error(&["--node-cidr-mask-size", "30"]).contains("at least 8"));
+        assert!(error(&["--service-cidr", "fd00::/112"]).contains("different families"));
         assert!(error(&["--service-cidr", "10.96.0.0/16,fd00::/32"]).contains("64 to 124"));
     }
 }

@@ -53,26 +53,26 @@ pub(super) fn host(cluster: &Cluster, listener: TcpListener, tls: Arc<Tls>) {
     });
 }
 
-/// Serves guests at the node's address in the pod network.
-pub(super) fn fabric(cluster: &Cluster, fabric: &Fabric, address: SocketAddr, tls: Arc<Tls>) {
+/// Serves guests at the node's addresses in the pod network.
+pub(super) fn fabric(cluster: &Cluster, fabric: &Fabric, port: u16, tls: Arc<Tls>) {
     let api = cluster.api().clone();
     let runtime = tokio::runtime::Handle::current();
     let permits = Arc::new(Semaphore::new(GUEST_CONNECTIONS));
-    fabric.set_handler(
-        address,
-        Arc::new(move |stream: TcpStream| {
-            let Ok(permit) = permits.clone().try_acquire_owned() else {
-                tracing::debug!("too many connections of guests to the API");
-                return;
-            };
-            let (api, tls) = (api.clone(), tls.current());
-            runtime.spawn(async move {
-                let _permit = permit;
-                let from = stream.peer_addr().ip();
-                if let Err(error) = api.serve(stream, Some(tls), Some(from)).await {
-                    tracing::debug!(target: "coracle::access", %error, "guest connection ended");
-                }
-            });
-        }),
-    );
+    let handler = Arc::new(move |stream: TcpStream| {
+        let Ok(permit) = permits.clone().try_acquire_owned() else {
+            tracing::debug!("too many connections of guests to the API");
+            return;
+        };
+        let (api, tls) = (api.clone(), tls.current());
+        runtime.spawn(async move {
+            let _permit = permit;
+            let from = stream.peer_addr().ip();
+            if let Err(error) = api.serve(stream, Some(tls), Some(from)).await {
+                tracing::debug!(target: "coracle::access", %error, "guest connection ended");
+            }
+        });
+    });
+    for address in fabric.node_addresses() {
+        fabric.set_handler(SocketAddr::new(address, port), handler.clone());
+    }
 }

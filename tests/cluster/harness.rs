@@ -45,11 +45,11 @@ impl TestCluster {
             kubelet: KubeletConfig {
                 node: "node-a".into(),
                 pod_range: "10.240.0.0/18".parse().expect("a range"),
-                pod_range_v6: None,
+                second_pod_range: None,
                 host_network: Vec::new(),
                 defaults: PodDefaults {
                     cluster_domain: "cluster.local".into(),
-                    cluster_dns: [10, 96, 0, 10].into(),
+                    cluster_dns: vec![[10, 96, 0, 10].into()],
                     resolv_conf: folder.path().join("resolv.conf"),
                     pods_directory: folder.path().join("pods"),
                 },

@@ -204,7 +204,7 @@ impl ApiServer {
             "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
             "spec": {
                 "type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip], "sessionAffinity": "None",
-                "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack",
+                "ipFamilies": [if cluster_ip.is_ipv4() { "IPv4" } else { "IPv6" }], "ipFamilyPolicy": "SingleStack",
                 "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}],
             },
         });

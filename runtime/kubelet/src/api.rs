@@ -13,7 +13,6 @@ use http::{Method, Request, Response, StatusCode, header};
 use k8s_openapi::api::core::v1::ContainerStatus;
 
 use crate::actions::find;
-use crate::ipam::Ipam;
 use crate::kubelet::Kubelet;
 use crate::logs::{LogOptions, PodLogs, decode};
 use crate::step::{self, Run};
@@ -74,7 +73,7 @@ impl Kubelet {
                 let message = format!("container {container:?} not found in pod {:?}", key.name);
                 (StatusCode::NOT_FOUND, message)
             })?;
-            let host_ip = Ipam::node_address(self.0.config.pod_range).to_string();
+            let host_ip = self.0.config.node_address().to_string();
             let status = step::status(&entry.pod, &entry.observed, &host_ip, now);
             let mut all = status
                 .container_statuses

@@ -62,7 +62,7 @@ fn cluster(namespace: &str, defaults: &PodDefaults) -> DnsConfig {
     ];
     searches.extend(host(&defaults.resolv_conf).searches);
     DnsConfig {
-        servers: vec![defaults.cluster_dns],
+        servers: defaults.cluster_dns.clone(),
         searches,
         options: vec!["ndots:5".to_owned()],
     }
@@ -163,7 +163,7 @@ mod tests {
     fn defaults(resolv_conf: &Path) -> PodDefaults {
         PodDefaults {
             cluster_domain: "cluster.local".into(),
-            cluster_dns: [10, 96, 0, 10].into(),
+            cluster_dns: vec![[10, 96, 0, 10].into()],
             resolv_conf: resolv_conf.to_owned(),
             pods_directory: "/pods".into(),
         }

@@ -21,7 +21,7 @@ use coracle_client::{
 };
 use coracle_clock::Timestamp;
 use coracle_cri::{ContainerStatus, PodRuntime, RuntimeEvent};
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{
     ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service,
@@ -52,9 +52,9 @@ pub struct KubeletConfig {
     /// The node's name; also its host name.
     pub node: String,
     /// The addresses of the node's pods; the first is the node's own.
-    pub pod_range: Ipv4Net,
-    /// Their IPv6 addresses, if they have both: at least as many. A pod has the same place in both ranges.
-    pub pod_range_v6: Option<Ipv6Net>,
+    pub pod_range: IpNet,
+    /// Those of the other family, if pods have both. A pod has the same place in both ranges.
+    pub second_pod_range: Option<IpNet>,
     /// Namespaces whose pods have the host's network if they ask for it by `hostNetwork`.
     pub host_network: Vec<String>,
     /// What pods share.
@@ -68,9 +68,14 @@ pub struct KubeletConfig {
 }
 
 impl KubeletConfig {
+    /// The address of the node inside the pod network, of its first family.
+    pub(crate) fn node_address(&self) -> IpAddr {
+        Ipam::node_address(self.pod_range)
+    }
+
     /// The addresses of the node inside the pod network: one, or one of each family.
     pub(crate) fn node_addresses(&self) -> Vec<IpAddr> {
-        self.both(Ipam::node_address(self.pod_range).into())
+        self.both(self.node_address())
     }
 
     /// All addresses of who has `address`.
@@ -85,9 +90,9 @@ impl KubeletConfig {
         asks && self.host_network.contains(&ObjectKey::of(pod).namespace)
     }
 
-    /// The IPv6 address of who has `address`.
+    /// The address of the other family of who has `address`.
     pub(crate) fn second(&self, address: IpAddr) -> Option<IpAddr> {
-        ipam::second(self.pod_range, self.pod_range_v6?, address)
+        ipam::second(self.pod_range, self.second_pod_range?, address)
     }
 
     /// The same as the downward API writes them, with commas between.
@@ -164,7 +169,7 @@ impl Kubelet {
             capacity: config.capacity,
             labels: crate::node::labels(&config),
         };
-        let state = State::new(Ipam::new(config.pod_range), facts);
+        let state = State::new(Ipam::new(config.pod_range, config.second_pod_range), facts);
         let kubelet = Self(Arc::new_cyclic(|kubelet| Inner {
             pods: ctx.lister(),
             config_maps: named(&ctx, kubelet, Source::ConfigMap),

@@ -10,7 +10,6 @@ use k8s_openapi::api::core::v1::{
 };
 
 use crate::environment::Sources;
-use crate::ipam::Ipam;
 use crate::kubelet::Kubelet;
 use crate::tokens::PodTokens;
 use crate::{env_file, volumes};
@@ -75,7 +74,7 @@ impl Sources for PodSources {
 
     fn host_ips(&self) -> String {
         let config = &self.kubelet.0.config;
-        config.both_as_text(Ipam::node_address(config.pod_range).into())
+        config.both_as_text(config.node_address())
     }
 
     fn token(&self, source: &ServiceAccountTokenProjection) -> Option<String> {

@@ -21,8 +21,8 @@ use crate::step::ContainerRecord;
 pub struct PodDefaults {
     /// The domain of the cluster, such as `cluster.local`.
     pub cluster_domain: String,
-    /// The address of the cluster's DNS server.
-    pub cluster_dns: IpAddr,
+    /// The addresses of the cluster's DNS server, in the order in which pods ask them.
+    pub cluster_dns: Vec<IpAddr>,
     /// The host's own settings, of which pods have the search suffixes, or all if their `dnsPolicy`
     /// says so.
     pub resolv_conf: PathBuf,
@@ -211,7 +211,7 @@ mod tests {
     fn defaults() -> PodDefaults {
         PodDefaults {
             cluster_domain: "cluster.local".into(),
-            cluster_dns: [10, 96, 0, 10].into(),
+            cluster_dns: vec![[10, 96, 0, 10].into()],
             resolv_conf: "/nonexistent".into(),
             pods_directory: "/pods".into(),
         }

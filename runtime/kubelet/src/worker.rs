@@ -9,7 +9,6 @@ use serde_json::{Map, Value, json};
 
 use crate::admission::{REJECTED, chooses_nodes};
 use crate::fields;
-use crate::ipam::Ipam;
 use crate::kubelet::{Kubelet, KubeletConfig, is_new};
 use crate::state::{Entry, revision};
 use crate::statics::mirrored;
@@ -127,7 +126,7 @@ impl Kubelet {
     pub(crate) async fn report(&self, key: &ObjectKey) -> Result<(), Error> {
         let now = self.0.ctx.clock().now();
         let config = &self.0.config;
-        let host_ip = Ipam::node_address(config.pod_range).to_string();
+        let host_ip = config.node_address().to_string();
         let (pod, patch) = {
             let mut state = self.0.state.lock();
             let live = state.live_mut(key);

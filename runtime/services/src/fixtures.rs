@@ -1,7 +1,7 @@
 //! Small objects, and a cluster that a test plays itself.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use coracle_client::{CancellationToken, Change, Client, Context, ObjectKey};
@@ -17,6 +17,9 @@ use crate::index::Index;
 
 /// The node in the pod network.
 pub(crate) const NODE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 240, 0, 1));
+
+/// Its address of the other family.
+pub(crate) const NODE6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1));
 
 /// The Service `default/NAME`.
 pub(crate) fn service(name: &str, spec: Value) -> Service {
@@ -149,6 +152,7 @@ pub(crate) fn fabric(clock: Clock) -> Arc<Fabric> {
     let config = FabricConfig {
         pod_ranges: vec!["10.240.0.0/12".parse().expect("a range")],
         service_ranges: vec!["10.96.0.0/16".parse().expect("a range")],
+        second_node_address: Some(NODE6),
         ..FabricConfig::new(NODE)
     };
     Fabric::new(config, clock)

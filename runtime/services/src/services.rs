@@ -34,8 +34,8 @@ pub struct ServicesConfig {
     pub node: String,
     /// The domain of the cluster's names, such as `cluster.local`.
     pub cluster_domain: String,
-    /// The address of the cluster's DNS Service.
-    pub cluster_dns: IpAddr,
+    /// The addresses of the cluster's DNS Service.
+    pub cluster_dns: Vec<IpAddr>,
     /// The addresses of the cluster, whose names nobody else is asked for.
     pub ranges: Vec<IpNet>,
     /// Where names are asked that are not the cluster's.
@@ -55,7 +55,7 @@ impl ServicesConfig {
         Self {
             node: node.into(),
             cluster_domain: cluster_domain.into(),
-            cluster_dns: Ipv4Addr::new(10, 96, 0, 10).into(),
+            cluster_dns: vec![Ipv4Addr::new(10, 96, 0, 10).into()],
             ranges: Vec::new(),
             upstreams: UpstreamConfig {
                 servers: Servers::File(PathBuf::from("/etc/resolv.conf")),
@@ -171,7 +171,7 @@ impl Services {
             },
             config: ZoneConfig {
                 domain: config.cluster_domain.trim_matches('.').to_ascii_lowercase(),
-                server: config.cluster_dns,
+                servers: config.cluster_dns.clone(),
                 ranges: config.ranges,
             },
         };

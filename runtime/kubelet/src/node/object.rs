@@ -64,7 +64,7 @@ pub(super) fn registration(stored: &Node, config: &KubeletConfig) -> Option<Valu
 
 /// The node's share of the pods' addresses, of each family that they have.
 fn ranges(config: &KubeletConfig) -> Vec<String> {
-    let second = config.pod_range_v6.map(|range| range.to_string());
+    let second = config.second_pod_range.map(|range| range.to_string());
     [config.pod_range.to_string()]
         .into_iter()
         .chain(second)
@@ -283,11 +283,11 @@ mod tests {
         KubeletConfig {
             node: "coracle".into(),
             pod_range: "10.240.0.0/18".parse().expect("a range"),
-            pod_range_v6: None,
+            second_pod_range: None,
             host_network: Vec::new(),
             defaults: crate::PodDefaults {
                 cluster_domain: "cluster.local".into(),
-                cluster_dns: [10, 96, 0, 10].into(),
+                cluster_dns: vec![[10, 96, 0, 10].into()],
                 resolv_conf: "/nonexistent".into(),
                 pods_directory: "/pods".into(),
             },
@@ -338,7 +338,7 @@ mod tests {
     #[test]
     fn a_node_of_both_families_says_so_and_so_do_its_pods() {
         let config = KubeletConfig {
-            pod_range_v6: Some("fd00:10:240::/64".parse().expect("a range")),
+            second_pod_range: Some("fd00:10:240::/64".parse().expect("a range")),
             host_network: vec!["trusted".into()],
             ..config()
         };

@@ -90,11 +90,11 @@ impl Host {
         KubeletConfig {
             node: "n".into(),
             pod_range: "10.240.0.0/24".parse().expect("a range"),
-            pod_range_v6: None,
+            second_pod_range: None,
             host_network: Vec::new(),
             defaults: PodDefaults {
                 cluster_domain: "cluster.local".into(),
-                cluster_dns: [10, 96, 0, 10].into(),
+                cluster_dns: vec![[10, 96, 0, 10].into()],
                 resolv_conf: "/nonexistent".into(),
                 pods_directory: self.path("data/pods"),
             },

@@ -77,11 +77,11 @@ impl TestNode {
         let config = KubeletConfig {
             node: "node-a".into(),
             pod_range: range.parse().expect("a range"),
-            pod_range_v6: None,
+            second_pod_range: None,
             host_network: Vec::new(),
             defaults: PodDefaults {
                 cluster_domain: "cluster.local".into(),
-                cluster_dns: [10, 96, 0, 10].into(),
+                cluster_dns: vec![[10, 96, 0, 10].into()],
                 resolv_conf: "/nonexistent".into(),
                 pods_directory: folder.path().join("data/pods"),
             },

@@ -95,16 +95,21 @@ impl Zone for ClusterZone {
 /// Answers guests' lookups.
 pub(crate) struct Names<U> {
     server: Arc<Server>,
-    /// The address of the DNS Service.
-    cluster_dns: IpAddr,
+    /// The addresses of the DNS Service.
+    cluster_dns: Vec<IpAddr>,
     clock: Clock,
     /// Who is asked when no name server is known: the host's resolver.
     system: U,
 }
 
 impl<U: Upstream> Names<U> {
-    /// Answers as `server`, which pods know by the address `cluster_dns`.
-    pub(crate) fn new(server: Arc<Server>, cluster_dns: IpAddr, clock: Clock, system: U) -> Self {
+    /// Answers as `server`, which pods know by the addresses `cluster_dns`.
+    pub(crate) fn new(
+        server: Arc<Server>,
+        cluster_dns: Vec<IpAddr>,
+        clock: Clock,
+        system: U,
+    ) -> Self {
         Self {
             server,
             cluster_dns,
@@ -113,9 +118,14 @@ impl<U: Upstream> Names<U> {
         }
     }
 
+    /// Whether a pod's servers lead to us, or it has none.
+    fn are_ours(&self, servers: &[IpAddr]) -> bool {
+        servers.is_empty() || servers.iter().any(|ip| self.cluster_dns.contains(ip))
+    }
+
     /// Whether the servers of a pod are others than we and those that we ask.
     fn are_others(&self, servers: &[IpAddr]) -> bool {
-        if servers.is_empty() || servers.contains(&self.cluster_dns) {
+        if self.are_ours(servers) {
             return false;
         }
         // `dnsPolicy: Default`. The host's servers may be at addresses that pods do not reach, such
@@ -140,11 +150,10 @@ impl<U: Upstream> Resolver for Names<U> {
             return own_servers::lookup(from, &absolute, &self.clock).await;
         }
         // Names of the cluster are none for pods whose manifest leads past it.
-        let found =
-            match from.dns.servers.is_empty() || from.dns.servers.contains(&self.cluster_dns) {
-                true => self.server.addresses(&absolute).await,
-                false => self.server.addresses_elsewhere(&absolute).await,
-            };
+        let found = match self.are_ours(&from.dns.servers) {
+            true => self.server.addresses(&absolute).await,
+            false => self.server.addresses_elsewhere(&absolute).await,
+        };
         match found {
             Ok(addresses) => Ok(addresses),
             Err(LookupError::NotFound) => Err(ResolveError::NotFound(asked())),

@@ -1,7 +1,7 @@
 //! Name servers that a pod's manifest names: asked over the pod's own sockets, so that everything
 //! that holds for its connections holds for its questions.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -94,8 +94,12 @@ async fn ask(
     let Some(question) = address_query(id, name, v4) else {
         return Ok(LookupReply::NoName);
     };
-    let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
-    let socket = scope.bind_udp(any)?;
+    // A pod of IPv4 alone reaches servers of IPv6 outside, by a socket of its own family.
+    let any = match server.is_ipv6() && scope.namespace().has_ipv6() {
+        true => Ipv6Addr::UNSPECIFIED.into(),
+        false => Ipv4Addr::UNSPECIFIED.into(),
+    };
+    let socket = scope.bind_udp(SocketAddr::new(any, 0))?;
     socket.send_to(question.clone().into(), server)?;
     let reply = loop {
         let message = socket.recv().await;

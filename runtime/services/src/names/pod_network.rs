@@ -1,5 +1,5 @@
-//! The DNS server inside the pod network: at port 53 of the node's address there, which is the one
-//! endpoint of the Service `kube-dns`.
+//! The DNS server inside the pod network: at port 53 of the node's addresses there, which are the endpoints of the Service
+//! `kube-dns`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
@@ -17,7 +17,6 @@ const WAITING: usize = 1024;
 
 /// Answers guests from now on. Must be called within a tokio runtime, which does the work.
 pub(crate) fn attach(fabric: &Arc<Fabric>, server: Arc<Server>) {
-    let address = SocketAddr::new(fabric.node_address(), DNS_PORT);
     let handler = Arc::new(Handler {
         server,
         fabric: Arc::downgrade(fabric),
@@ -25,8 +24,11 @@ pub(crate) fn attach(fabric: &Arc<Fabric>, server: Arc<Server>) {
         connections: Arc::new(Semaphore::new(CONNECTIONS)),
         waiting: Arc::new(Semaphore::new(WAITING)),
     });
-    fabric.set_handler(address, handler.clone());
-    fabric.set_datagram_handler(address, handler);
+    for address in fabric.node_addresses() {
+        let address = SocketAddr::new(address, DNS_PORT);
+        fabric.set_handler(address, handler.clone());
+        fabric.set_datagram_handler(address, handler.clone());
+    }
 }
 
 struct Handler {

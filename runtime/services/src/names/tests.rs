@@ -63,7 +63,7 @@ fn server(caches: Caches, upstreams: Vec<SocketAddr>) -> Arc<Server> {
         caches,
         config: ZoneConfig {
             domain: "cluster.local".into(),
-            server: CLUSTER_DNS,
+            servers: vec![CLUSTER_DNS],
             ranges: vec!["10.96.0.0/16".parse().expect("a range")],
         },
     };
@@ -86,7 +86,7 @@ fn cluster(caches: Caches) -> Cluster {
     let fabric = fabric(Clock::fake(1));
     let outside = Arc::<Outside>::default();
     let server = server(caches, Vec::new());
-    let names = Names::new(server, CLUSTER_DNS, Clock::fake(2), outside.clone());
+    let names = Names::new(server, vec![CLUSTER_DNS], Clock::fake(2), outside.clone());
     fabric.set_resolver(Arc::new(names));
     Cluster { fabric, outside }
 }
@@ -100,9 +100,22 @@ impl Cluster {
         searches: &[&str],
         options: &[&str],
     ) -> SocketScope {
+        self.pod_also_at(last, None, servers, searches, options)
+    }
+
+    /// The same, with an address of the other family.
+    fn pod_also_at(
+        &self,
+        last: u8,
+        second_address: Option<IpAddr>,
+        servers: &[IpAddr],
+        searches: &[&str],
+        options: &[&str],
+    ) -> SocketScope {
         let owned = |all: &[&str]| all.iter().map(|text| (*text).to_owned()).collect();
         let name = format!("pod-{last}");
         let config = NamespaceConfig {
+            second_address,
             dns: DnsConfig {
                 servers: servers.to_vec(),
                 searches: owned(searches),
@@ -200,7 +213,11 @@ async fn nothing_is_unknown_before_the_first_fill() {
 
 /// Answers DNS over UDP at a pod's port 53 with a zone of its own, until dropped.
 fn serve_dns(pod: &SocketScope) -> tokio::task::JoinHandle<()> {
-    let socket = pod.bind_udp(any(53)).expect("a free port");
+    serve_dns_at(pod, any(53))
+}
+
+fn serve_dns_at(pod: &SocketScope, address: SocketAddr) -> tokio::task::JoinHandle<()> {
+    let socket = pod.bind_udp(address).expect("a free port");
     let server = server(filled(), Vec::new());
     let via = Via {
         tcp: false,
@@ -247,13 +264,25 @@ async fn a_pods_own_name_servers_are_asked_over_its_own_sockets() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pods_own_name_servers_may_be_at_addresses_of_ipv6() {
+    let cluster = cluster(filled());
+    let six = |last: u16| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, last]);
+    let dns = cluster.pod_also_at(53, Some(six(53)), &[], &[], &[]);
+    let task = serve_dns_at(&dns, SocketAddr::new(six(53), 53));
+    let searches = ["default.svc.cluster.local"];
+    let pod = cluster.pod_also_at(9, Some(six(9)), &[six(53)], &searches, &[]);
+    assert_eq!(look(&pod, "web").await, Ok(vec![vip(5, 80).ip()]));
+    task.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_hosts_own_servers_are_asked_by_the_node_and_know_no_cluster() {
     let host: IpAddr = Ipv4Addr::LOCALHOST.into();
     let fabric = fabric(Clock::fake(1));
     let outside = Arc::<Outside>::default();
     // Nobody listens on port 1, so that the host's resolver is not there.
     let server = server(filled(), vec![SocketAddr::new(host, 1)]);
-    let names = Names::new(server, CLUSTER_DNS, Clock::fake(2), outside.clone());
+    let names = Names::new(server, vec![CLUSTER_DNS], Clock::fake(2), outside.clone());
     assert!(!names.are_others(&[host]));
     assert!(!names.are_others(&[CLUSTER_DNS, pod_ip(3)]));
     assert!(names.are_others(&[pod_ip(3)]));
@@ -269,7 +298,11 @@ async fn the_hosts_own_servers_are_asked_by_the_node_and_know_no_cluster() {
 
 /// A question for the IPv4 addresses of a name, and what the answer says.
 async fn over_udp(pod: &SocketScope, to: SocketAddr, name: &str) -> coracle_dns::LookupReply {
-    let socket = pod.bind_udp(any(0)).expect("a free port");
+    let own = match to.is_ipv4() {
+        true => any(0),
+        false => SocketAddr::from(([0u16; 8], 0)),
+    };
+    let socket = pod.bind_udp(own).expect("a free port");
     let question = coracle_dns::address_query(7, name, true).expect("a name");
     socket.send_to(question.into(), to).expect("sent");
     let answer = socket.recv().await;
@@ -284,13 +317,16 @@ async fn guests_ask_at_the_nodes_address_over_udp_and_tcp() {
 
     let cluster = cluster(filled());
     attach(&cluster.fabric, server(filled(), Vec::new()));
+    let six = IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 9]);
     let (pod, node) = (
-        cluster.usual_pod(9),
+        cluster.pod_also_at(9, Some(six), &[CLUSTER_DNS], &[], &[]),
         SocketAddr::new(crate::fixtures::NODE, 53),
     );
     let name = "web.default.svc.cluster.local";
     let found = LookupReply::Addresses(vec![vip(5, 80).ip()]);
     assert_eq!(over_udp(&pod, node, name).await, found);
+    let newer = SocketAddr::new(crate::fixtures::NODE6, 53);
+    assert_eq!(over_udp(&pod, newer, name).await, found);
     // Nobody upstream: the answer comes later, and says so.
     assert_eq!(
         over_udp(&pod, node, "example.org").await,

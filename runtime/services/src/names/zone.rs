@@ -43,8 +43,8 @@ const MOST_HOSTS: usize = 4096;
 pub(crate) struct ZoneConfig {
     /// The cluster's domain: lower case, without the last dot.
     pub(crate) domain: String,
-    /// The address of the DNS Service.
-    pub(crate) server: IpAddr,
+    /// The addresses of the DNS Service.
+    pub(crate) servers: Vec<IpAddr>,
     /// The addresses whose names are ours to know.
     pub(crate) ranges: Vec<IpNet>,
 }
@@ -59,10 +59,14 @@ pub(crate) fn lookup(tables: &Tables, zone: &ZoneConfig, name: &str, kind: Kind)
     };
     if below.is_empty() {
         return match kind {
-            Kind::Ns => Lookup::Found(Found {
-                records: vec![Data::NameServer(format!("ns.dns.{}", zone.domain))],
-                additional: vec![(format!("ns.dns.{}", zone.domain), zone.server)],
-            }),
+            Kind::Ns => {
+                let name = format!("ns.dns.{}", zone.domain);
+                let servers = zone.servers.iter();
+                Lookup::Found(Found {
+                    additional: servers.map(|server| (name.clone(), *server)).collect(),
+                    records: vec![Data::NameServer(name)],
+                })
+            }
             _ => Lookup::no_data(),
         };
     }
@@ -75,7 +79,7 @@ pub(crate) fn lookup(tables: &Tables, zone: &ZoneConfig, name: &str, kind: Kind)
             Lookup::records([Data::Text(SCHEMA_VERSION.to_owned())])
         }
         ["dns-version" | "dns" | "svc" | "pod"] => Lookup::no_data(),
-        ["ns", "dns"] => addresses(&[zone.server], kind),
+        ["ns", "dns"] => addresses(&zone.servers, kind),
         [namespace, "svc" | "pod"] if tables.has_namespace(namespace) => Lookup::no_data(),
         [address, namespace, "pod"] if tables.has_namespace(namespace) => match dashed(address) {
             Some(address) => addresses(&[address], kind),
@@ -350,7 +354,7 @@ mod tests {
     fn zone() -> ZoneConfig {
         ZoneConfig {
             domain: "cluster.local".into(),
-            server: Ipv4Addr::new(10, 96, 0, 10).into(),
+            servers: vec![Ipv4Addr::new(10, 96, 0, 10).into()],
             ranges: vec![
                 "10.240.0.0/12".parse().unwrap(),
                 "10.96.0.0/16".parse().unwrap(),
