@@ -201,6 +201,28 @@ enum Step {
     Index(usize),
 }
 
+/// The types of `apiextensions.k8s.io` that read themselves: a schema, or something else.
+#[derive(Clone, Copy)]
+enum Union {
+    Json,
+    SchemaOrArray,
+    SchemaOrBool,
+}
+
+impl Union {
+    fn of(owner: &SchemaRef, field: &str) -> Option<Self> {
+        const PROPS: &str =
+            "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
+        let union = match field {
+            "default" | "example" => Self::Json,
+            "items" => Self::SchemaOrArray,
+            "additionalItems" | "additionalProperties" => Self::SchemaOrBool,
+            _ => return None,
+        };
+        (owner.definition_name() == Some(PROPS)).then_some(union)
+    }
+}
+
 struct Decoder {
     /// Whether the rules are those of upstream's converter.
     unstructured: bool,
@@ -250,10 +272,12 @@ impl Decoder {
             },
             (SchemaKind::IntOrString, Tree::Number(text)) => match text.parse::<i32>() {
                 Ok(value) => Some(value.into()),
-                Err(_) => self.mismatched(&format!("number {text}"), "int32"),
+                Err(_) => return Err(self.refused(&format!("number {text}"), "int32")),
             },
             (SchemaKind::IntOrString, Tree::String(text)) => Some(Value::String(text)),
-            (SchemaKind::IntOrString, tree) => self.mismatched(tree.go_word(), "int32"),
+            (SchemaKind::IntOrString, tree) => {
+                return Err(self.refused(tree.go_word(), "int32"));
+            }
             (SchemaKind::Quantity, Tree::String(text) | Tree::Number(text)) => {
                 let resource_list = matches!(self.path.last(), Some((Step::Key(_), _)));
                 let kept = Quantity::kept_form(text.trim(), resource_list);
@@ -278,10 +302,7 @@ impl Decoder {
             }
             (SchemaKind::Duration, Tree::String(text)) => Some(Value::String(text)),
             (SchemaKind::Time | SchemaKind::MicroTime | SchemaKind::Duration, tree) => {
-                return Err(format!(
-                    "json: cannot unmarshal {} into Go value of type string",
-                    tree.go_word()
-                ));
+                return Err(self.refused(tree.go_word(), "string"));
             }
             (_, tree) => self.mismatched(tree.go_word(), &go_type(schema)),
         })
@@ -320,8 +341,12 @@ impl Decoder {
             {
                 self.path.push((Step::Embedded(embedded.to_owned()), None));
             }
+            let union = Union::of(schema, &name);
             self.path.push((Step::Field(name), Some(schema.clone())));
-            found[field.index()] = self.value(tree, &field.schema())?;
+            found[field.index()] = match union {
+                Some(union) => self.union(union, tree, schema)?,
+                None => self.value(tree, &field.schema())?,
+            };
             self.path.truncate(before);
         }
         let mut map = Map::with_capacity(found.len());
@@ -424,20 +449,77 @@ impl Decoder {
 
     fn mismatched(&mut self, found: &str, wanted: &str) -> Option<Value> {
         if self.mismatch.is_none() {
-            let owner = self
-                .path
-                .iter()
-                .rev()
-                .find_map(|(_, owner)| owner.as_ref()?.type_name());
-            let into = match owner {
-                Some(owner) => format!("struct field {owner}.{}", self.go_path()),
-                None => "value".to_owned(),
-            };
-            self.mismatch = Some(format!(
-                "json: cannot unmarshal {found} into Go {into} of type {wanted}"
-            ));
+            self.mismatch = Some(self.mismatch(found, wanted));
         }
         None
+    }
+
+    fn mismatch(&self, found: &str, wanted: &str) -> String {
+        let owner = self
+            .path
+            .iter()
+            .rev()
+            .find_map(|(_, owner)| owner.as_ref()?.type_name());
+        let into = match owner {
+            Some(owner) => format!("struct field {owner}.{}", self.go_path()),
+            None => "value".to_owned(),
+        };
+        format!("json: cannot unmarshal {found} into Go {into} of type {wanted}")
+    }
+
+    /// What ends decoding when a type with a reader of its own (times, numbers or strings) refuses a value. Go adds to
+    /// such an error where it was; upstream's converter doesn't.
+    fn refused(&self, found: &str, wanted: &str) -> String {
+        match self.unstructured {
+            true => format!("json: cannot unmarshal {found} into Go value of type {wanted}"),
+            false => self.mismatch(found, wanted),
+        }
+    }
+
+    /// A schema inside a schema: its reader starts anew, knows nothing of strictness, and its errors are told as errors
+    /// of the field that it stands in.
+    fn union(
+        &mut self,
+        union: Union,
+        tree: Tree,
+        props: &SchemaRef,
+    ) -> Result<Option<Value>, String> {
+        Ok(match (union, tree) {
+            (_, Tree::Null) => None,
+            (Union::Json, tree) => Some(tree.into_value()?),
+            (_, tree @ (Tree::Map(_) | Tree::Deep(_))) => Some(self.anew(tree, props)?),
+            (Union::SchemaOrArray, Tree::List(items)) => {
+                let items = items.into_iter().map(|item| self.anew(item, props));
+                Some(Value::Array(items.collect::<Result<_, _>>()?))
+            }
+            // Go reads nothing from any other value, and writes null.
+            (Union::SchemaOrArray, _) => None,
+            (Union::SchemaOrBool, Tree::Bool(value)) => Some(Value::Bool(value)),
+            (Union::SchemaOrBool, _) => return Err("boolean or JSON schema expected".to_owned()),
+        })
+    }
+
+    fn anew(&self, tree: Tree, schema: &SchemaRef) -> Result<Value, String> {
+        let mut decoder = Decoder {
+            unstructured: false,
+            empties: Vec::new(),
+            path: Vec::new(),
+            mismatch: None,
+            strict: Vec::new(),
+        };
+        let value = decoder.value(tree, schema);
+        let why = match (value, decoder.mismatch) {
+            (Err(why), _) | (Ok(_), Some(why)) => why,
+            (Ok(value), None) => return Ok(value.unwrap_or_else(|| zero(schema))),
+        };
+        let told = why
+            .strip_prefix("json: cannot unmarshal ")
+            .and_then(|rest| rest.split_once(" into Go "))
+            .and_then(|(found, rest)| Some((found, rest.rsplit_once(" of type ")?.1)));
+        Err(match told {
+            Some((found, wanted)) if !self.unstructured => self.mismatch(found, wanted),
+            _ => why,
+        })
     }
 
     /// The path as Go says it: fields and embedded structs, neither indices nor keys.
@@ -491,6 +573,9 @@ pub(super) fn go_type(schema: &SchemaRef) -> String {
         SchemaKind::Double => "float64".into(),
         SchemaKind::Bytes => "[]uint8".into(),
         SchemaKind::Quantity => "resource.Quantity".into(),
+        SchemaKind::Json => "v1.JSON".into(),
+        // The one list type with a name among those that requests bring.
+        SchemaKind::List if elem() == "v1.ValidationRule" => "v1.ValidationRules".into(),
         SchemaKind::List => format!("[]{}", elem()),
         SchemaKind::Map
             if schema

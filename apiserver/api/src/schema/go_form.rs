@@ -30,7 +30,7 @@ pub fn go_form(value: &Value, schema: &SchemaRef) -> Value {
                     _ if field.is_value() => zero(&below),
                     _ => Value::Null,
                 };
-                fields.insert(go_name(field.name()), form);
+                fields.insert(field_name(schema, field.name()), form);
             }
             match schema.definition_name() {
                 Some("io.k8s.api.core.v1.PodSpec") => pod_spec(fields),
@@ -102,6 +102,56 @@ fn has_json_names(schema: &SchemaRef) -> bool {
         .definition_name()
         .is_some_and(|name| name.starts_with("io.k8s.apimachinery."))
 }
+
+/// The Go name of a field of that definition.
+fn field_name(schema: &SchemaRef, field: &str) -> String {
+    let definition = schema.definition_name().unwrap_or_default();
+    let definition = definition.rsplit('.').next().unwrap_or_default();
+    let named = ITS_OWN
+        .iter()
+        .find(|(of, name, _)| *name == field && definition == *of);
+    named.map_or_else(|| go_name(field), |(_, _, go)| (*go).to_owned())
+}
+
+/// Fields whose Go name is not that of JSON: the definition, the field, its name in Go.
+const ITS_OWN: &[(&str, &str, &str)] = &[
+    ("AzureDiskVolumeSource", "diskURI", "DataDiskURI"),
+    ("DeviceAttribute", "bool", "BoolValue"),
+    ("DeviceAttribute", "int", "IntValue"),
+    ("DeviceAttribute", "string", "StringValue"),
+    ("DeviceAttribute", "version", "VersionValue"),
+    (
+        "GlusterfsPersistentVolumeSource",
+        "endpoints",
+        "EndpointsName",
+    ),
+    ("GlusterfsVolumeSource", "endpoints", "EndpointsName"),
+    (
+        "ISCSIPersistentVolumeSource",
+        "chapAuthDiscovery",
+        "DiscoveryCHAPAuth",
+    ),
+    (
+        "ISCSIPersistentVolumeSource",
+        "chapAuthSession",
+        "SessionCHAPAuth",
+    ),
+    (
+        "ISCSIVolumeSource",
+        "chapAuthDiscovery",
+        "DiscoveryCHAPAuth",
+    ),
+    ("ISCSIVolumeSource", "chapAuthSession", "SessionCHAPAuth"),
+    ("PhotonPersistentDiskVolumeSource", "pdID", "PdID"),
+    ("RBDPersistentVolumeSource", "image", "RBDImage"),
+    ("RBDPersistentVolumeSource", "monitors", "CephMonitors"),
+    ("RBDPersistentVolumeSource", "pool", "RBDPool"),
+    ("RBDPersistentVolumeSource", "user", "RadosUser"),
+    ("RBDVolumeSource", "image", "RBDImage"),
+    ("RBDVolumeSource", "monitors", "CephMonitors"),
+    ("RBDVolumeSource", "pool", "RBDPool"),
+    ("RBDVolumeSource", "user", "RadosUser"),
+];
 
 /// `apiGroups` is `APIGroups` in Go, `hostIPC` is `HostIPC`.
 fn go_name(name: &str) -> String {
@@ -258,6 +308,20 @@ mod tests {
              \"ServiceAccount\":null}],\"ResourceRules\":[{\"Verbs\":null,\"APIGroups\":[\"\"],\"Resources\":null,\
              \"ClusterScope\":false,\"Namespaces\":null}],\"NonResourceRules\":null}]}"
         );
+    }
+
+    #[test]
+    fn some_fields_have_a_go_name_of_their_own() {
+        let source = json!({"targetPortal": "p", "chapAuthSession": true});
+        let shown = internal_form("io.k8s.api.core.v1.ISCSIVolumeSource", Some(&source));
+        assert_eq!(shown["SessionCHAPAuth"], json!(true));
+        assert_eq!(shown["DiscoveryCHAPAuth"], json!(false));
+        let shown = internal_form(
+            "io.k8s.api.core.v1.RBDVolumeSource",
+            Some(&json!({"image": "i", "monitors": ["m"]})),
+        );
+        assert_eq!(shown["RBDImage"], json!("i"));
+        assert_eq!(shown["CephMonitors"], json!(["m"]));
     }
 
     #[test]

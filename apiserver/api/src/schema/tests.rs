@@ -286,6 +286,53 @@ fn wrong_types_are_refused_in_upstreams_words() {
             "number into Go struct field DeploymentStrategy.spec.strategy.type of type v1.DeploymentStrategyType",
         ),
         (
+            ("autoscaling", "v2", "HorizontalPodAutoscaler"),
+            r#"{"spec":{"metrics":[{"type":1}]}}"#,
+            "number into Go struct field MetricSpec.spec.metrics.type of type v2.MetricSourceType",
+        ),
+        (
+            ("batch", "v1", "Job"),
+            r#"{"spec":{"podFailurePolicy":{"rules":[{"action":{}}]}}}"#,
+            "object into Go struct field PodFailurePolicyRule.spec.podFailurePolicy.rules.action \
+             of type v1.PodFailurePolicyAction",
+        ),
+        (
+            (
+                "admissionregistration.k8s.io",
+                "v1",
+                "ValidatingAdmissionPolicyBinding",
+            ),
+            r#"{"spec":{"validationActions":"Deny"}}"#,
+            "string into Go struct field ValidatingAdmissionPolicyBindingSpec.spec.validationActions \
+             of type []v1.ValidationAction",
+        ),
+        (
+            ("apiextensions.k8s.io", "v1", "CustomResourceDefinition"),
+            r#"{"spec":{"versions":[{"schema":{"openAPIV3Schema":{"x-kubernetes-validations":{}}}}]}}"#,
+            "object into Go struct field JSONSchemaProps.spec.versions.schema.openAPIV3Schema.x-kubernetes-validations \
+             of type v1.ValidationRules",
+        ),
+        (
+            ("apiextensions.k8s.io", "v1", "CustomResourceDefinition"),
+            r#"{"spec":{"versions":[{"schema":{"openAPIV3Schema":{"enum":{}}}}]}}"#,
+            "object into Go struct field JSONSchemaProps.spec.versions.schema.openAPIV3Schema.enum of type []v1.JSON",
+        ),
+        (
+            ("apiextensions.k8s.io", "v1", "CustomResourceDefinition"),
+            r#"{"spec":{"versions":[{"schema":{"openAPIV3Schema":{"items":{"properties":{"a":{"type":1}}}}}}]}}"#,
+            "number into Go struct field JSONSchemaProps.spec.versions.schema.openAPIV3Schema.items of type string",
+        ),
+        (
+            ("coordination.k8s.io", "v1", "Lease"),
+            r#"{"spec":{"renewTime":7}}"#,
+            "number into Go struct field LeaseSpec.spec.renewTime of type string",
+        ),
+        (
+            ("", "v1", "ConfigMap"),
+            r#"{"metadata":{"creationTimestamp":[]}}"#,
+            "array into Go struct field ObjectMeta.metadata.creationTimestamp of type string",
+        ),
+        (
             POD,
             r#"{"spec":{"containers":[{"livenessProbe":{"httpGet":{"port":3000000000}}}]}}"#,
             "number 3000000000 into Go struct field \
@@ -321,6 +368,87 @@ fn wrong_types_are_refused_in_upstreams_words() {
     for (kind, body, message) in cases {
         let expected = format!("json: cannot unmarshal {message}");
         assert_eq!(decode(kind, body).expect_err(body), expected, "{body}");
+    }
+}
+
+#[test]
+fn schemas_inside_schemas_are_read_by_themselves() {
+    let definition = schema("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+    let read = |inside: &str| {
+        let body = format!(
+            r#"{{"spec":{{"versions":[{{"schema":{{"openAPIV3Schema":{{{inside}}}}}}}]}}}}"#
+        );
+        decode_json(body.as_bytes(), &definition)
+    };
+    let cases = [
+        (
+            r#""items":{"type":"string","nullable":false,"none":1}"#,
+            json!({"items": {"type": "string"}}),
+        ),
+        (
+            r#""items":[{"type":"string"},{}]"#,
+            json!({"items": [{"type": "string"}, {}]}),
+        ),
+        (r#""items":"x""#, json!({})),
+        (
+            r#""additionalProperties":false"#,
+            json!({"additionalProperties": false}),
+        ),
+        (
+            r#""additionalProperties":{"items":{"title":""}}"#,
+            json!({"additionalProperties": {"items": {}}}),
+        ),
+        (r#""default":{"a":1,"a":2}"#, json!({"default": {"a": 2}})),
+    ];
+    for (inside, expected) in cases {
+        let decoded = read(inside).expect(inside);
+        let found = &decoded.value["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        assert_eq!(found, &expected, "{inside}");
+        assert_eq!(decoded.strict, [], "{inside}");
+    }
+    for wrong in [r#""additionalProperties":1"#, r#""additionalItems":[]"#] {
+        let why = read(wrong).expect_err(wrong).to_string();
+        assert_eq!(why, "boolean or JSON schema expected", "{wrong}");
+    }
+}
+
+#[test]
+fn the_table_knows_how_go_declares_fields() {
+    // A definition, a field, whether it is held by value, and whether it is written even when empty.
+    let cases = [
+        ("core.v1.ISCSIVolumeSource", "initiatorName", false, false),
+        (
+            "core.v1.GlusterfsPersistentVolumeSource",
+            "readOnly",
+            true,
+            false,
+        ),
+        (
+            "core.v1.AzureFilePersistentVolumeSource",
+            "secretNamespace",
+            false,
+            true,
+        ),
+        ("core.v1.TypedLocalObjectReference", "apiGroup", false, true),
+        ("core.v1.TypedObjectReference", "namespace", false, false),
+        ("storage.v1.CSINodeDriver", "topologyKeys", true, true),
+        ("core.v1.ProjectedVolumeSource", "sources", true, true),
+        (
+            "flowcontrol.v1.FlowSchemaCondition",
+            "lastTransitionTime",
+            true,
+            true,
+        ),
+    ];
+    for (definition, name, value, always) in cases {
+        let schema = SchemaRef::builtin(&format!("io.k8s.api.{definition}")).expect(definition);
+        let field = schema.field(name).expect(name);
+        let (list, written) = (
+            field.schema().kind() == SchemaKind::List,
+            field.is_always_written(),
+        );
+        assert_eq!(written, always, "{definition}.{name}");
+        assert!(list || field.is_value() == value, "{definition}.{name}");
     }
 }
 
