@@ -55,6 +55,12 @@ pub trait Strategy: Send + Sync + 'static {
     /// Restores what an update may not change silently.
     fn prepare_for_update(&self, _new: &mut Object, _old: &Object) {}
 
+    /// Whether an update of the object itself takes over its status, too, although there is a status subresource. Upstream
+    /// puts the old one back in all kinds but one.
+    fn main_takes_status(&self) -> bool {
+        false
+    }
+
     /// Fields of the metadata that an update of the status subresource leaves as they were. Upstream has no rule for all
     /// kinds: most let go through what comes with a status.
     fn status_metadata(&self) -> &'static [&'static str] {

@@ -372,7 +372,8 @@ fn wrong_uid(call: &Call, asked: &str, found: &str) -> ApiError {
 fn restrict(call: &Call, part: Part, new: &mut Object, old: &Object) {
     match part {
         Part::Main => {
-            if call.resource.subresource("status").is_some() {
+            let resource = call.resource;
+            if resource.subresource("status").is_some() && !resource.strategy.main_takes_status() {
                 copy(new, old, "status");
             }
         }

@@ -52,6 +52,11 @@ async fn what_comes_with_a_status_is_kept_or_not_by_the_kind() {
             json!({"attacher": "a", "nodeName": "n", "source": {"persistentVolumeName": "v"}}),
             "",
         ),
+        (
+            "/apis/networking.k8s.io/v1/servicecidrs".to_owned(),
+            json!({"cidrs": ["203.0.113.0/28"]}),
+            "",
+        ),
     ] {
         let name = match path.ends_with("apiservices") {
             true => "v1.example.com",
@@ -64,6 +69,23 @@ async fn what_comes_with_a_status_is_kept_or_not_by_the_kind() {
         let answer = server.merge(&status, body).await.ok();
         assert_eq!(found(&answer), kept, "{path}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_range_of_addresses_takes_its_status_from_every_update() {
+    let server = TestServer::start().await;
+    let ranges = "/apis/networking.k8s.io/v1/servicecidrs";
+    let condition = |reason: &str| json!([{"type": "T", "status": "True", "reason": reason, "message": "m", "lastTransitionTime": "2024-01-02T03:04:05Z"}]);
+    let range = json!({
+        "metadata": {"name": "x"},
+        "spec": {"cidrs": ["203.0.113.0/28"]},
+        "status": {"conditions": condition("Created")},
+    });
+    let made = server.post(ranges, range).await.ok();
+    assert_eq!(made["status"]["conditions"], condition("Created"));
+    let body = json!({"status": {"conditions": condition("Changed")}});
+    let changed = server.merge(&format!("{ranges}/x"), body).await.ok();
+    assert_eq!(changed["status"]["conditions"], condition("Changed"));
 }
 
 #[tokio::test(start_paused = true)]

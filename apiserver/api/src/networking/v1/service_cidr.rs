@@ -4,6 +4,7 @@ use coracle_clock::Timestamp;
 use serde_json::{Value, json};
 
 use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, STATUS, Storage, age};
+use crate::strategy::ALL_METADATA;
 use crate::validation::address;
 use crate::{At, FieldErrors, Object, Resource, Strategy};
 
@@ -33,6 +34,15 @@ pub static RESOURCE: Resource = Resource {
 pub struct ServiceCIDR;
 
 impl Strategy for ServiceCIDR {
+    /// Upstream's `pkg/registry/networking/servicecidr/strategy.go` clears nothing.
+    fn main_takes_status(&self) -> bool {
+        true
+    }
+
+    fn status_metadata(&self) -> &'static [&'static str] {
+        ALL_METADATA
+    }
+
     fn validate_create(&self, new: &Object, errors: &mut FieldErrors) {
         ranges(&new.at("spec"), errors);
     }
