@@ -303,7 +303,7 @@ impl Allocators {
                 new.remove(&format!("spec.{field}"));
             }
         }
-        if !needs_node_ports(new) {
+        if !may_have_node_ports(new) {
             self.clear_node_ports(new, old);
         }
         let mut reservation = Reservation {
@@ -435,7 +435,8 @@ impl Allocators {
         holdings: &mut Holdings,
         errors: &mut FieldErrors,
     ) -> Result<()> {
-        let ports = match needs_node_ports(new) {
+        let any_too = needs_node_ports(new);
+        let ports = match may_have_node_ports(new) {
             true => new.get_mut("spec.ports").and_then(Value::as_array_mut),
             false => None,
         };
@@ -445,6 +446,9 @@ impl Allocators {
             let protocol = port.get("protocol").and_then(Value::as_str);
             let protocol = protocol.unwrap_or("TCP").to_owned();
             let asked = port.get("nodePort").and_then(Value::as_i64).unwrap_or(0);
+            if asked == 0 && !any_too {
+                continue;
+            }
             let number = if asked == 0 {
                 let any = taken.take_any(&self.clock);
                 any.ok_or_else(|| {
@@ -509,7 +513,7 @@ impl Allocators {
 
     /// A Service that needs no node ports any more loses those that it had.
     fn clear_node_ports(&self, new: &mut Object, old: Option<&Object>) {
-        let Some(old) = old.filter(|old| needs_node_ports(old)) else {
+        let Some(old) = old.filter(|old| may_have_node_ports(old)) else {
             return;
         };
         let had: Vec<u16> = node_ports(old).collect();
@@ -540,6 +544,12 @@ fn needs_address(service: &Object) -> bool {
     )
 }
 
+/// Whether ports of the nodes are for this Service: those that it asks for.
+fn may_have_node_ports(service: &Object) -> bool {
+    matches!(service.at("spec.type").str(), "NodePort" | "LoadBalancer")
+}
+
+/// Whether it is to have ports of the nodes even where it asks for none.
 fn needs_node_ports(service: &Object) -> bool {
     match service.at("spec.type").str() {
         "NodePort" => true,

@@ -264,3 +264,25 @@ async fn a_load_balancer_of_local_traffic_has_a_port_for_its_checks() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_load_balancer_that_wants_no_more_node_ports_keeps_those_that_it_has() {
+    let server = TestServer::start().await;
+    let balancer = json!({
+        "metadata": {"name": "x"},
+        "spec": {"type": "LoadBalancer", "ports": [{"name": "a", "port": 80}]},
+    });
+    let made = server.post(SERVICES, balancer).await.ok();
+    let port = &made["spec"]["ports"][0]["nodePort"];
+    assert!(port.is_number(), "{made}");
+    let item = format!("{SERVICES}/x");
+    let stop = json!({"spec": {"allocateLoadBalancerNodePorts": false}});
+    let stopped = server.merge(&item, stop).await.ok();
+    assert_eq!(&stopped["spec"]["ports"][0]["nodePort"], port);
+    assert_eq!(stopped["spec"]["externalTrafficPolicy"], "Cluster");
+    let more = json!({"spec": {"ports": [{"name": "a", "port": 80}, {"name": "b", "port": 81}]}});
+    let more = server.merge(&item, more).await.ok();
+    let ports = &more["spec"]["ports"];
+    assert_eq!(ports[0].get("nodePort"), None, "{more}");
+    assert_eq!(ports[1].get("nodePort"), None, "{more}");
+}
