@@ -116,10 +116,31 @@ fn why_no_cidr(text: &str) -> &'static str {
 }
 
 /// The canonical form of an IPv6 range that is written in another one.
-pub fn other_ipv6_form(text: &str) -> Option<String> {
+fn other_ipv6_form(text: &str) -> Option<String> {
     let (address, bits) = parse_cidr(text)?;
     let form = format!("{}/{bits}", masked(address, bits));
     (address.is_ipv6() && form != text).then_some(form)
+}
+
+/// What to say of an IPv6 address that is written in another form than its canonical one.
+pub fn warning(at: &At<'_>) -> Option<String> {
+    let address = parse_ip(at.str()).filter(IpAddr::is_ipv6)?;
+    let (form, text) = (address.to_string(), at.str());
+    (form != text).then(|| {
+        format!(
+            "{}: IPv6 address {text:?} should be in RFC 5952 canonical format ({form:?})",
+            at.path()
+        )
+    })
+}
+
+/// The same of a range.
+pub fn range_warning(at: &At<'_>) -> Option<String> {
+    let (form, text) = (other_ipv6_form(at.str())?, at.str());
+    Some(format!(
+        "{}: IPv6 CIDR value {text:?} should be in RFC 5952 canonical format ({form:?})",
+        at.path()
+    ))
 }
 
 /// Reports an address that is unspecified, loopback, link-local or link-local multicast.

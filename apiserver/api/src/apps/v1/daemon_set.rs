@@ -127,7 +127,7 @@ impl Strategy for DaemonSet {
     fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
         let changed = old.is_none_or(|old| template_generation(new) != template_generation(old));
         if changed {
-            warnings::pod_spec(&new.at("spec.template.spec"))
+            warnings::template(&new.at("spec.template"))
         } else {
             Vec::new()
         }

@@ -148,7 +148,7 @@ impl Strategy for StatefulSet {
             return Vec::new();
         }
         let spec = new.at("spec");
-        let mut found = warnings::pod_spec(&spec.at("template.spec"));
+        let mut found = warnings::template(&spec.key("template"));
         for template in spec.key("volumeClaimTemplates").items() {
             // Upstream writes this path's last part in upper case.
             let at = At::maybe(

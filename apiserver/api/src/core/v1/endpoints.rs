@@ -66,6 +66,18 @@ impl Strategy for Endpoints {
         }
     }
 
+    fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
+        let mut found = Vec::new();
+        for subset in new.at("subsets").items() {
+            for list in ["addresses", "notReadyAddresses"] {
+                let addresses = subset.key(list);
+                let ips = addresses.items().map(|address| address.key("ip"));
+                found.extend(ips.filter_map(|at| address::warning(&at)));
+            }
+        }
+        found
+    }
+
     fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
         vec![
             object.name().into(),

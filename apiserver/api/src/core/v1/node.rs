@@ -106,6 +106,22 @@ impl Strategy for Node {
         )]
     }
 
+    fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
+        let spec = new.at("spec");
+        let mut found = Vec::new();
+        if spec.key("configSource").exists() {
+            found.push("spec.configSource: the feature is removed".to_owned());
+        }
+        if !spec.key("externalID").is_empty() {
+            found.push(
+                "spec.externalID: this field is deprecated, and is unused by Kubernetes".to_owned(),
+            );
+        }
+        let ranges = spec.key("podCIDRs");
+        found.extend(ranges.items().filter_map(|at| address::range_warning(&at)));
+        found
+    }
+
     fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
         let info = object.at("status.nodeInfo");
         let known = |text: &str| Value::from(if text.is_empty() { "<unknown>" } else { text });

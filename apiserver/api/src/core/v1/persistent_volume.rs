@@ -7,13 +7,16 @@ use super::persistent_volume_claim::{
     CLASS_ANNOTATION, access_modes, attributes_class, class_of, modes_text, parsed,
     quantity_invalid, quantity_text, volume_mode,
 };
-use super::pod_spec::{defaults, disks, scheduling, volumes};
+use super::pod_spec::{defaults, disks, scheduling, volumes, warnings};
 use crate::field_errors::ErrorType;
 use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, STATUS, Storage, age};
 use crate::object::{default_text, default_value};
 use crate::schema::{internal_form, show_empties};
 use crate::validation::{diff, names};
 use crate::{At, FieldErrors, Object, Resource, Strategy};
+
+/// Annotation that a field has replaced.
+const MOUNT_ANNOTATION: &str = "volume.beta.kubernetes.io/mount-options";
 
 /// What the pipeline knows of persistentvolumes.
 pub static RESOURCE: Resource = Resource {
@@ -160,12 +163,21 @@ impl Strategy for PersistentVolume {
                  instead"
             ));
         }
+        if annotations.entry(MOUNT_ANNOTATION).exists() {
+            found.push(format!(
+                "metadata.annotations[{MOUNT_ANNOTATION}]: deprecated since v1.31; use \"mountOptions\" attribute instead"
+            ));
+        }
         if new.at("spec.persistentVolumeReclaimPolicy").str() == "Recycle" {
             found.push(
                 "spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the \
                  recommended approach is to use dynamic provisioning."
                     .to_owned(),
             );
+        }
+        let terms = new.at("spec.nodeAffinity.required.nodeSelectorTerms");
+        for term in terms.items() {
+            warnings::node_term(&term, true, &mut found);
         }
         for (field, since) in [
             ("cephfs", "deprecated in v1.28, non-functional in v1.31+"),

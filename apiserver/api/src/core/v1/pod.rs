@@ -160,7 +160,8 @@ impl Strategy for Pod {
         let mut found: Vec<String> = warnings::name(new, "the Pod's hostname")
             .into_iter()
             .collect();
-        found.extend(warnings::pod_spec(&new.at("spec")));
+        let annotations = new.at("metadata.annotations");
+        found.extend(warnings::pod(&new.at("spec"), &annotations, false));
         found
     }
 

@@ -43,7 +43,7 @@ impl Strategy for PodTemplate {
 
     fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
         if template::changed(new, old) {
-            warnings::pod_spec(&new.at("template.spec"))
+            warnings::template(&new.at("template"))
         } else {
             Vec::new()
         }

@@ -9,6 +9,7 @@ use crate::kinds::{
     AGE, ALL_VERBS, Column, NAME, NameRule, STATUS, Storage, age, labels_text, proxy,
 };
 use crate::object::{default_int, default_text, default_value, each_object};
+use crate::validation::address;
 use crate::{At, FieldErrors, Object, Resource, Strategy};
 
 #[cfg(test)]
@@ -17,6 +18,9 @@ mod validation;
 
 /// How long a client stays with its endpoint by default, in seconds.
 const THREE_HOURS: i64 = 10_800;
+
+/// Annotation that another one has replaced.
+const HINTS_ANNOTATION: &str = "service.kubernetes.io/topology-aware-hints";
 
 /// What the pipeline knows of services.
 pub static RESOURCE: Resource = Resource {
@@ -136,23 +140,55 @@ impl Strategy for Service {
         validation::update(new, old, errors);
     }
 
+    /// `pkg/api/service/warnings.go`, in its order.
     fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
         let spec = new.at("spec");
         let mut found = Vec::new();
-        if spec.key("clusterIP").str() == "None" && spec.key("sessionAffinity").str() == "ClientIP"
-        {
-            found.push("spec.SessionAffinity is ignored for headless services".to_owned());
+        let mut say = |said: bool, text: &str| found.extend(said.then(|| text.to_owned()));
+        let (addresses, external) = (spec.key("clusterIPs"), spec.key("externalIPs"));
+        let by_name = spec.key("type").str() == "ExternalName";
+        let headless =
+            spec.key("type").str() == "ClusterIP" && spec.key("clusterIP").str() == "None";
+        let hints = new.at("metadata.annotations").entry(HINTS_ANNOTATION);
+        say(
+            hints.exists(),
+            "annotation service.kubernetes.io/topology-aware-hints is deprecated, please use \
+             service.kubernetes.io/topology-mode instead",
+        );
+        let own = addresses.items().filter_map(|at| address::warning(&at));
+        own.for_each(|text| say(true, &text));
+        for (said, field) in [
+            (!spec.key("loadBalancerIP").is_empty(), "loadBalancerIP"),
+            (!external.is_empty(), "externalIPs"),
+            (
+                spec.key("sessionAffinity").str() != "None",
+                "SessionAffinity",
+            ),
+        ] {
+            let text = format!("spec.{field} is ignored for headless services");
+            say(headless && said, &text);
         }
-        if spec.key("type").str() != "ExternalName" && !spec.key("externalName").is_empty() {
-            found.push(
-                "spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned(),
-            );
-        }
-        if !spec.key("externalIPs").is_empty() {
-            let text =
-                "spec.externalIPs is deprecated and may no longer be implemented in some clusters";
-            found.push(text.to_owned());
-        }
+        let outer = external.items().filter_map(|at| address::warning(&at));
+        outer.for_each(|text| say(true, &text));
+        say(
+            !external.is_empty() && !headless && !by_name,
+            "spec.externalIPs is deprecated and may no longer be implemented in some clusters",
+        );
+        let balancer = address::warning(&spec.key("loadBalancerIP"));
+        let ranges = spec.key("loadBalancerSourceRanges");
+        let ranges = ranges.items().filter_map(|at| address::range_warning(&at));
+        balancer
+            .into_iter()
+            .chain(ranges)
+            .for_each(|text| say(true, &text));
+        say(
+            by_name && !external.is_empty(),
+            "spec.externalIPs is ignored when spec.type is \"ExternalName\"",
+        );
+        say(
+            !by_name && !spec.key("externalName").is_empty(),
+            "spec.externalName is ignored when spec.type is not \"ExternalName\"",
+        );
         if spec.key("trafficDistribution").str() == "PreferClose" {
             let text =
                 "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"";

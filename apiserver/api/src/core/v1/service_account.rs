@@ -1,7 +1,7 @@
 //! ServiceAccount: an identity for the processes of Pods.
 
 use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, Storage, TOKEN};
-use crate::{Resource, Strategy};
+use crate::{Object, Resource, Strategy};
 
 /// What the pipeline knows of serviceaccounts.
 pub static RESOURCE: Resource = Resource {
@@ -28,6 +28,22 @@ pub static RESOURCE: Resource = Resource {
 /// ServiceAccount: an identity for the processes of Pods.
 pub struct ServiceAccount;
 
-impl Strategy for ServiceAccount {}
+impl Strategy for ServiceAccount {
+    fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
+        let has = |object: &Object| {
+            let annotations = object.at("metadata.annotations");
+            annotations.entry(MOUNTABLE_ANNOTATION).exists()
+        };
+        if old.is_some_and(has) || !has(new) {
+            return Vec::new();
+        }
+        vec![format!(
+            "metadata.annotations[{MOUNTABLE_ANNOTATION}]: deprecated in v1.32+; prefer separate namespaces to isolate \
+             access to mounted secrets"
+        )]
+    }
+}
+
+const MOUNTABLE_ANNOTATION: &str = "kubernetes.io/enforce-mountable-secrets";
 
 static COLUMNS: &[Column] = &[NAME, AGE];

@@ -83,6 +83,15 @@ impl Strategy for EndpointSlice {
         errors.immutable(&new.at("addressType"), &old.at("addressType"));
     }
 
+    fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
+        let mut found = Vec::new();
+        for endpoint in new.at("endpoints").items() {
+            let addresses = endpoint.key("addresses");
+            found.extend(addresses.items().filter_map(|at| address::warning(&at)));
+        }
+        found
+    }
+
     fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
         let all_ports = object.at("ports");
         let ports = all_ports

@@ -79,14 +79,7 @@ impl Strategy for NetworkPolicy {
 
     fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
         let mut found = Vec::new();
-        let mut look = |at: At<'_>| {
-            if let Some(form) = address::other_ipv6_form(at.str()) {
-                let (path, text) = (at.path(), at.str());
-                found.push(format!(
-                    "{path}: IPv6 CIDR value {text:?} should be in RFC 5952 canonical format ({form:?})"
-                ));
-            }
-        };
+        let mut look = |at: At<'_>| found.extend(address::range_warning(&at));
         for (direction, peers) in DIRECTIONS {
             for rule in new.at("spec").key(direction).items() {
                 for peer in rule.key(peers).items() {

@@ -3,7 +3,7 @@
 use coracle_clock::Timestamp;
 use serde_json::{Value, json};
 
-use crate::core::v1::pod_spec::{containers, scheduling};
+use crate::core::v1::pod_spec::{containers, scheduling, warnings};
 use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, Storage, age};
 use crate::validation::{metadata, names};
 use crate::{At, FieldErrors, Object, Resource, Strategy};
@@ -55,6 +55,15 @@ impl Strategy for RuntimeClass {
 
     fn validate_update(&self, new: &Object, old: &Object, errors: &mut FieldErrors) {
         errors.unchanged_texts(new, old, &["handler"]);
+    }
+
+    fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
+        let selector = new.at("scheduling.nodeSelector");
+        let labels = selector.entries();
+        labels
+            .filter_map(|(key, _)| warnings::deprecated_label(key))
+            .map(|why| format!("scheduling.nodeSelector: {why}"))
+            .collect()
     }
 
     fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {

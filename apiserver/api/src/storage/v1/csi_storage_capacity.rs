@@ -3,6 +3,7 @@
 use coracle_clock::Timestamp;
 use serde_json::Value;
 
+use crate::core::v1::pod_spec::warnings;
 use crate::kinds::{ALL_VERBS, DEFAULT_COLUMNS, NameRule, Storage};
 use crate::quantity::Quantity;
 use crate::validation::{names, selectors};
@@ -49,6 +50,26 @@ impl Strategy for CSIStorageCapacity {
     fn validate_update(&self, new: &Object, old: &Object, errors: &mut FieldErrors) {
         errors.unchanged(new, old, &["nodeTopology"]);
         errors.unchanged_texts(new, old, &["storageClassName"]);
+    }
+
+    fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
+        let topology = new.at("nodeTopology");
+        let mut found = Vec::new();
+        for key in topology
+            .key("matchExpressions")
+            .items()
+            .map(|expression| expression.key("key"))
+        {
+            if let Some(why) = warnings::deprecated_label(key.str()) {
+                found.push(format!("{}: {} is {why}", key.path(), key.str()));
+            }
+        }
+        for (label, _) in topology.key("matchLabels").entries() {
+            if let Some(why) = warnings::deprecated_label(label) {
+                found.push(format!("nodeTopology.matchLabels.{label}: {why}"));
+            }
+        }
+        found
     }
 
     fn cells(&self, object: &Object, _now: Timestamp) -> Vec<Value> {

@@ -6,6 +6,7 @@ use coracle_clock::Timestamp;
 use serde_json::Value;
 
 use super::{driver, forbid_updates, parameters};
+use crate::core::v1::pod_spec::warnings;
 use crate::field_errors::ErrorType;
 use crate::kinds::{AGE, ALL_VERBS, Column, NAME, NameRule, Storage, age};
 use crate::object::default_value;
@@ -74,6 +75,19 @@ impl Strategy for StorageClass {
         let fields = ["parameters", "provisioner", "reclaimPolicy"];
         forbid_updates(new, old, &fields, errors);
         errors.unchanged(new, old, &["volumeBindingMode"]);
+    }
+
+    fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
+        let topologies = new.at("allowedTopologies");
+        let mut found = Vec::new();
+        for topology in topologies.items() {
+            for expression in topology.key("matchLabelExpressions").items() {
+                let key = expression.key("key");
+                let why = warnings::deprecated_label(key.str());
+                found.extend(why.map(|why| format!("{}: {why}", key.path())));
+            }
+        }
+        found
     }
 
     fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {

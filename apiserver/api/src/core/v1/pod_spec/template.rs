@@ -97,7 +97,7 @@ pub fn template_warnings(new: &Object, old: Option<&Object>, path: &str) -> Vec<
         found.extend(warnings::name(new, "Pod names and hostnames"));
     }
     if changed(new, old) {
-        found.extend(warnings::pod_spec(&new.at(path).key("spec")));
+        found.extend(warnings::template(&new.at(path)));
     }
     found
 }

@@ -228,16 +228,101 @@ fn restart_rules_stand_beside_a_policy_and_name_exit_codes() {
 
 #[test]
 fn what_is_odd_but_legal_is_warned_of() {
-    let spec = spec(|spec| {
-        spec["containers"][0]["env"] =
-            json!([{"name": "A", "value": "1"}, {"name": "A", "value": "2"}])
-    });
-    assert_eq!(
-        warnings::pod_spec(&At::root(&spec, "spec")),
-        [
-            "spec.containers[0].env[1]: hides previous definition of \"A\", which may be dropped when using apply"
-        ]
-    );
+    let selectors = "topologySpreadConstraints[0].topologyKey: beta.kubernetes.io/arch is deprecated since v1.14";
+    // What a template has, and what is said of it below `template.`.
+    let cases = [
+        (
+            json!({"spec": {"nodeSelector": {"beta.kubernetes.io/os": "linux"}}}),
+            vec![r#"spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use "kubernetes.io/os" instead"#.to_owned()],
+        ),
+        (
+            json!({"spec": {"topologySpreadConstraints": [{"topologyKey": "beta.kubernetes.io/arch"}]}}),
+            vec![
+                format!(r#"spec.{selectors}; use "kubernetes.io/arch" instead"#),
+                "spec.topologySpreadConstraints[0].labelSelector: a null labelSelector results in matching no pod".to_owned(),
+            ],
+        ),
+        (
+            json!({"metadata": {"annotations": {"scheduler.alpha.kubernetes.io/critical-pod": ""}}}),
+            vec![r#"metadata.annotations[scheduler.alpha.kubernetes.io/critical-pod]: non-functional in v1.16+; use the "priorityClassName" field instead"#.to_owned()],
+        ),
+        (
+            json!({"spec": {"volumes": [{"name": "v", "gitRepo": {}}, {"name": "w", "rbd": {}}]}}),
+            vec![
+                "spec.volumes[0].gitRepo: deprecated in v1.11, and disabled by default in v1.33+".to_owned(),
+                "spec.volumes[1].rbd: deprecated in v1.28, non-functional in v1.31+".to_owned(),
+            ],
+        ),
+        (
+            json!({"spec": {"volumes": [{"projected": {"sources": [
+                {"serviceAccountToken": {"path": "t"}},
+                {"secret": {"items": [{"path": "s"}, {"path": "t"}]}},
+            ]}}]}}),
+            vec![r#"spec.volumes[0].projected.sources.secrets[1]: has duplicated path with ServiceAccountToken "t""#.to_owned()],
+        ),
+        (
+            json!({"spec": {"hostAliases": [{"ip": "::1"}, {"ip": "::1"}, {"ip": "0::2"}]}}),
+            vec![
+                r#"spec.hostAliases[1].ip: duplicate ip "::1""#.to_owned(),
+                r#"spec.hostAliases[2].ip: IPv6 address "0::2" should be in RFC 5952 canonical format ("::2")"#.to_owned(),
+            ],
+        ),
+        (
+            json!({"spec": {"imagePullSecrets": [{"name": ""}, {}]}}),
+            vec![
+                r#"spec.imagePullSecrets[1].name: duplicate name """#.to_owned(),
+                r#"spec.imagePullSecrets[0].name: invalid empty name """#.to_owned(),
+                r#"spec.imagePullSecrets[1].name: invalid empty name """#.to_owned(),
+            ],
+        ),
+        (
+            json!({"metadata": {"annotations": {"container.apparmor.security.beta.kubernetes.io/a": "x"}}, "spec": {"containers": [{"name": "a"}]}}),
+            vec![r#"metadata.annotations[container.apparmor.security.beta.kubernetes.io/a]: deprecated since v1.30; use the "appArmorProfile" field instead"#.to_owned()],
+        ),
+        (
+            json!({"spec": {"containers": [{"resources": {"requests": {"memory": "100m"}}, "env": [
+                {"name": "A", "value": "1"}, {"name": "A", "value": "2"}, {"name": "A", "value": "$(A)3"},
+            ]}]}}),
+            vec![
+                r#"spec.containers[0].resources.requests[memory]: fractional byte value "100m" is invalid, must be an integer"#.to_owned(),
+                r#"spec.containers[0].env[1]: hides previous definition of "A", which may be dropped when using apply"#.to_owned(),
+            ],
+        ),
+        (
+            json!({"spec": {"containers": [
+                {"ports": [{"containerPort": 80, "protocol": "TCP", "hostPort": 1}, {"containerPort": 80, "protocol": "TCP", "hostIP": "192.0.2.1"}]},
+                {"ports": [{"containerPort": 80, "protocol": "TCP", "hostPort": 1}, {"containerPort": 80, "protocol": "UDP"}]},
+            ]}}),
+            vec![
+                "spec.containers[0].ports[1]: hostIP set without hostPort: {Name: HostPort:0 ContainerPort:80 Protocol:TCP HostIP:192.0.2.1}".to_owned(),
+                "spec.containers[0].ports[1]: overlapping port definition with spec.containers[0].ports[0]".to_owned(),
+                "spec.containers[1].ports[0]: duplicate port definition with spec.containers[0].ports[0]".to_owned(),
+                "spec.containers[1].ports[0]: overlapping port definition with spec.containers[0].ports[1]".to_owned(),
+            ],
+        ),
+        (
+            json!({"spec": {"terminationGracePeriodSeconds": -1}}),
+            vec!["spec.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1".to_owned()],
+        ),
+    ];
+    for (template, expected) in cases {
+        let found = warnings::template(&At::root(&template, "template"));
+        let expected: Vec<String> = expected
+            .iter()
+            .map(|said| {
+                format!(
+                    "template.{}",
+                    said.replace("with spec", "with template.spec")
+                )
+            })
+            .collect();
+        assert_eq!(found, expected, "{template}");
+    }
+}
+
+#[test]
+fn a_negative_time_to_end_is_taken_for_one_second() {
+    accepted(|spec| spec["terminationGracePeriodSeconds"] = (-1).into());
 }
 
 #[test]

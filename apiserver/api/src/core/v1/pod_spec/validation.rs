@@ -9,10 +9,6 @@ use crate::{At, FieldErrors};
 
 /// Reports what is wrong with the spec of a Pod (`is_pod`) or of a template of Pods.
 pub fn pod_spec(spec: &At<'_>, is_pod: bool, errors: &mut FieldErrors) {
-    let grace = spec.key("terminationGracePeriodSeconds");
-    if grace.as_i64().is_some_and(|seconds| seconds < 0) {
-        errors.invalid(&grace, "must be greater than or equal to 0");
-    }
     let known = volumes::all(&spec.key("volumes"), errors);
     claims(&spec.key("resourceClaims"), errors);
     containers::all(spec, &known, errors);
