@@ -2,6 +2,7 @@
 
 mod image;
 mod net;
+mod node_images;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use crate::identity::IdentityArgs;
 use crate::listeners::Listen;
 pub use image::{BuildArgs, ImageCommand, ListFormat, RegistryArgs};
 pub use net::{NetArgs, NetFormat};
+pub use node_images::NodeImagesArgs;
 
 /// A whole Kubernetes for WebAssembly in one binary.
 #[derive(Debug, Parser)]
@@ -189,6 +191,10 @@ pub struct UpArgs {
     /// [default: certs.d in the data directory]
     #[arg(long, value_name = "DIR")]
     pub registry_hosts: Option<PathBuf>,
+
+    /// What pulls take, and what keeps the disk from filling up
+    #[command(flatten)]
+    pub node_images: NodeImagesArgs,
 
     /// Leave parts out, such as the node for an API server alone
     #[arg(long, value_name = "PART,…", value_delimiter = ',')]

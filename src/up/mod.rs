@@ -88,6 +88,7 @@ async fn up(args: UpArgs) -> Result<()> {
         .as_deref()
         .map(load_tokens)
         .transpose()?;
+    args.node_images.check().map_err(anyhow::Error::msg)?;
     let clients = trust::Clients::of(&args)?;
     let clock = Clock::system();
     let mut identity = Identity::read(&args.identity, &clock)?;

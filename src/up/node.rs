@@ -251,7 +251,9 @@ impl Node {
         let images_folder = data.join("images");
         let store = ImageStore::open(&images_folder, clock.clone())
             .context("failed to open the image store")?;
-        let registries = crate::image::registries(data.path(), args.registry_hosts.as_deref());
+        let mut registries = crate::image::registries(data.path(), args.registry_hosts.as_deref());
+        registries.patience.progress = args.node_images.image_pull_progress_deadline;
+        registries.patience.answer = args.node_images.image_pull_progress_deadline;
         let images = Images::new(ImagesConfig {
             store,
             source: Arc::new(RegistrySource::new(registries, clock.clone())),
@@ -287,6 +289,7 @@ impl Node {
                 },
                 data_directory: data.path().to_owned(),
                 capacity: capacity(network.max_pods),
+                image_collection: args.node_images.collection(),
                 version: coracle_server::KUBERNETES_VERSION.to_owned(),
             },
             runtime: self.runtime.clone(),

@@ -60,6 +60,7 @@ impl TestCluster {
                     ephemeral_storage: 1 << 30,
                     pods: 100,
                 },
+                image_collection: coracle_kubelet::ImageCollection::default(),
                 version: "v1.36.0".into(),
             },
             runtime: Arc::new(runtime.clone()),

@@ -32,7 +32,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::actions::field_path;
 use crate::admission::NodeFacts;
-use crate::images::{NodeImages, VolumeImages};
+use crate::images::{ImageCollection, NodeImages, VolumeImages};
 use crate::ipam::{self, Ipam};
 use crate::state::{News, State};
 use crate::statics::mirrored;
@@ -63,6 +63,8 @@ pub struct KubeletConfig {
     pub data_directory: PathBuf,
     /// What the node has for pods.
     pub capacity: Capacity,
+    /// When images that no pod uses are removed.
+    pub image_collection: ImageCollection,
     /// The version that the node reports for itself, such as `v1.36.2+coracle`.
     pub version: String,
 }

@@ -39,6 +39,7 @@ mod volumes;
 mod worker;
 
 pub use api::Body;
+pub use images::ImageCollection;
 pub use ipam::Ipam;
 pub use kubelet::{Capacity, Kubelet, KubeletConfig};
 pub use stats::ServicesShown;

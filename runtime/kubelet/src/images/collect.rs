@@ -5,12 +5,29 @@ use std::time::Duration;
 
 use coracle_cri::{ImageFs, ImageListing};
 
-/// Usage, in per cent, from which images are removed (`imageGCHighThresholdPercent`).
-pub(super) const HIGH: u64 = 85;
-/// Usage, in per cent, at which that ends (`imageGCLowThresholdPercent`).
-pub(super) const LOW: u64 = 80;
-/// Younger images stay (`imageMinimumGCAge`).
-pub(super) const MIN_AGE: Duration = Duration::from_secs(120);
+/// When images that no pod uses are removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageCollection {
+    /// Usage of the disk, in per cent, from which they are (`imageGCHighThresholdPercent`); 100 for never.
+    pub high_percent: u64,
+    /// Usage, in per cent, at which that ends (`imageGCLowThresholdPercent`).
+    pub low_percent: u64,
+    /// Younger images stay (`imageMinimumGCAge`).
+    pub min_age: Duration,
+    /// Between two looks at the disk (upstream's `ImageGCPeriod`, which cannot be set).
+    pub period: Duration,
+}
+
+impl Default for ImageCollection {
+    fn default() -> Self {
+        Self {
+            high_percent: 85,
+            low_percent: 80,
+            min_age: Duration::from_secs(120),
+            period: Duration::from_secs(300),
+        }
+    }
+}
 
 /// When images were seen, by the monotonic clock.
 #[derive(Debug, Default)]
@@ -52,11 +69,11 @@ impl Sightings {
         }
     }
 
-    /// Decides what goes: nothing below [`HIGH`]; otherwise what was unused for longest, until the disk
-    /// is down to [`LOW`]. Never what a pod uses, what is younger than [`MIN_AGE`], or what cannot be
-    /// had again.
+    /// Decides what goes: nothing below the high mark; otherwise what was unused for longest, until the disk
+    /// is down to the low one. Never what a pod uses, what is too young, or what cannot be had again.
     pub(super) fn collect(
         &self,
+        when: &ImageCollection,
         fs: ImageFs,
         images: &[ImageListing],
         used: &HashSet<String>,
@@ -68,17 +85,18 @@ impl Sightings {
             usage,
             ..Collection::default()
         };
-        if usage < HIGH || fs.capacity == 0 {
+        if usage < when.high_percent || when.high_percent >= 100 || fs.capacity == 0 {
             return collection;
         }
-        let wanted_free = u128::from(fs.capacity) * u128::from(100 - LOW) / 100;
+        let wanted_free = u128::from(100u64.saturating_sub(when.low_percent));
+        let wanted_free = u128::from(fs.capacity) * wanted_free / 100;
         let wanted_free = u64::try_from(wanted_free).unwrap_or(u64::MAX);
         collection.wanted = wanted_free.saturating_sub(fs.available);
         let mut eligible: Vec<(Sighting, &ImageListing)> = images
             .iter()
             .filter(|image| !image.pinned && !used.contains(&image.digest))
             .filter_map(|image| Some((*self.0.get(&image.digest)?, image)))
-            .filter(|(sighting, _)| now.saturating_sub(sighting.first) >= MIN_AGE)
+            .filter(|(sighting, _)| now.saturating_sub(sighting.first) >= when.min_age)
             .collect();
         eligible.sort_by_key(|(sighting, image)| {
             (sighting.last_used, sighting.first, image.digest.clone())
@@ -99,6 +117,12 @@ mod tests {
     use super::*;
 
     const AT: fn(u64) -> Duration = Duration::from_secs;
+    const WHEN: ImageCollection = ImageCollection {
+        high_percent: 85,
+        low_percent: 80,
+        min_age: Duration::from_secs(120),
+        period: Duration::from_secs(300),
+    };
 
     fn image(digest: &str, size: u64) -> ImageListing {
         ImageListing {
@@ -132,10 +156,36 @@ mod tests {
         sightings.note(&images, &used(&["a", "b"]), AT(0));
         sightings.note(&images, &used(&["a"]), AT(100));
         // 90 % used: 200 should be free, and 100 are.
-        let found = sightings.collect(disk(100), &images, &used(&["d"]), AT(1000));
+        let found = sightings.collect(&WHEN, disk(100), &images, &used(&["d"]), AT(1000));
         assert_eq!((found.usage, found.wanted), (90, 100));
         assert_eq!(found.images, ["c", "b", "a"]);
         assert_eq!(found.bytes, 120);
+    }
+
+    #[test]
+    fn marks_and_age_can_be_others() {
+        let images = [image("a", 40), image("b", 40)];
+        let mut sightings = Sightings::default();
+        sightings.note(&images, &used(&["b"]), AT(0));
+        let when = |high_percent, low_percent, min_age| ImageCollection {
+            high_percent,
+            low_percent,
+            min_age: AT(min_age),
+            ..ImageCollection::default()
+        };
+        for (when, gone) in [
+            (when(1, 0, 10), vec!["a"]),
+            (when(1, 0, 11), vec![]),
+            (when(2, 0, 10), vec![]),
+            (when(100, 0, 0), vec![]),
+        ] {
+            // 1 % used.
+            let found = sightings.collect(&when, disk(990), &images, &used(&["b"]), AT(10));
+            assert_eq!(found.images, gone, "{when:?}");
+        }
+        let full = when(100, 0, 0);
+        let found = sightings.collect(&full, disk(0), &images, &used(&[]), AT(10));
+        assert_eq!(found.wanted, 0, "100 is never");
     }
 
     #[test]
@@ -143,9 +193,9 @@ mod tests {
         let images = [image("a", 40)];
         let mut sightings = Sightings::default();
         sightings.note(&images, &used(&[]), AT(0));
-        let found = sightings.collect(disk(160), &images, &used(&[]), AT(1000));
+        let found = sightings.collect(&WHEN, disk(160), &images, &used(&[]), AT(1000));
         assert_eq!((found.usage, found.wanted, found.images.len()), (84, 0, 0));
-        let found = sightings.collect(disk(150), &images, &used(&[]), AT(1000));
+        let found = sightings.collect(&WHEN, disk(150), &images, &used(&[]), AT(1000));
         assert_eq!((found.usage, found.images.len()), (85, 1));
     }
 
@@ -155,10 +205,10 @@ mod tests {
         let mut sightings = Sightings::default();
         sightings.note(&images[..2], &used(&["used"]), AT(0));
         sightings.note(&images, &used(&["used"]), AT(900));
-        let found = sightings.collect(disk(0), &images, &used(&["used"]), AT(1000));
+        let found = sightings.collect(&WHEN, disk(0), &images, &used(&["used"]), AT(1000));
         assert_eq!(found.wanted, 200);
         assert!(found.images.is_empty(), "{found:?}");
-        let found = sightings.collect(disk(0), &images, &used(&["used"]), AT(1020));
+        let found = sightings.collect(&WHEN, disk(0), &images, &used(&["used"]), AT(1020));
         assert_eq!(found.images, ["young"]);
     }
 
@@ -169,7 +219,7 @@ mod tests {
         sightings.note(&images, &used(&[]), AT(0));
         sightings.note(&[], &used(&[]), AT(10));
         sightings.note(&images, &used(&[]), AT(1000));
-        let found = sightings.collect(disk(0), &images, &used(&[]), AT(1001));
+        let found = sightings.collect(&WHEN, disk(0), &images, &used(&[]), AT(1001));
         assert!(found.images.is_empty());
         let strange = ImageFs {
             capacity: 0,
@@ -177,7 +227,7 @@ mod tests {
         };
         assert_eq!(
             sightings
-                .collect(strange, &images, &used(&[]), AT(2000))
+                .collect(&WHEN, strange, &images, &used(&[]), AT(2000))
                 .wanted,
             0
         );

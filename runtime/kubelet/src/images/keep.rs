@@ -5,17 +5,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use coracle_client::{EventKind, InvolvedObject};
+use coracle_cri::ImageListing;
 use k8s_openapi::api::core::v1::{ContainerImage, Node};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::Mutex;
 
-use super::collect::{HIGH, LOW, Sightings};
-use super::names::node_names;
+use super::collect::Sightings;
+use super::names::{may_be, node_names};
+use crate::actions::find;
 use crate::kubelet::Kubelet;
 use crate::step::ImageState;
 
-/// Between two looks at the disk (`ImageGCPeriod`).
-const COLLECT_EVERY: Duration = Duration::from_secs(300);
 /// What belongs to no image is removed when nobody has touched it for so long: a pull may be under way.
 const LEFT_BEHIND: Duration = Duration::from_secs(3600);
 /// Images that a Node shows (`nodeStatusMaxImages`).
@@ -67,7 +67,7 @@ impl Kubelet {
         let clock = self.0.ctx.clock();
         loop {
             tokio::select! {
-                () = clock.sleep(COLLECT_EVERY) => {}
+                () = clock.sleep(self.0.config.image_collection.period) => {}
                 () = self.0.ctx.stop().cancelled() => return,
             }
             self.collect_images().await;
@@ -81,37 +81,39 @@ impl Kubelet {
         let mut sightings = self.0.images.sightings.lock().await;
         let runtime = &self.0.runtime;
         let now = self.0.ctx.clock().monotonic();
-        let used = self.used_images();
+        let images = runtime.list_images().await;
+        let used = self.used_images(&images);
         let list: Vec<String> = used.iter().cloned().collect();
         match runtime.sweep_images(&list, LEFT_BEHIND).await {
             Ok(0) => {}
             Ok(freed) => tracing::info!(freed, "files of images that were left behind are removed"),
             Err(error) => tracing::warn!(%error, "the image store cannot be swept"),
         }
-        let images = runtime.list_images().await;
         sightings.note(&images, &used, now);
         let Some(fs) = runtime.image_fs().await else {
             return;
         };
-        let collection = sightings.collect(fs, &images, &used, now);
+        let when = &self.0.config.image_collection;
+        let collection = sightings.collect(when, fs, &images, &used, now);
         if collection.wanted == 0 {
             return;
         }
         tracing::info!(
             usage = collection.usage,
-            high = HIGH,
-            low = LOW,
+            high = when.high_percent,
+            low = when.low_percent,
             wanted = collection.wanted,
             images = collection.images.len(),
             "the disk is full, images that no pod uses are removed"
         );
         for digest in &collection.images {
             // A pod may have begun to use it meanwhile.
-            if self.used_images().contains(digest) {
+            if self.used_images(&images).contains(digest) {
                 continue;
             }
-            if let Err(error) = runtime.remove_image(digest).await {
-                tracing::warn!(digest, %error, "an image cannot be removed");
+            match runtime.remove_image(digest).await {
+                Ok(()) => tracing::info!(digest, "an image is removed to free bytes"),
+                Err(error) => tracing::warn!(digest, %error, "an image cannot be removed"),
             }
         }
         if collection.bytes < collection.wanted {
@@ -137,10 +139,24 @@ impl Kubelet {
         }
     }
 
-    /// Digests of the images of this node's pods, run or about to.
-    fn used_images(&self) -> HashSet<String> {
+    /// Digests of the images of this node's pods, run or about to: also those that are being made ready, which may be
+    /// there already.
+    fn used_images(&self, there: &[ImageListing]) -> HashSet<String> {
         let mounted = self.0.volume_images.digests();
         let state = self.0.state.lock();
+        let mut awaited: Vec<String> = Vec::new();
+        for entry in state.entries.values() {
+            for (name, record) in &entry.observed.containers {
+                if matches!(record.image, ImageState::Pulling { .. }) {
+                    awaited.extend(find(&entry.pod, name).and_then(|one| one.image.clone()));
+                }
+            }
+        }
+        let awaited = there.iter().filter(|image| {
+            let mut asked = awaited.iter();
+            asked.any(|asked| may_be(asked, &image.names, &image.digest))
+        });
+        let awaited: Vec<String> = awaited.map(|image| image.digest.clone()).collect();
         let records = state
             .entries
             .values()
@@ -155,6 +171,7 @@ impl Kubelet {
                 ready.into_iter().chain(ran)
             })
             .chain(mounted)
+            .chain(awaited)
             .collect()
     }
 }

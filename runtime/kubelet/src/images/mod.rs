@@ -19,6 +19,7 @@ use coracle_client::{EventKind, InvolvedObject};
 use coracle_cri::{ImageError, ImageRef, ImageRequest, PullPolicy, PullSecret, PulledImage};
 use k8s_openapi::api::core::v1::ImageVolumeSource;
 
+pub use collect::ImageCollection;
 pub(crate) use keep::NodeImages;
 pub(crate) use names::image_id;
 pub(crate) use volumes::VolumeImages;

@@ -19,6 +19,15 @@ pub(super) fn node_names(names: &[String], digest: &str) -> Vec<String> {
     all
 }
 
+/// Whether a reference of a manifest may mean the image with those full names and that digest. Rather one too many.
+pub(super) fn may_be(asked: &str, names: &[String], digest: &str) -> bool {
+    if asked.ends_with(digest) {
+        return true;
+    }
+    let wanted = repository(asked);
+    names.iter().any(|name| repository(name) == wanted)
+}
+
 /// Names per image that a Node shows (`MaxNamesPerImageInNodeStatus`).
 const MOST_NAMES: usize = 5;
 
@@ -43,6 +52,22 @@ fn repository(image: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_that_a_manifest_may_mean_is_known() {
+        let names = ["docker.io/library/app:dev".to_owned()];
+        for (asked, expected) in [
+            ("app:dev", true),
+            ("app", true),
+            ("r.io/other@sha256:1", true),
+            ("r.io/app:dev", false),
+            ("other", false),
+        ] {
+            assert_eq!(may_be(asked, &names, "sha256:1"), expected, "{asked}");
+        }
+        let file = ["file:///srv/app.wasm".to_owned()];
+        assert!(may_be("file:///srv/app.wasm", &file, "sha256:1"));
+    }
 
     #[test]
     fn ids_name_the_repository() {

@@ -298,6 +298,7 @@ mod tests {
                 ephemeral_storage: 1000,
                 pods: 110,
             },
+            image_collection: crate::ImageCollection::default(),
             version: "v1.36.2+coracle".into(),
         }
     }

@@ -105,6 +105,7 @@ impl Host {
                 ephemeral_storage: 1,
                 pods: 1,
             },
+            image_collection: crate::ImageCollection::default(),
             version: "v1".into(),
         }
     }

@@ -10,7 +10,7 @@ use coracle_client::{
 use coracle_clock::Clock;
 use coracle_cri::fake::{Call, FakeRuntime, Script};
 use coracle_cri::{ContainerId, SandboxId};
-use coracle_kubelet::{Capacity, Kubelet, KubeletConfig, PodDefaults};
+use coracle_kubelet::{Capacity, ImageCollection, Kubelet, KubeletConfig, PodDefaults};
 use coracle_server::authn::{ServiceAccountTokens, TokenKeys};
 use coracle_server::{ApiServer, Config, Identity};
 use coracle_store::MemoryStore;
@@ -92,6 +92,7 @@ impl TestNode {
                 ephemeral_storage: 1 << 30,
                 pods: 110,
             },
+            image_collection: ImageCollection::default(),
             version: "v1.36.2+coracle".into(),
         };
         let kubelet = Kubelet::start(config, ctx.clone(), Arc::new(runtime.clone())).await;
