@@ -41,7 +41,7 @@ use crate::{
     AttachRequest, BoxedStream, ContainerConfig, ContainerId, ExecError, ExecRequest, ImageError,
     ImageFs, ImageListing, ImageRef, ImageRequest, ImageStep, PodRuntime, PodSandboxConfig,
     PodSandboxNetwork, PodSandboxStats, PullPolicy, Resize, RuntimeError, RuntimeEvent, SandboxId,
-    SandboxStatus, Session,
+    SandboxResize, SandboxStatus, Session,
 };
 
 /// What the kubelet asked for, in order.
@@ -59,6 +59,8 @@ pub enum Call {
     StopContainer(ContainerId, Duration),
     /// `resize_container`.
     ResizeContainer(ContainerId, Resize),
+    /// `resize_pod_sandbox`.
+    ResizePodSandbox(SandboxId, SandboxResize),
     /// `exec`.
     Exec(ContainerId, ExecRequest),
     /// `attach`.
@@ -118,6 +120,11 @@ impl FakeRuntime {
     /// Lets declared ports of running containers be served so from now on, instead of echoing.
     pub fn on_connect(&self, server: impl Fn(u16, DuplexStream) + Send + Sync + 'static) {
         self.0.state().serve = Some(Arc::new(server));
+    }
+
+    /// What resizes fail with from now on; None for nothing.
+    pub fn fail_resizes(&self, error: Option<&str>) {
+        self.0.state().resize_error = error.map(str::to_owned);
     }
 
     /// Everything asked for so far.
@@ -315,12 +322,32 @@ impl PodRuntime for FakeRuntime {
     async fn resize_container(&self, id: &ContainerId, to: Resize) -> Result<(), RuntimeError> {
         let mut state = self.0.state();
         state.calls.push(Call::ResizeContainer(id.clone(), to));
+        if let Some(error) = state.resize_error.clone() {
+            return Err(RuntimeError::InvalidState(error));
+        }
         let container = state.container_mut(id);
         let container =
             container.ok_or_else(|| RuntimeError::NotFound(format!("container {id}")))?;
         container.config.memory_limit = to.memory_limit;
         container.config.cpu_limit_millis = to.cpu_limit_millis;
         container.config.cpu_weight_millis = to.cpu_weight_millis;
+        Ok(())
+    }
+
+    async fn resize_pod_sandbox(
+        &self,
+        id: &SandboxId,
+        to: SandboxResize,
+    ) -> Result<(), RuntimeError> {
+        let mut state = self.0.state();
+        state.calls.push(Call::ResizePodSandbox(id.clone(), to));
+        if let Some(error) = state.resize_error.clone() {
+            return Err(RuntimeError::InvalidState(error));
+        }
+        let sandbox = state.sandboxes.get_mut(id);
+        let sandbox = sandbox.ok_or_else(|| RuntimeError::NotFound(format!("sandbox {id}")))?;
+        sandbox.config.memory_limit = to.memory_limit;
+        sandbox.config.cpu_limit_millis = to.cpu_limit_millis;
         Ok(())
     }
 

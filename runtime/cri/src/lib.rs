@@ -100,9 +100,17 @@ pub trait PodRuntime: Send + Sync + 'static {
     /// [`ContainerStatus`] says how. Stopping a container that is not running succeeds.
     async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), RuntimeError>;
 
-    /// Changes what a running container, and its pod, may use. What it holds beyond a new memory limit
-    /// stays its own; it gets no more. A container that does not run is not changed, which is no error.
+    /// Changes what a running container, and its pod, may use. A lower limit of memory than what is in use is an
+    /// error, and changes nothing. A container that does not run is not changed, which is no error.
     async fn resize_container(&self, id: &ContainerId, to: Resize) -> Result<(), RuntimeError>;
+
+    /// Changes what the containers of a sandbox may use together. A lower limit of memory than what is in use is an
+    /// error, and changes nothing.
+    async fn resize_pod_sandbox(
+        &self,
+        id: &SandboxId,
+        to: SandboxResize,
+    ) -> Result<(), RuntimeError>;
 
     /// All sandboxes and, of each container, the latest run.
     async fn list(&self) -> Vec<SandboxStatus>;

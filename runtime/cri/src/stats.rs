@@ -91,6 +91,10 @@ pub struct PodSandboxStats {
     pub created_at: Timestamp,
     /// Processor time of everything that has run in it, ended runs and commands beside containers included.
     pub cpu: Duration,
+    /// What its containers may use together, in thousandths of a core.
+    pub cpu_limit_millis: Option<u64>,
+    /// Periods of 100 ms in which they had used that up.
+    pub throttled_periods: u64,
     /// Bytes of memory: its containers', what is executed beside them, and unread bytes of its sockets.
     pub working_set: u64,
     /// Bytes that it may use at most.

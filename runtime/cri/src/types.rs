@@ -290,6 +290,15 @@ pub struct Resize {
     pub pod_cpu_limit_millis: Option<u64>,
 }
 
+/// What a sandbox may use as a whole from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SandboxResize {
+    /// As in [`PodSandboxConfig::memory_limit`].
+    pub memory_limit: Option<u64>,
+    /// As in [`PodSandboxConfig::cpu_limit_millis`].
+    pub cpu_limit_millis: Option<u64>,
+}
+
 /// Where a container is in its life.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ContainerState {

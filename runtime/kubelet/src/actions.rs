@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use crate::kubelet::{Kubelet, remove_folder};
 use crate::sources::PodSources;
 use crate::state::Entry;
-use crate::step::{self, Action, Exit, Hook, Observed, Resizing, Role, Run, SandboxState};
+use crate::step::{self, Action, Exit, Hook, Observed, Resizing, Role, Run, SandboxState, Whole};
 use crate::volumes::VolumeError;
 use crate::{environment, translate, volumes};
 
@@ -49,7 +49,10 @@ impl Kubelet {
     /// Answers after what time to look at the pod again.
     async fn attempt(&self, uid: &str, entry: &Entry, action: &Action) -> Duration {
         match action {
-            Action::RunSandbox => self.run_sandbox(uid, &entry.pod).await,
+            Action::RunSandbox => {
+                let granted = granted(entry);
+                self.run_sandbox(uid, &granted).await;
+            }
             Action::EnsureImage { container } => self.ensure_image(uid, entry, container).await,
             Action::StartContainer {
                 container,
@@ -62,6 +65,7 @@ impl Kubelet {
             // It was done when it was begun.
             Action::StartOver => {}
             Action::Resize { container } => self.resize(uid, entry, container).await,
+            Action::ResizePod => self.resize_pod(uid, entry).await,
             Action::PreStop { container, grace } => {
                 self.pre_stop(uid, entry, container, *grace).await;
             }
@@ -112,6 +116,12 @@ impl Kubelet {
             }
             Action::Resize { container } => {
                 observed.container_mut(container).resize = Resizing::Failed {
+                    message,
+                    retry_at: now + SANDBOX_RETRY,
+                };
+            }
+            Action::ResizePod => {
+                observed.whole.resize = Resizing::Failed {
                     message,
                     retry_at: now + SANDBOX_RETRY,
                 };
@@ -253,7 +263,8 @@ impl Kubelet {
         name: &str,
         restart_count: u32,
     ) -> Result<ContainerConfig, String> {
-        let container = find(&entry.pod, name).ok_or("the pod has no such container")?;
+        let pod = &granted(entry);
+        let container = find(pod, name).ok_or("the pod has no such container")?;
         let image = entry
             .observed
             .container(name)
@@ -262,7 +273,7 @@ impl Kubelet {
             .ok_or("its image is not known")?;
         let address = entry.observed.address.ok_or("the pod has no address")?;
         let addresses = self.0.config.both_as_text(address);
-        let (sources, pod) = (PodSources::of(self, &entry.pod), &entry.pod);
+        let sources = PodSources::of(self, pod);
         let env = environment::environment(pod, &container, &addresses, &sources);
         let env = env.map_err(|error| error.to_string())?;
         let mounts = volumes::mounts(pod, &container, &env, &self.0.config, &sources);
@@ -305,8 +316,8 @@ impl Kubelet {
     }
 
     async fn resize(&self, uid: &str, entry: &Entry, name: &str) {
-        let (Some(part), Some(spec)) = (step::part(&entry.pod, name), entry.pod.spec.as_ref())
-        else {
+        let pod = granted(entry);
+        let (Some(part), Some(spec)) = (step::part(&pod, name), pod.spec.as_ref()) else {
             return;
         };
         let id = ContainerId {
@@ -329,6 +340,46 @@ impl Kubelet {
                         retry_at: now + SANDBOX_RETRY,
                     };
                 }
+            }
+        });
+    }
+
+    /// Gives the pod as a whole what its spec says, and its containers the shares that follow from it.
+    async fn resize_pod(&self, uid: &str, entry: &Entry) {
+        let pod = granted(entry);
+        let Some(spec) = pod.spec.as_ref() else {
+            return;
+        };
+        let sandbox = SandboxId(uid.to_owned());
+        let to = translate::resize_sandbox(spec);
+        let mut resized = self.0.runtime.resize_pod_sandbox(&sandbox, to).await;
+        for part in step::parts(spec) {
+            let record = entry.observed.container(part.name());
+            // What is to have other resources of its own gets its share with them.
+            let is_settled =
+                record.run.is_active() && record.allocated == step::resize::wanted(&part);
+            if resized.is_ok() && is_settled && part.role != Role::Debug {
+                let id = ContainerId {
+                    sandbox: sandbox.clone(),
+                    name: part.name().to_owned(),
+                };
+                let to = translate::resize(spec, &part.container);
+                resized = self.0.runtime.resize_container(&id, to).await;
+            }
+        }
+        let now = self.0.ctx.clock().now();
+        self.with(uid, |observed| match resized {
+            Ok(()) => {
+                observed.whole = Whole {
+                    allocated: step::whole::wanted(&pod),
+                    resize: Resizing::Idle,
+                };
+            }
+            Err(error) => {
+                observed.whole.resize = Resizing::Failed {
+                    message: error.to_string(),
+                    retry_at: now + SANDBOX_RETRY,
+                };
             }
         });
     }
@@ -423,6 +474,7 @@ impl Kubelet {
 /// Upstream's words for the end of a container.
 fn why_killed(pod: &Pod, name: &str, observed: &Observed) -> String {
     let record = observed.container(name);
+    let pod = &step::whole::granted(pod, observed);
     let (Some(part), Some(spec)) = (step::part(pod, name), pod.spec.as_ref()) else {
         return format!("Stopping container {name}");
     };
@@ -439,10 +491,18 @@ fn why_killed(pod: &Pod, name: &str, observed: &Observed) -> String {
         }
         Some(probe) => format!("Container {name} failed {probe} probe"),
         None if record.post_start == Hook::Failed => "FailedPostStartHook".to_owned(),
-        None if step::resize::needs_restart(&part, record) => {
+        None if step::resize::needs_restart(spec, &part, record) => {
             format!("Container {name} resize requires restart")
         }
         None => format!("Stopping container {name}"),
+    }
+}
+
+/// The pod with the resources that it was granted.
+fn granted(entry: &Entry) -> Arc<Pod> {
+    match step::whole::granted(&entry.pod, &entry.observed) {
+        Cow::Borrowed(_) => entry.pod.clone(),
+        Cow::Owned(pod) => Arc::new(pod),
     }
 }
 

@@ -33,6 +33,7 @@ mod stats;
 pub mod step;
 mod streams;
 mod tokens;
+mod totals;
 mod translate;
 mod turns;
 mod volumes;

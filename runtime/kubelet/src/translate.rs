@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use coracle_cri::{
     ContainerConfig, ContainerId, ContainerPort, ImageRef, ImageRequest, Mount, PodSandboxConfig,
-    PullPolicy, Resize, SandboxId, TerminationMessage,
+    PullPolicy, Resize, SandboxId, SandboxResize, TerminationMessage,
 };
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
@@ -163,6 +163,14 @@ pub(crate) fn resize(spec: &PodSpec, container: &Container) -> Resize {
         cpu_weight_millis: cpu_weight(spec, container),
         pod_memory_limit: pod_memory_limit(spec),
         pod_cpu_limit_millis: pod_cpu_limit(spec),
+    }
+}
+
+/// What a pod with that spec may use as a whole from now on.
+pub(crate) fn resize_sandbox(spec: &PodSpec) -> SandboxResize {
+    SandboxResize {
+        memory_limit: pod_memory_limit(spec),
+        cpu_limit_millis: pod_cpu_limit(spec),
     }
 }
 

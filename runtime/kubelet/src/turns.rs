@@ -42,6 +42,7 @@ impl Turns {
             | Action::PostStart { .. }
             | Action::PreStop { .. }
             | Action::Resize { .. }
+            | Action::ResizePod
             | Action::StartOver
             | Action::StopContainer { .. }
             | Action::StopSandbox => return None,

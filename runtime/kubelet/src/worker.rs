@@ -177,7 +177,7 @@ impl Kubelet {
                 ..
             }) => mirror.object = Some(Arc::new(written)),
             Some(entry) if revision(&written) > revision(&entry.pod) => {
-                entry.pod = Arc::new(written);
+                entry.replace(Arc::new(written));
             }
             _ => {}
         }
@@ -227,6 +227,8 @@ fn difference(pod: &Pod, status: &PodStatus) -> Option<Value> {
         let mut value = value.clone();
         if key == "conditions" {
             value = changed_conditions(old.get(key), &value);
+        } else if key == "resources" || key == "allocatedResources" {
+            value = without_gone(old.get(key), value);
         } else if key == "podIPs" && old.contains_key(key) {
             // The server would merge it, address by address.
             value = [json!({"$patch": "replace"})]
@@ -240,6 +242,18 @@ fn difference(pod: &Pod, status: &PodStatus) -> Option<Value> {
         patch.insert(key.clone(), Value::Null);
     }
     Some(json!({"status": patch}))
+}
+
+/// The map `new` with null for whatever is in `old` only, since the server merges it into that.
+fn without_gone(old: Option<&Value>, new: Value) -> Value {
+    let (Some(Value::Object(old)), Value::Object(mut new)) = (old, new.clone()) else {
+        return new;
+    };
+    for (key, old) in old {
+        let value = new.remove(key).unwrap_or(Value::Null);
+        new.insert(key.clone(), without_gone(Some(old), value));
+    }
+    Value::Object(new)
 }
 
 /// Those of `new` that are not in `old` as they are, and the types that are in `old` only.
@@ -257,6 +271,18 @@ fn changed_conditions(old: Option<&Value>, new: &Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn resources_that_are_gone_are_taken_away() {
+        let read = |value: Value| serde_json::from_value::<Pod>(value).expect("a pod");
+        let old = json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1"}});
+        let old = read(json!({"status": {"resources": old}}));
+        let new = json!({"resources": {"limits": {"cpu": "2"}}});
+        let new = serde_json::from_value::<PodStatus>(new).expect("a status");
+        let gone = json!({"limits": {"cpu": "2", "memory": null}, "requests": null});
+        let expected = json!({"status": {"resources": gone}});
+        assert_eq!(difference(&old, &new), Some(expected));
+    }
 
     #[test]
     fn only_conditions_that_changed_are_named() {

@@ -42,6 +42,7 @@ pub(crate) struct CpuShare {
 #[derive(Default)]
 pub(crate) struct CpuTotal {
     used_nanos: AtomicU64,
+    throttled_periods: AtomicU64,
     limit: Limit,
 }
 
@@ -55,6 +56,16 @@ impl CpuTotal {
 
     pub(crate) fn used(&self) -> Duration {
         Duration::from_nanos(self.used_nanos.load(Ordering::Relaxed))
+    }
+
+    /// Their quota, in thousandths of a core.
+    pub(crate) fn limit_millis(&self) -> Option<u64> {
+        self.limit.quota.lock().limit_millis
+    }
+
+    /// Periods in which it ran out.
+    pub(crate) fn throttled_periods(&self) -> u64 {
+        self.throttled_periods.load(Ordering::Relaxed)
     }
 
     /// Gives them another limit.
@@ -218,7 +229,11 @@ impl CpuShare {
         let total = &self.total;
         total.used_nanos.fetch_add(nanos(used), Ordering::Relaxed);
         let is_over = self.limit.count(&self.clock, used);
-        if total.limit.count(&self.clock, used) || is_over {
+        let is_total_over = total.limit.count(&self.clock, used);
+        if is_total_over {
+            total.throttled_periods.fetch_add(1, Ordering::Relaxed);
+        }
+        if is_total_over || is_over {
             self.throttled_periods.fetch_add(1, Ordering::Relaxed);
         }
         let contest = &self.engine.contest;

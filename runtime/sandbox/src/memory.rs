@@ -77,6 +77,15 @@ impl MemoryBudget {
             .store(limit.unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
+    /// Why it cannot have that limit: it would be a lower one than now, and below what is in use. Upstream's words.
+    pub(crate) fn refuse(&self, limit: Option<u64>, whose: &str) -> Option<String> {
+        let (limit, used) = (limit?, self.used());
+        let is_lower = limit < self.limit.load(Ordering::Relaxed);
+        (is_lower && used >= limit).then(|| {
+            format!("attempting to set {whose} memory limit ({limit}) below current usage ({used})")
+        })
+    }
+
     /// Its own limit, if it has one.
     pub(crate) fn own_limit(&self) -> Option<u64> {
         Some(self.limit.load(Ordering::Relaxed)).filter(|limit| *limit != u64::MAX)
@@ -265,6 +274,26 @@ impl Drop for StoreMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_is_not_lowered_below_what_is_in_use() {
+        let pod = MemoryBudget::node(1000).child(Scope::Pod, Some(100));
+        pod.charge(60).unwrap();
+        for (limit, refused) in [
+            (Some(200), None),
+            (None, None),
+            (Some(61), None),
+            (
+                Some(60),
+                Some("attempting to set pod memory limit (60) below current usage (60)"),
+            ),
+        ] {
+            assert_eq!(pod.refuse(limit, "pod").as_deref(), refused);
+        }
+        // One that is there already may stay.
+        pod.set_limit(Some(60));
+        assert_eq!(pod.refuse(Some(60), "pod"), None);
+    }
 
     #[test]
     fn files_that_stand_for_memory_leave_less_for_guests() {

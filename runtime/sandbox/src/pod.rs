@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use coracle_clock::{Clock, Timestamp};
-use coracle_cri::{ContainerId, ContainerState, ContainerStatus, PodSandboxConfig, SandboxStatus};
+use coracle_cri::{
+    ContainerId, ContainerState, ContainerStatus, PodSandboxConfig, SandboxResize, SandboxStatus,
+};
 use coracle_network::NetworkNamespace;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -77,6 +79,13 @@ impl Pod {
             clock,
             runs: Mutex::default(),
         }
+    }
+
+    /// Lets its containers together have that from now on.
+    pub(crate) fn resize(&self, to: SandboxResize) {
+        self.memory.set_limit(to.memory_limit);
+        let now = self.clock.monotonic();
+        self.cpu.set_limit(to.cpu_limit_millis, now);
     }
 
     /// The files that every container finds in `/etc`.

@@ -14,7 +14,8 @@ use coracle_cri::{
     AttachRequest, BoxedStream, ContainerConfig, ContainerDisk, ContainerId, ContainerState,
     ContainerStatus, ExecError, ExecRequest, ImageError, ImageFs, ImageListing, ImageRef,
     ImageRequest, ImageStep, PodRuntime, PodSandboxConfig, PodSandboxNetwork, PodSandboxStats,
-    PulledImage, Resize, RuntimeError, RuntimeEvent, SandboxId, SandboxStatus, Session,
+    PulledImage, Resize, RuntimeError, RuntimeEvent, SandboxId, SandboxResize, SandboxStatus,
+    Session,
 };
 use coracle_image::{CompiledCache, Images, Use};
 use coracle_network::{DnsConfig, Fabric, NamespaceConfig};
@@ -294,13 +295,38 @@ impl PodRuntime for WasmRuntime {
 
     async fn resize_container(&self, id: &ContainerId, to: Resize) -> Result<(), RuntimeError> {
         let pod = self.0.pod(&id.sandbox)?;
-        pod.memory.set_limit(to.pod_memory_limit);
-        let now = self.0.clock.monotonic();
-        pod.cpu.set_limit(to.pod_cpu_limit_millis, now);
-        if let Some(run) = pod.run(&id.name) {
+        let run = pod.run(&id.name);
+        let of_run = run.as_ref().and_then(|run| {
+            let whose = format!("container {:?}", id.name);
+            run.memory.refuse(to.memory_limit, &whose)
+        });
+        let of_pod = pod.memory.refuse(to.pod_memory_limit, "pod");
+        lowered(of_pod.into_iter().chain(of_run).collect())?;
+        let of_pod = SandboxResize {
+            memory_limit: to.pod_memory_limit,
+            cpu_limit_millis: to.pod_cpu_limit_millis,
+        };
+        pod.resize(of_pod);
+        if let Some(run) = run {
             run.memory.set_limit(to.memory_limit);
             run.cpu.resize(to.cpu_weight_millis, to.cpu_limit_millis);
         }
+        Ok(())
+    }
+
+    async fn resize_pod_sandbox(
+        &self,
+        id: &SandboxId,
+        to: SandboxResize,
+    ) -> Result<(), RuntimeError> {
+        let pod = self.0.pod(id)?;
+        lowered(
+            pod.memory
+                .refuse(to.memory_limit, "pod")
+                .into_iter()
+                .collect(),
+        )?;
+        pod.resize(to);
         Ok(())
     }
 
@@ -421,4 +447,15 @@ fn check_path_part(what: &str, part: &str) -> Result<(), RuntimeError> {
     Err(RuntimeError::InvalidState(format!(
         "{what} {part:?} has a name that cannot be a folder"
     )))
+}
+
+/// Nothing that is below what is in use can become a limit.
+fn lowered(problems: Vec<String>) -> Result<(), RuntimeError> {
+    let told = match problems.as_slice() {
+        [] => return Ok(()),
+        [one] => one.clone(),
+        all => format!("[{}]", all.join(", ")),
+    };
+    let told = format!("cannot decrease memory limits: {told}");
+    Err(RuntimeError::InvalidState(told))
 }

@@ -23,6 +23,8 @@ pub(crate) fn pod_stats(pod: &Pod, at: Timestamp) -> PodSandboxStats {
         at,
         created_at: pod.created_at,
         cpu: pod.cpu.used(),
+        cpu_limit_millis: pod.cpu.limit_millis(),
+        throttled_periods: pod.cpu.throttled_periods(),
         working_set: pod.memory.used() + buffers + pod.namespace.buffered_bytes() as u64,
         memory_limit: pod.memory.own_limit(),
         network: NetworkUsage {

@@ -39,6 +39,7 @@ pub(super) struct State {
     pub(super) exec: Option<Handler>,
     pub(super) attach: Option<Handler>,
     pub(super) serve: Option<Server>,
+    pub(super) resize_error: Option<String>,
 }
 
 /// Serves one connection to a port.

@@ -26,6 +26,8 @@ impl Inner {
             at,
             created_at: started.min().unwrap_or(at),
             cpu: containers.iter().map(|found| found.cpu.used).sum(),
+            cpu_limit_millis: sandbox.config.cpu_limit_millis,
+            throttled_periods: 0,
             working_set: containers
                 .iter()
                 .map(|found| found.memory.working_set)

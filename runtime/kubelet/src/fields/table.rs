@@ -108,7 +108,7 @@ pub(super) const FIELDS: &[Row] = &[
     row(
         &["resources"],
         Works,
-        "the scheduler counts its requests, which containers that ask for nothing share under contention; its limits of memory and processor time bound the containers together",
+        "the scheduler counts its requests, which containers that ask for nothing share under contention; its limits of memory and processor time bound the containers together, and are followed while the pod runs",
     ),
     row(
         &["overhead", "runtimeClassName"],
@@ -237,7 +237,7 @@ pub(super) const FIELDS: &[Row] = &[
     row(
         &["containers[].resizePolicy"],
         Works,
-        "resources change while the container runs; `RestartContainer` starts it again",
+        "resources change while the container runs, also those that it has of its pod as a whole; `RestartContainer` starts it again",
     ),
     row(
         &[

@@ -63,7 +63,7 @@ impl State {
         if let Some(pod) = live {
             match self.entries.get_mut(coracle_client::uid(pod.as_ref())) {
                 // Our own write may be ahead of the cache.
-                Some(entry) if revision(&pod) >= revision(&entry.pod) => entry.pod = pod,
+                Some(entry) if revision(&pod) >= revision(&entry.pod) => entry.replace(pod),
                 Some(_) => {}
                 None if self.draining => {}
                 None => {

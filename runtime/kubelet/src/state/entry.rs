@@ -11,6 +11,7 @@ use crate::admission::{self, NodeFacts, Used};
 use crate::resources::Requests;
 use crate::statics::Mirror;
 use crate::step::resize::Phase;
+use crate::step::whole::{self, Whole};
 use crate::step::{self, Action, Hook, Observed, ResizeRefusal, Resizing, Run, SandboxState};
 
 /// How long a report waits for what was begun. A pod that starts within it is written once, as
@@ -73,7 +74,14 @@ impl Entry {
     /// Marks an action as begun. False when it has been begun already.
     pub(crate) fn begin(&mut self, action: &Action, now: Timestamp) -> bool {
         match action {
-            Action::RunSandbox => self.observed.sandbox = SandboxState::Starting,
+            Action::RunSandbox => {
+                self.observed.sandbox = SandboxState::Starting;
+                let allocated = whole::wanted(&whole::granted(&self.pod, &self.observed));
+                self.observed.whole = Whole {
+                    allocated,
+                    resize: Resizing::Idle,
+                };
+            }
             Action::StopSandbox => self.observed.sandbox = SandboxState::Stopping,
             Action::StartOver => {
                 if let Some(spec) = self.pod.spec.as_ref() {
@@ -87,20 +95,20 @@ impl Entry {
                 container,
                 restart_count,
             } => {
-                let wanted =
-                    step::part(&self.pod, container).map(|part| step::resize::wanted(&part));
                 // What a refused change asks for is not for a new run either.
-                let is_refused = self.observed.resize_refusal.is_some();
+                let granted = whole::granted(&self.pod, &self.observed);
+                let wanted =
+                    step::part(&granted, container).map(|part| step::resize::wanted(&part));
+                let of_pod = whole::wanted(&granted);
                 let record = self.observed.container_mut(container);
-                let had = Some(&record.allocated)
-                    .filter(|_| is_refused && record.run != Run::Never)
-                    .cloned();
-                record.allocated = had.or(wanted).unwrap_or_default();
+                record.allocated = wanted.unwrap_or_default();
+                record.of_pod = of_pod;
                 record.starting(*restart_count);
             }
             Action::Resize { container } => {
                 self.observed.container_mut(container).resize = Resizing::Begun;
             }
+            Action::ResizePod => self.observed.whole.resize = Resizing::Begun,
             Action::PostStart { container } => {
                 self.observed.container_mut(container).post_start = Hook::Running;
             }
@@ -122,6 +130,16 @@ impl Entry {
         true
     }
 
+    /// Takes over a newer version of the pod.
+    pub(crate) fn replace(&mut self, pod: Arc<Pod>) {
+        let is_changed = self.pod.metadata.generation != pod.metadata.generation;
+        let before = std::mem::replace(&mut self.pod, pod);
+        if is_changed && self.promised.is_some() {
+            // Until it is known whether it can have what it asks for.
+            self.observed.granted.get_or_insert(before);
+        }
+    }
+
     /// Promises a pod that asks for other resources what it asks for, or notes why it cannot have them.
     pub(super) fn reconsider(&mut self, used: &mut Used, node: &NodeFacts) {
         let generation = self.pod.metadata.generation;
@@ -136,6 +154,9 @@ impl Entry {
             admission::resize_refusal(&asked, used, &node.capacity)
         };
         let keeps = self.observed.resize_refusal.is_some();
+        if !keeps {
+            self.observed.granted = None;
+        }
         let promised = if keeps { promised } else { asked };
         used.add(&promised);
         self.promised = Some(promised);

@@ -12,15 +12,29 @@ pub(super) fn page(sample: &NodeSample) -> String {
     let mut page = Page::default();
     for (name, kind, help, value) in CONTAINERS {
         let mut figures = Vec::new();
+        let mut wholes = Vec::new();
         for pod in &sample.pods {
+            wholes.extend(whole(name, pod).map(|value| (pod, value)));
             for found in &pod.stats.containers {
                 figures.extend(value(pod, found).map(|value| (pod, found, value)));
             }
         }
-        if figures.is_empty() {
+        if figures.is_empty() && wholes.is_empty() {
             continue;
         }
         page.family(name, kind, help);
+        for (pod, value) in wholes {
+            let id = format!("/kubepods/pod{}", pod.uid);
+            let labels: [(&str, &str); 6] = [
+                ("container", ""),
+                ("id", id.as_str()),
+                ("image", ""),
+                ("name", ""),
+                ("namespace", &pod.namespace),
+                ("pod", &pod.name),
+            ];
+            page.figure(name, &labels, value, Some(pod.stats.at));
+        }
         for (pod, found, value) in figures {
             container(&mut page, name, pod, found, &value);
         }
@@ -79,6 +93,18 @@ fn container(page: &mut Page, name: &str, pod: &PodSample, found: &ContainerStat
     ];
     labels.extend(more);
     page.figure(name, &labels, value, Some(pod.stats.at));
+}
+
+/// What is told of a pod as a whole: what bounds it.
+fn whole(name: &str, pod: &PodSample) -> Option<u64> {
+    let (stats, limit) = (&pod.stats, pod.stats.cpu_limit_millis);
+    match name {
+        "container_cpu_cfs_throttled_periods_total" => limit.map(|_| stats.throttled_periods),
+        "container_spec_cpu_period" => limit.map(|_| 100_000),
+        "container_spec_cpu_quota" => limit.map(|limit| limit.saturating_mul(100)),
+        "container_spec_memory_limit_bytes" => stats.memory_limit,
+        _ => None,
+    }
 }
 
 type OfContainer = fn(&PodSample, &ContainerStats) -> Option<String>;
@@ -222,6 +248,7 @@ mod tests {
             ),
             format!("container_fs_usage_bytes{{container=\"app\",{labels} 12288 1893456010000"),
             format!("container_spec_cpu_quota{{container=\"app\",{labels} 50000 1893456010000"),
+            "container_spec_cpu_quota{container=\"\",id=\"/kubepods/poduid-1\",image=\"\",name=\"\",namespace=\"default\",pod=\"web\"} 80000 1893456010000".to_owned(),
             format!("container_network_transmit_bytes_total{pod} 2000 1893456010000"),
             "machine_cpu_cores 2".to_owned(),
         ] {

@@ -349,6 +349,8 @@ pub(crate) mod tests {
                 at,
                 created_at: started_at,
                 cpu: Duration::from_secs(2),
+                cpu_limit_millis: Some(800),
+                throttled_periods: 3,
                 working_set: 5 << 20,
                 memory_limit: None,
                 network: NetworkUsage {

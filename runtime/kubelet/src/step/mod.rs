@@ -31,6 +31,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod verdict;
+pub(crate) mod whole;
 
 use std::time::Duration;
 
@@ -47,6 +48,7 @@ pub use record::{ContainerRecord, Exit, Hook, ImageState, ProbeResults, Refusal,
 pub use status::status;
 pub(crate) use verdict::DEADLINE_EXCEEDED;
 pub use verdict::{Failure, Verdict, verdict};
+pub use whole::Whole;
 
 /// What the runtime is to be asked for.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,6 +84,8 @@ pub enum Action {
         /// The container's name.
         container: String,
     },
+    /// Change what the pod as a whole may use to what the spec says.
+    ResizePod,
     /// Mark every container to run again; nothing is to be done for it.
     StartOver,
     /// End a container's run.
@@ -120,7 +124,9 @@ const EVICTION_GRACE: Duration = Duration::from_secs(1);
 /// Decides what brings the pod closer to its spec.
 pub fn step(pod: &Pod, observed: &Observed, now: Timestamp) -> Step {
     let mut step = Step::default();
-    let Some(spec) = pod.spec.as_ref() else {
+    // What it cannot have changes nothing.
+    let granted = whole::granted(pod, observed);
+    let Some(spec) = granted.spec.as_ref() else {
         return step;
     };
     if pod.metadata.deletion_timestamp.is_some() {
@@ -147,6 +153,7 @@ pub fn step(pod: &Pod, observed: &Observed, now: Timestamp) -> Step {
             SandboxState::Failed { .. } => step.actions.push(Action::RunSandbox),
             SandboxState::Starting | SandboxState::Stopping | SandboxState::Ready => {}
         }
+        whole::advance(spec, observed, now, &mut step);
         if over::is_under_way(spec, observed) {
             over::start_over(spec, observed, &mut step);
         } else {
@@ -200,7 +207,6 @@ fn is_due_again(part: &Part<'_>, record: &ContainerRecord) -> bool {
 fn run_containers(spec: &PodSpec, observed: &Observed, now: Timestamp, step: &mut Step) {
     let mut next = Next {
         can_start: matches!(observed.sandbox, SandboxState::Ready),
-        can_resize: observed.resize_refusal.is_none(),
         spec,
         now,
         step,
@@ -241,8 +247,6 @@ fn run_containers(spec: &PodSpec, observed: &Observed, now: Timestamp, step: &mu
 struct Next<'a> {
     /// The sandbox is there. Images can be had before.
     can_start: bool,
-    /// The node has what the spec asks for.
-    can_resize: bool,
     spec: &'a PodSpec,
     now: Timestamp,
     step: &'a mut Step,
@@ -290,8 +294,8 @@ impl Next<'_> {
     /// A run that is up goes on until a probe or its postStart hook gives it up, or it is to have other
     /// resources that it has to be started again for.
     fn keep(&mut self, part: &Part<'_>, record: &ContainerRecord) {
-        let is_resized = self.can_resize && resize::is_wanted(part, record);
-        if is_resized && resize::needs_restart(part, record) {
+        let is_resized = resize::is_wanted(part, record);
+        if resize::needs_restart(self.spec, part, record) {
             let since = record.stop_since.unwrap_or(self.now);
             let grace = own_grace(self.spec);
             return ending::stop(part, record, since, grace, true, self.now, self.step);

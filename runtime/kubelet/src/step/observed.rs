@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use coracle_clock::Timestamp;
 use coracle_cri::ContainerState;
@@ -9,6 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::Failure;
 use super::record::{CONFIG_ERROR, ContainerRecord, Exit, ImageState, Run};
+use super::whole::Whole;
 
 /// Everything that was seen of one pod on this node.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,6 +29,10 @@ pub struct Observed {
     pub disrupted: bool,
     /// The pod asks for other resources than it was promised, and cannot have them.
     pub resize_refusal: Option<ResizeRefusal>,
+    /// The pod as it was before it asked for that.
+    pub granted: Option<Arc<Pod>>,
+    /// What the pod as a whole may use.
+    pub whole: Whole,
 }
 
 /// Why a pod keeps the resources that it has.

@@ -47,6 +47,8 @@ pub struct ContainerRecord {
     pub again: bool,
     /// What the latest run may use.
     pub allocated: ResourceRequirements,
+    /// What its pod as a whole might use when that run began.
+    pub of_pod: ResourceRequirements,
     /// Whether that is being changed.
     pub resize: Resizing,
 }

@@ -8,10 +8,11 @@
 
 use coracle_client::EventKind;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Map, Value, json};
 
 use super::parts::{Part, Role, parts};
-use super::{ContainerRecord, Observed, ResizeRefusal, Resizing, Run};
+use super::{ContainerRecord, Observed, ResizeRefusal, Resizing, Run, whole};
 
 /// What may change while a run is up.
 const RESIZABLE: &[&str] = &["cpu", "memory"];
@@ -24,8 +25,9 @@ pub(crate) fn wanted(part: &Part<'_>) -> ResourceRequirements {
 /// Whether a run that is up has other resources than its spec says.
 pub(super) fn is_wanted(part: &Part<'_>, record: &ContainerRecord) -> bool {
     let is_up = matches!(record.run, Run::Running { .. });
-    let may = matches!(part.role, Role::Main | Role::Sidecar);
-    may && is_up && part.container.resources.as_ref().unwrap_or(&NONE) != &record.allocated
+    part.role != Role::Debug
+        && is_up
+        && part.container.resources.as_ref().unwrap_or(&NONE) != &record.allocated
 }
 
 static NONE: ResourceRequirements = ResourceRequirements {
@@ -34,38 +36,53 @@ static NONE: ResourceRequirements = ResourceRequirements {
     requests: None,
 };
 
-/// Whether one of the changes is one that the container has to be started again for.
-pub(crate) fn needs_restart(part: &Part<'_>, record: &ContainerRecord) -> bool {
+/// Whether one of the changes is one that the container has to be started again for. Where it has no limit of its own, that
+/// of the pod as a whole is its limit.
+pub(crate) fn needs_restart(spec: &PodSpec, part: &Part<'_>, record: &ContainerRecord) -> bool {
+    let is_up = matches!(record.run, Run::Running { .. } | Run::Stopping { .. });
+    if !is_up || !matches!(part.role, Role::Main | Role::Sidecar) {
+        return false;
+    }
     let wanted = part.container.resources.as_ref().unwrap_or(&NONE);
     let has = &record.allocated;
-    let value = |resources: &ResourceRequirements, name: &str| {
-        let limit = resources.limits.as_ref().and_then(|map| map.get(name));
-        let request = resources.requests.as_ref().and_then(|map| map.get(name));
-        (limit.cloned(), request.cloned())
-    };
+    let (wanted_of_pod, had_of_pod) = (spec.resources.as_ref().unwrap_or(&NONE), &record.of_pod);
     let policies = part.container.resize_policy.iter().flatten();
     let mut restarting = policies.filter(|policy| policy.restart_policy == "RestartContainer");
     restarting.any(|policy| {
         let name = policy.resource_name.as_str();
-        RESIZABLE.contains(&name) && value(wanted, name) != value(has, name)
+        let own = limit(wanted, name);
+        RESIZABLE.contains(&name)
+            && (own != limit(has, name)
+                || request(wanted, name) != request(has, name)
+                || own.is_none() && limit(wanted_of_pod, name) != limit(had_of_pod, name))
     })
 }
 
-/// Whether the resources of any run are not yet what they are to be, and what went wrong (nothing, if
+fn limit<'a>(resources: &'a ResourceRequirements, name: &str) -> Option<&'a Quantity> {
+    resources.limits.as_ref()?.get(name)
+}
+
+fn request<'a>(resources: &'a ResourceRequirements, name: &str) -> Option<&'a Quantity> {
+    resources.requests.as_ref()?.get(name)
+}
+
+/// Whether the resources of a granted pod or of any run are not yet what they are to be, and what went wrong (nothing, if
 /// nothing did).
 pub(super) fn progress(spec: &PodSpec, observed: &Observed) -> Option<String> {
-    if observed.resize_refusal.is_some() {
-        return None;
-    }
     let mut found: Option<String> = None;
+    let mut note = |resize: &Resizing| {
+        let words = found.get_or_insert_default();
+        if let (true, Resizing::Failed { message, .. }) = (words.is_empty(), resize) {
+            words.clone_from(message);
+        }
+    };
+    if whole::is_wanted(spec, observed) {
+        note(&observed.whole.resize);
+    }
     for part in parts(spec) {
         let record = observed.container(part.name());
-        if !is_wanted(&part, record) {
-            continue;
-        }
-        let words = found.get_or_insert_default();
-        if let (true, Resizing::Failed { message, .. }) = (words.is_empty(), &record.resize) {
-            words.clone_from(message);
+        if is_wanted(&part, record) || needs_restart(spec, &part, record) {
+            note(&record.resize);
         }
     }
     found
@@ -164,10 +181,13 @@ pub(crate) fn news(pod: &Pod, before: &Phase, now: &Phase) -> Vec<ResizeNews> {
     news
 }
 
-/// What the containers of the spec ask for, as one line of JSON in upstream's order.
+/// What the spec asks for, as one line of JSON in upstream's order; the pod as a whole, which upstream leaves out, first.
 fn asked(pod: &Pod, generation: i64, problem: &str) -> String {
     let mut summary = Map::new();
     let spec = pod.spec.as_ref();
+    if let Some(whole) = spec.and_then(|spec| spec.resources.as_ref()) {
+        summary.insert("resources".to_owned(), json!(whole));
+    }
     let init = spec.and_then(|spec| spec.init_containers.as_deref());
     let main = spec.map(|spec| spec.containers.as_slice());
     for (list, containers) in [("initContainers", init), ("containers", main)] {

@@ -4,14 +4,13 @@ use coracle_clock::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
     ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodIP, PodSpec, PodStatus,
-    ResourceRequirements,
 };
 
 use super::conditions::{Facts, conditions, time};
 use super::parts::{Part, Role, parts};
 use super::{
     ContainerRecord, Exit, Observed, Refusal, Run, SandboxState, Verdict, has_started, is_up, over,
-    resize, verdict,
+    resize, verdict, whole,
 };
 use crate::images::image_id;
 
@@ -54,6 +53,8 @@ pub fn status(pod: &Pod, observed: &Observed, host_ip: &str, now: Timestamp) -> 
     let main = of_role(&[Role::Main]);
     let debug = of_role(&[Role::Debug]);
     let is_deleted = pod.metadata.deletion_timestamp.is_some();
+    let granted = whole::granted(pod, observed);
+    let granted = granted.spec.as_ref().unwrap_or(spec);
     let facts = Facts {
         pod,
         spec,
@@ -63,7 +64,7 @@ pub fn status(pod: &Pod, observed: &Observed, host_ip: &str, now: Timestamp) -> 
         now,
         restarts_all: over::is_under_way(spec, observed) && !is_deleted,
         resize_refusal: observed.resize_refusal.as_ref(),
-        resize_progress: resize::progress(spec, observed),
+        resize_progress: resize::progress(granted, observed),
         disruption: observed
             .failure
             .as_ref()
@@ -81,6 +82,7 @@ pub fn status(pod: &Pod, observed: &Observed, host_ip: &str, now: Timestamp) -> 
         Some(why) => (Some(why.reason), Some(why.message)),
         None => (old.reason.clone(), old.message.clone()),
     };
+    let (resources, allocated) = whole::status(granted, observed);
     let address = observed.address.map(|address| address.to_string());
     let address = address.or(old.pod_ip.clone());
     PodStatus {
@@ -99,6 +101,8 @@ pub fn status(pod: &Pod, observed: &Observed, host_ip: &str, now: Timestamp) -> 
         container_statuses: Some(main),
         ephemeral_container_statuses: (!debug.is_empty()).then_some(debug),
         observed_generation: pod.metadata.generation.or(old.observed_generation),
+        resources: Some(resources),
+        allocated_resources: (!allocated.is_empty()).then_some(allocated),
         ..old
     }
 }
@@ -184,9 +188,8 @@ impl View<'_> {
                     .map(|(exit, run)| self.terminated(exit, &container.name, run)),
                 ..ContainerState::default()
             }),
-            resources: is_running
-                .then(|| record.allocated.clone())
-                .filter(|resources| *resources != ResourceRequirements::default()),
+            // Without them the API server would take the node for one that cannot change them.
+            resources: is_running.then(|| record.allocated.clone()),
             allocated_resources: record.allocated.requests.clone().filter(|_| is_running),
             state: Some(state),
             ..ContainerStatus::default()

@@ -85,7 +85,11 @@ impl World {
             size: 1,
         };
         match action {
-            Action::RunSandbox => self.observed.sandbox = SandboxState::Ready,
+            Action::RunSandbox => {
+                self.observed.sandbox = SandboxState::Ready;
+                self.observed.whole.allocated = whole::wanted(&self.pod);
+            }
+            Action::ResizePod => self.observed.whole.allocated = whole::wanted(&self.pod),
             Action::EnsureImage { container } => {
                 self.observed.container_mut(&container).image = ImageState::Ready(image);
             }

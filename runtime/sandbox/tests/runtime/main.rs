@@ -19,5 +19,6 @@ mod limits;
 #[cfg(feature = "p3")]
 mod newer;
 mod node;
+mod pod_limits;
 mod toolbox;
 mod wasmedge;

@@ -3,7 +3,9 @@
 use coracle_clock::Timestamp;
 use serde_json::{Value, json};
 
-use super::pod_spec::{annotations, defaults, qos, subresources, update, validation, warnings};
+use super::pod_spec::{
+    annotations, defaults, qos, resize, subresources, update, validation, warnings,
+};
 use crate::kinds::{
     AGE, ALL_VERBS, ATTACH, BINDING, Column, EPHEMERAL_CONTAINERS, EVICTION, EXEC, LOG, NAME,
     NameRule, PORT_FORWARD, RESIZE, STATUS, Storage, proxy,
@@ -132,7 +134,7 @@ impl Strategy for Pod {
     fn prepare_for_subresource_update(&self, name: &str, new: &mut Object, old: &Object) {
         match name {
             "ephemeralcontainers" => subresources::keep_ephemeral(new, old),
-            "resize" => subresources::keep_resources(new, old),
+            "resize" => resize::keep(new, old),
             _ => {}
         }
     }
@@ -147,7 +149,7 @@ impl Strategy for Pod {
         self.validate(new, errors);
         match name {
             "ephemeralcontainers" => subresources::ephemeral(new, old, errors),
-            "resize" => subresources::resize(new, old, errors),
+            "resize" => resize::validate(new, old, errors),
             _ => {}
         }
     }

@@ -27,6 +27,8 @@ pub(super) enum Happening {
     Debugged,
     /// The user gives a container other resources; the node has them, or has not.
     Resized(u8, u8, bool),
+    /// The user gives the pod as a whole another limit; the node has it, or has not.
+    ResizedWhole(u8, bool),
     /// The node gives the pod up.
     Evicted,
     /// The node is killed and starts again.
@@ -45,6 +47,7 @@ pub(super) fn happening() -> impl Strategy<Value = Happening> {
         2 => (0..40u8).prop_map(Happening::Deleted),
         2 => Just(Happening::Debugged),
         4 => any::<(u8, u8, bool)>().prop_map(|(which, cpu, fits)| Happening::Resized(which, cpu, fits)),
+        2 => any::<(u8, bool)>().prop_map(|(cpu, fits)| Happening::ResizedWhole(cpu, fits)),
         1 => Just(Happening::Evicted),
         2 => Just(Happening::NodeRestarts),
     ]

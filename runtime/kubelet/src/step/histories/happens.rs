@@ -1,5 +1,6 @@
 //! What happens to a pod, as the runtime, the users and the node would have it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_cri::{ImageError, ImageRef};
@@ -60,14 +61,19 @@ impl World {
                 let added = json!({"name": name, "image": "a"});
                 debug.push(serde_json::from_value(added).expect("a container"));
             }
+            Happening::ResizedWhole(cpu, fits) => {
+                self.ask(*fits);
+                let spec = self.pod.spec.as_mut().expect("a spec");
+                let limits = json!({"limits": {"cpu": format!("{cpu}m")}});
+                spec.resources = Some(serde_json::from_value(limits).expect("resources"));
+            }
             Happening::Resized(which, cpu, fits) => {
+                self.ask(*fits);
                 let spec = self.pod.spec.as_mut().expect("a spec");
                 let index = usize::from(*which) % spec.containers.len();
                 let requests = json!({"requests": {"cpu": format!("{cpu}m")}});
                 let resources = serde_json::from_value(requests).expect("resources");
                 spec.containers[index].resources = Some(resources);
-                self.observed.resize_refusal =
-                    (!fits).then(|| ResizeRefusal::Deferred("no".into()));
             }
             Happening::Evicted => {
                 let (reason, message) = ("Evicted".to_owned(), "no room".to_owned());
@@ -84,6 +90,17 @@ impl World {
         }
     }
 
+    /// Notes whether the node has what the pod is about to ask for.
+    fn ask(&mut self, fits: bool) {
+        if fits {
+            self.observed.granted = None;
+        } else {
+            let before = || Arc::new(self.pod.clone());
+            self.observed.granted.get_or_insert_with(before);
+        }
+        self.observed.resize_refusal = (!fits).then(|| ResizeRefusal::Deferred("no".into()));
+    }
+
     pub(super) fn carry_out(&mut self, which: u8, succeeds: bool) {
         if self.begun.is_empty() {
             return;
@@ -92,6 +109,20 @@ impl World {
         let retry_at = self.now + Duration::from_secs(2);
         let action = self.begun[index].clone();
         match action.clone() {
+            Action::ResizePod => {
+                self.observed.whole = if succeeds {
+                    Whole {
+                        allocated: whole::wanted(&whole::granted(&self.pod, &self.observed)),
+                        resize: Resizing::Idle,
+                    }
+                } else {
+                    let message = "no".into();
+                    Whole {
+                        resize: Resizing::Failed { message, retry_at },
+                        ..self.observed.whole.clone()
+                    }
+                };
+            }
             Action::RunSandbox => {
                 let failed = SandboxState::Failed {
                     message: "no".into(),
@@ -130,7 +161,8 @@ impl World {
             }
             Action::StartContainer { container, .. } => self.exit(&container, 128),
             Action::Resize { container } => {
-                let wanted = resize::wanted(&part(&self.pod, &container).expect("known"));
+                let granted = whole::granted(&self.pod, &self.observed);
+                let wanted = resize::wanted(&part(&granted, &container).expect("known"));
                 let record = self.observed.container_mut(&container);
                 if succeeds {
                     record.allocated = wanted;

@@ -94,5 +94,17 @@ proptest! {
         }
         world.settle();
         prop_assert!(world.is_at_rest(), "{:?} {:?}", world.pod.status, world.observed);
+        if world.phase == "Running" && world.observed.ending_since.is_none() {
+            // Every run has what its pod was granted, and so has the pod as a whole.
+            let granted = whole::granted(&world.pod, &world.observed);
+            let has = &world.observed.whole.allocated;
+            prop_assert_eq!(has, &whole::wanted(&granted));
+            let spec = granted.spec.as_ref().expect("a spec");
+            for part in parts(spec).filter(|part| part.role == Role::Main) {
+                let record = world.observed.container(part.name());
+                let is_up = matches!(record.run, Run::Running { .. });
+                prop_assert!(!is_up || record.allocated == resize::wanted(&part));
+            }
+        }
     }
 }

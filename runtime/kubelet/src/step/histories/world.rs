@@ -49,7 +49,8 @@ impl World {
         for action in step.actions {
             self.begin(&action);
             assert!(!self.begun.contains(&action), "{action:?} is begun twice");
-            if action != Action::Forget {
+            // As soon as it is begun, to start over is done.
+            if !matches!(action, Action::Forget | Action::StartOver) {
                 self.begun.push(action);
             }
         }
@@ -60,7 +61,21 @@ impl World {
     fn begin(&mut self, action: &Action) {
         let now = self.now;
         match action {
-            Action::RunSandbox => self.observed.sandbox = SandboxState::Starting,
+            Action::RunSandbox => {
+                self.observed.sandbox = SandboxState::Starting;
+                self.observed.whole = Whole {
+                    allocated: whole::wanted(&whole::granted(&self.pod, &self.observed)),
+                    resize: Resizing::Idle,
+                };
+            }
+            Action::ResizePod => {
+                assert_ne!(
+                    self.observed.whole.resize,
+                    Resizing::Begun,
+                    "it is begun twice"
+                );
+                self.observed.whole.resize = Resizing::Begun;
+            }
             Action::StartOver => {
                 let spec = self.pod.spec.as_ref().expect("a spec");
                 let of_pod = parts(spec).filter(|part| part.role != Role::Debug);
@@ -96,11 +111,13 @@ impl World {
                 self.check_run(container, *restart_count);
                 let record = self.observed.container_mut(container);
                 record.starting(*restart_count);
-                let part = part(&self.pod, container).expect("known");
-                self.observed.container_mut(container).allocated = resize::wanted(&part);
+                let granted = whole::granted(&self.pod, &self.observed).into_owned();
+                let part = part(&granted, container).expect("known");
+                let record = self.observed.container_mut(container);
+                record.allocated = resize::wanted(&part);
+                record.of_pod = whole::wanted(&granted);
             }
             Action::Resize { container } => {
-                assert_eq!(self.observed.resize_refusal, None, "it was refused");
                 let record = self.observed.container_mut(container);
                 assert_ne!(record.resize, Resizing::Begun, "it is begun twice");
                 record.resize = Resizing::Begun;
@@ -164,6 +181,11 @@ impl World {
         };
         let own = self.pod.metadata.deletion_grace_period_seconds;
         let own = own.map_or_else(|| own_grace(self.spec()), seconds);
+        let own = match &self.observed.failure {
+            // An evicted pod has a second, whatever it asks for.
+            Some(failure) if failure.reason == EVICTED => own.min(EVICTION_GRACE),
+            _ => own,
+        };
         if role != Role::Sidecar || grace.is_zero() || self.now >= since + own {
             return;
         }

@@ -486,16 +486,21 @@ fn pull_policy(at: &At<'_>, errors: &mut FieldErrors) {
 }
 
 /// The resources that every cluster knows; others are extended resources with a domain.
-fn is_standard(name: &str) -> bool {
+pub fn is_standard(name: &str) -> bool {
     ["cpu", "memory", "ephemeral-storage"].contains(&name) || name.starts_with("hugepages-")
 }
 
-/// Reports what is wrong with requests and limits.
-pub fn resources(resources: &At<'_>, spec: &At<'_>, errors: &mut FieldErrors) {
+/// Reports what is wrong with the names and quantities of requests and limits; `check_name` is given a name, the list, and
+/// the entry.
+pub fn quantities(
+    resources: &At<'_>,
+    errors: &mut FieldErrors,
+    check_name: impl Fn(&str, &At<'_>, &At<'_>, &mut FieldErrors),
+) {
     let (limits, requests) = (resources.key("limits"), resources.key("requests"));
     for list in [&limits, &requests] {
         for (name, quantity) in list.entries() {
-            resource_name(name, list, &quantity, errors);
+            check_name(name, list, &quantity, errors);
             resource_quantity(name, &quantity, errors);
         }
     }
@@ -522,6 +527,11 @@ pub fn resources(resources: &At<'_>, spec: &At<'_>, errors: &mut FieldErrors) {
             errors.push(ErrorType::Invalid, requests.path(), shown, detail);
         }
     }
+}
+
+/// Reports what is wrong with requests and limits of a container.
+pub fn resources(resources: &At<'_>, spec: &At<'_>, errors: &mut FieldErrors) {
+    quantities(resources, errors, resource_name);
     let declared: HashSet<&str> = spec
         .key("resourceClaims")
         .items()

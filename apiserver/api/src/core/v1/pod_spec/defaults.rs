@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::pod_level;
 use crate::object::{default_int, default_text, default_value, each_object};
 use crate::quantity::Quantity;
 
@@ -48,6 +49,7 @@ pub fn pod(spec: &mut Map<String, Value>) {
             }
         });
     }
+    pod_level::requests(spec);
     default_value(spec, "enableServiceLinks", || json!(true));
 }
 

@@ -3,7 +3,7 @@
 //! Left out are checks of features that are behind a gate upstream, and of volume types that no node
 //! of ours can mount beyond their being the only source.
 
-use super::{annotations, containers, scheduling, security, volumes};
+use super::{annotations, containers, pod_level, scheduling, security, volumes};
 use crate::validation::{address, metadata, names, numbers};
 use crate::{At, FieldErrors};
 
@@ -12,6 +12,7 @@ pub fn pod_spec(spec: &At<'_>, is_pod: bool, errors: &mut FieldErrors) {
     let known = volumes::all(&spec.key("volumes"), errors);
     claims(&spec.key("resourceClaims"), errors);
     containers::all(spec, &known, errors);
+    pod_level::validate(spec, errors);
     if spec.key("hostNetwork").is_true() {
         containers::host_network_ports(&spec.key("containers"), is_pod, errors);
         containers::host_network_ports(&spec.key("initContainers"), is_pod, errors);

@@ -1,0 +1,181 @@
+//! The resources of a pod as a whole, `spec.resources`, as its spec changes.
+//!
+//! ```text
+//!  admitted ─▶ its sandbox has them ─ the spec asks for others ─┬▶ ResizePod ─▶ its sandbox has those
+//!                                                               └▶ refused: `granted` is what counts
+//! ```
+
+use std::borrow::Cow;
+
+use coracle_clock::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
+
+use super::{Action, Observed, Resizing, Run, SandboxState, Step};
+use crate::totals::{Amounts, Counted};
+
+/// What a pod as a whole may use.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Whole {
+    /// What its sandbox has.
+    pub allocated: ResourceRequirements,
+    /// Whether that is being changed.
+    pub resize: Resizing,
+}
+
+static NONE: ResourceRequirements = ResourceRequirements {
+    claims: None,
+    limits: None,
+    requests: None,
+};
+
+/// What the spec says that the pod as a whole may use.
+pub(crate) fn wanted(pod: &Pod) -> ResourceRequirements {
+    let whole = pod.spec.as_ref().and_then(|spec| spec.resources.clone());
+    whole.unwrap_or_default()
+}
+
+/// The pod with the resources that it was granted: those from before, where it asks for what it cannot have.
+pub(crate) fn granted<'a>(pod: &'a Pod, observed: &Observed) -> Cow<'a, Pod> {
+    let refused = observed.resize_refusal.as_ref();
+    let before = observed.granted.as_ref().filter(|_| refused.is_some());
+    let Some(before) = before.and_then(|pod| pod.spec.as_ref()) else {
+        return Cow::Borrowed(pod);
+    };
+    let mut granted = pod.clone();
+    if let Some(spec) = granted.spec.as_mut() {
+        spec.resources.clone_from(&before.resources);
+        let of = |name: &str| {
+            let init = before.init_containers.iter().flatten();
+            let mut all = init.chain(&before.containers);
+            all.find(|container| container.name == name)
+        };
+        let init = spec.init_containers.iter_mut().flatten();
+        for container in init.chain(&mut spec.containers) {
+            if let Some(before) = of(&container.name) {
+                container.resources.clone_from(&before.resources);
+            }
+        }
+    }
+    Cow::Owned(granted)
+}
+
+/// Whether the sandbox has other resources than were granted.
+pub(super) fn is_wanted(spec: &PodSpec, observed: &Observed) -> bool {
+    let is_there = observed.sandbox == SandboxState::Ready;
+    is_there && *spec.resources.as_ref().unwrap_or(&NONE) != observed.whole.allocated
+}
+
+/// Has them changed.
+pub(super) fn advance(spec: &PodSpec, observed: &Observed, now: Timestamp, step: &mut Step) {
+    if !is_wanted(spec, observed) {
+        return;
+    }
+    match &observed.whole.resize {
+        Resizing::Begun => {}
+        Resizing::Failed { retry_at, .. } if *retry_at > now => step.wake(*retry_at),
+        Resizing::Idle | Resizing::Failed { .. } => step.actions.push(Action::ResizePod),
+    }
+}
+
+/// What a granted pod and its runs have now, and what the pod was promised: `resources` and `allocatedResources` of its
+/// status (upstream's `convertToAPIPodLevelResourcesStatus`).
+pub(super) fn status(spec: &PodSpec, observed: &Observed) -> (ResourceRequirements, Amounts) {
+    let is_there = observed.sandbox == SandboxState::Ready;
+    let has = |container: &Container| {
+        let record = observed.containers.get(&container.name)?;
+        let is_up = matches!(record.run, Run::Running { .. } | Run::Stopping { .. });
+        is_up.then_some(&record.allocated)
+    };
+    let now = Counted {
+        spec,
+        whole: match is_there {
+            true => Some(&observed.whole.allocated),
+            false => spec.resources.as_ref(),
+        },
+        of: &|container| has(container).or(container.resources.as_ref()),
+    };
+    let promised = Counted {
+        spec,
+        whole: spec.resources.as_ref(),
+        of: &|container| container.resources.as_ref(),
+    };
+    // What cannot be had by a pod as a whole is told of its containers alone.
+    let mut resources = ResourceRequirements {
+        claims: None,
+        limits: Some(now.limits()),
+        requests: Some(now.requests()),
+    };
+    for list in [&mut resources.limits, &mut resources.requests] {
+        if let Some(amounts) = list {
+            amounts.retain(|name, _| {
+                ["cpu", "memory"].contains(&name.as_str()) || name.starts_with("hugepages-")
+            });
+        }
+        *list = list.take().filter(|amounts| !amounts.is_empty());
+    }
+    (resources, promised.requests())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::step::{ContainerRecord, ResizeRefusal};
+    use serde_json::{Value, json};
+    use std::sync::Arc;
+
+    fn pod(whole: Value, container: Value) -> Pod {
+        let containers = json!([{"name": "app", "resources": container}]);
+        let spec = json!({"resources": whole, "containers": containers});
+        serde_json::from_value(json!({"spec": spec})).expect("a pod")
+    }
+
+    fn cpu(amount: &str) -> Value {
+        json!({"requests": {"cpu": amount}})
+    }
+
+    fn read(resources: Value) -> ResourceRequirements {
+        serde_json::from_value(resources).expect("resources")
+    }
+
+    #[test]
+    fn what_a_pod_cannot_have_changes_nothing() {
+        let before = pod(cpu("1"), cpu("500m"));
+        let asks = pod(cpu("9"), cpu("8"));
+        let mut observed = Observed {
+            granted: Some(Arc::new(before.clone())),
+            ..Observed::default()
+        };
+        assert_eq!(*granted(&asks, &observed), asks, "nothing was refused");
+        observed.resize_refusal = Some(ResizeRefusal::Infeasible("no".into()));
+        assert_eq!(*granted(&asks, &observed), before);
+    }
+
+    #[test]
+    fn the_status_tells_what_runs_have_and_what_they_are_to_get() {
+        let asks = pod(Value::Null, cpu("2"));
+        let spec = asks.spec.as_ref().expect("a spec");
+        let mut observed = Observed::default();
+        let promised = json!({"cpu": "2"});
+        assert_eq!(
+            status(spec, &observed),
+            (
+                read(cpu("2")),
+                serde_json::from_value(promised).expect("amounts")
+            )
+        );
+        observed.sandbox = SandboxState::Ready;
+        let record = ContainerRecord {
+            allocated: read(cpu("1")),
+            run: Run::Running {
+                started_at: Timestamp::UNIX_EPOCH,
+                serving: true,
+            },
+            ..ContainerRecord::default()
+        };
+        observed.containers.insert("app".to_owned(), record);
+        assert_eq!(status(spec, &observed).0, read(cpu("1")));
+        observed.whole.allocated = read(json!({"limits": {"cpu": "4"}}));
+        let all = json!({"requests": {"cpu": "1"}, "limits": {"cpu": "4"}});
+        assert_eq!(status(spec, &observed).0, read(all));
+    }
+}
