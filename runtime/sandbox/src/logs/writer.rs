@@ -17,10 +17,10 @@ use crate::threads::GuestThreads;
 /// at once, and a busy guest does not cost a write for every line.
 const LINGER: Duration = Duration::from_millis(10);
 
-/// When a log file is put aside, and how many are kept.
 /// Bytes written with one call.
 const PIECE: usize = 32 << 10;
 
+/// When a log file is put aside, and how many are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rotation {
     /// Bytes after which a new file is begun.
