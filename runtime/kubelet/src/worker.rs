@@ -256,16 +256,20 @@ fn without_gone(old: Option<&Value>, new: Value) -> Value {
     Value::Object(new)
 }
 
-/// Those of `new` that are not in `old` as they are, and the types that are in `old` only.
+/// Those of `new` that are not in `old` as they are, without what they no longer say; and the types that are in `old` only.
 fn changed_conditions(old: Option<&Value>, new: &Value) -> Value {
     let none = Vec::new();
     let old = old.and_then(Value::as_array).unwrap_or(&none);
     let new = new.as_array().unwrap_or(&none);
     let is_in_new = |condition: &&Value| new.iter().any(|new| new["type"] == condition["type"]);
     let changed = new.iter().filter(|condition| !old.contains(condition));
+    let changed = changed.map(|condition| {
+        let before = old.iter().find(|old| old["type"] == condition["type"]);
+        without_gone(before, condition.clone())
+    });
     let gone = old.iter().filter(|condition| !is_in_new(condition));
     let gone = gone.map(|condition| json!({"$patch": "delete", "type": condition["type"]}));
-    changed.cloned().chain(gone).collect()
+    changed.chain(gone).collect()
 }
 
 #[cfg(test)]
@@ -282,6 +286,21 @@ mod tests {
         let gone = json!({"limits": {"cpu": "2", "memory": null}, "requests": null});
         let expected = json!({"status": {"resources": gone}});
         assert_eq!(difference(&old, &new), Some(expected));
+    }
+
+    #[test]
+    fn a_condition_loses_what_it_no_longer_says() {
+        let read = |conditions: Value| {
+            let pod = json!({"status": {"conditions": conditions}});
+            serde_json::from_value::<Pod>(pod).expect("a pod")
+        };
+        let waits =
+            json!([{"type": "Ready", "status": "False", "reason": "R", "message": "waits"}]);
+        let ready = read(json!([{"type": "Ready", "status": "True"}]));
+        let ready = ready.status.expect("a status");
+        let told = json!([{"type": "Ready", "status": "True", "reason": null, "message": null}]);
+        let expected = json!({"status": {"conditions": told}});
+        assert_eq!(difference(&read(waits), &ready), Some(expected));
     }
 
     #[test]

@@ -23,8 +23,19 @@ async fn a_pod_is_ready_when_its_probe_passes() {
         phase(pod) == "Running" && !is_ready(pod)
     })
     .await;
-    node.ready("web").await;
+    let pod = node.ready("web").await;
     assert!((20..=25).contains(&node.elapsed()), "{}", node.elapsed());
+    // Why it was not ready is not told of one that is.
+    let conditions = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
+    let mut conditions = conditions.into_iter().flatten();
+    assert!(
+        conditions.all(|one| one.reason.is_none() && one.message.is_none()),
+        "{:?}",
+        pod.status
+    );
     node.event("Unhealthy", "Readiness probe failed").await;
 }
 
