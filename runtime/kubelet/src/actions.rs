@@ -332,6 +332,7 @@ impl Kubelet {
             match resized {
                 Ok(()) => {
                     record.allocated = step::resize::wanted(&part);
+                    record.of_pod = step::whole::wanted(&pod);
                     record.resize = Resizing::Idle;
                 }
                 Err(error) => {
@@ -344,7 +345,8 @@ impl Kubelet {
         });
     }
 
-    /// Gives the pod as a whole what its spec says, and its containers the shares that follow from it.
+    /// Gives the pod as a whole what its spec says. Its containers get the shares that follow from it one by one: a run that
+    /// is only beginning would miss it here.
     async fn resize_pod(&self, uid: &str, entry: &Entry) {
         let pod = granted(entry);
         let Some(spec) = pod.spec.as_ref() else {
@@ -352,21 +354,7 @@ impl Kubelet {
         };
         let sandbox = SandboxId(uid.to_owned());
         let to = translate::resize_sandbox(spec);
-        let mut resized = self.0.runtime.resize_pod_sandbox(&sandbox, to).await;
-        for part in step::parts(spec) {
-            let record = entry.observed.container(part.name());
-            // What is to have other resources of its own gets its share with them.
-            let is_settled =
-                record.run.is_active() && record.allocated == step::resize::wanted(&part);
-            if resized.is_ok() && is_settled && part.role != Role::Debug {
-                let id = ContainerId {
-                    sandbox: sandbox.clone(),
-                    name: part.name().to_owned(),
-                };
-                let to = translate::resize(spec, &part.container);
-                resized = self.0.runtime.resize_container(&id, to).await;
-            }
-        }
+        let resized = self.0.runtime.resize_pod_sandbox(&sandbox, to).await;
         let now = self.0.ctx.clock().now();
         self.with(uid, |observed| match resized {
             Ok(()) => {

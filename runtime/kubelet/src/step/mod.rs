@@ -294,7 +294,7 @@ impl Next<'_> {
     /// A run that is up goes on until a probe or its postStart hook gives it up, or it is to have other
     /// resources that it has to be started again for.
     fn keep(&mut self, part: &Part<'_>, record: &ContainerRecord) {
-        let is_resized = resize::is_wanted(part, record);
+        let is_resized = resize::is_wanted(self.spec, part, record);
         if resize::needs_restart(self.spec, part, record) {
             let since = record.stop_since.unwrap_or(self.now);
             let grace = own_grace(self.spec);

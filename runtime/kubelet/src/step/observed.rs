@@ -29,7 +29,7 @@ pub struct Observed {
     pub disrupted: bool,
     /// The pod asks for other resources than it was promised, and cannot have them.
     pub resize_refusal: Option<ResizeRefusal>,
-    /// The pod as it was before it asked for that.
+    /// The pod as it was before it asked for that, or for what it is not known yet whether it can have it.
     pub granted: Option<Arc<Pod>>,
     /// What the pod as a whole may use.
     pub whole: Whole,

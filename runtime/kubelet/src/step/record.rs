@@ -47,7 +47,7 @@ pub struct ContainerRecord {
     pub again: bool,
     /// What the latest run may use.
     pub allocated: ResourceRequirements,
-    /// What its pod as a whole might use when that run began.
+    /// What its pod as a whole might use when that run was given its share of it.
     pub of_pod: ResourceRequirements,
     /// Whether that is being changed.
     pub resize: Resizing,

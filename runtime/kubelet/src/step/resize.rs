@@ -22,12 +22,13 @@ pub(crate) fn wanted(part: &Part<'_>) -> ResourceRequirements {
     part.container.resources.clone().unwrap_or_default()
 }
 
-/// Whether a run that is up has other resources than its spec says.
-pub(super) fn is_wanted(part: &Part<'_>, record: &ContainerRecord) -> bool {
+/// Whether a run that is up has other resources than its spec says, or has its share of other resources of the pod as a whole.
+pub(super) fn is_wanted(spec: &PodSpec, part: &Part<'_>, record: &ContainerRecord) -> bool {
     let is_up = matches!(record.run, Run::Running { .. });
     part.role != Role::Debug
         && is_up
-        && part.container.resources.as_ref().unwrap_or(&NONE) != &record.allocated
+        && (part.container.resources.as_ref().unwrap_or(&NONE) != &record.allocated
+            || spec.resources.as_ref().unwrap_or(&NONE) != &record.of_pod)
 }
 
 static NONE: ResourceRequirements = ResourceRequirements {
@@ -81,7 +82,7 @@ pub(super) fn progress(spec: &PodSpec, observed: &Observed) -> Option<String> {
     }
     for part in parts(spec) {
         let record = observed.container(part.name());
-        if is_wanted(&part, record) || needs_restart(spec, &part, record) {
+        if is_wanted(spec, &part, record) || needs_restart(spec, &part, record) {
             note(&record.resize);
         }
     }

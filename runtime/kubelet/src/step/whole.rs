@@ -34,10 +34,10 @@ pub(crate) fn wanted(pod: &Pod) -> ResourceRequirements {
     whole.unwrap_or_default()
 }
 
-/// The pod with the resources that it was granted: those from before, where it asks for what it cannot have.
+/// The pod with the resources that it was granted: those from before, where it asks for what it cannot have, or where that is
+/// not known yet.
 pub(crate) fn granted<'a>(pod: &'a Pod, observed: &Observed) -> Cow<'a, Pod> {
-    let refused = observed.resize_refusal.as_ref();
-    let before = observed.granted.as_ref().filter(|_| refused.is_some());
+    let before = observed.granted.as_ref();
     let Some(before) = before.and_then(|pod| pod.spec.as_ref()) else {
         return Cow::Borrowed(pod);
     };
@@ -119,7 +119,7 @@ pub(super) fn status(spec: &PodSpec, observed: &Observed) -> (ResourceRequiremen
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::step::{ContainerRecord, ResizeRefusal};
+    use crate::step::{ContainerRecord, ResizeRefusal, resize, step};
     use serde_json::{Value, json};
     use std::sync::Arc;
 
@@ -141,11 +141,10 @@ mod tests {
     fn what_a_pod_cannot_have_changes_nothing() {
         let before = pod(cpu("1"), cpu("500m"));
         let asks = pod(cpu("9"), cpu("8"));
-        let mut observed = Observed {
-            granted: Some(Arc::new(before.clone())),
-            ..Observed::default()
-        };
+        let mut observed = Observed::default();
         assert_eq!(*granted(&asks, &observed), asks, "nothing was refused");
+        observed.granted = Some(Arc::new(before.clone()));
+        assert_eq!(*granted(&asks, &observed), before, "it is not known yet");
         observed.resize_refusal = Some(ResizeRefusal::Infeasible("no".into()));
         assert_eq!(*granted(&asks, &observed), before);
     }
@@ -177,5 +176,33 @@ mod tests {
         observed.whole.allocated = read(json!({"limits": {"cpu": "4"}}));
         let all = json!({"requests": {"cpu": "1"}, "limits": {"cpu": "4"}});
         assert_eq!(status(spec, &observed).0, read(all));
+    }
+
+    #[test]
+    fn a_run_that_began_while_its_pod_was_resized_gets_its_share_afterwards() {
+        let pod = pod(cpu("2"), cpu("1"));
+        let spec = pod.spec.as_ref().expect("a spec");
+        let mut observed = Observed {
+            sandbox: SandboxState::Ready,
+            ..Observed::default()
+        };
+        observed.whole.allocated = read(cpu("2"));
+        let record = ContainerRecord {
+            allocated: read(cpu("1")),
+            of_pod: read(cpu("1")),
+            run: Run::Running {
+                started_at: Timestamp::UNIX_EPOCH,
+                serving: true,
+            },
+            ..ContainerRecord::default()
+        };
+        observed.containers.insert("app".to_owned(), record);
+        let actions = |observed: &Observed| step(&pod, observed, Timestamp::UNIX_EPOCH).actions;
+        let container = "app".to_owned();
+        assert_eq!(actions(&observed), [Action::Resize { container }]);
+        assert!(resize::progress(spec, &observed).is_some());
+        observed.container_mut("app").of_pod = read(cpu("2"));
+        assert_eq!(actions(&observed), []);
+        assert_eq!(resize::progress(spec, &observed), None);
     }
 }

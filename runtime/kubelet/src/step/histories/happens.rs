@@ -166,6 +166,7 @@ impl World {
                 let record = self.observed.container_mut(&container);
                 if succeeds {
                     record.allocated = wanted;
+                    record.of_pod = whole::wanted(&granted);
                     record.resize = Resizing::Idle;
                 } else {
                     let message = "no".into();

@@ -104,6 +104,7 @@ proptest! {
                 let record = world.observed.container(part.name());
                 let is_up = matches!(record.run, Run::Running { .. });
                 prop_assert!(!is_up || record.allocated == resize::wanted(&part));
+                prop_assert!(!is_up || record.of_pod == whole::wanted(&granted));
             }
         }
     }
