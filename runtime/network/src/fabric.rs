@@ -572,7 +572,8 @@ impl Fabric {
             return Ok(Routes::to(to, target));
         }
         let router = self.router();
-        let (route, service) = router.route_counted(caller.address, to, protocol);
+        let from = caller.address_towards(to.ip()).unwrap_or(caller.address);
+        let (route, service) = router.route_counted(from, to, protocol);
         let mut routes = Routes {
             ends: Vec::new(),
             failure: NetError::ConnectionRefused(to),

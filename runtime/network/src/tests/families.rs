@@ -51,6 +51,32 @@ async fn pods_reach_each_other_by_both_addresses_and_see_the_right_peer() {
     assert_eq!(four.accept().await.unwrap().peer_addr(), near.local_addr());
 }
 
+/// Leads to the first pod of those by the client's address.
+struct ByClient(Vec<(IpAddr, SocketAddr)>);
+
+impl ServiceRouter for ByClient {
+    fn route(&self, from: IpAddr, _to: SocketAddr, _protocol: Protocol) -> Route {
+        let endpoint = self.0.iter().find(|(client, _)| *client == from);
+        endpoint.map_or(Route::Refuse, |(_, endpoint)| {
+            Route::Endpoints(vec![*endpoint])
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn services_know_a_client_by_its_address_of_the_family_that_it_dials() {
+    let fabric = dual_fabric();
+    let (client, server) = (dual(&fabric, 2).scope(), dual(&fabric, 3).scope());
+    let clients = vec![(ip6(2), at6(3, 80)), (pod_ip(2), at(3, 80))];
+    fabric.set_router(Arc::new(ByClient(clients)));
+    let _four = server.listen_tcp(any(80), 8).unwrap();
+    let six = server.listen_tcp(any6(80), 8).unwrap();
+    let service = SocketAddr::new("fd00:10:96::7".parse().unwrap(), 80);
+    let near = client.connect_tcp(service).await.unwrap();
+    assert_eq!(near.local_addr().ip(), ip6(2));
+    assert_eq!(six.accept().await.unwrap().peer_addr(), near.local_addr());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_pod_binds_its_own_addresses_of_both_families_and_no_others() {
     let fabric = dual_fabric();
