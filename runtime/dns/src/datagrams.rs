@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -111,7 +112,13 @@ fn answer(socket: &UdpSocket, server: &Server, over: &AtomicBool, pass_on: &mpsc
             v6: is_v6(peer),
             host: true,
         };
-        match server.now(&buffer[..length], via) {
+        // Nobody starts this thread again, so a panic is the end of one question alone.
+        let answer = AssertUnwindSafe(|| server.now(&buffer[..length], via));
+        let answer = catch_unwind(answer).unwrap_or_else(|_| {
+            tracing::error!(%peer, "a DNS question panicked");
+            Now::Nothing
+        });
+        match answer {
             Now::Nothing => {}
             Now::Reply(reply) => send(socket, &reply, peer),
             Now::Later(pending) => {

@@ -73,6 +73,7 @@ impl Zone for TestZone {
             "lost." => Lookup::Alias("missing.test".into()),
             "ping." => Lookup::Alias("pong.test".into()),
             "pong." => Lookup::Alias("ping.test".into()),
+            "broken." => panic!("a name that the zone has not thought of"),
             _ if self.unfilled.load(Ordering::Relaxed) => Lookup::NotYet,
             _ => Lookup::NoName,
         }

@@ -36,9 +36,16 @@ fn listeners_belong_to_the_runtime_that_serves_them() {
         let asked = question("web.test", RecordType::A, None);
         let asked = asked.to_vec().expect("encoded");
         socket.send(&asked).await.expect("sent");
-        socket.recv(&mut [0; 1500]).await.expect("an answer")
+        let by_udp = socket.recv(&mut [0; 1500]).await.expect("an answer");
+        let mut stream = TcpStream::connect(address).await.expect("connected");
+        let length = u16::try_from(asked.len()).expect("short");
+        stream.write_u16(length).await.expect("sent");
+        stream.write_all(&asked).await.expect("sent");
+        let by_tcp = stream.read_u16().await.expect("an answer");
+        (by_udp, usize::from(by_tcp))
     });
-    assert!(answered > 0);
+    assert!(answered.0 > 0);
+    assert_eq!(answered.0, answered.1);
 }
 
 #[tokio::test]
@@ -54,6 +61,23 @@ async fn whoever_stops_listening_gives_the_port_back() {
     };
     let free = tokio::time::timeout(std::time::Duration::from_secs(30), free).await;
     free.expect("nobody holds the port any more");
+}
+
+#[tokio::test]
+async fn a_question_that_panics_is_lost_and_the_next_one_is_answered() {
+    let (address, task) = listening().await;
+    let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+    socket.connect(address).await.expect("connected");
+    for name in ["broken.test", "web.test"] {
+        let asked = question(name, RecordType::A, None);
+        let asked = asked.to_vec().expect("encoded");
+        socket.send(&asked).await.expect("sent");
+    }
+    let mut buffer = [0; 1500];
+    let length = socket.recv(&mut buffer).await.expect("an answer");
+    let reply = Message::from_vec(&buffer[..length]).expect("a message");
+    assert_eq!(reply.answers.len(), 1);
+    task.abort();
 }
 
 #[tokio::test]
