@@ -229,7 +229,7 @@ fn difference(pod: &Pod, status: &PodStatus) -> Option<Value> {
             value = changed_conditions(old.get(key), &value);
         } else if key == "resources" || key == "allocatedResources" {
             value = without_gone(old.get(key), value);
-        } else if key == "podIPs" && old.contains_key(key) {
+        } else if (key == "podIPs" || key == "hostIPs") && old.contains_key(key) {
             // The server would merge it, address by address.
             value = [json!({"$patch": "replace"})]
                 .into_iter()
@@ -306,7 +306,7 @@ mod tests {
     #[test]
     fn only_conditions_that_changed_are_named() {
         let condition = |kind: &str, status: &str| json!({"type": kind, "status": status});
-        let status = |conditions: Vec<Value>, ip: &str| json!({"status": {"conditions": conditions, "podIPs": [{"ip": ip}]}});
+        let status = |conditions: Vec<Value>, ip: &str| json!({"status": {"conditions": conditions, "podIPs": [{"ip": ip}], "hostIPs": [{"ip": ip}]}});
         let read = |value: Value| serde_json::from_value::<Pod>(value).expect("a pod");
         let ready = condition("Ready", "True");
         let (others, gone) = (condition("Other", "True"), condition("Gone", "True"));
@@ -316,7 +316,7 @@ mod tests {
         let patch = difference(&old, new.status.as_ref().expect("a status"));
         let conditions = json!([ready, {"$patch": "delete", "type": "Gone"}]);
         let addresses = json!([{"$patch": "replace"}, {"ip": "10.0.0.3"}]);
-        let expected = json!({"status": {"conditions": conditions, "podIPs": addresses}});
+        let expected = json!({"status": {"conditions": conditions, "podIPs": addresses, "hostIPs": addresses}});
         assert_eq!(patch, Some(expected));
         assert_eq!(
             difference(&old, old.status.as_ref().expect("a status")),
