@@ -9,6 +9,7 @@
 
 mod clients;
 mod cluster;
+mod faulty;
 mod issuer;
 mod load;
 mod registry;

@@ -29,6 +29,8 @@
 //! registry                   start a registry, at $REGISTRY, for jane with the password secret
 //! registry tls               start one with TLS, at $TLS_REGISTRY, for which the authority in the file $TLS_CA vouches
 //! registry token             start one that wants tokens, at $TOKEN_REGISTRY: jane's, or anybody's to pull what is below public/
+//! faulty                     start a registry at $FAULTY whose repositories do what they are called after, such as `broken/tiny`
+//! heal                       its faults end
 //! clients                    other clients have to be there: $PYTHON has the package `kubernetes`, $NODE_MODULES has
 //!                            @kubernetes/client-node
 //! curl                       the host's curl has to be there
@@ -54,6 +56,7 @@ use std::time::Duration;
 
 use crate::clients;
 use crate::cluster::{Up, poll};
+use crate::faulty::FaultyRegistry;
 use crate::issuer::Issuer;
 use crate::load::Load;
 use crate::registry::{Kind, Registry};
@@ -135,6 +138,7 @@ struct Session {
     up: Option<Up>,
     /// Kept until the script ends.
     registries: Vec<Registry>,
+    faulty: Option<FaultyRegistry>,
     issuer: Option<Issuer>,
     background: BTreeMap<String, Background>,
     loads: BTreeMap<String, Load>,
@@ -167,6 +171,7 @@ impl Session {
             index,
             up: None,
             registries: Vec::new(),
+            faulty: None,
             issuer: None,
             background: BTreeMap::new(),
             loads: BTreeMap::new(),
@@ -269,6 +274,19 @@ impl Session {
                     self.variables.insert(name.to_owned(), value);
                 }
                 self.registries.push(registry);
+                Ok(())
+            }
+            "faulty" => {
+                let registry = FaultyRegistry::start()?;
+                set_in_files(self.work(), "$FAULTY", &registry.address)
+                    .map_err(|error| error.to_string())?;
+                let address = registry.address.clone();
+                self.variables.insert("FAULTY".to_owned(), address);
+                self.faulty = Some(registry);
+                Ok(())
+            }
+            "heal" => {
+                self.faulty.as_ref().ok_or("nothing is faulty")?.heal();
                 Ok(())
             }
             "clients" => {
