@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use coracle_api::quantity::Quantity;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus, ResourceRequirements};
 
 type Quantities = BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>;
 
@@ -90,9 +90,10 @@ impl Request {
         let Some(spec) = pod.spec.as_ref() else {
             return Self::default();
         };
-        let amounts = total(spec, requests);
-        let scored = total(spec, |container| {
-            let mut amounts = requests(container);
+        let granted = Granted::of(pod);
+        let amounts = granted.total(spec, |container| granted.requests(container));
+        let scored = granted.total(spec, |container| {
+            let mut amounts = granted.requests(container);
             amounts
                 .0
                 .entry("cpu".to_owned())
@@ -110,42 +111,102 @@ impl Request {
     }
 }
 
-/// Containers run together; init containers one after the other, beside the sidecars started
-/// before them. What is needed is the larger of the two.
-fn total(spec: &PodSpec, amounts: impl Fn(&Container) -> Amounts) -> Amounts {
-    let mut together = Amounts::default();
-    spec.containers
-        .iter()
-        .for_each(|container| together.add(&amounts(container)));
-    let (mut sidecars, mut starting) = (Amounts::default(), Amounts::default());
-    for container in spec.init_containers.iter().flatten() {
-        if container.restart_policy.as_deref() == Some("Always") {
-            sidecars.add(&amounts(container));
-            together.add(&amounts(container));
-            starting.raise_to(&sidecars);
-        } else {
-            let mut now = amounts(container);
-            now.add(&sidecars);
-            starting.raise_to(&now);
-        }
-    }
-    together.raise_to(&starting);
-    if let Some(requirements) = spec.resources.as_ref() {
-        // What is said for the Pod as a whole counts instead of the sum of its parts.
-        together.0.extend(of_requirements(requirements).0);
-    }
-    if let Some(overhead) = spec.overhead.as_ref() {
-        together.add(&Amounts::of(overhead));
-    }
-    together
+/// What a Pod's node says that the Pod has, while it may ask for something else: what is asked for and what it has both
+/// have to be free, unless the node cannot give what is asked for (upstream's `UseStatusResources`).
+struct Granted<'a> {
+    status: Option<&'a PodStatus>,
+    /// It asks for what it will never have there.
+    is_infeasible: bool,
 }
 
-fn requests(container: &Container) -> Amounts {
-    container
-        .resources
-        .as_ref()
-        .map(of_requirements)
-        .unwrap_or_default()
+impl<'a> Granted<'a> {
+    fn of(pod: &'a Pod) -> Self {
+        let status = pod.status.as_ref();
+        let conditions = status.and_then(|status| status.conditions.as_ref());
+        let mut conditions = conditions.into_iter().flatten();
+        let pending = conditions.find(|condition| condition.type_ == "PodResizePending");
+        Self {
+            status,
+            is_infeasible: pending.is_some_and(|c| c.reason.as_deref() == Some("Infeasible")),
+        }
+    }
+
+    fn requests(&self, container: &Container) -> Amounts {
+        let asked = container.resources.as_ref().map(of_requirements);
+        let asked = asked.unwrap_or_default();
+        let known = self.status.and_then(|status| {
+            let init = status.init_container_statuses.iter().flatten();
+            let mut all = init.chain(status.container_statuses.iter().flatten());
+            all.find(|known| known.name == container.name)
+        });
+        match known.and_then(|known| Some((known.resources.as_ref()?, known))) {
+            Some((has, known)) => self.both(asked, has, known.allocated_resources.as_ref()),
+            None => asked,
+        }
+    }
+
+    /// What is said for the Pod as a whole.
+    fn whole(&self, requirements: &ResourceRequirements) -> Amounts {
+        let asked = of_requirements(requirements);
+        let known = self
+            .status
+            .and_then(|status| Some((status.resources.as_ref()?, status)));
+        let Some((has, status)) = known else {
+            return asked;
+        };
+        let names: Vec<String> = asked.0.keys().cloned().collect();
+        let mut all = self.both(asked, has, status.allocated_resources.as_ref());
+        // Of the rest its containers are counted.
+        all.0.retain(|name, _| names.contains(name));
+        all
+    }
+
+    fn both(
+        &self,
+        asked: Amounts,
+        has: &ResourceRequirements,
+        promised: Option<&Quantities>,
+    ) -> Amounts {
+        let mut all = match self.is_infeasible {
+            true => Amounts::default(),
+            false => asked,
+        };
+        all.raise_to(&of_requirements(has));
+        if let Some(promised) = promised {
+            all.raise_to(&Amounts::of(promised));
+        }
+        all
+    }
+
+    /// Containers run together; init containers one after the other, beside the sidecars started
+    /// before them. What is needed is the larger of the two.
+    fn total(&self, spec: &PodSpec, amounts: impl Fn(&Container) -> Amounts) -> Amounts {
+        let mut together = Amounts::default();
+        spec.containers
+            .iter()
+            .for_each(|container| together.add(&amounts(container)));
+        let (mut sidecars, mut starting) = (Amounts::default(), Amounts::default());
+        for container in spec.init_containers.iter().flatten() {
+            if container.restart_policy.as_deref() == Some("Always") {
+                sidecars.add(&amounts(container));
+                together.add(&amounts(container));
+                starting.raise_to(&sidecars);
+            } else {
+                let mut now = amounts(container);
+                now.add(&sidecars);
+                starting.raise_to(&now);
+            }
+        }
+        together.raise_to(&starting);
+        if let Some(requirements) = spec.resources.as_ref() {
+            // What is said for the Pod as a whole counts instead of the sum of its parts.
+            together.0.extend(self.whole(requirements).0);
+        }
+        if let Some(overhead) = spec.overhead.as_ref() {
+            together.add(&Amounts::of(overhead));
+        }
+        together
+    }
 }
 
 fn of_requirements(requirements: &ResourceRequirements) -> Amounts {

@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Container, ContainerPort, Node, NodeSpec, NodeStatus, Pod, PodSchedulingGate, PodSpec,
-    PodStatus, ResourceRequirements, Taint, Toleration,
+    Container, ContainerPort, ContainerStatus, Node, NodeSpec, NodeStatus, Pod, PodCondition,
+    PodSchedulingGate, PodSpec, PodStatus, ResourceRequirements, Taint, Toleration,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -90,6 +90,71 @@ fn refusal(pod: &Pod, cluster: &Cluster) -> String {
 
 fn placed(node: &str) -> Placement {
     Placement::Node(node.to_owned())
+}
+
+/// A Pod on node `a` whose container was given `has` and asks for `wants`, and what the node says of it.
+fn resized(has: &str, wants: &str, reason: Option<&str>) -> Pod {
+    let mut pod = on(pod("one", wants), "a");
+    pod.spec.get_or_insert_default().containers[0].name = "app".into();
+    let requests = amounts(&[("cpu", has)]);
+    pod.status = Some(PodStatus {
+        conditions: reason.map(|reason| {
+            vec![PodCondition {
+                type_: "PodResizePending".into(),
+                reason: Some(reason.into()),
+                ..Default::default()
+            }]
+        }),
+        container_statuses: Some(vec![ContainerStatus {
+            name: "app".into(),
+            allocated_resources: Some(requests.clone()),
+            resources: Some(ResourceRequirements {
+                requests: Some(requests),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }]),
+        ..Default::default()
+    });
+    pod
+}
+
+#[test]
+fn a_pod_that_asks_for_what_it_will_never_have_takes_what_it_has() {
+    let nodes = [node("a", "4", "8Gi")];
+    for (resized, fits) in [
+        (resized("1", "50", Some("Infeasible")), true),
+        (resized("1", "3", Some("Deferred")), false),
+        (resized("1", "3", None), false),
+        // Until it has given the rest back.
+        (resized("3", "1", None), false),
+        (resized("1", "1", None), true),
+    ] {
+        let cluster = Cluster::of(&nodes, [&resized]);
+        let is_placed = place(&pod("two", "2"), &cluster, 0) == placed("a");
+        assert_eq!(is_placed, fits, "{resized:?}");
+    }
+}
+
+#[test]
+fn so_does_a_pod_as_a_whole() {
+    let nodes = [node("a", "4", "8Gi")];
+    let whole = |cpu: &str| ResourceRequirements {
+        requests: Some(amounts(&[("cpu", cpu)])),
+        ..Default::default()
+    };
+    for (reason, fits) in [(Some("Infeasible"), true), (Some("Deferred"), false)] {
+        let mut resized = resized("1", "1", reason);
+        resized.spec.get_or_insert_default().resources = Some(whole("50"));
+        resized.status.get_or_insert_default().resources = Some(whole("2"));
+        let cluster = Cluster::of(&nodes, [&resized]);
+        let is_placed = place(&pod("two", "2"), &cluster, 0) == placed("a");
+        assert_eq!(is_placed, fits, "{resized:?}");
+        assert!(
+            place(&pod("two", "2500m"), &cluster, 0) != placed("a"),
+            "{resized:?}"
+        );
+    }
 }
 
 #[test]

@@ -247,6 +247,7 @@ impl ContainerRecord {
                 size: 0,
             }),
             stale: true,
+            allocated: status.resources.clone().unwrap_or_default(),
             ..Self::default()
         })
     }

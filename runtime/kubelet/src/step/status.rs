@@ -162,7 +162,7 @@ impl View<'_> {
         let container = part.container.as_ref();
         let record = self.observed.container(part.name());
         let (state, last_exit) = self.state(part, record);
-        let is_running = state.running.is_some();
+        let has_run = record.latest_run().is_some();
         let is_serving = matches!(record.run, Run::Running { serving: true, .. });
         let started = has_started(part, record);
         let ready = started && (container.readiness_probe.is_none() || record.probes.ready);
@@ -188,9 +188,10 @@ impl View<'_> {
                     .map(|(exit, run)| self.terminated(exit, &container.name, run)),
                 ..ContainerState::default()
             }),
-            // Without them the API server would take the node for one that cannot change them.
-            resources: is_running.then(|| record.allocated.clone()),
-            allocated_resources: record.allocated.requests.clone().filter(|_| is_running),
+            // Without them the API server would take the node for one that cannot change them, and the scheduler would
+            // count what the pod asks for and cannot have.
+            resources: has_run.then(|| record.allocated.clone()),
+            allocated_resources: record.allocated.requests.clone().filter(|_| has_run),
             state: Some(state),
             ..ContainerStatus::default()
         }
