@@ -88,7 +88,9 @@ impl State {
                 observed.address = None;
             }
         }
-        let requests = Requests::of(&pod);
+        let granted = step::whole::recovered(&pod);
+        let requests = Requests::of(granted.as_ref().unwrap_or(&pod));
+        observed.granted = granted.map(Arc::new);
         // One that a kubelet has let in before is not asked again (`NotEvictPodOnKubeletRestart`).
         let is_new = is_new(&pod);
         if is_new && pod.metadata.deletion_timestamp.is_none() {

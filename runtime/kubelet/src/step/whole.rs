@@ -59,6 +59,39 @@ pub(crate) fn granted<'a>(pod: &'a Pod, observed: &Observed) -> Cow<'a, Pod> {
     Cow::Owned(granted)
 }
 
+/// The pod as it was granted before this process started, as far as its status tells; None for one that was granted what it
+/// asks for.
+pub(crate) fn recovered(pod: &Pod) -> Option<Pod> {
+    let status = pod.status.as_ref()?;
+    let mut conditions = status.conditions.iter().flatten();
+    conditions.find(|condition| condition.type_ == "PodResizePending")?;
+    let mut granted = pod.clone();
+    let spec = granted.spec.as_mut()?;
+    let init = status.init_container_statuses.iter().flatten();
+    let known = init.chain(status.container_statuses.iter().flatten());
+    let known: Vec<(&str, &ResourceRequirements)> = known
+        .filter_map(|known| Some((known.name.as_str(), known.resources.as_ref()?)))
+        .collect();
+    let init = spec.init_containers.iter_mut().flatten();
+    for container in init.chain(&mut spec.containers) {
+        if let Some((_, has)) = known.iter().find(|(name, _)| *name == container.name) {
+            container.resources = Some((*has).clone());
+        }
+    }
+    if let (Some(whole), Some(has)) = (spec.resources.as_mut(), status.resources.as_ref()) {
+        let keep = |asked: &mut Option<Amounts>, has: &Option<Amounts>| {
+            for (name, amount) in asked.iter_mut().flatten() {
+                if let Some(has) = has.as_ref().and_then(|has| has.get(name)) {
+                    amount.clone_from(has);
+                }
+            }
+        };
+        keep(&mut whole.requests, &has.requests);
+        keep(&mut whole.limits, &has.limits);
+    }
+    Some(granted)
+}
+
 /// Whether the sandbox has other resources than were granted.
 pub(super) fn is_wanted(spec: &PodSpec, observed: &Observed) -> bool {
     let is_there = observed.sandbox == SandboxState::Ready;
@@ -147,6 +180,19 @@ mod tests {
         assert_eq!(*granted(&asks, &observed), before, "it is not known yet");
         observed.resize_refusal = Some(ResizeRefusal::Infeasible("no".into()));
         assert_eq!(*granted(&asks, &observed), before);
+    }
+
+    #[test]
+    fn what_was_granted_is_found_in_the_status() {
+        let mut asks = pod(cpu("9"), cpu("8"));
+        assert_eq!(recovered(&asks), None);
+        let statuses = json!([{"name": "app", "resources": cpu("500m"), "image": "", "imageID": "", "ready": true, "restartCount": 0}]);
+        let pending = json!([{"type": "PodResizePending", "status": "True"}]);
+        let status =
+            json!({"conditions": pending, "containerStatuses": statuses, "resources": cpu("1")});
+        asks.status = serde_json::from_value(status).expect("a status");
+        let granted = recovered(&asks).expect("something else was granted");
+        assert_eq!(granted.spec, pod(cpu("1"), cpu("500m")).spec);
     }
 
     #[test]

@@ -271,3 +271,26 @@ async fn a_container_starts_again_for_a_limit_that_it_has_of_its_pod() {
     let counts: Vec<i32> = counts.map(|status| status.restart_count).collect();
     assert_eq!(counts, [1, 0]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_had_is_not_had_after_a_restart_either() {
+    let node = TestNode::start().await;
+    let spec = json!({"containers": [{"resources": asking("1", "64Mi")}]});
+    node.run("one", "app:1", spec).await;
+    node.ready("one").await;
+    node.resize("one", asking("50", "64Mi")).await;
+    let refused = |pod: &Pod| condition(pod, "PodResizePending").1 == "Infeasible";
+    node.pod_when("one", "it is refused", refused).await;
+    let node = node.restart().await;
+    let pod = node
+        .pod_when("one", "it runs again", |pod| {
+            is_ready(pod) && restarts(pod) == 1
+        })
+        .await;
+    assert!(refused(&pod), "{:?}", pod.status);
+    assert_eq!(has(&pod)["requests"]["cpu"], "1");
+    // Others have the rest.
+    let spec = json!({"containers": [{"resources": asking("500m", "64Mi")}]});
+    node.run("two", "app:1", spec).await;
+    node.ready("two").await;
+}
