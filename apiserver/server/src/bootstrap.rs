@@ -240,7 +240,8 @@ impl ApiServer {
         self.together([endpoints, slice]).await
     }
 
-    /// Puts type, ports and affinity right, as upstream does at start: the port may be another one than last time.
+    /// Puts type, ports and affinity right, as upstream does at start: the port may be another one than last time. The first
+    /// family of a cluster stays what it was; everything that was made follows it.
     async fn correct_kubernetes_service(&self, wanted: &Value) -> Result<(), BootstrapError> {
         let what = format!("{SERVICES}/kubernetes");
         let (found, text) = self.send(Method::GET, &what, &Value::Null).await;
@@ -253,6 +254,15 @@ impl ApiServer {
                 });
             }
         };
+        let (has, wants) = (&service["spec"]["clusterIP"], &wanted["spec"]["clusterIP"]);
+        let is_v6 = |ip: &Value| ip.as_str().is_some_and(|ip| ip.contains(':'));
+        if is_v6(has) != is_v6(wants) {
+            let message = format!(
+                "it is at {has} and cannot move to {wants}, which is of the other family: start the cluster with the \
+                 families in the order in which it was made, or make another one in a folder of its own"
+            );
+            return Err(BootstrapError { what, message });
+        }
         let mut right = true;
         for field in ["type", "ports", "sessionAffinity"] {
             right &= service["spec"][field] == wanted["spec"][field];

@@ -156,6 +156,40 @@ async fn the_kubernetes_service_follows_the_servers_port() {
     assert_eq!(endpoints["subsets"][0]["ports"][0]["port"], 7443);
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_kubernetes_service_is_of_the_first_family_for_ever() {
+    let ip = |text: &str| text.parse::<std::net::IpAddr>().expect("an address");
+    let server = TestServer::start_with(|config| {
+        config.service_ranges.addresses = "fd00:96::/112".parse().expect("a range");
+        config.service_ranges.secondary = Some("10.96.0.0/16".parse().expect("a range"));
+    })
+    .await;
+    let bootstrap = |address: &str, node: &str| {
+        let made = server
+            .api
+            .bootstrap_kubernetes_service(ip(address), ip(node), 6443);
+        async { made.await.map_err(|error| error.to_string()) }
+    };
+    bootstrap("fd00:96::1", "fd00:240::1").await.expect("made");
+    let service = server.get(&format!("{SERVICES}/kubernetes")).await.ok();
+    let six = ("SingleStack".to_owned(), 1, vec!["fd00:96::1".to_owned()]);
+    assert_eq!(stack(&service), six);
+    assert_eq!(service["spec"]["ipFamilies"][0], "IPv6");
+    let slice = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes";
+    let slice = server.get(slice).await.ok();
+    assert_eq!(slice["addressType"], "IPv6");
+    assert_eq!(slice["endpoints"][0]["addresses"][0], "fd00:240::1");
+
+    let error = bootstrap("10.96.0.1", "10.240.0.1").await;
+    let error = error.expect_err("another family");
+    assert!(
+        error.contains("is at \"fd00:96::1\" and cannot move"),
+        "{error}"
+    );
+    let unchanged = server.get(&format!("{SERVICES}/kubernetes")).await.ok();
+    assert_eq!(unchanged, service);
+}
+
 /// Policy, families and addresses of a Service, which is there.
 fn stack(service: &serde_json::Value) -> (String, usize, Vec<String>) {
     let spec = &service["spec"];
