@@ -107,14 +107,15 @@ impl Network {
                 128 - (32 - v4.prefix_len())
             );
         }
-        let addresses = pod_ranges.iter().map(|range| pods_in(*range)).min();
-        let addresses = addresses.unwrap_or_default();
+        let smallest = pod_ranges.iter().min_by_key(|range| pods_in(**range));
+        let smallest = *smallest.expect("there is a range");
+        let addresses = pods_in(smallest);
         let max_pods = args.max_pods.unwrap_or(addresses.min(MAX_PODS));
         if max_pods > addresses {
+            let (flag, bits) = (mask_flag(&smallest), smallest.prefix_len());
             bail!(
-                "--max-pods {max_pods} needs as many addresses, and a node's share of --cluster-cidr {cluster} has \
-                 {addresses}: choose a --node-cidr-mask-size below {}",
-                args.node_cidr_mask_size
+                "--max-pods {max_pods} needs as many addresses, and a node's share of --cluster-cidr, {smallest}, has \
+                 {addresses}: choose a {flag} below {bits}"
             );
         }
         let pods_have = |range: &&IpNet| clusters.iter().any(|pods| is_v6(pods) == is_v6(range));
@@ -166,15 +167,20 @@ fn families(flag: &str, ranges: &[IpNet]) -> Result<Vec<IpNet>> {
     Ok(ranges.iter().map(IpNet::trunc).collect())
 }
 
+/// The flag that says how large a node's share of the range is.
+fn mask_flag(range: &IpNet) -> &'static str {
+    match is_v6(range) {
+        true => "--node-cidr-mask-size-ipv6",
+        false => "--node-cidr-mask-size",
+    }
+}
+
 /// This node's share of the pods' addresses: the first.
 fn node_range(cluster: IpNet, args: &UpArgs) -> Result<IpNet> {
-    let (flag, bits, most) = match is_v6(&cluster) {
-        true => (
-            "--node-cidr-mask-size-ipv6",
-            args.node_cidr_mask_size_ipv6,
-            128,
-        ),
-        false => ("--node-cidr-mask-size", args.node_cidr_mask_size, 32),
+    let (flag, most) = (mask_flag(&cluster), cluster.max_prefix_len());
+    let bits = match is_v6(&cluster) {
+        true => args.node_cidr_mask_size_ipv6,
+        false => args.node_cidr_mask_size,
     };
     let first = cluster.subnets(bits).ok().and_then(|mut all| all.next());
     first.with_context(|| {
@@ -539,6 +545,15 @@ mod tests {
         assert_eq!(pods(&["--node-cidr-mask-size", "24"]).expect("valid"), 253);
         let error = pods(&["--max-pods", "20000"]).expect_err("too many");
         assert!(error.to_string().contains("has 16381"), "{error}");
+        let small = [
+            "--cluster-cidr=fd00::/112",
+            "--service-cidr=fd01::/112",
+            "--node-cidr-mask-size-ipv6=120",
+        ];
+        assert_eq!(pods(&small).expect("valid"), 254);
+        let error = pods(&[&small[..], &["--max-pods=300"]].concat()).expect_err("too many");
+        let wanted = "has 254: choose a --node-cidr-mask-size-ipv6 below 120";
+        assert!(error.to_string().contains(wanted), "{error}");
         let more = ["--max-pods", "20000", "--node-cidr-mask-size", "17"];
         assert_eq!(pods(&more).expect("valid"), 20_000);
     }
