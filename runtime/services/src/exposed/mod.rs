@@ -10,6 +10,7 @@
 //! A door knows nothing but its place: whom a connection is for is asked when it arrives. So a
 //! change of endpoints, or of the Service that holds the place, moves no socket.
 
+mod health;
 mod plan;
 #[cfg(test)]
 mod tests;
@@ -150,7 +151,14 @@ impl Exposed {
         Ok(match door.transport {
             Transport::Tcp => {
                 let listener = TcpListener::bind(door.address).await?;
-                tokio::spawn(self.serve(listener, exposure)).abort_handle()
+                let task = match exposure {
+                    Exposure::Health(_) => {
+                        let (index, clock) = (self.index.clone(), self.context.clock().clone());
+                        tokio::spawn(health::serve(listener, index, exposure, clock))
+                    }
+                    _ => tokio::spawn(self.serve(listener, exposure)),
+                };
+                task.abort_handle()
             }
             Transport::Udp => {
                 let socket = UdpSocket::bind(door.address).await?;
@@ -279,6 +287,13 @@ impl Exposed {
                 "HostPortUnavailable",
                 format!(
                     "hostPort {port} cannot be opened on {protocol} {address}: {error} (it is tried again)"
+                ),
+            ),
+            Exposure::Health(port) => (
+                "FailedToStartServiceHealthcheck",
+                format!(
+                    "healthCheckNodePort {port} of service {key} cannot be opened on {protocol} {address}: {error} (it is \
+                     tried again)"
                 ),
             ),
             // An external address is often another machine's, which leads here: nothing is wrong.

@@ -152,6 +152,7 @@ fn doors(exposure: Exposure, hosts: &[IpAddr]) -> Vec<Door> {
             hosts.iter().map(at).collect()
         }
         Exposure::Outer(address, transport) => vec![Door { address, transport }],
+        Exposure::Health(port) => doors(Exposure::NodePort(port, Transport::Tcp), hosts),
         Exposure::HostPort(None, port, transport) => {
             doors(Exposure::NodePort(port, transport), hosts)
         }

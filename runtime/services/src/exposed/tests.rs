@@ -331,6 +331,59 @@ async fn who_is_not_in_the_ranges_of_a_load_balancer_is_reset_and_counted() {
 }
 
 #[tokio::test]
+async fn a_health_port_tells_how_many_endpoints_the_node_has() {
+    let node = Node::start();
+    let port = free_port().await;
+    let balanced = |policy: &str| {
+        let ports = json!([{"name": "http", "port": 80}, {"name": "more", "port": 81}]);
+        let spec = json!({
+            "type": "LoadBalancer", "clusterIP": "10.96.0.5", "externalTrafficPolicy": policy,
+            "healthCheckNodePort": port, "ports": ports,
+        });
+        service("web", spec)
+    };
+    let endpoints = |nodes: &[&str]| {
+        let all = nodes.iter().zip(2..);
+        let all: Vec<Value> = all
+            .map(|(node, last)| json!({"addresses": [at(last, 0).ip()], "nodeName": node}))
+            .collect();
+        let ports = json!([{"name": "http", "port": 8080, "protocol": "TCP"}]);
+        node.context
+            .informer()
+            .apply(crate::fixtures::slice("s", "web", ports, all.into()));
+    };
+    let ask = async || {
+        let mut stream = TcpStream::connect(host(port)).await.expect("open");
+        let question = b"GET /healthz HTTP/1.1\r\nHost: node\r\n\r\n";
+        stream.write_all(question).await.expect("sent");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.expect("an answer");
+        text
+    };
+    let informer = node.context.informer::<Service>();
+    informer.apply(balanced("Local"));
+    node.opened(port).await;
+    let nobody = ask().await;
+    assert!(nobody.starts_with("HTTP/1.1 503"), "{nobody}");
+    endpoints(&["here", "there", "here"]);
+    let two = ask().await;
+    assert!(two.starts_with("HTTP/1.1 200"), "{two}");
+    assert!(
+        two.contains("x-load-balancing-endpoint-weight: 2\r\n"),
+        "{two}"
+    );
+    let body: Value =
+        serde_json::from_str(two.rsplit("\r\n").next().expect("a body")).expect("JSON");
+    let expected = json!({
+        "service": {"namespace": "default", "name": "web"},
+        "localEndpoints": 2, "serviceProxyHealthy": true,
+    });
+    assert_eq!(body, expected);
+    informer.apply(balanced("Cluster"));
+    node.closed().await;
+}
+
+#[tokio::test]
 async fn the_node_dials_a_service_by_the_name_or_number_of_a_port() {
     let node = Node::start();
     let listener = listen(&node.fabric, 3);

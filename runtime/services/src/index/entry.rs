@@ -1,6 +1,6 @@
 //! What one Service means to whoever connects to it: a pure function of its objects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +33,10 @@ pub(crate) struct ServiceEntry {
     pub(crate) balanced: Vec<IpAddr>,
     /// Whom its load balancer lets in; everybody, if it names none.
     pub(crate) sources: Vec<IpNet>,
+    /// Where load balancers elsewhere ask whether this node has endpoints.
+    pub(crate) health_port: Option<u16>,
+    /// How many ready ones it has; one with an address of each family counts once.
+    pub(crate) local_ready: usize,
     /// How long a client stays with its endpoint; `None` without session affinity.
     pub(crate) affinity: Option<Duration>,
 }
@@ -154,6 +158,7 @@ pub(crate) fn entry<'a>(
     let wanted: Vec<&ServicePort> = spec.ports.iter().flatten().collect();
     let mut backends: Vec<Candidates> = wanted.iter().map(|_| Candidates::default()).collect();
     let mut addresses = Vec::new();
+    let mut local: [BTreeSet<IpAddr>; 2] = Default::default();
     let mut hostnames: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
 
     for slice in slices {
@@ -186,6 +191,9 @@ pub(crate) fn entry<'a>(
                 }
             }
             let place = Place::of(endpoint, here);
+            if readiness == Readiness::Ready && place.local {
+                local[usize::from(address.is_ipv6())].insert(address);
+            }
             for (index, port) in &ports {
                 backends[*index].add(readiness, place, SocketAddr::new(address, *port));
             }
@@ -223,6 +231,8 @@ pub(crate) fn entry<'a>(
         outer: outer_of(service, spec),
         balanced: balanced_of(service, spec),
         sources: sources_of(spec),
+        health_port: health_port_of(spec).filter(|_| policies.external_local),
+        local_ready: local.iter().map(BTreeSet::len).max().unwrap_or_default(),
         affinity: affinity_of(spec),
     }
 }
@@ -418,6 +428,14 @@ fn outer_of(service: &Service, spec: &ServiceSpec) -> Vec<IpAddr> {
     all.sort_unstable();
     all.dedup();
     all
+}
+
+fn health_port_of(spec: &ServiceSpec) -> Option<u16> {
+    let port = spec.health_check_node_port?;
+    let is_balanced = spec.type_.as_deref() == Some("LoadBalancer");
+    u16::try_from(port)
+        .ok()
+        .filter(|port| is_balanced && *port > 0)
 }
 
 /// What cannot be read lets nobody in.

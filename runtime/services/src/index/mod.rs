@@ -39,6 +39,8 @@ pub(crate) enum Exposure {
     Outer(SocketAddr, Transport),
     /// A port of the host that a pod asks for: on that address, or without one where node ports are.
     HostPort(Option<IpAddr>, u16, Transport),
+    /// A port of the node at which a Service tells how many endpoints this has.
+    Health(u16),
 }
 
 /// [`Protocol`] with an order.
@@ -342,7 +344,10 @@ fn exposures_of(entry: &ServiceEntry, port: &Port) -> impl Iterator<Item = Expos
     let number = port.port;
     let outer = entry.outer.iter();
     let outer = outer.map(move |ip| Exposure::Outer(SocketAddr::new(*ip, number), transport));
-    node.into_iter().chain(outer)
+    // The Service's own, which goes by its first port.
+    let is_first = entry.ports.first().is_some_and(|first| first == port);
+    let health = entry.health_port.filter(|_| is_first).map(Exposure::Health);
+    node.into_iter().chain(outer).chain(health)
 }
 
 fn exposures(entry: Option<&ServiceEntry>) -> Vec<Exposure> {
