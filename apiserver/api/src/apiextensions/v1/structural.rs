@@ -195,17 +195,58 @@ fn nested(at: &At<'_>, errors: &mut FieldErrors) {
     value_validation(at, errors);
 }
 
-/// Reports defaults that are not among the values that the schema lists.
+/// Reports defaults of another type than the schema's, and those that are not among the values that it lists.
 pub(super) fn defaults(at: &At<'_>, errors: &mut FieldErrors) {
     let (default, listed) = (at.key("default"), at.key("enum"));
-    if let (Some(value), Some(list)) = (default.value(), listed.value().and_then(Value::as_array))
-        && !list.is_empty()
-        && !list.contains(value)
-    {
-        let supported: Vec<String> = list.iter().map(ToString::to_string).collect();
-        let detail = format!("supported values: {}", supported.join(", "));
-        let shown = Some(value.clone());
-        errors.push(ErrorType::NotSupported, default.path(), shown, detail);
+    if let Some(value) = default.value() {
+        if let Some(wanted) = another_type(at, value) {
+            // Upstream names the place within the value before this, and a default is the whole of it.
+            let found = type_of(value);
+            let detail = format!(" in body must be of type {wanted}: {found:?}");
+            let shown = Some(Value::from(found));
+            errors.push(ErrorType::Invalid, default.path(), shown, detail);
+        }
+        let list = listed.value().and_then(Value::as_array);
+        if let Some(list) = list.filter(|list| !list.is_empty() && !list.contains(value)) {
+            let quoted = |listed: &Value| match listed {
+                Value::String(text) => format!("{text:?}"),
+                other => format!("{:?}", other.to_string()),
+            };
+            let supported: Vec<String> = list.iter().map(quoted).collect();
+            let detail = format!("supported values: {}", supported.join(", "));
+            let shown = Some(value.clone());
+            errors.push(ErrorType::NotSupported, default.path(), shown, detail);
+        }
     }
     super::schema::below(at, &mut |schema| defaults(schema, errors));
+}
+
+/// The type that a value should have, if it has another one.
+fn another_type(schema: &At<'_>, value: &Value) -> Option<&'static str> {
+    let wanted = match schema.key("type").as_str() {
+        _ if schema.key("x-kubernetes-int-or-string").is_true() => "integer,string",
+        Some("array") => "array",
+        Some("boolean") => "boolean",
+        Some("integer") => "integer",
+        Some("number") => "number",
+        Some("object") => "object",
+        Some("string") => "string",
+        // No type, or none that there is, which is reported elsewhere.
+        _ => return None,
+    };
+    let fits = |found: &str| wanted.split(',').any(|wanted| wanted == found);
+    let found = type_of(value);
+    (!(fits(found) || found == "integer" && fits("number"))).then_some(wanted)
+}
+
+fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
 }

@@ -65,6 +65,43 @@ fn a_list_of_type_map_has_keys() {
 }
 
 #[test]
+fn a_default_is_of_the_schemas_type_and_among_its_values() {
+    let default = |schema: Value| {
+        let found = findings(json!({"type": "object", "properties": {"a": schema}}));
+        let at = "spec.validation.openAPIV3Schema.properties[a].default: ";
+        let texts = found.iter().map(|text| text.replacen(at, "", 1));
+        texts.collect::<Vec<_>>()
+    };
+    let either = json!({"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]});
+    for (schema, value) in [
+        (json!({"type": "string", "enum": ["a"]}), json!("a")),
+        (json!({"type": "number"}), json!(1)),
+        (either.clone(), json!("a")),
+    ] {
+        let mut schema = schema;
+        schema["default"] = value;
+        assert_eq!(default(schema), [""; 0]);
+    }
+    assert_eq!(
+        default(json!({"type": "string", "enum": ["a", 1], "default": 42})),
+        [
+            r#"Invalid value: "integer":  in body must be of type string: "integer""#,
+            r#"Unsupported value: 42: supported values: "a", "1""#,
+        ]
+    );
+    assert_eq!(
+        default(json!({"type": "integer", "default": 1.5})),
+        [r#"Invalid value: "number":  in body must be of type integer: "number""#]
+    );
+    let mut either = either;
+    either["default"] = json!(true);
+    assert_eq!(
+        default(either),
+        [r#"Invalid value: "boolean":  in body must be of type integer,string: "boolean""#]
+    );
+}
+
+#[test]
 fn the_name_is_made_of_plural_and_group() {
     let mut object = Object::from_value(json!({"metadata": {"name": "x"}})).expect("an object");
     RESOURCE.strategy.default(&mut object);
