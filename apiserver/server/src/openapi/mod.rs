@@ -9,14 +9,14 @@
 //! kubectl takes from them what to say in `explain`, how to merge lists in `apply`, and whether the server validates
 //! fields itself. A document is made when it is first asked for; what is kept is its compressed form, a tenth of its
 //! size. Its hash in the index is of what it is made from, so that the index needs no documents.
-//!
-//! Not served: v3 documents in protobuf; clients take JSON instead.
 
 mod descriptions;
+mod message;
 mod paths;
 mod schemas;
 mod small;
 mod v2;
+mod v3;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -66,9 +66,9 @@ pub(crate) fn answer(server: &Server, parts: &Parts, info: &RequestInfo) -> Opti
     if found.is_none() && !small::index(registry).iter().any(|name| name == path) {
         return Some(Answer::bytes(StatusCode::NOT_FOUND, "", Vec::new()));
     }
-    if !takes_json(&parts.headers) {
+    let Some(protobuf) = form(&parts.headers) else {
         return Some(Answer::bytes(StatusCode::NOT_ACCEPTABLE, "", Vec::new()));
-    }
+    };
     let tag = match found {
         Some((group, version)) => document_hash(registry, group, version),
         None => small_hash(path),
@@ -84,15 +84,26 @@ pub(crate) fn answer(server: &Server, parts: &Parts, info: &RequestInfo) -> Opti
         answer.headers.push((header::LOCATION, location));
         return Some(answer);
     }
-    let entity = entity_tag(tag.as_bytes());
+    let entity = match protobuf {
+        true => entity_tag(format!("{tag}.pb").as_bytes()),
+        false => entity_tag(tag.as_bytes()),
+    };
     let mut answer = if knows(&parts.headers, &entity) {
         Answer::bytes(StatusCode::NOT_MODIFIED, "", Vec::new())
     } else {
-        let document = server.documents.get(path, || match found {
+        let make = || match found {
             Some((group, version)) => document(registry, group, version),
             None => small::document(registry, path).unwrap_or_default(),
-        });
-        Answer::bytes(StatusCode::OK, negotiate::JSON, document)
+        };
+        let documents = &server.documents;
+        match protobuf {
+            true => {
+                let kept = format!("{path}.pb");
+                let bytes = documents.get_bytes(&kept, || v3::to_protobuf(&make()).into());
+                Answer::bytes(StatusCode::OK, V3_PROTOBUF, bytes)
+            }
+            false => Answer::bytes(StatusCode::OK, negotiate::JSON, documents.get(path, make)),
+        }
     };
     answer.headers.push((ETAG, entity));
     answer
@@ -186,6 +197,22 @@ fn unpack(bytes: &[u8]) -> Option<Bytes> {
     Some(Bytes::from(document))
 }
 
+/// What protobuf of a v3 document is called. Older clients write the version with `@`, and get this name, too.
+const V3_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf";
+
+/// Whether a v3 document is wanted in protobuf (`true`) or in JSON: what `Accept` names first; `None` for neither.
+fn form(headers: &HeaderMap) -> Option<bool> {
+    const OLDER: &str = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf";
+    if !headers.contains_key(ACCEPT) {
+        return Some(false);
+    }
+    clauses(headers).find_map(|media| match media.as_str() {
+        V3_PROTOBUF | OLDER => Some(true),
+        "application/json" | "application/*" | "*/*" => Some(false),
+        _ => None,
+    })
+}
+
 fn takes_json(headers: &HeaderMap) -> bool {
     !headers.contains_key(ACCEPT)
         || accepts(headers, |media| {
@@ -195,15 +222,22 @@ fn takes_json(headers: &HeaderMap) -> bool {
 
 /// Whether `Accept` has a media type that fits.
 fn accepts(headers: &HeaderMap, fits: impl Fn(&str) -> bool) -> bool {
+    clauses(headers).any(|media| fits(&media))
+}
+
+/// The media types of `Accept`, without their parameters.
+fn clauses(headers: &HeaderMap) -> impl Iterator<Item = String> {
     let accept: Vec<&str> = headers
         .get_all(ACCEPT)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .collect();
-    accept
-        .join(",")
-        .split(',')
-        .any(|clause| fits(clause.split(';').next().unwrap_or_default().trim()))
+    let media = |clause: &str| {
+        let media = clause.split(';').next().unwrap_or_default();
+        media.trim().to_owned()
+    };
+    let clauses: Vec<String> = accept.join(",").split(',').map(media).collect();
+    clauses.into_iter()
 }
 
 /// The path of a group's version below `/openapi/v3`.

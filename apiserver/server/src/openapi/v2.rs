@@ -5,6 +5,8 @@
 
 use serde_json::{Map, Value, json};
 
+use super::message::Message;
+
 /// Turns v3 documents into the one v2 document.
 pub(super) fn document(documents: &[Value], version: &str) -> Value {
     let (mut paths, mut definitions) = (Map::new(), Map::new());
@@ -260,75 +262,6 @@ fn schema_message(schema: &Value, out: &mut Message) {
         });
     }
     out.extensions(31, schema);
-}
-
-/// A protobuf message as it grows.
-#[derive(Default)]
-struct Message {
-    bytes: Vec<u8>,
-}
-
-impl Message {
-    fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.bytes.push((value as u8 & 0x7f) | 0x80);
-            value >>= 7;
-        }
-        self.bytes.push(value as u8);
-    }
-
-    /// A field of bytes.
-    fn bytes(&mut self, number: u32, bytes: &[u8]) {
-        self.varint(u64::from(number) << 3 | 2);
-        self.varint(bytes.len() as u64);
-        self.bytes.extend_from_slice(bytes);
-    }
-
-    /// A field of text; an absent or empty one is left out.
-    fn text(&mut self, number: u32, text: Option<&str>) {
-        if let Some(text) = text.filter(|text| !text.is_empty()) {
-            self.bytes(number, text.as_bytes());
-        }
-    }
-
-    fn texts(&mut self, number: u32, list: &Value) {
-        for text in list.as_array().into_iter().flatten() {
-            self.text(number, text.as_str());
-        }
-    }
-
-    fn flag(&mut self, number: u32, set: bool) {
-        if set {
-            self.varint(u64::from(number) << 3);
-            self.varint(1);
-        }
-    }
-
-    fn message(&mut self, number: u32, write: impl FnOnce(&mut Message)) {
-        let mut inner = Message::default();
-        write(&mut inner);
-        self.bytes(number, &inner.bytes);
-    }
-
-    /// An entry of what protobuf has for a map: a name and a value.
-    fn named(&mut self, number: u32, name: &str, write: impl FnOnce(&mut Message)) {
-        self.message(number, |entry| {
-            entry.text(1, Some(name));
-            entry.message(2, write);
-        });
-    }
-
-    /// The `x-…` keys; JSON is YAML too.
-    fn extensions(&mut self, number: u32, value: &Value) {
-        for (key, value) in value
-            .as_object()
-            .into_iter()
-            .flatten()
-            .filter(|(key, _)| key.starts_with("x-"))
-        {
-            self.named(number, key, |any| any.text(2, Some(&value.to_string())));
-        }
-    }
 }
 
 #[cfg(test)]

@@ -260,6 +260,32 @@ async fn heads_are_only_for_documents_and_proxies() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn openapi_documents_come_in_the_form_that_is_asked_for() {
+    const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf";
+    let server = TestServer::start().await;
+    for (accept, status, content_type) in [
+        (PROTOBUF, 200, PROTOBUF),
+        (
+            "application/com.github.proto-openapi.spec.v3@v1.0+protobuf",
+            200,
+            PROTOBUF,
+        ),
+        ("application/json", 200, "application/json"),
+        ("*/*", 200, "application/json"),
+        ("application/vnd.kubernetes.protobuf", 406, ""),
+    ] {
+        let mut asked = request("GET", "/openapi/v3/api/v1", "", None);
+        let value = accept.parse().expect("a header");
+        asked.headers_mut().insert("accept", value);
+        let answer = server.send(asked).await;
+        assert_eq!(answer.status, status, "{accept}");
+        let found = answer.headers.get("content-type");
+        let found = found.and_then(|value| value.to_str().ok());
+        assert_eq!(found.unwrap_or_default(), content_type, "{accept}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn health_and_version_are_answered() {
     let server = TestServer::start().await;
     for path in ["/livez", "/readyz", "/healthz", "/readyz/ping"] {
