@@ -78,6 +78,7 @@ impl FieldManager {
                     ],
                     "volumeattachments" => &["metadata", "spec"],
                     "apiservices"
+                    | "customresourcedefinitions"
                     | "flowschemas"
                     | "prioritylevelconfigurations"
                     | "resourceclaims"

@@ -213,6 +213,24 @@ fn status_is_owned_through_status_alone() {
 }
 
 #[test]
+fn metadata_that_a_status_cannot_change_is_not_owned_through_it() {
+    for (group, plural, owned) in [
+        ("", "nodes", true),
+        ("apiextensions.k8s.io", "customresourcedefinitions", false),
+        ("flowcontrol.apiserver.k8s.io", "flowschemas", false),
+    ] {
+        let mut new = object(json!({"metadata": {"name": "x", "labels": {"z": "1"}}}));
+        manager(group, plural, "").update(None, &mut new, "one", NOW);
+        let mut next = new.clone();
+        next.set("metadata.labels.a", "b");
+        manager(group, plural, "status").update(Some(&new), &mut next, "two", LATER);
+        let found = owners(&next);
+        let by_two = found.iter().any(|(manager, ..)| manager == "two");
+        assert_eq!(by_two, owned, "{plural}: {found:?}");
+    }
+}
+
+#[test]
 fn applying_merges_takes_away_and_gives_up() {
     let made =
         apply(None, &config_map(json!({"a": "1", "b": "1"})), "one", false).expect("created");
