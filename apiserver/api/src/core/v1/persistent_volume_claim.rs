@@ -55,7 +55,7 @@ impl Strategy for PersistentVolumeClaim {
     fn prepare_for_create(&self, new: &mut Object) {
         // The phase comes when the claim is read.
         new.set("status", json!({}));
-        normalize_sources(new);
+        settle_sources(new, None);
     }
 
     fn read_back(&self) -> Option<fn(&mut Object) -> bool> {
@@ -68,8 +68,8 @@ impl Strategy for PersistentVolumeClaim {
         })
     }
 
-    fn prepare_for_update(&self, new: &mut Object, _old: &Object) {
-        normalize_sources(new);
+    fn prepare_for_update(&self, new: &mut Object, old: &Object) {
+        settle_sources(new, Some(old));
     }
 
     fn validate(&self, new: &Object, errors: &mut FieldErrors) {
@@ -170,25 +170,43 @@ pub fn defaults(claim: &mut Map<String, Value>) {
     }
 }
 
-/// `dataSource` and `dataSourceRef` say the same, unless the latter names a namespace.
-fn normalize_sources(claim: &mut Object) {
-    let source = claim.at("spec.dataSource").value().cloned();
-    let reference = claim.at("spec.dataSourceRef").value().cloned();
-    match (source, reference) {
-        (Some(source), None) => {
-            claim.set("spec.dataSourceRef", source);
+/// `dataSource` and `dataSourceRef` say the same in the end. What had no meaning while there was only `dataSource` is
+/// forgotten there, and so is a reference to another namespace, which belongs to a feature that is off upstream.
+fn settle_sources(claim: &mut Object, old: Option<&Object>) {
+    let had = |field: &str| old.is_some_and(|old| old.at(field).exists());
+    let (of_old, of_new) = ("spec.dataSource", "spec.dataSourceRef");
+    let elsewhere = claim.at("spec.dataSourceRef.namespace");
+    if elsewhere.exists() {
+        if elsewhere.is_empty() {
+            claim.remove("spec.dataSourceRef.namespace");
+        } else if !had(of_new) {
+            claim.remove(of_new);
         }
-        (None, Some(mut reference)) => {
-            let elsewhere = claim.at("spec.dataSourceRef.namespace");
-            if elsewhere.str().is_empty() {
-                if let Some(map) = reference.as_object_mut() {
-                    map.shift_remove("namespace");
-                }
-                claim.set("spec.dataSource", reference);
-            }
+    }
+    let source = claim.at(of_old);
+    if source.exists()
+        && !claim.at(of_new).exists()
+        && !had(of_old)
+        && !was_always_a_source(&source)
+    {
+        claim.remove(of_old);
+    }
+    let source = claim.at(of_old).value().cloned();
+    let reference = claim.at(of_new).value().cloned();
+    match (source, reference) {
+        (Some(source), None) => claim.set(of_new, source),
+        (None, Some(reference)) if !claim.at("spec.dataSourceRef.namespace").exists() => {
+            claim.set(of_old, reference);
         }
         _ => {}
     }
+}
+
+fn was_always_a_source(source: &At<'_>) -> bool {
+    matches!(
+        (source.key("apiGroup").str(), source.key("kind").str()),
+        ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
+    )
 }
 
 /// Reports what is wrong with the spec of a claim, of a claim's template, or of an ephemeral volume.
@@ -556,6 +574,36 @@ mod tests {
             ),
             ["spec.accessModes: Forbidden: may not use ReadWriteOncePod with other access modes"]
         );
+    }
+
+    #[test]
+    fn sources_without_meaning_are_forgotten() {
+        let claim = |spec: Value| Object::from_value(json!({"spec": spec})).expect("an object");
+        let other = json!({"kind": "Backup", "apiGroup": "example.com", "name": "a"});
+        let snapshot =
+            json!({"kind": "VolumeSnapshot", "apiGroup": "snapshot.storage.k8s.io", "name": "a"});
+        let mut elsewhere = other.clone();
+        elsewhere["namespace"] = "b".into();
+        for (spec, left) in [
+            (json!({"dataSource": other}), json!({})),
+            (
+                json!({"dataSource": snapshot}),
+                json!({"dataSource": snapshot, "dataSourceRef": snapshot}),
+            ),
+            (
+                json!({"dataSourceRef": other}),
+                json!({"dataSourceRef": other, "dataSource": other}),
+            ),
+            (json!({"dataSourceRef": elsewhere}), json!({})),
+        ] {
+            let mut new = claim(spec.clone());
+            settle_sources(&mut new, None);
+            assert_eq!(new.at("spec").value(), Some(&left), "{spec}");
+        }
+        let old = claim(json!({"dataSource": other, "dataSourceRef": other}));
+        let mut new = claim(json!({"dataSource": other}));
+        settle_sources(&mut new, Some(&old));
+        assert_eq!(new.at("spec").value(), old.at("spec").value());
     }
 
     #[test]
