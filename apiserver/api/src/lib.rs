@@ -22,6 +22,7 @@ pub mod duration;
 pub mod events;
 pub mod field_errors;
 pub mod flowcontrol;
+pub mod gated;
 pub mod kinds;
 pub mod metrics;
 pub mod networking;

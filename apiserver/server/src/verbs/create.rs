@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coracle_api::{FieldErrors, Object};
+use coracle_api::{FieldErrors, Object, gated};
 use http::StatusCode;
 
 use super::{NAME_ATTEMPTS, apply, expected, requester, set_defaults, time_to_live, warnings};
@@ -97,6 +97,7 @@ pub(crate) async fn store(
         };
         let mut object = copy.expect("taken by the last attempt only");
         metadata::prepare_create(&mut object, resource, namespace, server.clock());
+        gated::forget(resource, &mut object, None);
         resource.strategy.prepare_for_create(&mut object);
         let now = metadata::seconds(server.clock().now());
         let request = requester(call, &now);

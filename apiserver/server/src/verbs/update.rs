@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coracle_api::{FieldErrors, Object, Resource, strategy};
+use coracle_api::{FieldErrors, Object, Resource, gated, strategy};
 use http::StatusCode;
 use serde_json::{Map, Value};
 
@@ -438,7 +438,10 @@ fn copy(new: &mut Object, old: &Object, field: &str) {
 fn prepare(resource: &Resource, part: Part, new: &mut Object, old: &Object) {
     let strategy = resource.strategy;
     match part {
-        Part::Main => strategy.prepare_for_update(new, old),
+        Part::Main => {
+            gated::forget(resource, new, Some(old));
+            strategy.prepare_for_update(new, old);
+        }
         Part::Other(name) => strategy.prepare_for_subresource_update(name, new, old),
         Part::Status => return strategy.prepare_for_status_update(new, old),
         Part::Finalize => return,

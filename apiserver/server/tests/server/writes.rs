@@ -195,6 +195,20 @@ async fn unknown_fields_are_dropped_warned_of_or_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn fields_of_features_that_are_off_are_forgotten() {
+    const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    let server = TestServer::start().await;
+    let lease = json!({
+        "metadata": {"name": "a"}, "spec": {"holderIdentity": "a", "preferredHolder": "b"},
+    });
+    let made = server.post(LEASES, lease).await.ok();
+    assert_eq!(made["spec"], json!({"holderIdentity": "a"}));
+    let more = json!({"spec": {"holderIdentity": "c", "strategy": "OldestEmulationVersion"}});
+    let changed = server.merge(&format!("{LEASES}/a"), more).await.ok();
+    assert_eq!(changed["spec"], json!({"holderIdentity": "c"}));
+}
+
+#[tokio::test(start_paused = true)]
 async fn status_and_spec_are_written_apart() {
     let server = TestServer::start().await;
     let pod = server.pod("x", Some("n1")).await;

@@ -168,7 +168,7 @@ pub(super) const FIELDS: &[Row] = &[
     row(
         &["resourceClaims", "schedulingGroup"],
         Meaningless,
-        "there are no devices to claim, and no groups of pods to place",
+        "there are no devices to claim, and no groups of pods to place; the API server forgets a group before, as upstream",
     ),
     row(
         &["volumes"],
