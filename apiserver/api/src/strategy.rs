@@ -49,6 +49,11 @@ pub trait Strategy: Send + Sync + 'static {
     /// another field. Runs on every decode of a write, after the schema's own defaults.
     fn default(&self, _object: &mut Object) {}
 
+    /// What is warned of in a new object as it was given, before anything is cleared or set.
+    fn early_warnings(&self, _new: &Object) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Clears what a client may not set and sets what a new object starts with.
     fn prepare_for_create(&self, _new: &mut Object) {}
 

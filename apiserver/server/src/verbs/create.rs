@@ -87,6 +87,7 @@ pub(crate) async fn store(
         .await?;
     escalation::check(server, call, &object, None).await?;
     notes.extend(metadata::dedup_owners(&mut object, true));
+    notes.extend(resource.strategy.early_warnings(&object));
     let generated = name.is_empty() && !object.at("metadata.generateName").is_empty();
     let attempts = if generated { NAME_ATTEMPTS - 1 } else { 0 };
     let mut template = Some(object);

@@ -60,7 +60,12 @@ impl Strategy for Pod {
         status::agree_on_addresses(object);
     }
 
+    fn early_warnings(&self, new: &Object) -> Vec<String> {
+        annotations::warnings(new)
+    }
+
     fn prepare_for_create(&self, new: &mut Object) {
+        annotations::make_fields(new);
         let qos = qos::class(&new.at("spec"));
         let gated = !new.at("spec.schedulingGates").is_empty();
         new.set("status", json!({"phase": "Pending", "qosClass": qos}));
@@ -115,6 +120,9 @@ impl Strategy for Pod {
                 &name,
                 "cannot be set until all schedulingGates have been cleared",
             );
+        }
+        if new.resource_version().is_empty() {
+            annotations::agreement(new, errors);
         }
     }
 

@@ -1,6 +1,11 @@
 //! The annotations that mean something for pods (upstream's `ValidatePodSpecificAnnotations` and its like for updates).
 
-use crate::{At, FieldErrors};
+use serde_json::{Map, Value, json};
+
+use super::defaults::CONTAINER_LISTS;
+use super::security;
+use crate::field_errors::{ErrorType, go_quote};
+use crate::{At, FieldErrors, Object};
 
 /// What the API shows of a pod that the node runs by itself.
 const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -8,6 +13,13 @@ const MIRROR: &str = "kubernetes.io/config.mirror";
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// The form that AppArmor profiles once had; the container's name follows.
 const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
+/// What an AppArmor profile of the node's own is written with in an annotation.
+const LOCAL: &str = "localhost/";
+/// The forms that seccomp profiles once had: a pod's, and a container's, whose name follows.
+const SECCOMP: [&str; 2] = [
+    "seccomp.security.alpha.kubernetes.io/pod",
+    "container.seccomp.security.alpha.kubernetes.io/",
+];
 
 /// Reports what is wrong with annotations of a pod with this spec.
 pub fn annotations(annotations: &At<'_>, spec: &At<'_>, errors: &mut FieldErrors) {
@@ -19,6 +31,157 @@ pub fn annotations(annotations: &At<'_>, spec: &At<'_>, errors: &mut FieldErrors
     let cost = annotations.entry(DELETION_COST);
     if cost.exists() && !is_cost(cost.str()) {
         errors.invalid(&cost, "must be a 32bit integer");
+    }
+    seccomp(annotations, errors);
+    app_armor(annotations, spec, errors);
+}
+
+fn seccomp(annotations: &At<'_>, errors: &mut FieldErrors) {
+    let [pod, container] = SECCOMP;
+    let own = annotations.entries().filter(|(key, _)| *key == pod);
+    let others = annotations
+        .entries()
+        .filter(|(key, _)| key.starts_with(container));
+    for (key, profile) in own.chain(others) {
+        // Upstream reports these keys as if they were fields.
+        let path = format!("{}.{key}", annotations.path());
+        let text = profile.str();
+        if let Some(local) = text.strip_prefix(LOCAL) {
+            let local = Value::from(local);
+            security::descending_path(&At::maybe(Some(&local), path), errors);
+        } else if !matches!(text, "runtime/default" | "docker/default" | "unconfined") {
+            let detail = "must be a valid seccomp profile";
+            errors.push(ErrorType::Invalid, &path, Some(text.into()), detail);
+        }
+    }
+}
+
+fn app_armor(annotations: &At<'_>, spec: &At<'_>, errors: &mut FieldErrors) {
+    for (key, profile) in annotations.entries() {
+        let Some(name) = key.strip_prefix(APP_ARMOR) else {
+            continue;
+        };
+        let mut containers = CONTAINER_LISTS
+            .into_iter()
+            .flat_map(|list| spec.key(list).items().collect::<Vec<_>>());
+        if !containers.any(|container| container.key("name").str() == name) {
+            errors.invalid_as(&profile, name.into(), "container not found");
+        }
+        let text = profile.str();
+        if !matches!(text, "" | "runtime/default" | "unconfined") && !text.starts_with(LOCAL) {
+            let detail = format!("invalid AppArmor profile name: {}", go_quote(text));
+            errors.invalid(&profile, detail);
+        }
+    }
+}
+
+/// The AppArmor profile that an annotation stands for, if it stands for one.
+fn app_armor_profile(annotation: &str) -> Option<Value> {
+    let local = annotation.strip_prefix(LOCAL).unwrap_or_default();
+    match annotation {
+        "unconfined" => Some(json!({"type": "Unconfined"})),
+        "runtime/default" => Some(json!({"type": "RuntimeDefault"})),
+        _ if local.is_empty() || local.trim() != local || local.len() > security::LONGEST => None,
+        _ => Some(json!({"type": "Localhost", "localhostProfile": local})),
+    }
+}
+
+/// A container whose AppArmor profile is in an annotation alone.
+struct OfOld {
+    list: &'static str,
+    index: usize,
+    /// Where the annotation is.
+    path: String,
+    /// None: the annotation stands for no profile.
+    profile: Option<Value>,
+}
+
+fn of_old(pod: &Object) -> Vec<OfOld> {
+    let mut found = Vec::new();
+    if pod.at("spec.os.name").str() == "windows" {
+        return found;
+    }
+    let annotations = pod.at("metadata.annotations");
+    let of_pod = pod.at("spec.securityContext.appArmorProfile");
+    for list in CONTAINER_LISTS {
+        for (index, container) in pod.at("spec").key(list).items().enumerate() {
+            let key = format!("{APP_ARMOR}{}", container.key("name").str());
+            let annotation = annotations.entry(&key);
+            if !annotation.exists() || container.at("securityContext.appArmorProfile").exists() {
+                continue;
+            }
+            let profile = app_armor_profile(annotation.str());
+            if profile.is_none() || profile.as_ref() != of_pod.value() {
+                found.push(OfOld {
+                    list,
+                    index,
+                    path: annotation.path().to_owned(),
+                    profile,
+                });
+            }
+        }
+    }
+    found
+}
+
+/// What is said of AppArmor profiles in annotations, before they become fields.
+pub fn warnings(pod: &Object) -> Vec<String> {
+    let text = "deprecated since v1.30; use the \"appArmorProfile\" field instead";
+    let found = of_old(pod).into_iter();
+    found
+        .map(|of_old| format!("{}: {text}", of_old.path))
+        .collect()
+}
+
+/// Makes fields of a new pod's AppArmor profiles that are in annotations.
+pub fn make_fields(pod: &mut Object) {
+    for of_old in of_old(pod) {
+        let list = pod.get_mut(&format!("spec.{}", of_old.list));
+        let container = list.and_then(|list| list.get_mut(of_old.index));
+        let container = container.and_then(Value::as_object_mut);
+        if let (Some(container), Some(profile)) = (container, of_old.profile) {
+            let context = container.entry("securityContext").or_insert(Value::Null);
+            if !context.is_object() {
+                *context = Value::Object(Map::new());
+            }
+            context["appArmorProfile"] = profile;
+        }
+    }
+}
+
+/// Reports AppArmor profiles of a new pod that differ between annotation and field.
+pub fn agreement(pod: &Object, errors: &mut FieldErrors) {
+    if pod.at("spec.os.name").str() == "windows" {
+        return;
+    }
+    let annotations = pod.at("metadata.annotations");
+    let of_pod = pod.at("spec.securityContext.appArmorProfile");
+    for list in CONTAINER_LISTS {
+        for container in pod.at("spec").key(list).items() {
+            let own = container.at("securityContext.appArmorProfile");
+            let profile = if own.exists() { &own } else { &of_pod };
+            let key = format!("{APP_ARMOR}{}", container.key("name").str());
+            let annotation = annotations.entry(&key);
+            if !annotation.exists() {
+                continue;
+            }
+            let text = annotation.str();
+            let same = match profile.key("type").str() {
+                "Unconfined" => text == "unconfined",
+                "RuntimeDefault" => text == "runtime/default",
+                "Localhost" => text.starts_with(LOCAL),
+                _ => continue,
+            };
+            if !same {
+                let detail = "apparmor type in annotation and field must match";
+                errors.forbidden(&own.key("type"), detail);
+            } else if text.strip_prefix(LOCAL).unwrap_or_default()
+                != profile.key("localhostProfile").str()
+            {
+                let detail = "apparmor profile in annotation and field must match";
+                errors.forbidden(&own.key("localhostProfile"), detail);
+            }
+        }
     }
 }
 
@@ -50,8 +213,6 @@ pub fn changes(new: &At<'_>, old: &At<'_>, errors: &mut FieldErrors) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
-
     use super::*;
 
     fn at(value: &Value) -> At<'_> {
@@ -60,6 +221,88 @@ mod tests {
 
     fn texts(errors: &FieldErrors) -> Vec<String> {
         errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn profiles_of_old_are_of_a_container_and_have_a_form() {
+        let spec = json!({"containers": [{"name": "c"}]});
+        for (key, value, findings) in [
+            (
+                "container.apparmor.security.beta.kubernetes.io/c",
+                "localhost/x",
+                &[][..],
+            ),
+            (
+                "container.apparmor.security.beta.kubernetes.io/d",
+                "x",
+                &[
+                    "a[container.apparmor.security.beta.kubernetes.io/d]: Invalid value: \"d\": container not found",
+                    "a[container.apparmor.security.beta.kubernetes.io/d]: Invalid value: \"x\": invalid AppArmor profile name: \"x\"",
+                ],
+            ),
+            (
+                "seccomp.security.alpha.kubernetes.io/pod",
+                "runtime/default",
+                &[],
+            ),
+            (
+                "seccomp.security.alpha.kubernetes.io/pod",
+                "x",
+                &[
+                    "a.seccomp.security.alpha.kubernetes.io/pod: Invalid value: \"x\": must be a valid seccomp profile",
+                ],
+            ),
+            (
+                "container.seccomp.security.alpha.kubernetes.io/c",
+                "localhost//x",
+                &[
+                    "a.container.seccomp.security.alpha.kubernetes.io/c: Invalid value: \"/x\": must be a relative path",
+                ],
+            ),
+        ] {
+            let given = json!({key: value});
+            let mut errors = FieldErrors::default();
+            annotations(&at(&given), &at(&spec), &mut errors);
+            assert_eq!(texts(&errors), findings, "{key}: {value}");
+        }
+    }
+
+    #[test]
+    fn app_armor_profiles_in_annotations_become_fields() {
+        let key = |name: &str| format!("{APP_ARMOR}{name}");
+        let mut pod = Object::from_value(json!({
+            "metadata": {"annotations": {
+                key("a"): "runtime/default", key("b"): "localhost/x", key("c"): "unconfined", key("d"): "y",
+            }},
+            "spec": {
+                "securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}},
+                "initContainers": [{"name": "a"}, {"name": "b"}],
+                "containers": [
+                    {"name": "c", "securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}}, {"name": "d"},
+                ],
+            },
+        }))
+        .expect("an object");
+        let warned = |name| {
+            format!(
+                "metadata.annotations[{}]: deprecated since v1.30; use the \"appArmorProfile\" field instead",
+                key(name)
+            )
+        };
+        assert_eq!(warnings(&pod), [warned("b"), warned("d")]);
+        make_fields(&mut pod);
+        let local = json!({"appArmorProfile": {"type": "Localhost", "localhostProfile": "x"}});
+        let expected = json!([{"name": "a"}, {"name": "b", "securityContext": local}]);
+        assert_eq!(pod.at("spec.initContainers").value(), Some(&expected));
+        let mut errors = FieldErrors::default();
+        agreement(&pod, &mut errors);
+        assert_eq!(
+            texts(&errors),
+            [
+                "spec.containers[0].securityContext.appArmorProfile.type: Forbidden: apparmor type in annotation and field must match",
+                "spec.containers[1].securityContext.appArmorProfile.type: Forbidden: apparmor type in annotation and field must match",
+            ]
+        );
     }
 
     #[test]

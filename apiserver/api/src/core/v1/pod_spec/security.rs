@@ -120,6 +120,9 @@ fn optional(at: &At<'_>, supported: &[&str], errors: &mut FieldErrors) {
     }
 }
 
+/// The longest name of an AppArmor profile.
+pub(super) const LONGEST: usize = 4095;
+
 /// A seccomp or AppArmor profile: its type, and a local profile's name only where it belongs.
 fn profile(name: &str, profile: &At<'_>, errors: &mut FieldErrors) {
     if !profile.exists() {
@@ -142,14 +145,21 @@ fn profile(name: &str, profile: &At<'_>, errors: &mut FieldErrors) {
             let detail = "can only be set when seccomp type is Localhost";
             errors.push(ErrorType::Invalid, local.path(), Some(whole), detail);
         }
-    } else if is_local && local.str().trim().is_empty() {
+    } else if is_local && local.str().is_empty() {
         errors.required(&local, "must be set when AppArmor type is Localhost");
+    } else if is_local {
+        if local.str().trim() != local.str() {
+            errors.invalid(&local, "must not be padded with whitespace");
+        }
+        if local.str().len() > LONGEST {
+            errors.too_long(&local, LONGEST);
+        }
     } else if !is_local && local.exists() {
         errors.invalid(&local, "can only be set when AppArmor type is Localhost");
     }
 }
 
-fn descending_path(path: &At<'_>, errors: &mut FieldErrors) {
+pub(super) fn descending_path(path: &At<'_>, errors: &mut FieldErrors) {
     if path.str().starts_with('/') {
         errors.invalid(path, "must be a relative path");
     }
