@@ -113,6 +113,10 @@ fn service(service: &Value) -> [String; 11] {
         None if addresses.is_empty() => "None".to_owned(), // headless, as kubectl says it
         None => addresses,
     };
+    let ports = match joined(&service["ports"], ",") {
+        none if none.is_empty() => "<none>".to_owned(), // likewise
+        ports => ports,
+    };
     let counts = &service["connections"];
     let by = |counts: &Value| {
         let counts = counts.as_object().into_iter().flatten();
@@ -130,7 +134,7 @@ fn service(service: &Value) -> [String; 11] {
     [
         format!("{}/{}", word(&service["namespace"]), word(&service["name"])),
         place,
-        joined(&service["ports"], ","),
+        ports,
         number(&service["readyEndpoints"]).to_string(),
         number(&counts["taken"]).to_string(),
         number(&counts["open"]).to_string(),
@@ -227,6 +231,7 @@ default/web  10.240.0.2 fd00::2
         });
         let mut elsewhere = service("out", &[], json!({}));
         elsewhere["externalName"] = "example.org".into();
+        elsewhere["ports"] = json!([]);
         let services = [
             service("both", &["10.96.0.7", "fd00::7"], used),
             service("headless", &[], json!({})),
@@ -240,7 +245,7 @@ no pods
 SERVICE           ADDRESS            PORTS          READY  TAKEN  OPEN  REFUSED                       RESET  WAIT   RECEIVED  SENT
 default/both      10.96.0.7,fd00::7  80/TCP,53/UDP  2      4      1     3 (1 no-endpoints, 2 policy)  0      1.2 s  1.2 kB    3 B
 default/headless  None               80/TCP,53/UDP  2      0      0     0                             0      -      1.2 kB    3 B
-default/out       example.org        80/TCP,53/UDP  2      0      0     0                             0      -      1.2 kB    3 B
+default/out       example.org        <none>         2      0      0     0                             0      -      1.2 kB    3 B
 "
         );
     }
