@@ -11,6 +11,7 @@ mod descriptors;
 mod dns;
 mod give_back;
 mod ingress;
+mod network;
 mod node;
 mod progress;
 mod renewal;
@@ -103,7 +104,7 @@ async fn up(args: UpArgs) -> Result<()> {
     let address = listener
         .local_addr()
         .context("failed to read the API server's address")?;
-    let network = node::Network::of(&args)?;
+    let network = network::Network::of(&args)?;
     let has = |part: Part| !args.disable.contains(&part);
     let (mut ingress, mut names) = <(ingress::Listeners, dns::Names)>::default();
     if has(Part::Node) && has(Part::Services) {
@@ -393,7 +394,7 @@ impl Access {
         data: &DataDir,
         address: SocketAddr,
         listening: &[(String, SocketAddr)],
-        network: &node::Network,
+        network: &network::Network,
         clock: &Clock,
     ) -> Result<Self> {
         let url = format!("https://{}", reachable(address));
@@ -473,7 +474,7 @@ fn kubectl_command(merged: Option<&Merged>, data: &DataDir) -> String {
 }
 
 /// Every name and address that the server's certificate has to carry.
-fn server_names(listen: SocketAddr, network: &node::Network) -> Vec<String> {
+fn server_names(listen: SocketAddr, network: &network::Network) -> Vec<String> {
     let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"]
         .map(str::to_owned)
         .to_vec();
