@@ -156,6 +156,7 @@ impl Entry {
         let keeps = self.observed.resize_refusal.is_some();
         if !keeps {
             self.observed.granted = None;
+            self.observed.forget_failed_resizes();
         }
         let promised = if keeps { promised } else { asked };
         used.add(&promised);
@@ -196,10 +197,51 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kubelet::Capacity;
+    use serde_json::json;
 
     fn entry() -> Entry {
         let key = ObjectKey::new("default", "a");
         Entry::new(key, Arc::default(), Observed::default(), None)
+    }
+
+    #[test]
+    fn what_went_wrong_with_one_change_is_not_told_of_the_next() {
+        let pod = |generation: i64| {
+            let containers = json!([{"name": "app"}]);
+            let pod =
+                json!({"metadata": {"generation": generation}, "spec": {"containers": containers}});
+            Arc::new(serde_json::from_value::<Pod>(pod).expect("a pod"))
+        };
+        let failed = Resizing::Failed {
+            message: "no".into(),
+            retry_at: Timestamp::UNIX_EPOCH,
+        };
+        let mut entry = entry();
+        entry.pod = pod(1);
+        entry.promised = Some(Requests::default());
+        entry.settled = Some(1);
+        entry.observed.whole.resize = failed.clone();
+        entry.observed.container_mut("app").resize = failed.clone();
+        let node = NodeFacts {
+            name: "a".into(),
+            capacity: Capacity {
+                cpu_millis: 1,
+                memory: 1,
+                ephemeral_storage: 1,
+                pods: 1,
+            },
+            labels: Default::default(),
+        };
+        let mut used = Used::default();
+        used.add(&Requests::default());
+        entry.reconsider(&mut used, &node);
+        assert_eq!(entry.observed.whole.resize, failed, "it is the same change");
+        entry.replace(pod(2));
+        entry.reconsider(&mut used, &node);
+        assert_eq!(entry.observed.whole.resize, Resizing::Idle);
+        assert_eq!(entry.observed.container("app").resize, Resizing::Idle);
+        assert_eq!(entry.observed.granted, None);
     }
 
     #[test]

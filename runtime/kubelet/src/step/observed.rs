@@ -9,7 +9,7 @@ use coracle_cri::ContainerState;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::Failure;
-use super::record::{CONFIG_ERROR, ContainerRecord, Exit, ImageState, Run};
+use super::record::{CONFIG_ERROR, ContainerRecord, Exit, ImageState, Resizing, Run};
 use super::whole::Whole;
 
 /// Everything that was seen of one pod on this node.
@@ -119,6 +119,19 @@ impl Observed {
                     finished_at: *finished_at,
                 });
                 false
+            }
+        }
+    }
+
+    /// Makes changes of resources that failed due now, and their errors forgotten: something else is asked for.
+    pub fn forget_failed_resizes(&mut self) {
+        let records = self
+            .containers
+            .values_mut()
+            .map(|record| &mut record.resize);
+        for resize in records.chain([&mut self.whole.resize]) {
+            if matches!(resize, Resizing::Failed { .. }) {
+                *resize = Resizing::Idle;
             }
         }
     }
