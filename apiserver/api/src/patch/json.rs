@@ -1,7 +1,9 @@
 //! JSON patch as upstream applies it.
 //!
 //! It is not quite RFC 6902: indices may be negative (from the end) or have leading zeros, a `test` for null passes
-//! where there is nothing, and a missing `value` is null. That is why this isn't a library's.
+//! where there is nothing, and a missing `value` is null. In a map, `replace` also adds, and `copy` of nothing gives
+//! null. The whole document can be replaced or tested, but neither added, moved nor copied. That is why this isn't a
+//! library's.
 
 use serde_json::Value;
 
@@ -15,9 +17,9 @@ pub(super) struct JsonPatch(Vec<Operation>);
 #[derive(Clone, Debug)]
 struct Operation {
     op: String,
-    path: String,
-    from: String,
-    value: Value,
+    path: Option<String>,
+    from: Option<String>,
+    value: Option<Value>,
 }
 
 /// Why a value is no list of operations.
@@ -47,17 +49,18 @@ impl JsonPatch {
             };
             let mut operation = Operation {
                 op: String::new(),
-                path: String::new(),
-                from: String::new(),
-                value: Value::Null,
+                path: None,
+                from: None,
+                value: None,
             };
+            let mut op = None;
             for (name, value) in fields {
                 let slot = match name.as_str() {
-                    "op" => &mut operation.op,
+                    "op" => &mut op,
                     "path" => &mut operation.path,
                     "from" => &mut operation.from,
                     "value" => {
-                        operation.value = value;
+                        operation.value = Some(value);
                         continue;
                     }
                     _ => {
@@ -66,7 +69,7 @@ impl JsonPatch {
                     }
                 };
                 match value {
-                    Value::String(text) => *slot = text,
+                    Value::String(text) => *slot = Some(text),
                     Value::Null => {}
                     other => {
                         let target = format!("struct field jsonPatchOp.{name} of type string");
@@ -76,6 +79,7 @@ impl JsonPatch {
                     }
                 }
             }
+            operation.op = op.unwrap_or_default();
             operations.push(operation);
         }
         Ok(JsonPatch(operations))
@@ -86,22 +90,22 @@ impl JsonPatch {
     pub(super) fn apply(&self, mut document: Value) -> Option<Value> {
         let (mut copied, mut work) = (0, Work(MAX_WORK));
         for operation in &self.0 {
-            let Operation {
-                op,
-                path,
-                from,
-                value,
-            } = operation;
+            let Operation { op, value, .. } = operation;
+            // An operation without a place is refused, as is one on a place that it needs and does not name.
+            let path = operation.path.as_deref()?;
+            let from = || operation.from.as_deref();
+            let given = value.as_ref().unwrap_or(&Value::Null);
             match op.as_str() {
-                "add" => add(&mut document, path, value.clone(), &mut work)?,
+                "add" => add(&mut document, path, given.clone(), &mut work)?,
                 "remove" => {
                     remove(&mut document, path, &mut work)?;
                 }
                 "replace" => {
-                    fits(path, value, &mut work)?;
-                    *find(&mut document, path)? = value.clone();
+                    fits(path, given, &mut work)?;
+                    replace(&mut document, path, given.clone())?;
                 }
                 "move" => {
+                    let from = from()?;
                     let moved = remove(&mut document, from, &mut work)?;
                     let deeper = path.matches('/').count() > from.matches('/').count();
                     if deeper {
@@ -110,22 +114,15 @@ impl JsonPatch {
                     insert(&mut document, path, moved, &mut work)?;
                 }
                 "copy" => {
-                    let found = find(&mut document, from)?;
-                    copied += size(found, MAX_COPIED);
+                    let found = copied_from(&mut document, from()?)?;
+                    copied += size(&found, MAX_COPIED);
                     if copied > MAX_COPIED {
                         return None;
                     }
-                    let copy = found.clone();
-                    add(&mut document, path, copy, &mut work)?;
+                    add(&mut document, path, found, &mut work)?;
                 }
                 "test" => {
-                    // The place around it has to exist; the value itself may be missing where null is expected.
-                    container(&mut document, path)?;
-                    let same = match find(&mut document, path) {
-                        Some(found) => found == value,
-                        None => value.is_null(),
-                    };
-                    if !same {
+                    if !test(&mut document, path, value.as_ref())? {
                         return None;
                     }
                 }
@@ -233,12 +230,40 @@ fn child<'a>(place: &'a mut Value, part: &str) -> Option<&'a mut Value> {
     }
 }
 
-fn find<'a>(document: &'a mut Value, path: &str) -> Option<&'a mut Value> {
+/// Whether there is `value` at a place: nothing there is null, and no value expected is nothing there. `None` if the place
+/// around it is missing, or it has no such index.
+fn test(document: &mut Value, path: &str, value: Option<&Value>) -> Option<bool> {
     if path.is_empty() {
-        return Some(document);
+        return Some(value == Some(&*document));
     }
-    let (place, last) = container(document, path)?;
-    child(place, &last)
+    let found = match container(document, path)? {
+        (Value::Object(map), key) => map.get(&key).unwrap_or(&Value::Null),
+        (place, key) => &*child(place, &key)?,
+    };
+    Some(found == value.unwrap_or(&Value::Null))
+}
+
+/// Puts a value in the place of another one, or of none in a map; the whole document can become a map or a list only.
+fn replace(document: &mut Value, path: &str, value: Value) -> Option<()> {
+    if path.is_empty() {
+        *document = Some(value).filter(|value| value.is_object() || value.is_array())?;
+        return Some(());
+    }
+    match container(document, path)? {
+        (Value::Object(map), key) => {
+            map.insert(key, value);
+        }
+        (place, key) => *child(place, &key)? = value,
+    }
+    Some(())
+}
+
+/// What is at a place; null where a map has nothing.
+fn copied_from(document: &mut Value, from: &str) -> Option<Value> {
+    match container(document, from)? {
+        (Value::Object(map), key) => Some(map.get(&key).cloned().unwrap_or_default()),
+        (place, key) => child(place, &key).cloned(),
+    }
 }
 
 /// An index below `length`, counted from the end if negative.
@@ -255,10 +280,6 @@ fn add(document: &mut Value, path: &str, value: Value, work: &mut Work) -> Optio
 }
 
 fn insert(document: &mut Value, path: &str, value: Value, work: &mut Work) -> Option<()> {
-    if path.is_empty() {
-        *document = value;
-        return Some(());
-    }
     match container(document, path)? {
         (Value::Object(map), key) => {
             map.insert(key, value);

@@ -88,6 +88,9 @@ impl Patch {
                     },
                 )?,
             ),
+            PatchType::Merge if decoded.value.is_null() => {
+                return Err(PatchError::BadRequest("Invalid JSON Patch".into()));
+            }
             PatchType::Merge => Kind::Merge(object(decoded.value).map_err(bad)?),
             PatchType::Strategic => Kind::Strategic(object(decoded.value).map_err(bad)?),
         };
@@ -99,8 +102,12 @@ impl Patch {
         match &self.0 {
             Kind::Json(patch) => patch.apply(object).ok_or(PatchError::Rejected),
             Kind::Merge(patch) => {
-                merge(&mut object, patch);
-                Ok(object)
+                let mut merged = match &mut object {
+                    Value::Object(map) => std::mem::take(map),
+                    _ => Map::new(),
+                };
+                merge(&mut merged, patch);
+                Ok(Value::Object(merged))
             }
             Kind::Strategic(patch) => {
                 let original = match object {
@@ -127,26 +134,33 @@ fn object(value: Value) -> Result<Map<String, Value>, String> {
     ))
 }
 
-/// Merges as RFC 7386 says: null removes, objects merge, everything else replaces.
-fn merge(target: &mut Value, patch: &Map<String, Value>) {
-    if !target.is_object() {
-        *target = Value::Object(Map::new());
-    }
-    let Some(map) = target.as_object_mut() else {
-        return;
-    };
+/// Merges as RFC 7386 says: null removes, objects merge, everything else replaces. What comes anew has no nulls in its
+/// maps, those in its lists included.
+fn merge(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
     // Taken out all together, for taking one out moves all that follow it.
     if patch.values().any(Value::is_null) {
-        map.retain(|key, _| !patch.get(key).is_some_and(Value::is_null));
+        target.retain(|key, _| !patch.get(key).is_some_and(Value::is_null));
     }
     for (key, value) in patch {
-        match value {
-            Value::Null => {}
-            Value::Object(inner) => merge(map.entry(key.as_str()).or_insert(Value::Null), inner),
-            other => {
-                map.insert(key.clone(), other.clone());
+        match (target.get_mut(key), value) {
+            (_, Value::Null) => {}
+            (Some(Value::Object(old)), Value::Object(new)) => merge(old, new),
+            _ => {
+                target.insert(key.clone(), without_null_fields(value));
             }
         }
+    }
+}
+
+fn without_null_fields(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let kept = map.iter().filter(|(_, value)| !value.is_null());
+            let kept = kept.map(|(key, value)| (key.clone(), without_null_fields(value)));
+            Value::Object(kept.collect())
+        }
+        Value::Array(items) => items.iter().map(without_null_fields).collect(),
+        other => other.clone(),
     }
 }
 

@@ -99,6 +99,7 @@ fn merge_list(
     if original.is_empty() && patch.is_empty() {
         return Ok(original);
     }
+    check_elements(&original, &patch)?;
     if !original.iter().chain(&patch).any(Value::is_object) {
         let patched = Places::of(&patch, None);
         if deleting {
@@ -112,13 +113,9 @@ fn merge_list(
         return ordered(ours, others, &patch, &original, None);
     }
     let Some(key) = schema.merge_key() else {
-        let name = schema
-            .elem()
-            .and_then(|elem| elem.type_name().map(str::to_owned))
-            .unwrap_or_default();
-        return Err(PatchError::Internal(format!(
-            "cannot merge lists without merge key for {name}"
-        )));
+        return Err(PatchError::Internal(
+            "cannot merge lists without merge key for string".into(),
+        ));
     };
     let (original, patch) = special_elements(original, patch, key)?;
     let before = original.clone();
@@ -150,6 +147,25 @@ fn merge_list(
     ordered(ours, others, &patch, &before, Some(key))
 }
 
+/// Refuses lists of lists, and elements that are not all of one type.
+fn check_elements(original: &[Value], patch: &[Value]) -> Result<(), PatchError> {
+    let mut elements = original.iter().chain(patch);
+    let Some(first) = elements.next() else {
+        return Ok(());
+    };
+    if first.is_array() {
+        return Err(PatchError::Rejected); // "lists of lists are not supported"
+    }
+    if elements.all(|element| go_type(element) == go_type(first)) {
+        return Ok(());
+    }
+    let both = [original, patch].map(|items| Value::from(items.to_vec()));
+    Err(PatchError::Internal(format!(
+        "list element types are not identical: {}",
+        go_format(&Value::from(both.to_vec()))
+    )))
+}
+
 /// Carries out the elements that are directives; what is left of the patch merges element by element.
 fn special_elements(
     mut original: Vec<Value>,
@@ -161,9 +177,7 @@ fn special_elements(
     let mut replace = false;
     for item in patch {
         let Some(fields) = item.as_object() else {
-            return Err(PatchError::Internal(
-                "lists of lists or of mixed types cannot be merged".into(),
-            ));
+            continue; // all elements were found to be of one type
         };
         match fields.get(PATCH) {
             None => plain.push(item),
@@ -248,6 +262,11 @@ fn set_orders(
             Some(Value::Null) => continue, // the list goes away, whatever its order
             new => new.cloned().map(list).transpose()?,
         };
+        if let Some(kind) = schema.type_name().filter(|_| schema.child(&name).is_none()) {
+            return Err(PatchError::Internal(format!(
+                "unable to find api field in struct {kind} for the json field {name:?}"
+            )));
+        }
         let below = schema.child(&name).unwrap_or_else(SchemaRef::any);
         let key = below.merge_key();
         check_order(new.as_deref().unwrap_or_default(), &order, key)?;
@@ -310,18 +329,26 @@ fn check_order(patch: &[Value], order: &[Value], key: Option<&str>) -> Result<()
 }
 
 fn list(value: Value) -> Result<Vec<Value>, PatchError> {
-    let word = match value {
-        Value::Array(items) => return Ok(items),
+    match value {
+        Value::Array(items) => Ok(items),
+        other => Err(PatchError::Internal(format!(
+            "expected a []interface {{}}, but received a {}",
+            go_type(&other)
+        ))),
+    }
+}
+
+/// The type that Go reads a value into.
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Array(_) => "[]interface {}",
         Value::Null => "nil",
         Value::Bool(_) => "bool",
         Value::Number(number) if number.is_f64() => "float64",
         Value::Number(_) => "int64",
         Value::String(_) => "string",
         Value::Object(_) => "map[string]interface {}",
-    };
-    Err(PatchError::Internal(format!(
-        "expected a []interface {{}}, but received a {word}"
-    )))
+    }
 }
 
 fn same(a: &Value, b: &Value, key: Option<&str>) -> bool {

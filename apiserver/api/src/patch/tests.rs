@@ -83,6 +83,31 @@ fn json_patches_change_what_they_point_at() {
             "/spec/replicas",
             json!(1),
         ),
+        (
+            json!([{"op": "test", "path": "/metadata/labels/none"}]),
+            "/spec/replicas",
+            json!(1),
+        ),
+        (
+            json!([{"op": "replace", "path": "/metadata/labels/new", "value": "3"}]),
+            "/metadata/labels/new",
+            json!("3"),
+        ),
+        (
+            json!([{"op": "replace", "path": "/metadata/annotations", "value": {"a": "b"}}]),
+            "/metadata/annotations",
+            json!({"a": "b"}),
+        ),
+        (
+            json!([{"op": "copy", "from": "/metadata/labels/none", "path": "/spec/replicas"}]),
+            "/spec/replicas",
+            json!(null),
+        ),
+        (
+            json!([{"op": "replace", "path": "", "value": {"a": 1}}, {"op": "test", "path": "", "value": {"a": 1}}]),
+            "",
+            json!({"a": 1}),
+        ),
     ];
     for (patch, pointer, expected) in cases {
         assert_eq!(
@@ -106,6 +131,19 @@ fn json_patches_that_do_not_fit_are_rejected() {
         json!([{"op": "remove", "path": "/spec/template/spec/tolerations/-"}]),
         json!([{"op": "replace", "path": "/spec/template/spec/tolerations/abc", "value": {}}]),
         json!([{"op": "test", "path": "/metadata/labels/a", "value": "2"}]),
+        json!([{"op": "test", "path": "/metadata/labels/a"}]),
+        json!([{"op": "test", "path": "/spec/template/spec/tolerations/9", "value": null}]),
+        json!([{"op": "test", "path": "", "value": {}}]),
+        json!([{"op": "add", "path": "", "value": {}}]),
+        json!([{"op": "add", "value": {}}]),
+        json!([{"op": "replace", "value": {}}]),
+        json!([{"op": "replace", "path": "", "value": "x"}]),
+        json!([{"op": "replace", "path": ""}]),
+        json!([{"op": "move", "from": "/metadata/labels/none", "path": "/metadata/labels/b"}]),
+        json!([{"op": "move", "from": "/metadata", "path": ""}]),
+        json!([{"op": "move", "path": "/metadata/labels/b"}]),
+        json!([{"op": "copy", "from": "", "path": "/metadata/annotations"}]),
+        json!([{"op": "copy", "path": "/metadata/annotations"}]),
         json!([{"op": "add", "path": "/spec/replicas", "value": 2}, {"op": "test", "path": "/spec/replicas", "value": 1}]),
     ];
     for patch in cases {
@@ -145,6 +183,7 @@ fn bodies_that_are_no_patch_are_refused_in_upstreams_words() {
             "[]",
             "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}",
         ),
+        (PatchType::Merge, "null", "Invalid JSON Patch"),
         (
             PatchType::Merge,
             "{\"a\":1} x",
@@ -214,6 +253,15 @@ fn merge_patches_follow_the_rfc() {
         outcome(PatchType::Merge, nulls, "/metadata/annotations"),
         json!({"b": {}})
     );
+    let in_lists = json!({"spec": {"template": {"spec": {"tolerations": [{"key": "c", "value": null}, null]}}}});
+    assert_eq!(
+        outcome(
+            PatchType::Merge,
+            in_lists,
+            "/spec/template/spec/tolerations"
+        ),
+        json!([{"key": "c"}, null])
+    );
 }
 
 /// A strategic patch of the container, and the named list of the container afterwards.
@@ -275,6 +323,44 @@ fn strategic_patches_merge_lists_by_their_keys() {
         ),
         json!([{"containerPort": 80, "name": "http"}])
     );
+}
+
+#[test]
+fn strategic_patches_that_do_not_fit_say_what_they_met() {
+    let spec = |fields: Value| json!({"spec": {"template": {"spec": fields}}});
+    let internal = |message: &str| Err(PatchError::Internal(message.into()));
+    for (patch, expected) in [
+        (
+            json!({"metadata": {"finalizers": [{"a": 1}]}}),
+            internal("list element types are not identical: [[example.com/a] [map[a:1]]]"),
+        ),
+        (
+            spec(json!({"containers": [{"name": "a"}, "x"], "volumes": null, "tolerations": null})),
+            internal(
+                "list element types are not identical: [[map[env:[map[name:A value:1] map[name:B value:2]] image:i name:a ports:[map[containerPort:80]]]] [map[name:a] x]]",
+            ),
+        ),
+        (
+            spec(json!({"$setElementOrder/bogus": [{"name": "a"}]})),
+            internal("unable to find api field in struct PodSpec for the json field \"bogus\""),
+        ),
+        (
+            json!({"metadata": {"$setElementOrder/finalizers": "x"}}),
+            internal("expected a []interface {}, but received a string"),
+        ),
+    ] {
+        assert_eq!(
+            apply(PatchType::Strategic, patch.clone()),
+            expected,
+            "{patch}"
+        );
+    }
+    let schema = SchemaRef::for_kind("", "v1", "ConfigMap").expect("a built-in kind");
+    let lists = json!({"metadata": {"finalizers": [[]]}});
+    let (patch, _) =
+        Patch::parse(PatchType::Strategic, lists.to_string().as_bytes()).expect("a map");
+    let applied = patch.apply(json!({"metadata": {"finalizers": []}}), &schema);
+    assert_eq!(applied, Err(PatchError::Rejected));
 }
 
 #[test]

@@ -14,10 +14,12 @@ fn apply(patch: &Value, object: &Value) -> Value {
         .expect("it applies")
 }
 
-/// `MergePatch(target, patch)` of the RFC.
+/// `MergePatch(target, patch)` of the RFC, which upstream also does within new lists.
 fn model(target: Value, patch: &Value) -> Value {
-    let Value::Object(patch) = patch else {
-        return patch.clone();
+    let patch = match patch {
+        Value::Object(patch) => patch,
+        Value::Array(items) => return items.iter().map(|item| model(Value::Null, item)).collect(),
+        other => return other.clone(),
     };
     let mut target = match target {
         Value::Object(map) => map,
