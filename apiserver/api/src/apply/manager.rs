@@ -8,6 +8,7 @@ use super::entries::{Entries, Identity, Operation, Owned, is_reset};
 use super::error::{ApplyError, Conflict};
 use super::set::FieldSet;
 use super::walk::{compare, field_set};
+use super::writable::Writable;
 use super::{LAST_APPLIED, check, merge, prune};
 use crate::schema::{self, SchemaRef};
 use crate::{Object, Resource};
@@ -39,8 +40,6 @@ static NOBODYS: LazyLock<FieldSet> = LazyLock::new(|| {
     ])
 });
 
-static STATUS: LazyLock<FieldSet> = LazyLock::new(|| FieldSet::of_fields(["status"]));
-
 /// Keeps account of the owners of one kind's fields, as seen through one path to it.
 #[derive(Clone, Debug)]
 pub struct FieldManager {
@@ -48,8 +47,8 @@ pub struct FieldManager {
     api_version: String,
     kind: &'static str,
     subresource: &'static str,
-    /// Fields that writes through this path do not change, hence do not own.
-    reset: FieldSet,
+    /// The fields that writes through this path can change, hence own.
+    writable: Writable,
 }
 
 /// What became of an applied configuration.
@@ -66,36 +65,12 @@ impl FieldManager {
     /// For a resource, or a subresource of it such as `status`.
     pub fn new(resource: &Resource, subresource: &'static str) -> Self {
         let schema = SchemaRef::for_kind(resource.group, resource.version, resource.kind);
-        let reset = match subresource {
-            "" if resource.subresource("status").is_some() => STATUS.clone(),
-            "status" => FieldSet::of_fields(
-                match resource.plural {
-                    "deployments" => &["spec", "metadata.labels"][..],
-                    "pods" => &[
-                        "spec",
-                        "metadata.deletionTimestamp",
-                        "metadata.ownerReferences",
-                    ],
-                    "volumeattachments" => &["metadata", "spec"],
-                    "apiservices"
-                    | "customresourcedefinitions"
-                    | "flowschemas"
-                    | "prioritylevelconfigurations"
-                    | "resourceclaims"
-                    | "validatingadmissionpolicies" => &["spec", "metadata"],
-                    _ => &["spec"],
-                }
-                .iter()
-                .copied(),
-            ),
-            _ => FieldSet::default(),
-        };
         Self {
             schema: schema.unwrap_or_else(SchemaRef::any),
             api_version: resource.api_version(),
             kind: resource.kind,
             subresource,
-            reset,
+            writable: Writable::through(resource, subresource),
         }
     }
 
@@ -132,7 +107,7 @@ impl FieldManager {
         let Ok(comparison) = compare(before, new.root(), &self.schema) else {
             return;
         };
-        let comparison = comparison.outside(&self.reset);
+        let comparison = comparison.kept(&self.writable);
         let written = comparison.written().difference(&NOBODYS);
         let removed = comparison.removed.difference(&NOBODYS);
         if entries.is_none() && written.is_empty() && removed.is_empty() {
@@ -245,7 +220,7 @@ impl FieldManager {
         let mut entries = decode_live(live.and_then(managed_fields));
         if let Some(live) = live.filter(|_| entries.0.is_empty()) {
             let all = compare(&self.zero(), live.root(), &self.schema).map_err(schema_error)?;
-            let all = all.written().outside(&self.reset).difference(&NOBODYS);
+            let all = self.writable.of(&all.written()).difference(&NOBODYS);
             self.note_update(
                 &mut entries,
                 &all,
@@ -264,12 +239,12 @@ impl FieldManager {
                 .as_ref()
                 .map(|last| last.time.clone())
                 .unwrap_or_default(),
-            fields: fields.outside(&self.reset),
+            fields: self.writable.of(&fields),
         };
         entries.0.insert(identity.clone(), owned);
         let merged = merge::merge(&before, config, &self.schema).map_err(schema_error)?;
         let last_fields = last
-            .map(|last| last.fields.outside(&self.reset))
+            .map(|last| self.writable.of(&last.fields))
             .unwrap_or_default();
         let mut object = prune::prune(&merged, &last_fields, &entries.all_fields(), &self.schema)
             .map_err(schema_error)?;
@@ -303,7 +278,7 @@ impl FieldManager {
         let map = |value| Value::as_object(value).unwrap_or(&empty);
         let comparison = compare(map(before), map(after), &self.schema)
             .map_err(ApplyError::Schema)?
-            .outside(&self.reset);
+            .kept(&self.writable);
         let written = comparison.written();
         let mut conflicts = Vec::new();
         for (identity, owned) in entries
@@ -402,6 +377,9 @@ impl FieldManager {
                 .unwrap_or_default()
         };
         let version = text("apiVersion");
+        if version.matches('/').count() > 1 {
+            return "/, Kind=".to_owned(); // Go knows neither then
+        }
         let slash = if version.contains('/') { "" } else { "/" };
         format!("{slash}{version}, Kind={}", text("kind"))
     }

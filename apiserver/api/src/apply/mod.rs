@@ -20,6 +20,7 @@ mod merge;
 mod prune;
 mod set;
 mod walk;
+mod writable;
 
 pub use element::Element;
 pub use error::{ApplyError, Conflict};

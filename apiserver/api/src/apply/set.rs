@@ -166,6 +166,30 @@ impl FieldSet {
         })
     }
 
+    /// The paths that lead to one of `places`, are one or are below one; a step `*` of a place is any step.
+    pub(super) fn within(&self, places: &[&[&str]]) -> Self {
+        let keep = |(step, node): &(Element, Node)| {
+            let fits = |place: &&&[&str]| {
+                let first = place.first();
+                first.is_some_and(|name| *name == "*" || Element::field(*name) == *step)
+            };
+            let rest: Vec<&[&str]> = places
+                .iter()
+                .filter(fits)
+                .map(|place| &place[1..])
+                .collect();
+            match rest.iter().any(|place| place.is_empty()) {
+                true => (step.clone(), node.clone()),
+                false => {
+                    let below = node.below.within(&rest);
+                    let member = node.member && !rest.is_empty();
+                    (step.clone(), Node { member, below })
+                }
+            }
+        };
+        Self::from_steps(self.steps.iter().map(keep).collect())
+    }
+
     /// The paths that are neither in `other` nor below a path of it.
     pub fn outside(&self, other: &Self) -> Self {
         if other.is_empty() {

@@ -231,6 +231,76 @@ fn metadata_that_a_status_cannot_change_is_not_owned_through_it() {
 }
 
 #[test]
+fn what_the_server_puts_back_is_owned_by_nobody() {
+    let csr = "certificatesigningrequests";
+    let (labels, conditions) = (
+        json!({"f:metadata": {"f:labels": {"f:a": {}}}}),
+        json!({"f:status": {"f:conditions": {
+            "k:{\"type\":\"T\"}": {".": {}, "f:status": {}, "f:type": {}}
+        }}}),
+    );
+    let container = json!({"f:spec": {"f:containers": {
+        "k:{\"name\":\"a\"}": {".": {}, "f:resources": {}}
+    }}});
+    let debug = json!({"f:spec": {"f:ephemeralContainers": {
+        "k:{\"name\":\"d\"}": {".": {}, "f:name": {}}
+    }}});
+    let request = json!({
+        "metadata": {"name": "x", "labels": {"a": "b"}}, "spec": {"request": "QQ=="},
+        "status": {"conditions": [{"type": "T", "status": "True"}]},
+    });
+    let pod = json!({
+        "metadata": {"name": "x", "labels": {"a": "b"}},
+        "spec": {
+            "nodeName": "n", "containers": [{"name": "a", "image": "i", "resources": {}}],
+            "ephemeralContainers": [{"name": "d"}],
+        },
+    });
+    let definition =
+        json!({"metadata": {"name": "x", "labels": {"a": "b"}}, "spec": {"group": "g"}});
+    let both = json!({"f:metadata": {"f:labels": {"f:a": {}}}, "f:status": conditions["f:status"]});
+    for (group, plural, subresource, config, owned) in [
+        (
+            "certificates.k8s.io",
+            csr,
+            "",
+            &request,
+            Some(labels.clone()),
+        ),
+        ("certificates.k8s.io", csr, "status", &request, Some(labels)),
+        ("certificates.k8s.io", csr, "approval", &request, Some(both)),
+        ("", "pods", "resize", &pod, Some(container)),
+        ("", "pods", "ephemeralcontainers", &pod, Some(debug)),
+        (
+            "apiextensions.k8s.io",
+            "customresourcedefinitions",
+            "status",
+            &definition,
+            None,
+        ),
+    ] {
+        let resource = Registry::builtin().by_plural(group, "v1", plural);
+        let resource = resource.expect("the kind is served");
+        let mut config = config.clone();
+        config["apiVersion"] = resource.api_version().into();
+        config["kind"] = resource.kind.into();
+        let manager = FieldManager::new(resource, subresource);
+        let applied = manager.apply(None, &config, "one", false, NOW);
+        let applied = object(
+            applied
+                .unwrap_or_else(|error| panic!("{plural}: {error}"))
+                .object,
+        );
+        let owned = owned.map(|fields| owner("one", "Apply", fields));
+        assert_eq!(
+            owners(&applied),
+            Vec::from_iter(owned),
+            "{plural}/{subresource}"
+        );
+    }
+}
+
+#[test]
 fn applying_merges_takes_away_and_gives_up() {
     let made =
         apply(None, &config_map(json!({"a": "1", "b": "1"})), "one", false).expect("created");

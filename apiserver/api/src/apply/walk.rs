@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::element::Element;
 use super::set::{FieldSet, Node};
+use super::writable::Writable;
 use crate::schema::{ListType, MapType, SchemaKind, SchemaRef};
 
 /// How a place is owned.
@@ -122,12 +123,12 @@ pub(super) struct Comparison {
 }
 
 impl Comparison {
-    /// The differences outside `ignored`.
-    pub(super) fn outside(self, ignored: &FieldSet) -> Self {
+    /// The differences among the fields that can be written.
+    pub(super) fn kept(self, writable: &Writable) -> Self {
         Self {
-            added: self.added.outside(ignored),
-            modified: self.modified.outside(ignored),
-            removed: self.removed.outside(ignored),
+            added: writable.of(&self.added),
+            modified: writable.of(&self.modified),
+            removed: writable.of(&self.removed),
         }
     }
 

@@ -62,8 +62,6 @@ impl Strategy for CertificateSigningRequest {
     }
 
     fn record_request(&self, new: &mut Object, old: Option<&Object>, request: &Requester<'_>) {
-        // Upstream keeps no account of owners for this kind.
-        new.remove("metadata.managedFields");
         match old {
             None => record_requester(new, request),
             Some(old) if !request.subresource.is_empty() => stamp_conditions(new, old, request.now),
