@@ -71,6 +71,7 @@ pub(crate) fn body(
             .and_then(|decoded| type_of(&decoded.value)),
         Input::Protobuf => return protobuf(bytes, expected, validation),
     };
+    let found = found.and_then(well_formed);
     let (kind, api_version) = found.map_err(|error| unrecognized(bytes, expected, &error))?;
     check_type(&kind, &api_version, expected)?;
     let schema = expected.schema();
@@ -173,6 +174,16 @@ pub(crate) fn type_of(value: &Value) -> Result<(String, String), String> {
     Ok((kind, api_version))
 }
 
+/// Refuses an apiVersion that is no version of a group.
+pub(crate) fn well_formed(
+    (kind, api_version): (String, String),
+) -> Result<(String, String), String> {
+    match api_version.matches('/').count() {
+        0 | 1 => Ok((kind, api_version)),
+        _ => Err(format!("unexpected GroupVersion string: {api_version}")),
+    }
+}
+
 fn json_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -259,9 +270,17 @@ fn unregistered(kind: &str, api_version: &str, asked: &str) -> String {
     format!("no kind {kind:?} is registered for version {api_version:?} in scheme {scheme:?}")
 }
 
+/// Whether an object says of no version that it is.
+pub(crate) fn has_no_version(value: &Value) -> bool {
+    type_of(value).is_ok_and(|(_, api_version)| matches!(api_version.as_str(), "" | "/"))
+}
+
 /// What is wrong with the type of an object that a patch has changed to another one.
 pub(crate) fn patched_type(value: &Value, expected: Expected) -> Option<String> {
-    let (kind, api_version) = type_of(value).ok()?;
+    let (kind, api_version) = match well_formed(type_of(value).ok()?) {
+        Ok(found) => found,
+        Err(why) => return Some(why),
+    };
     if kind.is_empty() || api_version.is_empty() {
         return None;
     }

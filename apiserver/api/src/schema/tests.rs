@@ -705,6 +705,22 @@ fn a_table_for_a_custom_resource_is_read_like_the_builtin_one() {
 }
 
 #[test]
+fn yaml_that_cannot_be_read_is_refused_in_words_of_go() {
+    for (body, why) in [
+        ("{\"a\":\"\u{1}\"}", "control characters are not allowed"),
+        ("a: b: c", "mapping values are not allowed in this context"),
+        (
+            "x: y\na: b: c",
+            "line 2: mapping values are not allowed in this context",
+        ),
+    ] {
+        let error = decode_yaml(body.as_bytes(), &SchemaRef::any()).expect_err(body);
+        let expected = format!("error converting YAML to JSON: yaml: {why}");
+        assert_eq!(error.to_string(), expected, "{body}");
+    }
+}
+
+#[test]
 fn json_as_yaml_may_have_long_keys_and_escaped_backslashes() {
     let body = json!({"k".repeat(2000): r"\ud", "b": r"\\ud"}).to_string();
     let read = decode_yaml(body.as_bytes(), &SchemaRef::any()).map(|decoded| decoded.value);

@@ -19,6 +19,11 @@ pub(super) fn read(bytes: &[u8]) -> Result<Tree, String> {
     {
         return Ok(tree);
     }
+    if text.chars().any(is_control) {
+        return Err(
+            "error converting YAML to JSON: yaml: control characters are not allowed".into(),
+        );
+    }
     let options: Options = serde_saphyr::options! {
         // Go's YAML reads as version 1.1 does: 0777 is octal.
         legacy_octal_numbers: true,
@@ -38,6 +43,14 @@ pub(super) fn read(bytes: &[u8]) -> Result<Tree, String> {
         ));
     }
     Ok(tree)
+}
+
+/// Whether YAML has no place for a character, not even in quotes.
+fn is_control(character: char) -> bool {
+    !matches!(
+        character,
+        '\t' | '\n' | '\r' | ' '..='~' | '\u{85}' | '\u{a0}'..='\u{fffd}' | '\u{10000}'..
+    )
 }
 
 /// Whether an escape stands for half of a character, which means something in JSON only.
@@ -79,6 +92,8 @@ pub(super) fn duplicate_line(bytes: &[u8]) -> Option<String> {
     place.split(',').next().map(str::to_owned)
 }
 
+const MISPLACED: &str = "mapping values are not allowed in this context";
+
 /// The parser's finding as Go's would have put it, where that is known.
 fn in_words_of_go(error: &str) -> String {
     if error.contains("Depth {") || error.contains("recursion limit") {
@@ -98,6 +113,10 @@ fn in_words_of_go(error: &str) -> String {
         Some(line) if error.starts_with("unclosed bracket") => {
             format!("line {line}: did not find expected node content")
         }
+        Some(line) if error.starts_with(MISPLACED) => match line {
+            "1" => MISPLACED.to_owned(),
+            line => format!("line {line}: {MISPLACED}"),
+        },
         _ => error.to_owned(),
     }
 }

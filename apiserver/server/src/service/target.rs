@@ -29,20 +29,20 @@ pub(super) fn find(server: &Server, method: &Method, info: &RequestInfo) -> Resu
             false => Ok(None),
         };
     };
-    check_path(info)?;
+    if info.name.contains('/') {
+        return Err(ApiError::unknown_path());
+    }
     let subresource = subresource(info, resource)?;
     check_method(method, info, resource, subresource)?;
+    check_name(info)?;
     Ok(Some(Target {
         resource,
         subresource,
     }))
 }
 
-/// Refuses names and options that no resource understands.
-fn check_path(info: &RequestInfo) -> Result<()> {
-    if info.name.contains('/') {
-        return Err(ApiError::unknown_path());
-    }
+/// Refuses names that would be steps of a path.
+fn check_name(info: &RequestInfo) -> Result<()> {
     if let "." | ".." = info.name.as_str() {
         let name = &info.name;
         return Err(ApiError::bad_request(format!(

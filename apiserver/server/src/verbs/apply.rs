@@ -8,6 +8,7 @@ use http::StatusCode;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
+use super::patch::Said;
 use super::{MAX_RETRIES, create, expected, update};
 use crate::answer::Answer;
 use crate::call::Call;
@@ -130,11 +131,34 @@ pub(crate) fn field_manager(call: &Call) -> FieldManager {
     FieldManager::new(call.resource, subresource)
 }
 
+/// Upstream's word (and code, 500) for values that have the right shape for the schema but not for Go's types, such as
+/// bytes that are no base64.
+fn unconvertible(call: &Call, config: &Value, why: &ApiError) -> ApiError {
+    let text = |field: &str| {
+        let value = config
+            .get("metadata")
+            .and_then(|metadata| metadata.get(field));
+        value.and_then(Value::as_str).unwrap_or_default()
+    };
+    let resource = call.resource;
+    let kind = format!(
+        "{}/{}, Kind={}",
+        resource.group, resource.version, resource.kind
+    );
+    ApiError::unclassified(format!(
+        "failed to convert new object ({}/{}; {kind}) to proper version: unable to convert unstructured object to {kind}: \
+         {why}",
+        text("namespace"),
+        text("name"),
+    ))
+}
+
 /// Applies the configuration in `body` to the object that the path names, or makes it.
 pub(crate) async fn apply(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
     let options = WriteOptions::parse_apply(&call.info.query)?;
     let config = Config::read(&body)?;
     let manager = field_manager(call);
+    let said = Said::default();
     let make = |live: Option<&Object>| -> Result<decode::Body> {
         let now = metadata::seconds(server.clock().now());
         let applied = manager.apply(
@@ -144,8 +168,10 @@ pub(crate) async fn apply(server: &Server, call: &Call, body: Bytes) -> Result<A
             options.force,
             &now,
         )?;
+        let body = decode::merged(applied.object, expected(call), FieldValidation::Ignore);
+        let body = body.map_err(|error| unconvertible(call, &config.value, &error))?;
         let warnings = config.findings(&options)?;
-        let body = decode::value(applied.object, expected(call), FieldValidation::Ignore)?;
+        said.set(&warnings);
         update::check_name(call, &body.object)?;
         create::check_namespace(call, &body.object)?;
         Ok(decode::Body { warnings, ..body })
@@ -155,31 +181,35 @@ pub(crate) async fn apply(server: &Server, call: &Call, body: Bytes) -> Result<A
         uid_precondition: false,
         make: &|old| make(Some(old)),
     };
-    for attempt in 0..=MAX_RETRIES {
-        if let Some(outcome) = update::apply(server, call, &options, &change).await? {
-            return Ok(outcome.answer(server, call));
+    let settled = async {
+        for attempt in 0..=MAX_RETRIES {
+            if let Some(outcome) = update::apply(server, call, &options, &change).await? {
+                return Ok(outcome.answer(server, call));
+            }
+            if call.subresource.is_some() {
+                return Err(ApiError::not_found(call.resource, call.name()));
+            }
+            let decode::Body {
+                mut object,
+                warnings,
+            } = make(None)?;
+            if !object.uid().is_empty() {
+                let why = format!(
+                    "uid mismatch: the provided object specified uid {}, and no existing object was found",
+                    object.uid()
+                );
+                return Err(ApiError::conflict(call.resource, call.name(), why));
+            }
+            // A revision of an object that is gone says nothing about the new one.
+            object.remove("metadata.resourceVersion");
+            match create::store(server, call, &options, object, StatusCode::CREATED).await {
+                // Someone was faster; now there is something to apply to.
+                Err(error) if error.reason() == "AlreadyExists" && attempt < MAX_RETRIES => {}
+                result => return Ok(result?.with_first_warnings(warnings)),
+            }
         }
-        if call.subresource.is_some() {
-            return Err(ApiError::not_found(call.resource, call.name()));
-        }
-        let decode::Body {
-            mut object,
-            warnings,
-        } = make(None)?;
-        if !object.uid().is_empty() {
-            let why = format!(
-                "uid mismatch: the provided object specified uid {}, and no existing object was found",
-                object.uid()
-            );
-            return Err(ApiError::conflict(call.resource, call.name(), why));
-        }
-        // A revision of an object that is gone says nothing about the new one.
-        object.remove("metadata.resourceVersion");
-        match create::store(server, call, &options, object, StatusCode::CREATED).await {
-            // Someone was faster; now there is something to apply to.
-            Err(error) if error.reason() == "AlreadyExists" && attempt < MAX_RETRIES => {}
-            result => return Ok(result?.with_first_warnings(warnings)),
-        }
-    }
-    unreachable!("the last attempt returns")
+        unreachable!("the last attempt returns")
+    };
+    let result: Result<Answer> = settled.await;
+    result.or_else(|error| Ok(said.with(error)))
 }

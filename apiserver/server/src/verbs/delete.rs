@@ -98,9 +98,9 @@ fn unsaid(resource: &Resource, options: &DeleteOptions) -> Option<String> {
 
 /// Deletes every object that the path and the selectors name.
 pub(crate) async fn delete_collection(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
-    let options = options(call, &body)?;
     let list_options = ListOptions::parse(&call.info.query, false)?;
     let selection = Selection::parse(&call.info.query, call.resource)?;
+    let options = options(call, &body)?;
     let page = list::page(server, call, &list_options, &selection).await?;
     for entry in &page.entries {
         match delete_one(server, call, entry.namespace(), entry.name(), &options).await {
@@ -133,7 +133,8 @@ fn options(call: &Call, body: &Bytes) -> Result<DeleteOptions> {
         }
         Input::Protobuf => crate::decode::protobuf_value(body, &options_schema())?,
     };
-    let (kind, api_version) = crate::decode::type_of(&value).map_err(bad)?;
+    let found = crate::decode::type_of(&value).and_then(crate::decode::well_formed);
+    let (kind, api_version) = found.map_err(bad)?;
     if !matches!(kind.as_str(), "" | "DeleteOptions") {
         return Err(ApiError::bad_request(format!(
             "no kind {kind:?} is registered for version {api_version:?} in scheme \

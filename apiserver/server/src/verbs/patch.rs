@@ -1,6 +1,8 @@
 //! PATCH: JSON, merge and strategic merge patches, applied to whatever is stored now; applied configurations go to
 //! [`super::apply`].
 
+use std::sync::{Mutex, PoisonError};
+
 use bytes::Bytes;
 use coracle_api::field_errors::ErrorType;
 use coracle_api::patch::{Patch, PatchError, PatchType, go_format};
@@ -19,7 +21,8 @@ use crate::status::{ApiError, Result};
 
 /// A patch body as read, with the findings that strict validation asks for.
 pub(crate) struct Parsed {
-    patch: Patch,
+    /// Upstream tells what is wrong with a body only once there is an object to patch.
+    patch: Result<Patch, PatchError>,
     findings: Vec<String>,
     /// Whether it is a strategic merge patch, which upstream's messages show instead of the patched object.
     strategic: bool,
@@ -35,7 +38,10 @@ pub(crate) fn parse(media_type: &str, body: &Bytes) -> Result<Parsed> {
         "application/strategic-merge-patch+json" => (PatchType::Strategic, ""),
         _ => return Err(ApiError::unsupported_patch_type()),
     };
-    let (patch, strict) = Patch::parse(kind, body)?;
+    let (patch, strict) = match Patch::parse(kind, body) {
+        Ok((patch, strict)) => (Ok(patch), strict),
+        Err(error) => (Err(error), Vec::new()),
+    };
     let findings = strict
         .iter()
         .map(|finding| format!("{prefix}{finding}"))
@@ -69,27 +75,47 @@ pub(crate) async fn patch(server: &Server, call: &Call, body: Bytes) -> Result<A
     }
     let patch = parse(negotiate::media_type(&call.headers), &body)?;
     let options = WriteOptions::parse(&call.info.query, "PatchOptions")?;
+    let said = Said::default();
     let change = update::Change {
         part: update::Part::of(call),
         uid_precondition: false,
         make: &|old| {
             let patched = apply(call, &patch, old)?;
             let body = decode_patched(call, &patch, patched, &options)?;
+            said.set(&body.warnings);
             update::check_name(call, &body.object)?;
             super::create::check_namespace(call, &body.object)?;
             Ok(body)
         },
     };
-    let outcome = update::apply(server, call, &options, &change).await?;
-    let outcome = outcome.ok_or_else(|| ApiError::not_found(call.resource, call.name()))?;
-    Ok(outcome.answer(server, call))
+    let outcome = update::apply(server, call, &options, &change).await;
+    let outcome = outcome
+        .and_then(|outcome| outcome.ok_or_else(|| ApiError::not_found(call.resource, call.name())));
+    Ok(match outcome {
+        Ok(outcome) => outcome.answer(server, call),
+        Err(error) => said.with(error),
+    })
+}
+
+/// The warnings of what a patch was read as last; a refusal for another reason repeats them.
+#[derive(Default)]
+pub(super) struct Said(Mutex<Vec<String>>);
+
+impl Said {
+    pub(super) fn set(&self, warnings: &[String]) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = warnings.to_vec();
+    }
+
+    pub(super) fn with(self, error: ApiError) -> Answer {
+        let warnings = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Answer::from(error).with_warnings(warnings)
+    }
 }
 
 /// The patched form of `old`.
 pub(crate) fn apply(call: &Call, parsed: &Parsed, old: &Object) -> Result<Value> {
-    Ok(parsed
-        .patch
-        .apply(old.clone().into_value(), &expected(call).schema())?)
+    let patch = parsed.patch.as_ref().map_err(Clone::clone)?;
+    Ok(patch.apply(old.clone().into_value(), &expected(call).schema())?)
 }
 
 /// Reads a patched object by its schema; what does not fit is 422 about the patch, as upstream has it.
@@ -123,11 +149,11 @@ pub(crate) fn decode_patched(
     {
         return Err(about_patch(shown(), why));
     }
-    let decode = match parsed.strategic {
-        true => decode::merged,
-        false => decode::value,
+    let decoded = match &kept {
+        None => decode::merged(patched, expected(call), FieldValidation::Warn),
+        Some(kept) if decode::has_no_version(kept) => Ok(of_no_version(kept)),
+        Some(_) => decode::value(patched, expected(call), FieldValidation::Warn),
     };
-    let decoded = decode(patched, expected(call), FieldValidation::Warn);
     let mut decoded = decoded.map_err(|error| about_patch(shown(), error.to_string()))?;
     if parsed.strategic {
         decoded.warnings.sort();
@@ -146,4 +172,21 @@ pub(crate) fn decode_patched(
         }
     }
     Ok(decoded)
+}
+
+/// An object of no version: upstream reads it as its own form of the kind, whose fields have other names, so nothing is
+/// left of it.
+fn of_no_version(patched: &Value) -> decode::Body {
+    let keys = patched.as_object().into_iter().flat_map(|map| map.keys());
+    let mut unknown: Vec<&String> = keys
+        .filter(|key| !matches!(key.as_str(), "kind" | "apiVersion"))
+        .collect();
+    unknown.sort();
+    let unknown = unknown
+        .into_iter()
+        .map(|key| format!("unknown field {key:?}"));
+    decode::Body {
+        object: Object::default(),
+        warnings: unknown.collect(),
+    }
 }

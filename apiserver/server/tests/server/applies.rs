@@ -162,3 +162,31 @@ async fn status_and_scale_have_owners_of_their_own() {
     .await;
     assert_eq!(absent.status, 404);
 }
+
+#[tokio::test(start_paused = true)]
+async fn values_that_do_not_fit_their_type_cannot_be_converted() {
+    let server = TestServer::start().await;
+    for (fields, why) in [
+        (
+            r#""metadata":{"name":"x"},"binaryData":{"a":"!"}"#,
+            "error decoding from json: illegal base64 data at input byte 0",
+        ),
+        (
+            r#""metadata":{"name":"x","creationTimestamp":"x"}"#,
+            r#"parsing time "x" as "2006-01-02T15:04:05Z07:00": cannot parse "x" as "2006""#,
+        ),
+    ] {
+        let body = format!(r#"{{"apiVersion":"v1","kind":"ConfigMap",{fields}}}"#);
+        let (code, _, message) = apply(&server, PATH, "fieldManager=one", &body)
+            .await
+            .failure();
+        assert_eq!(code, 500);
+        assert_eq!(
+            message,
+            format!(
+                "failed to convert new object (/x; /v1, Kind=ConfigMap) to proper version: unable to convert \
+                 unstructured object to /v1, Kind=ConfigMap: {why}"
+            )
+        );
+    }
+}

@@ -54,6 +54,11 @@ async fn bodies_that_are_no_objects_are_bad_requests() {
         (JSON, "\"x\"", "cannot unmarshal string"),
         (JSON, "{}{}", "invalid character '{' after top-level value"),
         (JSON, "{\"kind\":1}", "cannot unmarshal number"),
+        (
+            JSON,
+            "{\"kind\":\"ConfigMap\",\"apiVersion\":\"a/b/c\"}",
+            "(must be of type ConfigMap): unexpected GroupVersion string: a/b/c (",
+        ),
         (JSON, "{\"metadata\":[]}", "cannot unmarshal array"),
         (
             JSON,
@@ -401,6 +406,8 @@ async fn odd_paths_and_names_are_refused() {
     ] {
         assert_eq!(server.get(path).await.status, code, "{path}");
     }
+    let posted = server.post(&format!("{CONFIG_MAPS}/.."), json!({})).await;
+    assert_eq!(posted.failure().0, 405);
     let name = "x".repeat(60_000);
     let answer = server.get(&format!("{PODS}/{name}")).await;
     assert_eq!(answer.failure().0, 404);

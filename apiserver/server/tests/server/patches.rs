@@ -68,3 +68,84 @@ async fn a_patch_cannot_make_another_kind() {
     let why = "converting (v1.Secret) to (core.ConfigMap): unknown conversion";
     assert!(message.ends_with(why), "{message}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_wrong_with_a_patch_is_told_once_there_is_something_to_patch() {
+    let server = TestServer::start().await;
+    let path = format!("{CONFIG_MAPS}/x");
+    for media_type in [
+        "application/json-patch+json",
+        "application/merge-patch+json",
+        "application/strategic-merge-patch+json",
+    ] {
+        for (query, code) in [("", 404), ("?dryRun=Some", 422)] {
+            let path = format!("{path}{query}");
+            let answer = server.patch(&path, media_type, json!("x")).await;
+            assert_eq!(answer.failure().0, code, "{media_type}");
+        }
+    }
+    server.config_map("x", json!({})).await;
+    let merge = "application/merge-patch+json";
+    let (code, _, message) = server.patch(&path, merge, json!(null)).await.failure();
+    assert_eq!((code, message.as_str()), (400, "Invalid JSON Patch"));
+    let (code, _, message) = server.patch(&path, merge, json!("x")).await.failure();
+    assert_eq!(code, 400);
+    assert!(message.starts_with("error decoding patch: "), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replacement_also_adds_to_a_map() {
+    let server = TestServer::start().await;
+    server.config_map("x", json!({})).await;
+    let path = format!("{CONFIG_MAPS}/x");
+    let json_patch = "application/json-patch+json";
+    let patch = json!([{"op": "replace", "path": "/metadata/annotations", "value": {"a": "b"}}]);
+    let patched = server.patch(&path, json_patch, patch).await.ok();
+    assert_eq!(patched["metadata"]["annotations"], json!({"a": "b"}));
+    let patch = json!([{"op": "add", "path": "", "value": {}}]);
+    let refused = server.patch(&path, json_patch, patch).await;
+    assert_eq!(refused.failure().0, 422);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_patches_are_warned_of_all_the_same() {
+    let server = TestServer::start().await;
+    server.config_map("x", json!({})).await;
+    let path = format!("{CONFIG_MAPS}/x");
+    let fields = json!({"bogus": 1, "data": {"bad key": "x"}});
+    let operations = json!([
+        {"op": "add", "path": "/bogus", "value": 1},
+        {"op": "add", "path": "/data", "value": {"bad key": "x"}},
+    ]);
+    for (media_type, patch) in [
+        ("application/json-patch+json", operations),
+        ("application/merge-patch+json", fields.clone()),
+        ("application/strategic-merge-patch+json", fields),
+    ] {
+        let refused = server.patch(&path, media_type, patch).await;
+        assert_eq!(refused.failure().0, 422, "{media_type}");
+        let unknown = "299 - \"unknown field \\\"bogus\\\"\"";
+        assert_eq!(refused.warnings(), [unknown], "{media_type}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_left_of_an_object_of_no_version() {
+    let server = TestServer::start().await;
+    server.config_map("x", json!({})).await;
+    let path = format!("{CONFIG_MAPS}/x");
+    let refused = server.merge(&path, json!({"apiVersion": null})).await;
+    let (code, _, message) = refused.failure();
+    assert_eq!(code, 400);
+    assert!(
+        message.ends_with("was undeterminable: name must be provided"),
+        "{message}"
+    );
+    assert!(
+        refused
+            .warnings()
+            .iter()
+            .any(|warning| warning.contains("metadata"))
+    );
+    server.merge(&path, json!({"kind": null})).await.ok();
+}
