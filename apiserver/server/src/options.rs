@@ -11,6 +11,7 @@ use http::header::USER_AGENT;
 use serde_json::Value;
 
 use crate::request_info::{Query, truthy};
+use crate::selection::check_grammar;
 use crate::status::{ApiError, Result};
 
 /// Longest `fieldManager`.
@@ -193,8 +194,17 @@ impl DeleteOptions {
         {
             options.grace_period_seconds = Some(1);
         }
+        if let (Some(policy), Some(_)) = (&policy, options.orphan_dependents) {
+            let detail = "orphanDependents and deletionPropagation cannot be both set";
+            errors.push(
+                ErrorType::Invalid,
+                "propagationPolicy",
+                Some(Value::from(policy.as_str())),
+                detail,
+            );
+        }
         options.propagation = match policy.as_deref() {
-            None | Some("") => None,
+            None => None,
             Some("Orphan") => Some(Propagation::Orphan),
             Some("Background") => Some(Propagation::Background),
             Some("Foreground") => Some(Propagation::Foreground),
@@ -209,17 +219,6 @@ impl DeleteOptions {
                 None
             }
         };
-        if let (Some(policy), Some(_)) = (&policy, options.orphan_dependents)
-            && !policy.is_empty()
-        {
-            let detail = "orphanDependents and deletionPropagation cannot be both set";
-            errors.push(
-                ErrorType::Invalid,
-                "propagationPolicy",
-                Some(Value::from(policy.as_str())),
-                detail,
-            );
-        }
         options.dry_run = dry_run(&dry_runs, &mut errors);
         finish("DeleteOptions", errors, options)
     }
@@ -334,6 +333,8 @@ impl ListOptions {
                 .get("sendInitialEvents")
                 .map(|text| truthy(Some(text))),
         };
+        // In upstream's order: numbers, the selectors' grammar, how the options go together, the selectors' fields.
+        check_grammar(query)?;
         if query.get("sendInitialEvents") == Some("") {
             options.send_initial_events = None;
         }

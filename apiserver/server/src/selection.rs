@@ -19,23 +19,17 @@ pub struct Selection {
 impl Selection {
     /// Reads `labelSelector` and `fieldSelector`; fields that the kind does not offer are refused.
     pub fn parse(query: &Query, resource: &Resource) -> Result<Self> {
-        let bad = |error: SelectorError| ApiError::bad_request(error.to_string());
-        let labels: LabelSelector = query
-            .get("labelSelector")
-            .unwrap_or_default()
-            .parse()
-            .map_err(bad)?;
-        let fields: FieldSelector = query
-            .get("fieldSelector")
-            .unwrap_or_default()
-            .parse()
-            .map_err(bad)?;
+        let (labels, fields) = read(query)?;
         let offered = resource.strategy.selectable_fields(&Object::default());
         for requirement in fields.requirements() {
             let field = requirement.field.as_str();
-            if matches!(field, "metadata.name" | "metadata.namespace")
-                || offered.iter().any(|(name, _)| *name == field)
-            {
+            // Cluster-wide kinds with fields of their own do not know their namespace; the others do, though it is empty.
+            let known = match field {
+                "metadata.name" => true,
+                "metadata.namespace" => resource.namespaced || offered.is_empty(),
+                _ => false,
+            };
+            if known || offered.iter().any(|(name, _)| *name == field) {
                 continue;
             }
             return Err(ApiError::bad_request(if offered.is_empty() {
@@ -51,6 +45,16 @@ impl Selection {
             fields,
             name: None,
         })
+    }
+
+    /// The same, for the object of one name only: that of the path of a watch.
+    pub fn and_path_name(self, name: &str) -> Result<Self> {
+        let exact = self.fields.exact("metadata.name");
+        if !self.fields.is_empty() && exact != Some(name) {
+            let why = "fieldSelector metadata.name doesn't match requested name";
+            return Err(ApiError::bad_request(why));
+        }
+        Ok(self.and_name(name))
     }
 
     /// The same, for the object of one name only.
@@ -97,4 +101,17 @@ impl Selection {
             && self.fields.matches(field)
             && self.labels.matches(label)
     }
+}
+
+/// Refuses selectors that break the grammar, whatever they are about.
+pub(crate) fn check_grammar(query: &Query) -> Result<()> {
+    read(query).map(|_| ())
+}
+
+fn read(query: &Query) -> Result<(LabelSelector, FieldSelector)> {
+    let bad = |error: SelectorError| ApiError::bad_request(error.to_string());
+    let text = |name: &str| query.get(name).unwrap_or_default();
+    let labels = text("labelSelector").parse().map_err(bad)?;
+    let fields = text("fieldSelector").parse().map_err(bad)?;
+    Ok((labels, fields))
 }

@@ -55,7 +55,10 @@ impl FromStr for FieldSelector {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut requirements = Vec::new();
-        for term in split_terms(text) {
+        let mut terms = split_terms(text);
+        // In upstream's order, so that of several errors the same one is told.
+        terms.sort_unstable();
+        for term in terms {
             if term.is_empty() {
                 continue;
             }

@@ -32,17 +32,17 @@ proptest! {
             (true, false) => "=",
             (false, _) => "!=",
         };
-        let texts: Vec<_> = terms
-            .iter()
-            .map(|(field, equal, value)| format!("{field}{}{}", sign(*equal), escaped(value)))
-            .collect();
+        let text = |(field, equal, value): &(String, bool, String)| format!("{field}{}{}", sign(*equal), escaped(value));
+        let texts: Vec<_> = terms.iter().map(text).collect();
         let selector: FieldSelector = texts.join(",").parse().expect("escaped");
         let read: Vec<_> = selector
             .requirements()
             .iter()
             .map(|term| (term.field.clone(), term.equal, term.value.clone()))
             .collect();
-        prop_assert_eq!(&read, &terms);
+        let mut sorted = terms.clone();
+        sorted.sort_by_cached_key(text);
+        prop_assert_eq!(&read, &sorted);
         for (field, _, value) in &terms {
             let lookup = |asked: &str| (asked == field).then_some(value.as_str());
             let expected = terms.iter().all(|(other, equal, wanted)| {

@@ -71,8 +71,6 @@ pub(crate) async fn page(
     options: &ListOptions,
     selection: &Selection,
 ) -> Result<Page> {
-    let asked = parse_revision(&options.resource_version)
-        .map_err(|error| ApiError::bad_request(format!("invalid resource version: {error}")))?;
     // "Any state will do" is answered from the cache as a whole, as upstream does.
     let any = options.resource_version == "0" && options.version_match != Some(VersionMatch::Exact);
     let limit = if any && options.continue_token.is_empty() {
@@ -82,6 +80,8 @@ pub(crate) async fn page(
     };
     let scope = call.scope();
     let (at, after) = if options.continue_token.is_empty() {
+        let asked = parse_revision(&options.resource_version)
+            .map_err(|error| ApiError::bad_request(format!("invalid resource version: {error}")))?;
         let at = match (asked, options.version_match) {
             (Some(revision), Some(VersionMatch::Exact)) => {
                 reach(server, revision).await?;
@@ -96,12 +96,12 @@ pub(crate) async fn page(
         };
         (at, None)
     } else {
+        let token = ContinueToken::decode(&options.continue_token)?;
         if !matches!(options.resource_version.as_str(), "" | "0") {
             return Err(ApiError::bad_request(
                 "specifying resource version is not allowed when using continue",
             ));
         }
-        let token = ContinueToken::decode(&options.continue_token)?;
         let after = token.start.trim_end_matches('\0').to_owned();
         if let Some(revision) = token.revision()
             && revision < server.storage.compacted()

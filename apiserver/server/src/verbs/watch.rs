@@ -49,7 +49,7 @@ pub(crate) async fn watch(server: &Arc<Server>, call: Call) -> Result<Answer> {
     let options = ListOptions::parse(&call.info.query, true)?;
     let mut selection = Selection::parse(&call.info.query, call.resource)?;
     if call.info.watch_prefix && !call.name().is_empty() {
-        selection = selection.and_name(call.name());
+        selection = selection.and_path_name(call.name())?;
     }
     let asked = parse_revision(&options.resource_version)?;
     let interest = Interest {

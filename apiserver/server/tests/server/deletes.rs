@@ -201,3 +201,42 @@ async fn some_namespaces_stay() {
         )
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn options_that_make_no_sense_are_all_told() {
+    let server = TestServer::start().await;
+    let (both, unknown) = (
+        "orphanDependents and deletionPropagation cannot be both set",
+        "Unsupported value: \"Bad\": supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\"",
+    );
+    let path = format!("{CONFIG_MAPS}/none");
+    let (code, _, message) = server
+        .delete(&format!(
+            "{path}?propagationPolicy=Bad&orphanDependents=true"
+        ))
+        .await
+        .failure();
+    assert_eq!(code, 422);
+    let expected = format!(
+        "[propagationPolicy: Invalid value: \"Bad\": {both}, propagationPolicy: {unknown}]"
+    );
+    assert!(message.ends_with(&expected), "{message}");
+    // No policy is not the same as an empty one.
+    for (query, options) in [
+        ("?propagationPolicy=", None),
+        ("", Some(json!({"propagationPolicy": ""}))),
+    ] {
+        let path = format!("{path}{query}");
+        let answer = match options {
+            None => server.delete(&path).await,
+            Some(options) => server.delete_with(&path, options).await,
+        };
+        let (code, _, message) = answer.failure();
+        assert_eq!(code, 422, "{query}");
+        assert!(message.contains("Unsupported value: \"\""), "{message}");
+    }
+    // Of a collection, the selectors are looked at first.
+    let query = "propagationPolicy=Bad&labelSelector=%3D1";
+    let answer = server.delete(&format!("{CONFIG_MAPS}?{query}")).await;
+    assert_eq!(answer.failure().0, 400);
+}

@@ -68,6 +68,17 @@ async fn selectors_choose_by_labels_and_fields() {
             .collect();
         assert_eq!(names, expected, "{query}");
     }
+    for (path, code) in [
+        (PODS, 200),
+        ("/apis/rbac.authorization.k8s.io/v1/clusterroles", 200),
+        ("/api/v1/namespaces", 400),
+        ("/api/v1/nodes", 400),
+        ("/apis/resource.k8s.io/v1/resourceslices", 400),
+    ] {
+        let query = "fieldSelector=metadata.namespace%3Dx";
+        let answer = server.get(&format!("{path}?{query}")).await;
+        assert_eq!(answer.status, code, "{path}");
+    }
     let (code, _, message) = server
         .get(&format!("{CONFIG_MAPS}?fieldSelector=bogus%3D1"))
         .await
@@ -120,6 +131,71 @@ async fn pages_belong_together_whatever_happens_between_them() {
             .to_owned();
     }
     assert_eq!(names, ["c", "d", "e"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_several_mistakes_the_one_is_told_that_upstream_meets_first() {
+    let server = TestServer::start().await;
+    let watched = "/api/v1/watch/namespaces/default/configmaps/a";
+    for (path, query, code, begins) in [
+        (
+            CONFIG_MAPS,
+            "limit=x&labelSelector=%3D1",
+            400,
+            "strconv.ParseInt",
+        ),
+        (
+            CONFIG_MAPS,
+            "labelSelector=%3D1&fieldSelector=a&resourceVersionMatch=Bad",
+            400,
+            "found '='",
+        ),
+        (
+            CONFIG_MAPS,
+            "fieldSelector=a&resourceVersionMatch=Bad",
+            400,
+            "invalid selector: 'a'",
+        ),
+        (
+            CONFIG_MAPS,
+            "fieldSelector=zz%3D1&resourceVersionMatch=Bad",
+            422,
+            "ListOptions.meta.k8s.io \"\" is invalid",
+        ),
+        (
+            CONFIG_MAPS,
+            "fieldSelector=zz%3D1,bogus%3D2",
+            400,
+            "\"bogus\" is not a known field selector",
+        ),
+        (
+            CONFIG_MAPS,
+            "continue=e30&resourceVersion=x",
+            400,
+            "invalid continue token",
+        ),
+        (
+            watched,
+            "fieldSelector=metadata.name%3Db",
+            400,
+            "fieldSelector metadata.name doesn't match requested name",
+        ),
+    ] {
+        let answer = server.get(&format!("{path}?{query}")).await;
+        let (status, _, message) = answer.failure();
+        assert_eq!(status, code, "{query}: {message}");
+        assert!(message.starts_with(begins), "{query}: {message}");
+    }
+    server.config_map("a", json!({})).await;
+    server.config_map("b", json!({})).await;
+    let first = server.get(&format!("{CONFIG_MAPS}?limit=1")).await.ok();
+    let token = first["metadata"]["continue"].as_str().expect("a token");
+    let both = format!("{CONFIG_MAPS}?continue={token}&resourceVersion=x");
+    let (_, _, message) = server.get(&both).await.failure();
+    assert_eq!(
+        message,
+        "specifying resource version is not allowed when using continue"
+    );
 }
 
 #[tokio::test(start_paused = true)]
