@@ -24,6 +24,9 @@ impl Writable {
                 return Self::Within(&[
                     &["spec", "containers", "*", "resources"],
                     &["spec", "containers", "*", "resizePolicy"],
+                    &["spec", "initContainers", "*", "resources"],
+                    &["spec", "initContainers", "*", "resizePolicy"],
+                    &["spec", "resources"],
                 ]);
             }
             ("certificatesigningrequests", "") => &["spec", "status"],
