@@ -73,6 +73,8 @@ impl FromStr for FieldSelector {
                 value: unescape(value)?,
             });
         }
+        // What a selector shows is read back as the same, however its equality was spelt.
+        requirements.sort_by_cached_key(FieldRequirement::to_string);
         Ok(FieldSelector { requirements })
     }
 }
@@ -137,18 +139,25 @@ fn unescape(value: &str) -> Result<String, SelectorError> {
     Ok(text)
 }
 
+impl fmt::Display for FieldRequirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let operator = if self.equal { "=" } else { "!=" };
+        write!(f, "{}{operator}", self.field)?;
+        for character in self.value.chars() {
+            if matches!(character, '\\' | ',' | '=') {
+                f.write_str("\\")?;
+            }
+            write!(f, "{character}")?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for FieldSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, requirement) in self.requirements.iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
-            let operator = if requirement.equal { "=" } else { "!=" };
-            write!(f, "{comma}{}{operator}", requirement.field)?;
-            for character in requirement.value.chars() {
-                if matches!(character, '\\' | ',' | '=') {
-                    f.write_str("\\")?;
-                }
-                write!(f, "{character}")?;
-            }
+            write!(f, "{comma}{requirement}")?;
         }
         Ok(())
     }

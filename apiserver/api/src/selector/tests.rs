@@ -199,6 +199,13 @@ fn field_selectors_choose_and_refuse() {
     }
 }
 
+#[test]
+fn a_field_selector_reads_back_what_it_shows() {
+    let text = r"=(\\,=,==";
+    let selector: FieldSelector = text.parse().expect("well-formed");
+    assert_eq!(selector.to_string().parse(), Ok(selector));
+}
+
 proptest! {
     #[test]
     fn any_text_is_a_selector_or_refused(text in "[a-z0-9=!(),<> /\\\\é-]{0,24}") {
