@@ -239,9 +239,10 @@ fn what_the_server_puts_back_is_owned_by_nobody() {
             "k:{\"type\":\"T\"}": {".": {}, "f:status": {}, "f:type": {}}
         }}}),
     );
-    let container = json!({"f:spec": {"f:containers": {
-        "k:{\"name\":\"a\"}": {".": {}, "f:resources": {}}
-    }}});
+    let container = json!({"f:spec": {
+        "f:containers": {"k:{\"name\":\"a\"}": {".": {}, "f:resources": {}}},
+        "f:initContainers": {"k:{\"name\":\"i\"}": {".": {}, "f:resources": {}}},
+    }});
     let debug = json!({"f:spec": {"f:ephemeralContainers": {
         "k:{\"name\":\"d\"}": {".": {}, "f:name": {}}
     }}});
@@ -253,6 +254,7 @@ fn what_the_server_puts_back_is_owned_by_nobody() {
         "metadata": {"name": "x", "labels": {"a": "b"}},
         "spec": {
             "nodeName": "n", "containers": [{"name": "a", "image": "i", "resources": {}}],
+            "initContainers": [{"name": "i", "image": "i", "resources": {}}],
             "ephemeralContainers": [{"name": "d"}],
         },
     });
