@@ -277,7 +277,7 @@ pub(crate) fn has_no_version(value: &Value) -> bool {
 
 /// What is wrong with the type of an object that a patch has changed to another one.
 pub(crate) fn patched_type(value: &Value, expected: Expected) -> Option<String> {
-    let (kind, api_version) = match well_formed(type_of(value).ok()?) {
+    let (kind, api_version) = match type_of(value).and_then(well_formed) {
         Ok(found) => found,
         Err(why) => return Some(why),
     };

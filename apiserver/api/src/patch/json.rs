@@ -5,7 +5,7 @@
 //! null. The whole document can be replaced or tested, but neither added, moved nor copied. That is why this isn't a
 //! library's.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{MAX_COPIED, MAX_DEPTH, MAX_OPERATIONS, MAX_WORK};
 use crate::schema::StrictError;
@@ -44,8 +44,10 @@ impl JsonPatch {
         }
         let mut operations = Vec::with_capacity(items.len());
         for (index, item) in items.into_iter().enumerate() {
-            let Value::Object(fields) = item else {
-                return Err(ParseError::Shape(unfit(&item, "handlers.jsonPatchOp")));
+            let fields = match item {
+                Value::Object(fields) => fields,
+                Value::Null => Map::new(), // an operation that says nothing, which is refused later
+                other => return Err(ParseError::Shape(unfit(&other, "handlers.jsonPatchOp"))),
             };
             let mut operation = Operation {
                 op: String::new(),

@@ -136,6 +136,7 @@ fn json_patches_that_do_not_fit_are_rejected() {
         json!([{"op": "test", "path": "", "value": {}}]),
         json!([{"op": "add", "path": "", "value": {}}]),
         json!([{"op": "add", "value": {}}]),
+        json!([null]),
         json!([{"op": "replace", "value": {}}]),
         json!([{"op": "replace", "path": "", "value": "x"}]),
         json!([{"op": "replace", "path": ""}]),

@@ -149,3 +149,31 @@ async fn nothing_is_left_of_an_object_of_no_version() {
     );
     server.merge(&path, json!({"kind": null})).await.ok();
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_patch_leaves_without_a_type_is_refused_for_that() {
+    let server = TestServer::start().await;
+    server.config_map("x", json!({})).await;
+    let path = format!("{CONFIG_MAPS}/x");
+    let whole = json!([{"op": "replace", "path": "", "value": []}]);
+    let json_patch = server
+        .patch(&path, "application/json-patch+json", whole)
+        .await;
+    let kind = server.merge(&path, json!({"kind": 5})).await;
+    let version = server.merge(&path, json!({"apiVersion": "a/b/c"})).await;
+    for (answer, why) in [
+        (
+            json_patch,
+            "couldn't get version/kind; json parse error: json: cannot unmarshal array into",
+        ),
+        (
+            kind,
+            "couldn't get version/kind; json parse error: json: cannot unmarshal number into",
+        ),
+        (version, "unexpected GroupVersion string: a/b/c"),
+    ] {
+        let (code, _, message) = answer.failure();
+        assert_eq!(code, 422, "{message}");
+        assert!(message.contains(why), "{message}");
+    }
+}
