@@ -46,6 +46,7 @@ impl World {
         if step.ending {
             self.observed.ending_since.get_or_insert(self.now);
         }
+        let starts_over = step.actions.contains(&Action::StartOver);
         for action in step.actions {
             self.begin(&action);
             assert!(!self.begun.contains(&action), "{action:?} is begun twice");
@@ -55,6 +56,10 @@ impl World {
             }
         }
         self.report();
+        // After each action the worker asks again, and this one takes no time.
+        if starts_over {
+            return self.look();
+        }
         step.wake_at
     }
 
