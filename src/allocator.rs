@@ -4,8 +4,8 @@
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const OWN_MAPPING_BYTES: i32 = 128 << 10;
 
-/// What a heap keeps at its end for the next who ask: as much as the queues of two connections between pods hold, which come
-/// and go a hundred thousand times a second.
+/// What a heap keeps at its end for the next who ask: as much as four connections between pods hold at most, both ways. A
+/// flood fills and empties such a queue over and over.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const KEPT_BYTES: i32 = 2 << 20;
 
@@ -15,7 +15,7 @@ const KEPT_BYTES: i32 = 2 << 20;
 /// once it has seen one freed (`M_MMAP_THRESHOLD`, up to 32 MiB). Compiling a module and loading a cluster's objects
 /// then leave heaps behind that are nearly empty and stay resident: 15 of 85 MiB of an idle node. As many heaps as
 /// cores and a threshold that stays where it is avoid that. What is free at a heap's end goes back from two MiB on
-/// (`M_TRIM_THRESHOLD`; glibc's 128 KiB are less than a busy connection's queue, whose pages would come and go). All three
+/// (`M_TRIM_THRESHOLD`; glibc's 128 KiB are less than a busy connection's queue, whose pages came and went). All three
 /// are documented in mallopt(3). Other systems' allocators are left as they are.
 pub fn give_back_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -24,6 +24,8 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// `stream_buffer` unless something else is asked for.
+    pub const STREAM_BUFFER: usize = 256 * 1024;
     /// The room that a connection keeps when its pod is past `buffered_bytes`.
     pub const MIN_STREAM_BUFFER: usize = 4096;
 }
@@ -32,7 +34,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             sockets: 4096,
-            stream_buffer: 256 * 1024,
+            stream_buffer: Self::STREAM_BUFFER,
             buffered_bytes: 16 * 1024 * 1024,
             datagrams: 256,
         }

@@ -1,8 +1,8 @@
 //! `wasi:io/streams` of WASI 0.2: wasmtime's, with a `write` that copies at once what the guest has.
 //!
 //! wasmtime's bindings make a vector of a list by an iterator over its bytes, before anything is known of the stream. That
-//! took longer than the rest of a write into a connection between two pods. Here the bytes are copied out of the guest's
-//! memory in one piece, and not at all when the stream is not there.
+//! took a sixth to a quarter of a flood between two pods. Here the bytes are copied out of the guest's memory in one piece,
+//! and not at all when the stream is not there.
 
 use bytes::Bytes;
 use wasmtime::StoreContextMut;
@@ -14,7 +14,7 @@ use wasmtime_wasi_io::streams::{DynOutputStream, StreamError};
 const STREAMS: &str = "wasi:io/streams@0.2.12";
 const WRITE: &str = "[method]output-stream.write";
 
-/// What a host can do with a call's stream and bytes: `(result<_, stream-error>)`.
+/// What the function answers: `result<_, stream-error>`.
 type Written = (Result<(), streams::StreamError>,);
 
 /// Adds the interface for stores whose state has a table.

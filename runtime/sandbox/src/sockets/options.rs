@@ -1,15 +1,17 @@
 //! What guests may set of a socket that means nothing in memory. Values are wishes, as they are to a
 //! kernel: those out of bounds are moved to the nearest that can be, and are read back so.
 
+use coracle_network::Limits;
+
 const SECOND: u64 = 1_000_000_000;
 /// The longest time that Linux takes, in seconds.
 const MAX_SECONDS: u64 = 32_767;
 /// The most probes that Linux takes.
 const MAX_COUNT: u32 = 127;
 /// What a connection holds when its pod is past its budget.
-const MIN_BUFFER: u64 = 4096;
-/// What a connection holds, [`coracle_network::Limits::stream_buffer`].
-const MAX_BUFFER: u64 = 256 * 1024;
+const MIN_BUFFER: u64 = Limits::MIN_STREAM_BUFFER as u64;
+/// What a connection holds.
+const MAX_BUFFER: u64 = Limits::STREAM_BUFFER as u64;
 
 /// Options of a TCP socket. Kept so that guests read what they wrote. Times are in nanoseconds, sizes in bytes.
 #[derive(Clone, Copy)]
