@@ -201,6 +201,7 @@ impl PodRuntime for FakeRuntime {
         };
         let image = request.image;
         self.0.progress(&image, ImageStep::Pulling);
+        self.0.clock.sleep(script.pull).await;
         if let Some(error) = script.image_error {
             return Err(error);
         }

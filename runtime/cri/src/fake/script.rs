@@ -8,6 +8,7 @@ use crate::ImageError;
 #[derive(Clone, Debug, Default)]
 pub struct Script {
     pub(super) image_error: Option<ImageError>,
+    pub(super) pull: Duration,
     pub(super) start_error: Option<String>,
     pub(super) exit: Option<ScriptedExit>,
     pub(super) serving: Serving,
@@ -90,6 +91,12 @@ impl Script {
             image_error: Some(error),
             ..Self::default()
         }
+    }
+
+    /// Its image comes only after `delay`.
+    pub fn pulls_for(mut self, delay: Duration) -> Self {
+        self.pull = delay;
+        self
     }
 
     /// The container cannot be started.

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::collect::Sightings;
 use super::names::{may_be, node_names};
+use super::volumes::mounted;
 use crate::actions::find;
 use crate::kubelet::Kubelet;
 use crate::step::ImageState;
@@ -139,16 +140,24 @@ impl Kubelet {
         }
     }
 
-    /// Digests of the images of this node's pods, run or about to: also those that are being made ready, which may be
-    /// there already.
+    /// Digests of the images of this node's pods, run or about to: also those that are being made ready, and those of
+    /// the volumes that go with them, which may be there already.
     fn used_images(&self, there: &[ImageListing]) -> HashSet<String> {
-        let mounted = self.0.volume_images.digests();
+        let held = self.0.volume_images.digests();
         let state = self.0.state.lock();
         let mut awaited: Vec<String> = Vec::new();
         for entry in state.entries.values() {
             for (name, record) in &entry.observed.containers {
-                if matches!(record.image, ImageState::Pulling { .. }) {
-                    awaited.extend(find(&entry.pod, name).and_then(|one| one.image.clone()));
+                if matches!(record.image, ImageState::Pulling { .. })
+                    && let Some(container) = find(&entry.pod, name)
+                {
+                    let volumes = mounted(&entry.pod, &container);
+                    awaited.extend(
+                        volumes
+                            .into_iter()
+                            .filter_map(|(_, of)| of.reference.clone()),
+                    );
+                    awaited.extend(container.image.clone());
                 }
             }
         }
@@ -170,7 +179,7 @@ impl Kubelet {
                 let ran = record.image_ref.as_ref().map(|image| image.digest.clone());
                 ready.into_iter().chain(ran)
             })
-            .chain(mounted)
+            .chain(held)
             .chain(awaited)
             .collect()
     }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use coracle_cri::ImageFs;
 use coracle_cri::fake::{Call, Script};
+use coracle_cri::{ImageFs, PodRuntime};
 use k8s_openapi::api::core::v1::{Event, Node, Secret};
 use serde_json::json;
 
@@ -151,4 +151,37 @@ async fn a_full_disk_costs_the_images_that_no_pod_uses() {
         "Attempted to free 150 bytes, but only found 22 bytes eligible",
     )
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_image_of_a_volume_stays_while_its_container_is_made_ready() {
+    let node = TestNode::start().await;
+    let folder = node.folder.path().join("unpacked");
+    std::fs::create_dir(&folder).expect("made");
+    node.runtime.unpack("files:1", folder);
+    let mounting = |policy: &str| {
+        json!({
+            "volumes": [{"name": "files", "image": {"reference": "files:1", "pullPolicy": policy}}],
+            "containers": [{"volumeMounts": [{"name": "files", "mountPath": "/files"}]}],
+        })
+    };
+    node.run("first", "first:1", mounting("IfNotPresent")).await;
+    node.ready("first").await;
+    node.delete("first", Some(0)).await;
+    node.gone("first").await;
+    node.script(
+        "slow:1",
+        Script::runs().pulls_for(Duration::from_secs(2000)),
+    );
+    node.run("second", "slow:1", mounting("Never")).await;
+    // Full enough for images to go, and not for pods.
+    node.runtime.fill_disk(ImageFs {
+        capacity: 1000,
+        available: 120,
+    });
+    node.clock.sleep(Duration::from_secs(1000)).await;
+    let there = node.runtime.list_images().await;
+    let there: Vec<&String> = there.iter().flat_map(|image| &image.names).collect();
+    assert_eq!(there, ["files:1"], "only what nobody waits for is gone");
+    node.ready("second").await;
 }
