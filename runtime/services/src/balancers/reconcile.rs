@@ -186,7 +186,10 @@ fn change(
             let kind = world.failed.get(door).copied();
             (
                 reason_of(kind),
-                Some(format!("{} cannot be opened on this host", door.address)),
+                Some(format!(
+                    "{} cannot be opened for it on this host",
+                    door.address
+                )),
             )
         }
         (Ok(_), None) => ("Listening", None),

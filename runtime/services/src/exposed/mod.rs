@@ -46,6 +46,7 @@ const REST: Duration = Duration::from_millis(50);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Doors {
     pub(crate) open: Vec<Door>,
+    /// An address of a Service's own whose place is another's, say a node port's, is in use: here, and open for that one.
     pub(crate) failed: BTreeMap<Door, io::ErrorKind>,
 }
 
@@ -127,9 +128,13 @@ impl Exposed {
                     }
                 }
             }
+            let in_use = shadowed
+                .iter()
+                .filter(|shadowed| matches!(shadowed.exposure, Exposure::Outer(..)))
+                .map(|shadowed| (shadowed.door, io::ErrorKind::AddrInUse));
             self.doors.send_replace(Doors {
                 open: open.keys().copied().collect(),
-                failed: reasons.clone(),
+                failed: reasons.clone().into_iter().chain(in_use).collect(),
             });
             let retry = async {
                 match next {

@@ -301,22 +301,46 @@ async fn a_port_in_use_is_told_and_tried_again() {
     node.opened(port).await;
 }
 
+/// A load balancer that has this port of 127.0.0.1, for clients of that range.
+fn balanced(name: &str, port: u16, range: &str) -> Service {
+    let spec = json!({
+        "type": "LoadBalancer", "clusterIP": "10.96.0.5", "loadBalancerSourceRanges": [range],
+        "ports": [{"name": "http", "port": port}],
+    });
+    let mut service = service(name, spec);
+    let status = json!({"loadBalancer": {"ingress": [{"ip": "127.0.0.1", "ipMode": "VIP"}]}});
+    service.status = serde_json::from_value(status).expect("a status");
+    service
+}
+
+#[tokio::test]
+async fn a_load_balancer_whose_port_is_a_node_port_is_known_to_be_closed_until_that_goes() {
+    let mut node = Node::start();
+    let port = free_port().await;
+    node.expose(port, &[]);
+    node.opened(port).await;
+    let balancer = balanced("balanced", port, "127.0.0.0/8");
+    node.context.informer::<Service>().apply(balancer);
+    let event = node.posts.recv().await.expect("an event");
+    assert_eq!(event["reason"], "AddressInUse");
+    assert_eq!(event["involvedObject"]["name"], "balanced");
+    let known = || node.services.doors.borrow().clone();
+    let in_use = BTreeMap::from([(tcp(port), io::ErrorKind::AddrInUse)]);
+    let mut doors = node.services.doors.subscribe();
+    let is_known = |doors: &Doors| !doors.failed.is_empty();
+    doors.wait_for(is_known).await.expect("the services live");
+    assert_eq!((known().open, known().failed), (vec![tcp(port)], in_use));
+    node.context.informer::<Service>().delete(web(port));
+    let is_open = |doors: &Doors| doors.failed.is_empty() && !doors.open.is_empty();
+    doors.wait_for(is_open).await.expect("the services live");
+}
+
 #[tokio::test]
 async fn who_is_not_in_the_ranges_of_a_load_balancer_is_reset_and_counted() {
     let node = Node::start();
     let (port, listener) = (free_port().await, listen(&node.fabric, 2));
-    let balanced = |range: &str| {
-        let spec = json!({
-            "type": "LoadBalancer", "clusterIP": "10.96.0.5", "loadBalancerSourceRanges": [range],
-            "ports": [{"name": "http", "port": port}],
-        });
-        let mut service = service("web", spec);
-        let status = json!({"loadBalancer": {"ingress": [{"ip": "127.0.0.1", "ipMode": "VIP"}]}});
-        service.status = serde_json::from_value(status).expect("a status");
-        service
-    };
     let informer = node.context.informer::<Service>();
-    informer.apply(balanced("203.0.113.0/24"));
+    informer.apply(balanced("web", port, "203.0.113.0/24"));
     node.endpoints(&[2]);
     node.opened(port).await;
     let mut client = TcpStream::connect(host(port)).await.expect("open");
@@ -325,7 +349,7 @@ async fn who_is_not_in_the_ranges_of_a_load_balancer_is_reset_and_counted() {
     let counted = "coracle_service_connections_refused_total{namespace=\"default\",service=\"web\",reason=\"policy\"} 1";
     let shown = node.services.metrics();
     assert!(shown.lines().any(|line| line == counted), "{shown}");
-    informer.apply(balanced("127.0.0.0/8"));
+    informer.apply(balanced("web", port, "127.0.0.0/8"));
     let _client = TcpStream::connect(host(port)).await.expect("open");
     listener.accept().await.expect("let in");
 }
