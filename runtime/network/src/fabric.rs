@@ -107,6 +107,8 @@ pub(crate) struct Routes {
     pub(crate) ends: Vec<(SocketAddr, Target)>,
     /// What to say if there is none.
     pub(crate) failure: NetError,
+    /// What it is to the Service if nobody takes the connection.
+    refused: RefusedFlow,
     /// Who counts what becomes of it.
     pub(crate) service: Option<Arc<ServiceFlows>>,
 }
@@ -116,6 +118,7 @@ impl Routes {
         Self {
             ends: vec![(address, target)],
             failure: NetError::ConnectionRefused(address),
+            refused: RefusedFlow::Endpoints,
             service: None,
         }
     }
@@ -330,7 +333,11 @@ impl Fabric {
             .await
             .unwrap_or(Err(NetError::TimedOut(to)));
         if let (Err(error), Some(attempt)) = (&outcome, &attempt) {
-            attempt.refused(reason(error, !endpoints.is_empty()), self.clock.monotonic());
+            let refused = match endpoints {
+                [] => RefusedFlow::NoEndpoints,
+                _ => RefusedFlow::Endpoints,
+            };
+            attempt.refused(reason(error, refused), self.clock.monotonic());
         }
         outcome
     }
@@ -489,7 +496,7 @@ impl Fabric {
             }
             Err(error) => {
                 if let Some(attempt) = attempt {
-                    attempt.refused(reason(&error, !ends.is_empty()), self.clock.monotonic());
+                    attempt.refused(reason(&error, routes.refused), self.clock.monotonic());
                 }
                 Err(error)
             }
@@ -577,6 +584,7 @@ impl Fabric {
         let mut routes = Routes {
             ends: Vec::new(),
             failure: NetError::ConnectionRefused(to),
+            refused: RefusedFlow::NoEndpoints,
             service,
         };
         match route {
@@ -584,6 +592,7 @@ impl Fabric {
                 return Ok(Routes::to(to, self.target(caller, to, protocol)?));
             }
             Route::Refuse => {}
+            Route::NoPort => routes.refused = RefusedFlow::NoPort,
             Route::Deny { reason } => {
                 routes.failure = NetError::Denied {
                     address: to.ip(),
@@ -591,6 +600,7 @@ impl Fabric {
                 }
             }
             Route::Endpoints(endpoints) => {
+                routes.refused = RefusedFlow::Endpoints;
                 routes.ends.reserve(endpoints.len());
                 for endpoint in endpoints.into_iter().map(canonical) {
                     match self.target(caller, endpoint, protocol) {

@@ -27,6 +27,8 @@ pub enum Route {
     NotAService,
     /// It does, but nothing serves there: the connection is refused.
     Refuse,
+    /// It does, but not with this port: the connection is refused.
+    NoPort,
     /// It does, but the Service does not let this client in.
     Deny {
         /// Names the Service; shown to users.

@@ -63,6 +63,8 @@ pub enum FlowOutcome {
 pub enum RefusedFlow {
     /// The Service has no endpoint that serves.
     NoEndpoints,
+    /// The Service has no such port.
+    NoPort,
     /// None of those that were tried took it.
     Endpoints,
     /// A policy forbids it.
@@ -73,8 +75,9 @@ pub enum RefusedFlow {
 
 impl RefusedFlow {
     /// All reasons, in the order of [`ServiceTraffic::refused`].
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::NoEndpoints,
+        Self::NoPort,
         Self::Endpoints,
         Self::Policy,
         Self::TimedOut,
@@ -84,6 +87,7 @@ impl RefusedFlow {
     pub fn name(self) -> &'static str {
         match self {
             Self::NoEndpoints => "no-endpoints",
+            Self::NoPort => "no-port",
             Self::Endpoints => "endpoints",
             Self::Policy => "policy",
             Self::TimedOut => "timeout",
@@ -301,13 +305,12 @@ impl Attempt {
     }
 }
 
-/// Why a connection to a Service found nobody; `found` tells whether there was any endpoint.
-pub(crate) fn reason(error: &NetError, found: bool) -> RefusedFlow {
+/// Why a connection to a Service found nobody; `refused` is what a refusal means.
+pub(crate) fn reason(error: &NetError, refused: RefusedFlow) -> RefusedFlow {
     match error {
         NetError::Denied { .. } => RefusedFlow::Policy,
         NetError::TimedOut(_) => RefusedFlow::TimedOut,
-        _ if !found => RefusedFlow::NoEndpoints,
-        _ => RefusedFlow::Endpoints,
+        _ => refused,
     }
 }
 

@@ -3,10 +3,11 @@
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use coracle_client::{CancellationToken, Change, Client, Context, ObjectKey};
 use coracle_clock::Clock;
-use coracle_network::{Fabric, FabricConfig, NamespaceConfig, SocketScope};
+use coracle_network::{Fabric, FabricConfig, NamespaceConfig, ServiceTraffic, SocketScope};
 use http_body_util::BodyExt;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -45,6 +46,22 @@ pub(crate) fn external(name: &str, target: &str) -> Service {
         name,
         json!({"type": "ExternalName", "externalName": target}),
     )
+}
+
+/// What went through a Service, by which figures can be told apart.
+pub(crate) fn traffic() -> ServiceTraffic {
+    ServiceTraffic {
+        connections: 4,
+        open: 1,
+        refused: [1, 0, 0, 2, 0],
+        passed_over: 3,
+        reset_by_clients: 1,
+        waits: [1, 0, 0, 0, 0, 2],
+        waited: Duration::from_millis(2500),
+        received_bytes: 8,
+        sent_bytes: 9,
+        ..ServiceTraffic::default()
+    }
 }
 
 /// The slice `default/NAME` of a Service with the given ports and endpoints.

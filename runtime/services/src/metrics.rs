@@ -126,27 +126,13 @@ fn waits(text: &mut String, name: &str, labels: &str, traffic: &ServiceTraffic) 
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::fixtures::key;
+    use crate::fixtures::{key, traffic};
 
     #[test]
     fn a_service_with_traffic_has_its_figures_and_one_without_has_none() {
-        let traffic = ServiceTraffic {
-            connections: 4,
-            open: 1,
-            refused: [1, 0, 2, 0],
-            passed_over: 3,
-            reset_by_clients: 1,
-            waits: [1, 0, 0, 0, 0, 2],
-            waited: Duration::from_millis(2500),
-            received_bytes: 8,
-            sent_bytes: 9,
-            ..ServiceTraffic::default()
-        };
         let all = vec![
-            (key("web"), traffic),
+            (key("web"), traffic()),
             (key("idle"), ServiceTraffic::default()),
         ];
         let text = render(all);
@@ -158,6 +144,7 @@ mod tests {
             "coracle_service_receive_bytes_total{namespace=\"default\",service=\"web\"} 8",
             "coracle_service_transmit_bytes_total{namespace=\"default\",service=\"web\"} 9",
             "coracle_service_connections_refused_total{namespace=\"default\",service=\"web\",reason=\"no-endpoints\"} 1",
+            "coracle_service_connections_refused_total{namespace=\"default\",service=\"web\",reason=\"no-port\"} 0",
             "coracle_service_connections_refused_total{namespace=\"default\",service=\"web\",reason=\"policy\"} 2",
             "coracle_service_connections_reset_total{namespace=\"default\",service=\"web\",by=\"client\"} 1",
             "coracle_service_accept_wait_seconds_bucket{namespace=\"default\",service=\"web\",le=\"0.0001\"} 1",

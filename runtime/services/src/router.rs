@@ -143,7 +143,8 @@ impl ServiceRouter for Router {
         enum Answer {
             /// Who, and whether at a cluster address.
             Served(Found, bool),
-            Refused(Arc<ServiceFlows>),
+            /// Its address, with none of its ports.
+            NoPort(Arc<ServiceFlows>),
             /// Its load balancer does not let it in.
             Denied(Found),
             /// A pod's port of the host.
@@ -170,7 +171,7 @@ impl ServiceRouter for Router {
                     None => Answer::Elsewhere,
                 },
                 None => match tables.service_at(to.ip()) {
-                    Some(service) => Answer::Refused(service.flows.clone()),
+                    Some(service) => Answer::NoPort(service.flows.clone()),
                     None => Answer::Elsewhere,
                 },
             }
@@ -178,7 +179,7 @@ impl ServiceRouter for Router {
         match answer {
             Answer::Elsewhere => (Route::NotAService, None),
             Answer::Pod(pod) => (Route::Endpoints(vec![pod]), None),
-            Answer::Refused(flows) => (Route::Refuse, Some(flows)),
+            Answer::NoPort(flows) => (Route::NoPort, Some(flows)),
             Answer::Denied(found) => {
                 let key = &found.service.entry.key;
                 let reason =
@@ -298,8 +299,8 @@ mod tests {
         let to = |last, port| Route::Endpoints(vec![at(last, port)]);
         let cases = [
             (vip(5, 80), Protocol::Tcp, to(1, 8080)),
-            (vip(5, 80), Protocol::Udp, Route::Refuse),
-            (vip(5, 81), Protocol::Tcp, Route::Refuse),
+            (vip(5, 80), Protocol::Udp, Route::NoPort),
+            (vip(5, 81), Protocol::Tcp, Route::NoPort),
             (vip(6, 80), Protocol::Tcp, Route::Refuse),
             (vip(9, 80), Protocol::Tcp, Route::NotAService),
             (at(1, 8080), Protocol::Tcp, Route::NotAService),

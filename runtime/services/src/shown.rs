@@ -59,10 +59,8 @@ fn port(port: &Port) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::fixtures::{cluster_ip, external, ready};
+    use crate::fixtures::{cluster_ip, external, ready, traffic};
     use crate::index::Here;
 
     fn entry(service: &k8s_openapi::api::core::v1::Service) -> ServiceEntry {
@@ -72,18 +70,7 @@ mod tests {
 
     #[test]
     fn a_service_is_shown_with_its_place_and_its_figures() {
-        let traffic = ServiceTraffic {
-            connections: 4,
-            open: 1,
-            refused: [1, 0, 2, 0],
-            passed_over: 3,
-            reset_by_clients: 1,
-            waits: [1, 0, 0, 0, 0, 2],
-            waited: Duration::from_millis(2500),
-            received_bytes: 8,
-            sent_bytes: 9,
-            ..ServiceTraffic::default()
-        };
+        let traffic = traffic();
         assert_eq!(
             service(&entry(&cluster_ip("web", 7)), &traffic),
             json!({
@@ -92,7 +79,7 @@ mod tests {
                 "ports": ["80/TCP"], "readyEndpoints": 2,
                 "connections": {
                     "taken": 4, "open": 1,
-                    "refused": {"no-endpoints": 1, "endpoints": 0, "policy": 2, "timeout": 0},
+                    "refused": {"no-endpoints": 1, "no-port": 0, "endpoints": 0, "policy": 2, "timeout": 0},
                     "endpointRefusals": 3,
                     "reset": {"client": 1, "endpoint": 0},
                     "accepted": 3, "acceptWaitSeconds": 2.5,

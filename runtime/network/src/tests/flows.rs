@@ -269,6 +269,7 @@ async fn a_service_counts_whom_nobody_took_and_why() {
     let _occupant = client.connect_tcp(at(4, 80)).await.unwrap();
     let cases = [
         (Route::Refuse, RefusedFlow::NoEndpoints),
+        (Route::NoPort, RefusedFlow::NoPort),
         (Route::Endpoints(vec![at(3, 80)]), RefusedFlow::Endpoints),
         (Route::Endpoints(vec![at(4, 80)]), RefusedFlow::TimedOut),
         (Route::Endpoints(vec![at(3, 80)]), RefusedFlow::Policy),
