@@ -1,6 +1,6 @@
 //! Host ports: a default that is taken moves on, an explicit one is an error.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::{Context, Result, anyhow};
@@ -20,13 +20,22 @@ pub enum Listen {
 
 impl Listen {
     /// Binds what a flag says: without it the default of `choice`, and nothing if it is off.
-    pub async fn bind(flag: Option<Self>, mut choice: Choice) -> Result<Option<TcpListener>> {
+    pub async fn bind(flag: Option<Self>, choice: Choice) -> Result<Option<TcpListener>> {
+        Self::open(flag, choice, TcpListener::bind::<SocketAddr>).await
+    }
+
+    /// The same for a listener that `bind` makes.
+    pub async fn open<L>(
+        flag: Option<Self>,
+        mut choice: Choice,
+        bind: impl AsyncFn(SocketAddr) -> io::Result<L>,
+    ) -> Result<Option<L>> {
         choice.explicit = match flag {
             Some(Self::Off) => return Ok(None),
             Some(Self::At(address)) => Some(address),
             None => choice.explicit,
         };
-        choice.bind().await.map(Some)
+        choice.open(bind).await.map(Some)
     }
 }
 
@@ -58,8 +67,12 @@ pub struct Choice {
 impl Choice {
     /// Binds the listener.
     pub async fn bind(&self) -> Result<TcpListener> {
+        self.open(TcpListener::bind::<SocketAddr>).await
+    }
+
+    async fn open<L>(&self, bind: impl AsyncFn(SocketAddr) -> io::Result<L>) -> Result<L> {
         if let Some(address) = self.explicit {
-            return TcpListener::bind(address).await.map_err(|error| match error.kind() {
+            return bind(address).await.map_err(|error| match error.kind() {
                 ErrorKind::AddrInUse => anyhow!(
                     "{address} is in use, so {} cannot listen there: stop what holds it, or choose another address with {}",
                     self.what,
@@ -70,7 +83,7 @@ impl Choice {
         }
         let last = self.default_port.saturating_add(ATTEMPTS);
         for port in self.default_port..=last {
-            match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
+            match bind((Ipv4Addr::LOCALHOST, port).into()).await {
                 Err(error) if error.kind() == ErrorKind::AddrInUse => {}
                 other => {
                     return other.with_context(|| {
@@ -111,6 +124,18 @@ mod tests {
         assert!(off.expect("nothing to fail").is_none());
         let at = Listen::bind(Some(Listen::At(address)), choice(1, None)).await;
         assert!(at.expect("a free port").is_some());
+    }
+
+    #[tokio::test]
+    async fn a_listener_of_another_kind_moves_on_likewise() {
+        let taken = coracle_dns::HostListeners::bind((Ipv4Addr::LOCALHOST, 0).into()).await;
+        let port = taken.expect("a free port").address().expect("bound").port();
+        let taken = tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).await;
+        let _taken = taken.expect("free again");
+        let choice = choice(port, None);
+        let moved = Listen::open(None, choice, coracle_dns::HostListeners::bind).await;
+        let moved = moved.expect("the next free port").expect("not off");
+        assert!(moved.address().expect("bound").port() > port);
     }
 
     #[tokio::test]

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use coracle_client::{Client, Context, ObjectClient, ObjectKey};
 use coracle_dns::{HostListeners, Server};
 use coracle_network::{Fabric, TcpStream};
@@ -20,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use crate::cli::UpArgs;
-use crate::listeners::Listen;
+use crate::listeners::{Choice, Listen};
 
 /// The port on the loopback address when `--dns-listen` does not say.
 const HOST_PORT: u16 = 5353;
@@ -45,23 +44,15 @@ pub(super) struct Names {
 impl Names {
     /// Binds what the flags say: a default that is taken moves on, an explicit one is an error.
     pub(super) async fn bind(args: &UpArgs) -> Result<Self> {
-        let listeners = match args.dns_listen {
-            Some(Listen::Off) => return Ok(Self::default()),
-            Some(Listen::At(address)) => {
-                HostListeners::bind(address).await.map_err(|error| match error.kind() {
-                    ErrorKind::AddrInUse => anyhow!(
-                        "{address} is in use, so DNS cannot listen there: stop what holds it, or choose another \
-                         address with --dns-listen"
-                    ),
-                    _ => anyhow!("DNS cannot listen on {address}: {error}"),
-                })?
-            }
-            None => {
-                let first = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), HOST_PORT);
-                HostListeners::bind_from(first).await.context(
-                    "DNS cannot listen on 127.0.0.1: choose an address with --dns-listen, or `off`",
-                )?
-            }
+        let choice = Choice {
+            what: "DNS",
+            flag: "--dns-listen",
+            default_port: HOST_PORT,
+            explicit: None,
+        };
+        let listeners = Listen::open(args.dns_listen, choice, HostListeners::bind).await?;
+        let Some(listeners) = listeners else {
+            return Ok(Self::default());
         };
         let address = listeners
             .address()

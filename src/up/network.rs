@@ -1,4 +1,4 @@
-//! The addresses of a cluster: of its nodes, pods and Services, as the flags have them.
+//! The addresses of a cluster: of its nodes, pods and Services, as the flags have them; and the domain of its names.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -7,9 +7,10 @@ use coracle_kubelet::Ipam;
 use coracle_kubelet::ipam::pods_in;
 use ipnet::IpNet;
 
-use super::node::CLUSTER_DOMAIN;
 use crate::cli::UpArgs;
 
+/// The domain of the cluster's names.
+pub(super) const CLUSTER_DOMAIN: &str = "cluster.local";
 /// Pods that a node takes unless it is told otherwise. Upstream's 110 are for processes of their own; here a pod at rest
 /// costs little, and whoever scales to a thousand expects a thousand.
 const MAX_PODS: u32 = 10_000;

@@ -20,14 +20,12 @@ use coracle_services::{Services, ServicesConfig};
 use tokio::sync::broadcast;
 
 use super::access::AccessLog;
-use super::network::Network;
+use super::network::{CLUSTER_DOMAIN, Network};
 use super::{image_folders, ingress};
 use crate::cli::{Part, UpArgs};
 use crate::cluster::{Cluster, NodeConfig};
 use crate::data_dir::DataDir;
 
-/// The domain of cluster names.
-pub(super) const CLUSTER_DOMAIN: &str = "cluster.local";
 /// The name of the node; always the same, so that pods find their node again on another network.
 const NODE_NAME: &str = "coracle";
 /// How the host looks names up.

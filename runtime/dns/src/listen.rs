@@ -19,7 +19,7 @@ const IDLE: Duration = Duration::from_secs(10);
 const CONNECTIONS: usize = 256;
 /// How long a listener rests when the host has nothing to give.
 pub(crate) const REST: Duration = Duration::from_millis(50);
-/// How many ports after a given one are tried.
+/// How many ports are tried for one that is free for both transports.
 const ATTEMPTS: u16 = 100;
 
 /// A port of the host, for both transports. No runtime knows its sockets before it serves.
@@ -46,23 +46,6 @@ impl HostListeners {
             }
         }
         Err(failure)
-    }
-
-    /// Binds this address, or the next port that is free for both.
-    pub async fn bind_from(address: SocketAddr) -> io::Result<Self> {
-        let mut next = address;
-        for _ in 0..ATTEMPTS {
-            match Self::bind(next).await {
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                    let Some(port) = next.port().checked_add(1) else {
-                        break;
-                    };
-                    next.set_port(port);
-                }
-                other => return other,
-            }
-        }
-        Err(io::ErrorKind::AddrInUse.into())
     }
 
     /// Where it listens.

@@ -135,13 +135,9 @@ async fn a_stream_carries_several_questions_and_long_answers() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_by_either_transport_moves_on() {
+async fn a_port_that_either_transport_holds_is_in_use() {
     let taken = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
     let address = taken.local_addr().expect("bound");
     let exact = HostListeners::bind(address).await.err().expect("in use");
     assert_eq!(exact.kind(), std::io::ErrorKind::AddrInUse);
-    let moved = HostListeners::bind_from(address)
-        .await
-        .expect("another port");
-    assert!(moved.address().expect("bound").port() > address.port());
 }
