@@ -269,7 +269,7 @@ impl Answer {
                 all = all.gzip();
                 let headers = response.headers_mut();
                 headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-                headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+                headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
             }
             *response.body_mut() = held::held(all, piece, self.place, cut);
         }
@@ -307,7 +307,13 @@ pub(crate) fn to_protobuf(value: &Value) -> Vec<u8> {
             protobuf::list_raw(&metadata(value), items.iter().map(Vec::as_slice))
         }
         _ => {
-            let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+            // The oldest documents of discovery have a kind and no version.
+            let version = if api_version.is_empty() {
+                "v1"
+            } else {
+                api_version
+            };
+            let (group, version) = version.split_once('/').unwrap_or(("", version));
             let schema = SchemaRef::for_kind(group, version, kind).unwrap_or_else(SchemaRef::any);
             protobuf::encode_raw(value, &schema)
         }

@@ -22,6 +22,9 @@ pub(crate) const PROTOBUF_STREAM: &str = "application/vnd.kubernetes.protobuf;st
 const OBJECT_TYPES: &[&str] = &[JSON, YAML, PROTOBUF];
 const STREAM_TYPES: &[&str] = &["application/json;stream=watch", PROTOBUF_STREAM];
 
+/// Group, version and kind of all of discovery at once.
+const AGGREGATED: [&str; 3] = ["apidiscovery.k8s.io", "v2", "APIGroupDiscoveryList"];
+
 /// Clauses of `Accept` that are looked at; nobody needs more, and sorting them is quadratic.
 const MAX_CLAUSES: usize = 64;
 
@@ -110,15 +113,35 @@ pub(crate) fn acceptable(headers: &HeaderMap, further: &[&str], streams: bool) -
 
 /// Chooses the representation of an answer from `Accept`; not every answer has `tables`.
 pub(crate) fn output(headers: &HeaderMap, pretty: Option<&str>, tables: bool) -> Result<Output> {
-    let fit = |parameters: &Parameters<'_>| {
+    let fit = |format, parameters: &Parameters<'_>| {
+        // A table has no protobuf form.
+        let tables = tables && format != Format::Protobuf;
         shape(parameters).filter(|shape| tables || !matches!(shape, Shape::Table(_)))
     };
-    choose(headers, pretty, fit).ok_or_else(|| ApiError::only_accepted(OBJECT_TYPES))
+    let (output, shape) = choose(headers, pretty, fit).ok_or_else(no_object_type)?;
+    Ok(Output { shape, ..output })
 }
 
 /// Chooses the representation of an answer that is not turned into anything, such as a document of discovery.
 pub(crate) fn untransformed(headers: &HeaderMap, pretty: Option<&str>) -> Result<Output> {
-    choose(headers, pretty, plain).ok_or_else(|| ApiError::only_accepted(OBJECT_TYPES))
+    let fit = |_, parameters: &Parameters<'_>| parameters.transform().is_none().then_some(());
+    let (output, ()) = choose(headers, pretty, fit).ok_or_else(no_object_type)?;
+    Ok(output)
+}
+
+/// Chooses the representation of all of discovery at once; `None` if the client would rather have it piece by piece,
+/// or accepts nothing that is served. As upstream's `DiscoveryEndpointRestrictions`, which has no `v2beta1` since 1.35.
+pub(crate) fn aggregated(headers: &HeaderMap, pretty: Option<&str>) -> Option<Output> {
+    let fit = |_, parameters: &Parameters<'_>| match parameters.transform() {
+        None => Some(false),
+        transform => (transform == Some(AGGREGATED)).then_some(true),
+    };
+    let (output, at_once) = choose(headers, pretty, fit)?;
+    at_once.then_some(output)
+}
+
+fn no_object_type() -> ApiError {
+    ApiError::only_accepted(OBJECT_TYPES)
 }
 
 /// Chooses the representation of a watch's events.
@@ -141,12 +164,6 @@ pub(crate) fn failure(headers: &HeaderMap, pretty: Option<&str>) -> Output {
     })
 }
 
-/// Takes a clause that does not ask to turn the object into anything.
-fn plain(parameters: &Parameters<'_>) -> Option<Shape> {
-    let transforms = parameters.kind.or(parameters.group).or(parameters.version);
-    transforms.is_none().then_some(Shape::Object)
-}
-
 /// The parameters of a clause that mean something.
 #[derive(Default)]
 struct Parameters<'a> {
@@ -156,19 +173,30 @@ struct Parameters<'a> {
     pretty: bool,
 }
 
-/// The first clause, in the order of preference, whose parameters `fit` takes.
-fn choose(
+impl<'a> Parameters<'a> {
+    /// Group, version and kind of what the answer is to be turned into, if anything; what is not said is empty.
+    fn transform(&self) -> Option<[&'a str; 3]> {
+        let parts = [self.group, self.version, self.kind];
+        let any = parts.iter().any(Option::is_some);
+        any.then(|| parts.map(Option::unwrap_or_default))
+    }
+}
+
+/// The first clause, in the order of preference, whose parameters `fit` takes for a format that the clause names; and
+/// what `fit` makes of them.
+fn choose<T>(
     headers: &HeaderMap,
     pretty: Option<&str>,
-    fit: impl Fn(&Parameters<'_>) -> Option<Shape>,
-) -> Option<Output> {
+    fit: impl Fn(Format, &Parameters<'_>) -> Option<T>,
+) -> Option<(Output, T)> {
     let pretty = is_pretty(headers, pretty);
     let accept = accept(headers);
     if accept.is_empty() {
-        return Some(Output {
+        let output = Output {
             pretty,
             ..Output::PLAIN
-        });
+        };
+        return Some((output, fit(output.format, &Parameters::default())?));
     }
     for clause in clauses(&accept) {
         let formats = Format::ALL.into_iter().filter(|format| {
@@ -177,18 +205,15 @@ fn choose(
                     && (clause.subtype == "*" || clause.subtype == format.subtype())
         });
         for format in formats {
-            let Some(shape) = fit(&clause.parameters) else {
+            let Some(found) = fit(format, &clause.parameters) else {
                 continue;
             };
-            // A table has no protobuf form.
-            if format == Format::Protobuf && matches!(shape, Shape::Table(_)) {
-                continue;
-            }
-            return Some(Output {
+            let output = Output {
                 format,
-                shape,
+                shape: Shape::Object,
                 pretty: pretty || clause.parameters.pretty,
-            });
+            };
+            return Some((output, found));
         }
     }
     None
@@ -196,18 +221,15 @@ fn choose(
 
 /// What a clause's parameters ask an object to be turned into; `None` when that can't be.
 fn shape(parameters: &Parameters<'_>) -> Option<Shape> {
-    if let Some(shape) = plain(parameters) {
-        return Some(shape);
-    }
-    if parameters.group != Some("meta.k8s.io") {
-        return None;
-    }
-    let version = match parameters.version? {
-        "v1" => "v1",
-        "v1beta1" => "v1beta1",
+    let Some([group, version, kind]) = parameters.transform() else {
+        return Some(Shape::Object);
+    };
+    let version = match (group, version) {
+        ("meta.k8s.io", "v1") => "v1",
+        ("meta.k8s.io", "v1beta1") => "v1beta1",
         _ => return None,
     };
-    match parameters.kind? {
+    match kind {
         "Table" => Some(Shape::Table(version)),
         "PartialObjectMetadata" => Some(Shape::PartialMetadata(version)),
         "PartialObjectMetadataList" => Some(Shape::PartialMetadataList(version)),

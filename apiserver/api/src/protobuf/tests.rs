@@ -111,6 +111,27 @@ fn special_types_survive_the_round_trip() {
     round_trip("", "v1", "ConfigMapList", object);
 }
 
+#[test]
+fn documents_of_discovery_are_the_bytes_that_their_messages_say() {
+    let resource = json!({
+        "name": "bindings", "singularName": "binding", "namespaced": true, "kind": "Binding", "verbs": ["create"]
+    });
+    let schema = SchemaRef::builtin("io.k8s.apimachinery.pkg.apis.meta.v1.APIResource");
+    assert_eq!(
+        encode_raw(&resource, &schema.expect("a known type")),
+        b"\x0a\x08bindings\x10\x01\x1a\x07Binding\x22\x08\x0a\x06create\x32\x07binding\x42\x00\x4a\x00\x52\x00"
+    );
+    let subresource = json!({
+        "subresource": "scale", "verbs": ["get", "update"],
+        "responseKind": {"group": "autoscaling", "version": "v1", "kind": "Scale"}
+    });
+    let schema = SchemaRef::builtin("io.k8s.api.apidiscovery.v2.APISubresourceDiscovery");
+    assert_eq!(
+        encode_raw(&subresource, &schema.expect("a known type")),
+        b"\x0a\x05scale\x12\x18\x0a\x0bautoscaling\x12\x02v1\x1a\x05Scale\x22\x03get\x22\x06update"
+    );
+}
+
 fn round_trip(group: &str, version: &str, kind: &str, object: Value) {
     let schema = SchemaRef::for_kind(group, version, kind).expect(kind);
     let body = encode(&object, &schema);

@@ -142,6 +142,7 @@ impl fmt::Debug for SchemaTable {
 static BUILTIN: LazyLock<SchemaTable> = LazyLock::new(|| {
     let text = concat!(
         include_str!("../../schema/v1_36.txt"),
+        include_str!("../../schema/apidiscovery_v2.txt"),
         include_str!("../../schema/metrics_v1beta1.txt"),
     );
     parse::parse(text).expect("the checked-in table is tested to parse")
@@ -154,8 +155,8 @@ static ANY: LazyLock<SchemaTable> = LazyLock::new(|| {
 });
 
 impl SchemaTable {
-    /// The facts of every built-in definition of Kubernetes 1.36, and of the figures of nodes and pods; parsed at
-    /// first use.
+    /// The facts of every built-in definition of Kubernetes 1.36, of discovery in one document, and of the figures of
+    /// nodes and pods; parsed at first use.
     pub fn builtin() -> &'static SchemaTable {
         &BUILTIN
     }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::plain::{body_kind, group_names, version_names};
 
 /// The core group (`/api`), or all named ones (`/apis`).
-pub(super) fn document(registry: &Registry, core: bool, version: &str) -> Value {
+pub(super) fn document(registry: &Registry, core: bool) -> Value {
     let groups = if core {
         vec![""]
     } else {
@@ -17,8 +17,12 @@ pub(super) fn document(registry: &Registry, core: bool, version: &str) -> Value 
         .into_iter()
         .map(|group| item(registry, group))
         .collect();
-    let api_version = format!("apidiscovery.k8s.io/{version}");
-    json!({"kind": "APIGroupDiscoveryList", "apiVersion": api_version, "metadata": {}, "items": items})
+    json!({
+        "kind": "APIGroupDiscoveryList",
+        "apiVersion": "apidiscovery.k8s.io/v2",
+        "metadata": {},
+        "items": items,
+    })
 }
 
 fn item(registry: &Registry, group: &str) -> Value {
@@ -93,7 +97,7 @@ mod tests {
     fn every_resource_is_in_one_of_the_two_documents() {
         let registry = Registry::builtin();
         let count = |core: bool| {
-            let document = document(&registry, core, "v2");
+            let document = document(&registry, core);
             let items = document["items"].as_array().expect("a list").clone();
             let versions = items
                 .iter()
@@ -107,7 +111,7 @@ mod tests {
 
     #[test]
     fn subresources_are_listed_below_their_resource() {
-        let document = document(&Registry::builtin(), false, "v2");
+        let document = document(&Registry::builtin(), false);
         let mut groups = document["items"].as_array().expect("a list").iter();
         let apps = groups
             .find(|group| group["metadata"]["name"] == "apps")

@@ -8,14 +8,14 @@ mod aggregated;
 pub(crate) mod order;
 mod plain;
 
+use http::StatusCode;
 use http::header::{CACHE_CONTROL, ETAG, HOST, HeaderMap, HeaderValue, IF_NONE_MATCH, VARY};
 use http::request::Parts;
-use http::{StatusCode, header::ACCEPT};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::answer::{Answer, to_json};
-use crate::negotiate;
+use crate::answer::{Answer, settle, to_json};
+use crate::negotiate::{self, Format, Output};
 use crate::request_info::RequestInfo;
 use crate::server::Server;
 use crate::status::ApiError;
@@ -24,11 +24,18 @@ use crate::status::ApiError;
 pub(crate) fn answer(server: &Server, parts: &Parts, info: &RequestInfo) -> Option<Answer> {
     let path: Vec<&str> = info.path.trim_matches('/').split('/').collect();
     let registry = &server.registry;
+    let pretty = info.query.get("pretty");
+    // Some documents are not behind upstream's router, which refuses in words of its own.
+    let acceptable = match path[..] {
+        ["apis"] | ["apis", _] => Ok(()),
+        _ => negotiate::acceptable(&parts.headers, &[], false),
+    };
     if let ["api"] | ["apis"] = path[..]
-        && let Some(version) = aggregated_version(&parts.headers)
+        && acceptable.is_ok()
+        && let Some(output) = negotiate::aggregated(&parts.headers, pretty)
     {
-        let document = aggregated::document(registry, path == ["api"], version);
-        return Some(tagged(&parts.headers, version, &document));
+        let document = aggregated::document(registry, path == ["api"]);
+        return Some(tagged(&parts.headers, output, &document));
     }
     let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
     let host = server
@@ -38,7 +45,18 @@ pub(crate) fn answer(server: &Server, parts: &Parts, info: &RequestInfo) -> Opti
         .or_else(|| parts.uri.authority().map(|authority| authority.as_str()))
         .unwrap_or_default();
     let document = match path[..] {
-        [""] => plain::index(registry),
+        [""] | ["index.html"] => {
+            // For people, whatever the client accepts.
+            let output = Output {
+                pretty: true,
+                ..Output::PLAIN
+            };
+            return Some(Answer::value(
+                StatusCode::OK,
+                output,
+                &plain::index(registry),
+            ));
+        }
         ["api"] => plain::versions(host),
         ["apis"] => plain::groups(registry),
         ["apis", group] => match plain::group(registry, group) {
@@ -58,84 +76,36 @@ pub(crate) fn answer(server: &Server, parts: &Parts, info: &RequestInfo) -> Opti
         },
         _ => return None,
     };
-    let routed = !matches!(path[..], [""] | ["apis"] | ["apis", _]);
-    Some(negotiated(parts, info, &document, routed))
+    let output = acceptable.and_then(|()| negotiate::untransformed(&parts.headers, pretty));
+    Some(settle(output.map(|output| {
+        Answer::value(StatusCode::OK, output, &document)
+    })))
 }
 
-/// The document as the client accepts it. Some are not behind upstream's router, which refuses in words of its own.
-fn negotiated(parts: &Parts, info: &RequestInfo, document: &Value, routed: bool) -> Answer {
-    let acceptable = if routed {
-        negotiate::acceptable(&parts.headers, &[], false)
+/// All of discovery, which clients keep: they are answered with 304 while it is the same. As upstream's, the tag is that
+/// of the document in whatever form, and `Vary` keeps the forms apart.
+fn tagged(headers: &HeaderMap, output: Output, document: &Value) -> Answer {
+    let tag = entity_tag(&to_json(document));
+    let known = headers.get(IF_NONE_MATCH);
+    let mut answer = if known.is_some_and(|known| *known == tag) {
+        Answer::bytes(StatusCode::NOT_MODIFIED, "", Vec::new())
     } else {
-        Ok(())
-    };
-    let output = acceptable
-        .and_then(|()| negotiate::untransformed(&parts.headers, info.query.get("pretty")));
-    match output {
-        Ok(output) => Answer::value(StatusCode::OK, output, document),
-        Err(error) => Answer::from(error),
-    }
-}
-
-/// The version of the aggregated form that the client prefers to all plain ones.
-fn aggregated_version(headers: &HeaderMap) -> Option<&'static str> {
-    let accept: Vec<&str> = headers
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .collect();
-    for clause in accept.join(",").split(',') {
-        let mut parts = clause.split(';').map(str::trim);
-        if !matches!(
-            parts.next(),
-            Some("application/json" | "*/*" | "application/yaml")
-        ) {
-            continue;
-        }
-        let parameters: Vec<(&str, &str)> = parts.filter_map(|part| part.split_once('=')).collect();
-        let get = |key: &str| {
-            parameters
-                .iter()
-                .find(|(k, _)| *k == key)
-                .map(|(_, value)| *value)
+        let mut answer = Answer::value(StatusCode::OK, output, document);
+        answer.content_type = match output.format {
+            Format::Json => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+            Format::Yaml => "application/yaml;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+            Format::Protobuf => {
+                "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+            }
         };
-        match (get("as"), get("g"), get("v")) {
-            (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io"), Some("v2")) => {
-                return Some("v2");
-            }
-            (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io"), Some("v2beta1")) => {
-                return Some("v2beta1");
-            }
-            (None, _, _) => return None,
-            _ => {}
-        }
-    }
-    None
-}
-
-/// A document that clients keep: unchanged ones are answered with 304.
-fn tagged(headers: &HeaderMap, version: &str, document: &Value) -> Answer {
-    let content_type = match version {
-        "v2" => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
-        _ => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
+        answer
     };
-    let bytes = to_json(document);
-    let tag = entity_tag(&bytes);
-    let mut answer = if headers
-        .get(IF_NONE_MATCH)
-        .is_some_and(|known| *known == tag)
-    {
-        Answer::bytes(StatusCode::NOT_MODIFIED, content_type, Vec::new())
-    } else {
-        Answer::bytes(StatusCode::OK, content_type, bytes)
-    };
-    answer.headers.push((ETAG, tag));
-    answer
-        .headers
-        .push((VARY, HeaderValue::from_static("Accept")));
-    answer
-        .headers
-        .push((CACHE_CONTROL, HeaderValue::from_static("public")));
+    let public = HeaderValue::from_static("public");
+    answer.headers.extend([
+        (ETAG, tag),
+        (VARY, HeaderValue::from_static("Accept")),
+        (CACHE_CONTROL, public),
+    ]);
     answer
 }
 
@@ -157,35 +127,15 @@ pub(crate) fn hash(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn version(accept: &'static str) -> Option<&'static str> {
-        let mut headers = HeaderMap::new();
-        headers.insert(ACCEPT, HeaderValue::from_static(accept));
-        aggregated_version(&headers)
-    }
-
-    #[test]
-    fn clients_say_whether_they_take_all_at_once() {
-        let v2 =
-            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
-        assert_eq!(version(v2), Some("v2"));
-        let older = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
-        assert_eq!(version(older), Some("v2beta1"));
-        assert_eq!(version("application/json, */*"), None);
-        assert_eq!(
-            version("application/json;g=apidiscovery.k8s.io;v=v3;as=APIGroupDiscoveryList"),
-            None
-        );
-    }
-
     #[test]
     fn a_client_that_has_the_document_is_not_sent_it_again() {
         let document = serde_json::json!({"kind": "APIGroupDiscoveryList"});
-        let first = tagged(&HeaderMap::new(), "v2", &document);
+        let first = tagged(&HeaderMap::new(), Output::PLAIN, &document);
         assert_eq!(first.status, StatusCode::OK);
         let mut headers = HeaderMap::new();
         headers.insert(IF_NONE_MATCH, entity_tag(&to_json(&document)));
         assert_eq!(
-            tagged(&headers, "v2", &document).status,
+            tagged(&headers, Output::PLAIN, &document).status,
             StatusCode::NOT_MODIFIED
         );
     }
