@@ -20,13 +20,13 @@ use tokio::sync::oneshot;
 
 use super::proxy;
 use crate::answer::{Answer, Payload};
-use crate::authz::{self, Attributes, Decision};
 use crate::body::{self, Body};
 use crate::call::Call;
 use crate::dialer::{Connection, Upgraded};
 use crate::request_info::{Query, truthy};
 use crate::server::Server;
 use crate::status::{ApiError, Result};
+use crate::verbs::create::may_create;
 
 /// How long the body of a request without a deadline may take: a slow sender must not hold a place for ever.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -47,28 +47,12 @@ pub(crate) async fn connect(server: &Server, call: &Call, body: Body) -> Result<
         ("proxy", "services") => proxy::service(server, call, body).await,
         ("proxy", _) => proxy::pod(server, call, body).await,
         _ => {
+            // WebSocket asks with GET, SPDY with POST (upstream: `AuthorizePodWebsocketUpgradeCreatePermission`).
             may_create(server, call).await?;
             // Nothing is expected in it; but a connection whose request was not read can't be used again.
             read(body).await?;
             stream(server, call, name).await
         }
-    }
-}
-
-/// WebSocket asks with GET, SPDY with POST; whoever streams needs the right to `create` either way (upstream's
-/// `AuthorizePodWebsocketUpgradeCreatePermission`).
-pub(super) async fn may_create(server: &Server, call: &Call) -> Result<()> {
-    let mut asked = Attributes::of(&call.identity, &call.info);
-    if asked.verb == "create" {
-        return Ok(());
-    }
-    asked.verb = "create";
-    match server.authorization.decide(&asked).await {
-        Decision::Allow(_) => Ok(()),
-        Decision::Deny(why) | Decision::NoOpinion(why) => {
-            Err(ApiError::forbidden(call.resource, call.name(), why))
-        }
-        failed @ Decision::Failed { .. } => authz::settle(&asked, failed),
     }
 }
 

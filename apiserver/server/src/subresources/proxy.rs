@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use coracle_api::Object;
 
-use super::connect::{handed_on, may_create, reachable, read, relay, wants_upgrade};
+use super::connect::{handed_on, reachable, read, relay, wants_upgrade};
 use super::forward::{Target, forward, seen_through, unreachable_service};
 use super::onward::{forwarded, path, strip};
 use crate::answer::Answer;
@@ -17,6 +17,7 @@ use crate::dialer::Upgraded;
 use crate::server::Server;
 use crate::status::{ApiError, Result};
 use crate::storage;
+use crate::verbs::create::may_create;
 
 /// The port of kubelets.
 const KUBELET_PORT: u16 = 10250;

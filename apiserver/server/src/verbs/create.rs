@@ -10,6 +10,7 @@ use super::{NAME_ATTEMPTS, apply, expected, requester, set_defaults, time_to_liv
 use crate::admission::{Attributes, Operation};
 use crate::answer::{Answer, Shown, settle};
 use crate::authz::rbac::escalation;
+use crate::authz::{self, Attributes as Access, Decision};
 use crate::call::Call;
 use crate::decode;
 use crate::metadata;
@@ -31,6 +32,23 @@ pub(crate) async fn create(server: &Server, call: &Call, body: Bytes) -> Result<
     // What the schema does not know is worth a warning even when the object is refused.
     let answer = settle(store(server, call, &options, object, StatusCode::CREATED).await);
     Ok(answer.with_first_warnings(warnings))
+}
+
+/// Refuses who may not `create` what the path names: applied configurations and PUT create what is not there yet, and
+/// streams go through a GET, too (upstream's `withAuthorization` and `ensureAuthorizedForVerb`).
+pub(crate) async fn may_create(server: &Server, call: &Call) -> Result<()> {
+    let mut asked = Access::of(&call.identity, &call.info);
+    if asked.verb == "create" {
+        return Ok(());
+    }
+    asked.verb = "create";
+    match server.authorization.decide(&asked).await {
+        Decision::Allow(_) => Ok(()),
+        Decision::Deny(why) | Decision::NoOpinion(why) => {
+            Err(ApiError::forbidden(call.resource, call.name(), why))
+        }
+        failed @ Decision::Failed { .. } => authz::settle(&asked, failed),
+    }
 }
 
 /// Refuses an object whose namespace is not that of the path.
@@ -122,6 +140,7 @@ pub(crate) async fn store(
             errors.show_empties(&object);
             return Err(ApiError::invalid(resource, object.name(), &errors));
         }
+        may_create(server, call).await?;
         let allocation = allocators
             .allocate(server, resource, &mut object, None, options.dry_run)
             .await?;

@@ -4,7 +4,7 @@ use coracle_server::authz::rbac;
 use coracle_server::{ApiServer, Identity};
 use serde_json::{Value, json};
 
-use crate::support::{TestServer, send_as};
+use crate::support::{CONFIG_MAPS, TestServer, request, send_as};
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 
@@ -55,6 +55,52 @@ async fn grant(server: &TestServer, cluster: bool, name: &str, rules: Value) {
 
 fn rule(verbs: &[&str], group: &str, resources: &[&str]) -> Value {
     json!({"verbs": verbs, "apiGroups": [group], "resources": resources})
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_may_only_change_objects_creates_none() {
+    let server = TestServer::start().await;
+    let jane = Identity::new("jane", ["devs"]);
+    let verbs = ["patch", "update"];
+    let rules = json!([
+        rule(&verbs, "", &["configmaps"]),
+        rule(&verbs, "coordination.k8s.io", &["leases"]),
+    ]);
+    grant(&server, false, "changer", rules).await;
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": {"a": "1"}});
+    let apply = async |query: &str| {
+        let path = format!("{CONFIG_MAPS}/x?fieldManager=m{query}");
+        let mut asked = request(
+            "PATCH",
+            &path,
+            "application/apply-patch+yaml",
+            Some(map.clone()),
+        );
+        asked.extensions_mut().insert(jane.clone());
+        server.send_as_is(asked).await
+    };
+    let lease = "/apis/coordination.k8s.io/v1/namespaces/default/leases/x";
+    let body = json!({"metadata": {"name": "x"}, "spec": {}});
+    let put = async || send_as(&server, &jane, "PUT", lease, Some(body.clone())).await;
+    for (refused, resource) in [
+        (apply("").await, "configmaps"),
+        (apply("&dryRun=All").await, "configmaps"),
+        (put().await, "leases.coordination.k8s.io"),
+    ] {
+        let (code, reason, message) = refused.failure();
+        assert_eq!((code, reason.as_str()), (403, "Forbidden"));
+        assert_eq!(message, format!("{resource} \"x\" is forbidden: "));
+    }
+    server.post(CONFIG_MAPS, map.clone()).await.ok();
+    assert_eq!(apply("").await.status, 200, "it is there");
+    server.delete(&format!("{CONFIG_MAPS}/x")).await.ok();
+    let rules = json!([
+        rule(&["create"], "", &["configmaps"]),
+        rule(&["create"], "coordination.k8s.io", &["leases"]),
+    ]);
+    grant(&server, false, "creator", rules).await;
+    assert_eq!(apply("").await.status, 201);
+    assert_eq!(put().await.status, 201);
 }
 
 /// Who may write all kinds of roles and bindings, and read config maps of `default`.
