@@ -202,14 +202,8 @@ impl Answer {
         };
     }
 
-    /// Adds warnings.
-    pub(crate) fn with_warnings(mut self, warnings: impl IntoIterator<Item = String>) -> Self {
-        self.warnings.extend(warnings);
-        self
-    }
-
     /// Adds warnings before those that are there.
-    pub(crate) fn with_first_warnings(mut self, warnings: Vec<String>) -> Self {
+    pub(crate) fn with_warnings(mut self, warnings: Vec<String>) -> Self {
         self.warnings.splice(0..0, warnings);
         self
     }

@@ -7,6 +7,7 @@ use coracle_api::Resource;
 use coracle_api::kinds::Subresource;
 use http::{HeaderMap, HeaderValue, Method};
 use hyper::upgrade::OnUpgrade;
+use parking_lot::Mutex;
 
 use crate::audit::Trail;
 use crate::authn::Identity;
@@ -41,6 +42,20 @@ pub(crate) struct Call {
     pub encoded: Arc<Encoded>,
     /// What is recorded of it.
     pub trail: Option<Arc<Trail>>,
+    /// What its client is warned of.
+    pub warnings: Arc<Warnings>,
+}
+
+/// Texts of `Warning` headers, as they turn up while a request is carried out. Whatever comes of it, its answer has them:
+/// so upstream's recorder, which writes headers at once.
+#[derive(Default)]
+pub(crate) struct Warnings(Mutex<Vec<String>>);
+
+impl Warnings {
+    /// All that there are.
+    pub(crate) fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock())
+    }
 }
 
 impl Call {
@@ -51,6 +66,11 @@ impl Call {
         } else {
             ""
         }
+    }
+
+    /// Warns the client.
+    pub(crate) fn warn(&self, texts: impl IntoIterator<Item = String>) {
+        self.warnings.0.lock().extend(texts);
     }
 
     /// Name in the path.

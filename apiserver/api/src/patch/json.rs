@@ -29,15 +29,21 @@ pub(super) enum ParseError {
 }
 
 impl JsonPatch {
-    /// Reads operations; what an operation is called is checked only when it is applied.
+    /// Reads operations; what an operation is called is checked only when it is applied, and so is everything that it
+    /// says, if it is read `lenient`ly.
     pub(super) fn from_value(
         value: Value,
         strict: &mut Vec<StrictError>,
+        lenient: bool,
     ) -> Result<Self, ParseError> {
+        let (list, element) = match lenient {
+            true => ("jsonpatch.Patch", "jsonpatch.Operation"),
+            false => ("[]handlers.jsonPatchOp", "handlers.jsonPatchOp"),
+        };
         let items = match value {
             Value::Array(items) => items,
             Value::Null => Vec::new(),
-            other => return Err(ParseError::Shape(unfit(&other, "[]handlers.jsonPatchOp"))),
+            other => return Err(ParseError::Shape(unfit(&other, list))),
         };
         if items.len() > MAX_OPERATIONS {
             return Err(ParseError::TooMany(items.len()));
@@ -47,7 +53,7 @@ impl JsonPatch {
             let fields = match item {
                 Value::Object(fields) => fields,
                 Value::Null => Map::new(), // an operation that says nothing, which is refused later
-                other => return Err(ParseError::Shape(unfit(&other, "handlers.jsonPatchOp"))),
+                other => return Err(ParseError::Shape(unfit(&other, element))),
             };
             let mut operation = Operation {
                 op: String::new(),
@@ -73,6 +79,7 @@ impl JsonPatch {
                 match value {
                     Value::String(text) => *slot = Some(text),
                     Value::Null => {}
+                    _ if lenient => {}
                     other => {
                         let target = format!("struct field jsonPatchOp.{name} of type string");
                         let message =

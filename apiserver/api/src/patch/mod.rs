@@ -63,6 +63,8 @@ pub struct Patch(Kind);
 enum Kind {
     Json(json::JsonPatch),
     Merge(Map<String, Value>),
+    /// A list to merge: it takes the object's place.
+    List(Vec<Value>),
     Strategic(Map<String, Value>),
 }
 
@@ -70,29 +72,44 @@ impl Patch {
     /// Reads a patch and reports its duplicate and unknown fields; those of a JSON patch are shown to users after
     /// the words `json patch`.
     pub fn parse(kind: PatchType, body: &[u8]) -> Result<(Patch, Vec<StrictError>), PatchError> {
-        let prefix = if kind == PatchType::Strategic {
-            ""
-        } else {
-            "error decoding patch: "
+        Self::read(kind, body, false)
+    }
+
+    /// Reads a patch whose duplicate and unknown fields nobody wants to hear of (`fieldValidation=Ignore`). Upstream then
+    /// lets it be read by the library that applies it (`evanphx/json-patch`), which minds less and has other words.
+    pub fn parse_leniently(kind: PatchType, body: &[u8]) -> Result<Patch, PatchError> {
+        Self::read(kind, body, true).map(|(patch, _)| patch)
+    }
+
+    fn read(
+        kind: PatchType,
+        body: &[u8],
+        lenient: bool,
+    ) -> Result<(Patch, Vec<StrictError>), PatchError> {
+        let bad = |message: String| match kind {
+            PatchType::Merge if lenient => PatchError::BadRequest("Invalid JSON Patch".into()),
+            PatchType::Json | PatchType::Merge if !lenient => {
+                PatchError::BadRequest(format!("error decoding patch: {message}"))
+            }
+            _ => PatchError::BadRequest(message),
         };
-        let bad = |message: String| PatchError::BadRequest(format!("{prefix}{message}"));
         let decoded =
             decode_json(body, &SchemaRef::any()).map_err(|error| bad(error.to_string()))?;
         let mut strict = decoded.strict;
-        let kind = match kind {
-            PatchType::Json => Kind::Json(
-                json::JsonPatch::from_value(decoded.value, &mut strict).map_err(
-                    |error| match error {
-                        json::ParseError::Shape(message) => bad(message),
-                        json::ParseError::TooMany(count) => PatchError::TooManyOperations(count),
-                    },
-                )?,
-            ),
-            PatchType::Merge if decoded.value.is_null() => {
+        let kind = match (kind, decoded.value) {
+            (PatchType::Json, value) => {
+                let patch = json::JsonPatch::from_value(value, &mut strict, lenient);
+                Kind::Json(patch.map_err(|error| match error {
+                    json::ParseError::Shape(message) => bad(message),
+                    json::ParseError::TooMany(count) => PatchError::TooManyOperations(count),
+                })?)
+            }
+            (PatchType::Merge, Value::Null) => {
                 return Err(PatchError::BadRequest("Invalid JSON Patch".into()));
             }
-            PatchType::Merge => Kind::Merge(object(decoded.value).map_err(bad)?),
-            PatchType::Strategic => Kind::Strategic(object(decoded.value).map_err(bad)?),
+            (PatchType::Merge, Value::Array(items)) if lenient => Kind::List(items),
+            (PatchType::Merge, value) => Kind::Merge(object(value).map_err(bad)?),
+            (PatchType::Strategic, value) => Kind::Strategic(object(value).map_err(bad)?),
         };
         Ok((Patch(kind), strict))
     }
@@ -109,6 +126,7 @@ impl Patch {
                 merge(&mut merged, patch);
                 Ok(Value::Object(merged))
             }
+            Kind::List(items) => Ok(items.iter().map(without_null_fields).collect()),
             Kind::Strategic(patch) => {
                 let original = match object {
                     Value::Object(original) => original,

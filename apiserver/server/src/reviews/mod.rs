@@ -12,7 +12,7 @@ use bytes::Bytes;
 use coracle_api::{FieldErrors, Object};
 use http::StatusCode;
 
-use crate::answer::{Answer, Shown, settle};
+use crate::answer::{Answer, Shown};
 use crate::call::Call;
 use crate::decode;
 use crate::negotiate;
@@ -47,9 +47,9 @@ pub(crate) async fn create(server: &Server, call: &Call, body: Bytes) -> Result<
     let input = negotiate::input(&call.headers)?;
     let decode::Body { object, warnings } =
         decode::body(&body, input, expected(call), options.field_validation)?;
+    call.warn(warnings);
     create::check_namespace(call, &object)?;
-    let answer = settle(answer(server, call, reviewer, object).await);
-    Ok(answer.with_first_warnings(warnings))
+    answer(server, call, reviewer, object).await
 }
 
 async fn answer(

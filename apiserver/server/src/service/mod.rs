@@ -39,7 +39,7 @@ use crate::authz::rbac::Rbac;
 use crate::authz::{self, Attributes as Access, Authorization};
 use crate::body::{self, Body, BoxError};
 use crate::cache::{Caches, StartError};
-use crate::call::Call;
+use crate::call::{Call, Warnings};
 use crate::flowcontrol::{FlowControl, Pass, Place, Route, Stats};
 use crate::health::{Check, Health};
 use crate::held::Cut;
@@ -268,7 +268,7 @@ impl ApiServer {
         }
         let answered = self.answer_to(asking, parts, info, body, limit).await;
         match remarks.warning {
-            Some(warning) => Ok(settle(answered).with_first_warnings(vec![warning.to_owned()])),
+            Some(warning) => Ok(settle(answered).with_warnings(vec![warning.to_owned()])),
             None => answered,
         }
     }
@@ -390,6 +390,7 @@ impl ApiServer {
         let handed_on = subresource.is_some_and(|part| connect::is_connect(part.name));
         let host = handed_on.then(|| target::host(&parts)).flatten();
         let from: Option<Source> = parts.extensions.remove();
+        let warnings = Arc::new(Warnings::default());
         let call = Call {
             info,
             identity,
@@ -403,10 +404,11 @@ impl ApiServer {
             subresource,
             encoded: Arc::clone(&server.encoded),
             trail,
+            warnings: Arc::clone(&warnings),
         };
+        call.warn(resource.deprecation.map(str::to_owned));
         let answer = settle(dispatch::dispatch(server, call, body, place).await);
-        let deprecation = resource.deprecation.map(str::to_owned);
-        Ok(answer.with_first_warnings(deprecation.into_iter().collect()))
+        Ok(answer.with_warnings(warnings.take()))
     }
 }
 

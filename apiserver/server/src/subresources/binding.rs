@@ -36,6 +36,7 @@ pub(crate) async fn create(server: &Server, call: &Call, body: Bytes) -> Result<
         object: mut binding,
         warnings,
     } = decode::body(&body, input, BINDING, options.field_validation)?;
+    call.warn(warnings);
     crate::verbs::create::check_namespace(call, &binding)?;
     let in_path = call.name();
     let name = if in_path.is_empty() {
@@ -70,8 +71,7 @@ pub(crate) async fn create(server: &Server, call: &Call, body: Bytes) -> Result<
             Ok(()) => {
                 let mut status = success(None);
                 status["code"] = json!(201);
-                return Ok(Answer::value(StatusCode::CREATED, call.output, &status)
-                    .with_warnings(warnings));
+                return Ok(Answer::value(StatusCode::CREATED, call.output, &status));
             }
         }
     }

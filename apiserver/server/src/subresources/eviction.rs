@@ -50,6 +50,7 @@ pub(crate) async fn create(server: &Server, call: &Call, body: Bytes) -> Result<
         object: mut eviction,
         warnings,
     } = read(call, &body, &options)?;
+    call.warn(warnings);
     crate::verbs::create::check_namespace(call, &eviction)?;
     let name = call.name();
     let attributes = Attributes {
@@ -85,7 +86,7 @@ pub(crate) async fn create(server: &Server, call: &Call, body: Bytes) -> Result<
     }
     let mut status = success(None);
     status["code"] = json!(201);
-    Ok(Answer::value(StatusCode::CREATED, call.output, &status).with_warnings(warnings))
+    Ok(Answer::value(StatusCode::CREATED, call.output, &status))
 }
 
 /// Reads the body; the older version is the same but for its name.

@@ -19,7 +19,7 @@ use crate::verbs::{apply, patch, update};
 pub(crate) async fn get(server: &Server, call: &Call) -> Result<Answer> {
     let entry = server.storage.get(call.resource, &call.key()).await?;
     let entry = entry.ok_or_else(|| ApiError::not_found(call.resource, call.name()))?;
-    answer(server, call, &entry.object(), Vec::new())
+    Ok(answer(server, call, &entry.object()))
 }
 
 /// Replaces the scale.
@@ -31,12 +31,10 @@ pub(crate) async fn put(server: &Server, call: &Call, body: Bytes) -> Result<Ans
         object: scale,
         warnings,
     } = decode::body(&body, input, expected, options.field_validation)?;
+    call.warn(warnings);
     update::check_name(call, &scale)?;
     crate::verbs::create::check_namespace(call, &scale)?;
-    write(server, call, &options, true, &|_| {
-        Ok((scale.clone(), warnings.clone()))
-    })
-    .await
+    write(server, call, &options, true, &|_| Ok(scale.clone())).await
 }
 
 /// Patches the scale.
@@ -44,8 +42,7 @@ pub(crate) async fn patch(server: &Server, call: &Call, body: Bytes) -> Result<A
     if apply::is_apply(call) {
         return apply_scale(server, call, body).await;
     }
-    let change = patch::parse(negotiate::media_type(&call.headers), &body)?;
-    let options = WriteOptions::parse(&call.info.query, "PatchOptions")?;
+    let (options, change) = patch::parse(call, &body)?;
     let manager = apply::field_manager(call);
     let make = |old: &Object| {
         let mut scale = scale_of(old);
@@ -54,9 +51,9 @@ pub(crate) async fn patch(server: &Server, call: &Call, body: Bytes) -> Result<A
             scale.set("metadata.managedFields", owners);
         }
         let patched = patch::apply(call, &change, &scale)?;
-        let decoded = patch::decode_patched(call, &change, patched, &options)?;
-        update::check_name(call, &decoded.object)?;
-        Ok((decoded.object, decoded.warnings))
+        let scale = patch::decode_patched(call, &change, patched, &options)?;
+        update::check_name(call, &scale)?;
+        Ok(scale)
     };
     write(server, call, &options, false, &make).await
 }
@@ -74,21 +71,21 @@ async fn apply_scale(server: &Server, call: &Call, body: Bytes) -> Result<Answer
             let (manager_name, force) = (&options.field_manager, options.force);
             // Upstream leaves the time out of what it carries over from a scale.
             let applied = manager.apply(Some(old), &replicas, manager_name, force, "")?;
-            let warnings = config.findings(&options)?;
+            call.warn(config.findings(&options)?);
             let expected = decode::Expected::of(call.resource);
             let body = decode::value(applied.object, expected, FieldValidation::Ignore)?;
             update::check_name(call, &body.object)?;
             crate::verbs::create::check_namespace(call, &body.object)?;
             validate(call, &body.object)?;
-            Ok(decode::Body { warnings, ..body })
+            Ok(body.object)
         },
     };
     let outcome = update::apply(server, call, &options, &change).await?;
     let outcome = outcome.ok_or_else(|| ApiError::not_found(call.resource, call.name()))?;
-    answer(server, call, &outcome.object(), outcome.warnings().to_vec())
+    Ok(answer(server, call, &outcome.object()))
 }
 
-type MakeScale<'a> = dyn Fn(&Object) -> Result<(Object, Vec<String>)> + Sync + 'a;
+type MakeScale<'a> = dyn Fn(&Object) -> Result<Object> + Sync + 'a;
 
 async fn write(
     server: &Server,
@@ -101,7 +98,7 @@ async fn write(
         part: update::Part::Main,
         uid_precondition,
         make: &|old| {
-            let (scale, warnings) = make(old)?;
+            let scale = make(old)?;
             validate(call, &scale)?;
             let mut object = old.clone();
             object.set(
@@ -116,12 +113,12 @@ async fn write(
                     None => object.metadata_mut().shift_remove(field),
                 };
             }
-            Ok(decode::Body { object, warnings })
+            Ok(object)
         },
     };
     let outcome = update::apply(server, call, options, &change).await?;
     let outcome = outcome.ok_or_else(|| ApiError::not_found(call.resource, call.name()))?;
-    answer(server, call, &outcome.object(), outcome.warnings().to_vec())
+    Ok(answer(server, call, &outcome.object()))
 }
 
 fn validate(call: &Call, scale: &Object) -> Result<()> {
@@ -146,15 +143,10 @@ fn validate(call: &Call, scale: &Object) -> Result<()> {
     ))
 }
 
-fn answer(server: &Server, call: &Call, object: &Object, warnings: Vec<String>) -> Result<Answer> {
+fn answer(server: &Server, call: &Call, object: &Object) -> Answer {
     let scale = scale_of(object);
-    Ok(Answer::object(
-        call,
-        StatusCode::OK,
-        Shown::Object(&scale),
-        server.clock().now(),
-    )
-    .with_warnings(warnings))
+    let now = server.clock().now();
+    Answer::object(call, StatusCode::OK, Shown::Object(&scale), now)
 }
 
 /// The scale of an object with `spec.replicas` and `spec.selector`.

@@ -9,7 +9,7 @@ use coracle_api::{FieldErrors, Object};
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::answer::{Answer, Shown, settle};
+use crate::answer::{Answer, Shown};
 use crate::authn::{Bound, Grant, TokenLife, WARN_AFTER_SECONDS};
 use crate::call::Call;
 use crate::decode;
@@ -33,9 +33,9 @@ pub(crate) async fn create(server: &Server, call: &Call, body: Bytes) -> Result<
     let input = negotiate::input(&call.headers)?;
     let decode::Body { object, warnings } =
         decode::body(&body, input, expected(call), options.field_validation)?;
+    call.warn(warnings);
     creation::check_namespace(call, &object)?;
-    let answer = settle(issue(server, call, object).await);
-    Ok(answer.with_first_warnings(warnings))
+    issue(server, call, object).await
 }
 
 async fn issue(server: &Server, call: &Call, mut request: Object) -> Result<Answer> {
@@ -100,8 +100,9 @@ async fn issue(server: &Server, call: &Call, mut request: Object) -> Result<Answ
     let end = now + std::time::Duration::from_secs(life.told.unsigned_abs());
     let status = json!({"token": token, "expirationTimestamp": metadata::seconds(end)});
     request.set("status", status);
-    let answer = Answer::object(call, StatusCode::CREATED, Shown::Object(&request), now);
-    Ok(answer.with_warnings(life.warning))
+    call.warn(life.warning);
+    let shown = Shown::Object(&request);
+    Ok(Answer::object(call, StatusCode::CREATED, shown, now))
 }
 
 /// How long a token is good.

@@ -8,7 +8,6 @@ use http::StatusCode;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-use super::patch::Said;
 use super::{MAX_RETRIES, create, expected, update};
 use crate::answer::Answer;
 use crate::call::Call;
@@ -158,8 +157,7 @@ pub(crate) async fn apply(server: &Server, call: &Call, body: Bytes) -> Result<A
     let options = WriteOptions::parse_apply(&call.info.query)?;
     let config = Config::read(&body)?;
     let manager = field_manager(call);
-    let said = Said::default();
-    let make = |live: Option<&Object>| -> Result<decode::Body> {
+    let make = |live: Option<&Object>| -> Result<Object> {
         let now = metadata::seconds(server.clock().now());
         let applied = manager.apply(
             live,
@@ -170,46 +168,38 @@ pub(crate) async fn apply(server: &Server, call: &Call, body: Bytes) -> Result<A
         )?;
         let body = decode::merged(applied.object, expected(call), FieldValidation::Ignore);
         let body = body.map_err(|error| unconvertible(call, &config.value, &error))?;
-        let warnings = config.findings(&options)?;
-        said.set(&warnings);
+        call.warn(config.findings(&options)?);
         update::check_name(call, &body.object)?;
         create::check_namespace(call, &body.object)?;
-        Ok(decode::Body { warnings, ..body })
+        Ok(body.object)
     };
     let change = update::Change {
         part: update::Part::of(call),
         uid_precondition: false,
         make: &|old| make(Some(old)),
     };
-    let settled = async {
-        for attempt in 0..=MAX_RETRIES {
-            if let Some(outcome) = update::apply(server, call, &options, &change).await? {
-                return Ok(outcome.answer(server, call));
-            }
-            if call.subresource.is_some() {
-                return Err(ApiError::not_found(call.resource, call.name()));
-            }
-            let decode::Body {
-                mut object,
-                warnings,
-            } = make(None)?;
-            if !object.uid().is_empty() {
-                let why = format!(
-                    "uid mismatch: the provided object specified uid {}, and no existing object was found",
-                    object.uid()
-                );
-                return Err(ApiError::conflict(call.resource, call.name(), why));
-            }
-            // A revision of an object that is gone says nothing about the new one.
-            object.remove("metadata.resourceVersion");
-            match create::store(server, call, &options, object, StatusCode::CREATED).await {
-                // Someone was faster; now there is something to apply to.
-                Err(error) if error.reason() == "AlreadyExists" && attempt < MAX_RETRIES => {}
-                result => return Ok(result?.with_first_warnings(warnings)),
-            }
+    for attempt in 0..=MAX_RETRIES {
+        if let Some(outcome) = update::apply(server, call, &options, &change).await? {
+            return Ok(outcome.answer(server, call));
         }
-        unreachable!("the last attempt returns")
-    };
-    let result: Result<Answer> = settled.await;
-    result.or_else(|error| Ok(said.with(error)))
+        if call.subresource.is_some() {
+            return Err(ApiError::not_found(call.resource, call.name()));
+        }
+        let mut object = make(None)?;
+        if !object.uid().is_empty() {
+            let why = format!(
+                "uid mismatch: the provided object specified uid {}, and no existing object was found",
+                object.uid()
+            );
+            return Err(ApiError::conflict(call.resource, call.name(), why));
+        }
+        // A revision of an object that is gone says nothing about the new one.
+        object.remove("metadata.resourceVersion");
+        match create::store(server, call, &options, object, StatusCode::CREATED).await {
+            // Someone was faster; now there is something to apply to.
+            Err(error) if error.reason() == "AlreadyExists" && attempt < MAX_RETRIES => {}
+            result => return result,
+        }
+    }
+    unreachable!("the last attempt returns")
 }

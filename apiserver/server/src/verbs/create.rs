@@ -6,9 +6,9 @@ use bytes::Bytes;
 use coracle_api::{FieldErrors, Object, gated};
 use http::StatusCode;
 
-use super::{NAME_ATTEMPTS, apply, expected, requester, set_defaults, time_to_live, warnings};
+use super::{NAME_ATTEMPTS, apply, expected, requester, set_defaults, time_to_live};
 use crate::admission::{Attributes, Operation};
-use crate::answer::{Answer, Shown, settle};
+use crate::answer::{Answer, Shown};
 use crate::authz::rbac::escalation;
 use crate::authz::{self, Attributes as Access, Decision};
 use crate::call::Call;
@@ -27,11 +27,10 @@ pub(crate) async fn create(server: &Server, call: &Call, body: Bytes) -> Result<
     let input = negotiate::input(&call.headers)?;
     let decode::Body { object, warnings } =
         decode::body(&body, input, expected(call), options.field_validation)?;
+    call.warn(warnings);
     check_namespace(call, &object)?;
     server.flow.breathe().await;
-    // What the schema does not know is worth a warning even when the object is refused.
-    let answer = settle(store(server, call, &options, object, StatusCode::CREATED).await);
-    Ok(answer.with_first_warnings(warnings))
+    store(server, call, &options, object, StatusCode::CREATED).await
 }
 
 /// Refuses who may not `create` what the path names: applied configurations and PUT create what is not there yet, and
@@ -77,9 +76,7 @@ pub(crate) async fn store(
             "resourceVersion should not be set on objects to be created",
         ));
     }
-    let mut notes: Vec<String> = metadata::dedup_owners(&mut object, false)
-        .into_iter()
-        .collect();
+    call.warn(metadata::dedup_owners(&mut object, false));
     set_defaults(&mut object, versions.served);
     if !options.applied {
         let now = metadata::seconds(server.clock().now());
@@ -104,8 +101,8 @@ pub(crate) async fn store(
         .admit(&attributes, Some(&mut object))
         .await?;
     escalation::check(server, call, &object, None).await?;
-    notes.extend(metadata::dedup_owners(&mut object, true));
-    notes.extend(resource.strategy.early_warnings(&object));
+    call.warn(metadata::dedup_owners(&mut object, true));
+    call.warn(resource.strategy.early_warnings(&object));
     let generated = name.is_empty() && !object.at("metadata.generateName").is_empty();
     let attempts = if generated { NAME_ATTEMPTS - 1 } else { 0 };
     let mut template = Some(object);
@@ -140,6 +137,7 @@ pub(crate) async fn store(
             errors.show_empties(&object);
             return Err(ApiError::invalid(resource, object.name(), &errors));
         }
+        call.warn(resource.strategy.warnings(&object, None));
         may_create(server, call).await?;
         let allocation = allocators
             .allocate(server, resource, &mut object, None, options.dry_run)
@@ -149,11 +147,6 @@ pub(crate) async fn store(
             return Err(refusal);
         }
         let key = storage::key(resource, namespace, object.name());
-        let warned = notes
-            .iter()
-            .cloned()
-            .chain(warnings(resource, &object, None))
-            .collect::<Vec<_>>();
         if options.dry_run {
             if let Some(read_back) = resource.strategy.read_back() {
                 read_back(&mut object);
@@ -163,8 +156,7 @@ pub(crate) async fn store(
             }
             let shown = versions.serve(object);
             let now = server.clock().now();
-            let answer = Answer::object(call, status, Shown::Object(&shown), now);
-            return Ok(answer.with_warnings(warned));
+            return Ok(Answer::object(call, status, Shown::Object(&shown), now));
         }
         let object = Arc::new(object);
         match server
@@ -175,13 +167,12 @@ pub(crate) async fn store(
             Ok(entry) => {
                 allocation.keep(server).await;
                 let now = server.clock().now();
-                let answer = if versions.differ() {
+                return Ok(if versions.differ() {
                     let shown = versions.serve(entry.object());
                     Answer::object(call, status, Shown::Object(&shown), now)
                 } else {
                     Answer::object(call, status, Shown::Entry(&entry), now)
-                };
-                return Ok(answer.with_warnings(warned));
+                });
             }
             Err(WriteError::Conflict) if attempt < attempts => {
                 allocation.undo(server).await;

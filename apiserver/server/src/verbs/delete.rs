@@ -55,12 +55,8 @@ pub(crate) async fn delete(server: &Server, call: &Call, body: Bytes) -> Result<
         return Err(ApiError::forbidden(call.resource, call.name(), why));
     }
     let resource = call.resource;
-    let warnings = unsaid(resource, &options);
-    let deleted = delete_one(server, call, call.namespace(), call.name(), &options).await;
-    let deleted = match deleted {
-        Ok(deleted) => deleted,
-        Err(error) => return Ok(Answer::from(error).with_warnings(warnings)),
-    };
+    call.warn(unsaid(resource, &options));
+    let deleted = delete_one(server, call, call.namespace(), call.name(), &options).await?;
     if deleted.gone && !RETURN_DELETED.contains(&resource.plural) {
         let mut details = json!({"name": call.name()});
         if !resource.group.is_empty() {
@@ -68,10 +64,8 @@ pub(crate) async fn delete(server: &Server, call: &Call, body: Bytes) -> Result<
         }
         details["kind"] = resource.plural.into();
         details["uid"] = deleted.object.uid().into();
-        return Ok(
-            Answer::value(StatusCode::OK, call.output, &success(Some(details)))
-                .with_warnings(warnings),
-        );
+        let status = success(Some(details));
+        return Ok(Answer::value(StatusCode::OK, call.output, &status));
     }
     // As upstream: the older option, spelled out, tells the client that the deletion goes on.
     let accepted = !deleted.gone && options.orphan_dependents == Some(false);
@@ -85,8 +79,7 @@ pub(crate) async fn delete(server: &Server, call: &Call, body: Bytes) -> Result<
         status,
         Shown::Object(&deleted.object),
         server.clock().now(),
-    )
-    .with_warnings(warnings))
+    ))
 }
 
 /// What a kind warns of when the client doesn't say what becomes of the dependents.
@@ -101,6 +94,7 @@ pub(crate) async fn delete_collection(server: &Server, call: &Call, body: Bytes)
     let list_options = ListOptions::parse(&call.info.query, false)?;
     let selection = Selection::parse(&call.info.query, call.resource)?;
     let options = options(call, &body)?;
+    call.warn(unsaid(call.resource, &options));
     let page = list::page(server, call, &list_options, &selection).await?;
     for entry in &page.entries {
         match delete_one(server, call, entry.namespace(), entry.name(), &options).await {
@@ -110,8 +104,7 @@ pub(crate) async fn delete_collection(server: &Server, call: &Call, body: Bytes)
         }
     }
     let (metadata, now) = (list::metadata(&page), server.clock().now());
-    let answer = Answer::list(call, metadata, page.entries, now).await;
-    Ok(answer.with_warnings(unsaid(call.resource, &options)))
+    Ok(Answer::list(call, metadata, page.entries, now).await)
 }
 
 /// The options in the body, or those in the query.

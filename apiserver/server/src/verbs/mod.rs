@@ -63,8 +63,3 @@ fn requester<'a>(call: &'a Call, now: &'a str) -> Requester<'a> {
         subresource: call.subresource.map_or("", |subresource| subresource.name),
     }
 }
-
-/// Warnings that the kind has about an accepted object.
-fn warnings(resource: &Resource, new: &Object, old: Option<&Object>) -> Vec<String> {
-    resource.strategy.warnings(new, old)
-}

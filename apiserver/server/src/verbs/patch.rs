@@ -1,8 +1,6 @@
 //! PATCH: JSON, merge and strategic merge patches, applied to whatever is stored now; applied configurations go to
 //! [`super::apply`].
 
-use std::sync::{Mutex, PoisonError};
-
 use bytes::Bytes;
 use coracle_api::field_errors::ErrorType;
 use coracle_api::patch::{Patch, PatchError, PatchType, go_format};
@@ -30,15 +28,22 @@ pub(crate) struct Parsed {
     body: Bytes,
 }
 
-/// Reads a patch body by its media type.
-pub(crate) fn parse(media_type: &str, body: &Bytes) -> Result<Parsed> {
-    let (kind, prefix) = match media_type {
+/// Reads the options and the body of a patch, which the body's media type tells how to apply.
+pub(crate) fn parse(call: &Call, body: &Bytes) -> Result<(WriteOptions, Parsed)> {
+    let (kind, prefix) = match negotiate::media_type(&call.headers) {
         "application/json-patch+json" => (PatchType::Json, "json patch "),
         "application/merge-patch+json" => (PatchType::Merge, ""),
         "application/strategic-merge-patch+json" => (PatchType::Strategic, ""),
         _ => return Err(ApiError::unsupported_patch_type()),
     };
-    let (patch, strict) = match Patch::parse(kind, body) {
+    let options = WriteOptions::parse(&call.info.query, "PatchOptions")?;
+    let parsed = match options.field_validation {
+        FieldValidation::Ignore => {
+            Patch::parse_leniently(kind, body).map(|patch| (patch, Vec::new()))
+        }
+        FieldValidation::Warn | FieldValidation::Strict => Patch::parse(kind, body),
+    };
+    let (patch, strict) = match parsed {
         Ok((patch, strict)) => (Ok(patch), strict),
         Err(error) => (Err(error), Vec::new()),
     };
@@ -46,12 +51,13 @@ pub(crate) fn parse(media_type: &str, body: &Bytes) -> Result<Parsed> {
         .iter()
         .map(|finding| format!("{prefix}{finding}"))
         .collect();
-    Ok(Parsed {
+    let parsed = Parsed {
         patch,
         findings,
         strategic: kind == PatchType::Strategic,
         body: body.clone(),
-    })
+    };
+    Ok((options, parsed))
 }
 
 impl From<PatchError> for ApiError {
@@ -73,43 +79,21 @@ pub(crate) async fn patch(server: &Server, call: &Call, body: Bytes) -> Result<A
     if server_side::is_apply(call) {
         return server_side::apply(server, call, body).await;
     }
-    let patch = parse(negotiate::media_type(&call.headers), &body)?;
-    let options = WriteOptions::parse(&call.info.query, "PatchOptions")?;
-    let said = Said::default();
+    let (options, patch) = parse(call, &body)?;
     let change = update::Change {
         part: update::Part::of(call),
         uid_precondition: false,
         make: &|old| {
             let patched = apply(call, &patch, old)?;
-            let body = decode_patched(call, &patch, patched, &options)?;
-            said.set(&body.warnings);
-            update::check_name(call, &body.object)?;
-            super::create::check_namespace(call, &body.object)?;
-            Ok(body)
+            let object = decode_patched(call, &patch, patched, &options)?;
+            update::check_name(call, &object)?;
+            super::create::check_namespace(call, &object)?;
+            Ok(object)
         },
     };
-    let outcome = update::apply(server, call, &options, &change).await;
-    let outcome = outcome
-        .and_then(|outcome| outcome.ok_or_else(|| ApiError::not_found(call.resource, call.name())));
-    Ok(match outcome {
-        Ok(outcome) => outcome.answer(server, call),
-        Err(error) => said.with(error),
-    })
-}
-
-/// The warnings of what a patch was read as last; a refusal for another reason repeats them.
-#[derive(Default)]
-pub(super) struct Said(Mutex<Vec<String>>);
-
-impl Said {
-    pub(super) fn set(&self, warnings: &[String]) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = warnings.to_vec();
-    }
-
-    pub(super) fn with(self, error: ApiError) -> Answer {
-        let warnings = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Answer::from(error).with_warnings(warnings)
-    }
+    let outcome = update::apply(server, call, &options, &change).await?;
+    let outcome = outcome.ok_or_else(|| ApiError::not_found(call.resource, call.name()))?;
+    Ok(outcome.answer(server, call))
 }
 
 /// The patched form of `old`.
@@ -124,7 +108,7 @@ pub(crate) fn decode_patched(
     parsed: &Parsed,
     mut patched: Value,
     options: &WriteOptions,
-) -> Result<decode::Body> {
+) -> Result<Object> {
     // An explicitly empty list asks to forget all owners, as one empty entry does.
     let managed = patched.pointer_mut("/metadata/managedFields");
     if let Some(managed) = managed.filter(|managed| managed.as_array().is_some_and(Vec::is_empty)) {
@@ -162,7 +146,7 @@ pub(crate) fn decode_patched(
     findings.append(&mut decoded.warnings);
     match options.field_validation {
         FieldValidation::Ignore => {}
-        FieldValidation::Warn => decoded.warnings = findings,
+        FieldValidation::Warn => call.warn(findings),
         FieldValidation::Strict if findings.is_empty() => {}
         FieldValidation::Strict => {
             return Err(about_patch(
@@ -171,7 +155,7 @@ pub(crate) fn decode_patched(
             ));
         }
     }
-    Ok(decoded)
+    Ok(decoded.object)
 }
 
 /// An object of no version: upstream reads it as its own form of the kind, whose fields have other names, so nothing is

@@ -9,10 +9,10 @@ use serde_json::{Map, Value};
 
 use super::{
     MAX_RETRIES, apply as server_side, create, delete, expected, requester, set_defaults,
-    time_to_live, warnings,
+    time_to_live,
 };
 use crate::admission::{Attributes, Operation};
-use crate::answer::{Answer, Shown, settle};
+use crate::answer::{Answer, Shown};
 use crate::authz::rbac::escalation;
 use crate::cache::Entry;
 use crate::call::Call;
@@ -29,36 +29,32 @@ use crate::versions::Versions;
 pub(crate) async fn update(server: &Server, call: &Call, body: Bytes) -> Result<Answer> {
     let options = WriteOptions::parse(&call.info.query, "UpdateOptions")?;
     let input = negotiate::input(&call.headers)?;
-    let decode::Body { object, warnings } =
-        decode::body(&body, input, expected(call), options.field_validation)?;
+    let decode::Body {
+        mut object,
+        warnings,
+    } = decode::body(&body, input, expected(call), options.field_validation)?;
+    call.warn(warnings);
     check_name(call, &object)?;
     create::check_namespace(call, &object)?;
+    call.warn(metadata::dedup_owners(&mut object, false));
     server.flow.breathe().await;
     let change = Change {
         part: Part::of(call),
         uid_precondition: true,
-        make: &|_old| {
-            Ok(decode::Body {
-                object: object.clone(),
-                warnings: Vec::new(),
-            })
-        },
+        make: &|_old| Ok(object.clone()),
     };
-    let result = match apply(server, call, &options, &change).await {
-        Err(error) => Err(error),
-        Ok(Some(outcome)) => Ok(outcome.answer(server, call)),
-        Ok(None) if call.resource.create_on_update && call.subresource.is_none() => {
+    match apply(server, call, &options, &change).await? {
+        Some(outcome) => Ok(outcome.answer(server, call)),
+        None if call.resource.create_on_update && call.subresource.is_none() => {
             if !object.uid().is_empty() {
                 return Err(wrong_uid(call, object.uid(), ""));
             }
             // A revision of an object that is gone says nothing about the new one.
-            let mut object = object.clone();
             object.remove("metadata.resourceVersion");
             create::store(server, call, &options, object, StatusCode::CREATED).await
         }
-        Ok(None) => Err(ApiError::not_found(call.resource, call.name())),
-    };
-    Ok(settle(result).with_first_warnings(warnings))
+        None => Err(ApiError::not_found(call.resource, call.name())),
+    }
 }
 
 /// Refuses an object whose name is not that of the path.
@@ -108,21 +104,18 @@ pub(crate) struct Change<'a> {
     /// Whether a uid in the object is a precondition (PUT) or just a field (PATCH).
     pub uid_precondition: bool,
     /// Makes the new object; called again when someone else was faster.
-    pub make: &'a (dyn Fn(&Object) -> Result<decode::Body> + Sync),
+    pub make: &'a (dyn Fn(&Object) -> Result<Object> + Sync),
 }
 
 /// What an update came to.
-pub(crate) struct Outcome {
-    shown: Afterwards,
-    warnings: Vec<String>,
-}
-
-enum Afterwards {
+pub(crate) enum Outcome {
+    /// What is stored now.
     Entry(Arc<Entry>),
+    /// What is shown and stored otherwise or not at all.
     Object(Object),
 }
 
-impl Afterwards {
+impl Outcome {
     /// A stored object, in the version that is served.
     fn of(entry: Arc<Entry>, versions: Versions) -> Self {
         if versions.differ() {
@@ -131,30 +124,22 @@ impl Afterwards {
             Self::Entry(entry)
         }
     }
-}
 
-impl Outcome {
     /// The object afterwards.
     pub(crate) fn object(&self) -> Object {
-        match &self.shown {
-            Afterwards::Entry(entry) => entry.object(),
-            Afterwards::Object(object) => object.clone(),
+        match self {
+            Self::Entry(entry) => entry.object(),
+            Self::Object(object) => object.clone(),
         }
-    }
-
-    /// Warnings.
-    pub(crate) fn warnings(&self) -> &[String] {
-        &self.warnings
     }
 
     /// The answer that shows the object.
     pub(crate) fn answer(self, server: &Server, call: &Call) -> Answer {
-        let shown = match &self.shown {
-            Afterwards::Entry(entry) => Shown::Entry(entry),
-            Afterwards::Object(object) => Shown::Object(object),
+        let shown = match &self {
+            Self::Entry(entry) => Shown::Entry(entry),
+            Self::Object(object) => Shown::Object(object),
         };
         Answer::object(call, StatusCode::OK, shown, server.clock().now())
-            .with_warnings(self.warnings)
     }
 }
 
@@ -176,12 +161,9 @@ pub(crate) async fn apply(
         let stored = entry.object();
         let served = versions.differ().then(|| versions.serve(stored.clone()));
         let old = served.as_ref().unwrap_or(&stored);
-        let decode::Body {
-            object: mut new,
-            warnings: mut notes,
-        } = (change.make)(old)?;
+        let mut new = (change.make)(old)?;
         let pinned = check_version(call, &new, old, change)?;
-        notes.extend(metadata::dedup_owners(&mut new, true));
+        call.warn(metadata::dedup_owners(&mut new, true));
         restrict(call, change.part, &mut new, old);
         set_defaults(&mut new, versions.served);
         metadata::prepare_update(&mut new, old);
@@ -219,6 +201,9 @@ pub(crate) async fn apply(
             allocators.settle_families(server, resource, &mut new, Some(&old), options.dry_run)?;
         }
         check(versions, call, change.part, &new, &old)?;
+        if change.part == Part::Main {
+            call.warn(resource.strategy.warnings(&new, Some(&old)));
+        }
         let allocation = match change.part {
             Part::Main => {
                 let allocators = &server.allocators;
@@ -232,9 +217,6 @@ pub(crate) async fn apply(
             allocation.undo(server).await;
             return Err(refusal);
         }
-        if change.part == Part::Main {
-            notes.extend(warnings(resource, &new, Some(&old)));
-        }
         if delete::finished(resource, &new) {
             return match delete::remove(server, call, &entry, &new, options.dry_run).await {
                 Ok(mut gone) => {
@@ -242,10 +224,7 @@ pub(crate) async fn apply(
                     // An update shows the revision that it was made of, even if it was the last.
                     gone.metadata_mut()
                         .insert("resourceVersion".to_owned(), old.resource_version().into());
-                    Ok(Some(Outcome {
-                        shown: Afterwards::Object(versions.serve(gone)),
-                        warnings: notes,
-                    }))
+                    Ok(Some(Outcome::Object(versions.serve(gone))))
                 }
                 Err(error) => {
                     allocation.undo(server).await;
@@ -260,18 +239,12 @@ pub(crate) async fn apply(
         // Upstream forgets when a scale was written last, so that each write of one is a change.
         let scaled = attributes.subresource == "scale" && !options.applied && !options.dry_run;
         if metadata::same(&new, &old) && !scaled && entry.settled {
-            return Ok(Some(Outcome {
-                shown: Afterwards::of(entry, versions),
-                warnings: notes,
-            }));
+            return Ok(Some(Outcome::of(entry, versions)));
         }
         if options.dry_run {
             new.metadata_mut()
                 .insert("resourceVersion".to_owned(), old.resource_version().into());
-            return Ok(Some(Outcome {
-                shown: Afterwards::Object(versions.serve(new)),
-                warnings: notes,
-            }));
+            return Ok(Some(Outcome::Object(versions.serve(new))));
         }
         match server
             .storage
@@ -286,10 +259,7 @@ pub(crate) async fn apply(
         {
             Ok(entry) => {
                 allocation.keep(server).await;
-                return Ok(Some(Outcome {
-                    shown: Afterwards::of(entry, versions),
-                    warnings: notes,
-                }));
+                return Ok(Some(Outcome::of(entry, versions)));
             }
             Err(error) => {
                 allocation.undo(server).await;

@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use crate::support::{CONFIG_MAPS, TestServer};
+use crate::support::{Answer, CONFIG_MAPS, TestServer};
 
 const JOBS: &str = "/apis/batch/v1/namespaces/default/jobs";
 const WEBHOOKS: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
@@ -94,6 +94,57 @@ async fn what_is_wrong_with_a_patch_is_told_once_there_is_something_to_patch() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_ignores_unknown_fields_hears_of_a_bad_patch_from_another_decoder() {
+    let server = TestServer::start().await;
+    server.config_map("x", json!({})).await;
+    let (json_patch, merge) = (
+        "application/json-patch+json",
+        "application/merge-patch+json",
+    );
+    let rejected = "the server rejected our request due to an error in our request";
+    let no_operation = "json: cannot unmarshal number into Go value of type jsonpatch.Operation";
+    for (media_type, patch, code, expected) in [
+        (
+            json_patch,
+            json!({}),
+            400,
+            "json: cannot unmarshal object into Go value of type jsonpatch.Patch",
+        ),
+        (json_patch, json!([5]), 400, no_operation),
+        (
+            json_patch,
+            json!([{"op": 5, "path": "/data"}]),
+            422,
+            rejected,
+        ),
+        (merge, json!("x"), 400, "Invalid JSON Patch"),
+        (merge, json!(null), 400, "Invalid JSON Patch"),
+        (
+            merge,
+            json!([{"a": null}]),
+            422,
+            "cannot unmarshal array into Go value",
+        ),
+        (
+            "application/strategic-merge-patch+json",
+            json!("x"),
+            400,
+            "json: cannot unmarshal string",
+        ),
+    ] {
+        let path = format!("{CONFIG_MAPS}/x?fieldValidation=Ignore");
+        let answer = server.patch(&path, media_type, patch.clone()).await;
+        let (found, _, message) = answer.failure();
+        assert_eq!(found, code, "{patch}: {message}");
+        let fits = match code {
+            400 => message.starts_with(expected),
+            _ => message.contains(expected),
+        };
+        assert!(fits, "{patch}: {message}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_replacement_also_adds_to_a_map() {
     let server = TestServer::start().await;
     server.config_map("x", json!({})).await;
@@ -127,6 +178,38 @@ async fn refused_patches_are_warned_of_all_the_same() {
         let unknown = "299 - \"unknown field \\\"bogus\\\"\"";
         assert_eq!(refused.warnings(), [unknown], "{media_type}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_writes_are_warned_of_owners_that_occur_twice() {
+    let server = TestServer::start().await;
+    let owner = json!({"apiVersion": "v1", "kind": "Pod", "name": "a", "uid": "1"});
+    let body = |data: Value| json!({"metadata": {"name": "x", "ownerReferences": [owner, owner]}, "data": data});
+    let bad = json!({"bad key": "x"});
+    let warned = |answer: &Answer, when: &str| {
+        let warnings = answer.warnings();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        let text = format!("299 - \".metadata.ownerReferences contains duplicate entries{when}; ");
+        assert!(warnings[0].starts_with(&text), "{warnings:?}");
+    };
+    let created = server.post(CONFIG_MAPS, body(bad.clone())).await;
+    assert_eq!(created.failure().0, 422);
+    warned(&created, "");
+    server.config_map("x", json!({})).await;
+    let path = format!("{CONFIG_MAPS}/x");
+    for (refused, when) in [
+        (server.put(&path, body(bad.clone())).await, ""),
+        (
+            server.merge(&path, body(bad)).await,
+            " after mutating admission happens",
+        ),
+    ] {
+        assert_eq!(refused.failure().0, 422);
+        warned(&refused, when);
+    }
+    let taken = server.post(CONFIG_MAPS, body(json!({}))).await;
+    assert_eq!(taken.failure().0, 409);
+    warned(&taken, "");
 }
 
 #[tokio::test(start_paused = true)]
