@@ -196,7 +196,9 @@ impl Feed {
             }
         }
         self.others_next = chunk.len() >= MAX_CHUNK;
-        Some(chunk.freeze())
+        // No event can be told: an object is no list. Upstream, too, begins such a watch and ends it at the first event.
+        let tells = !matches!(self.call.output.shape, Shape::PartialMetadataList(_));
+        tells.then(|| chunk.freeze())
     }
 
     /// Waits for a change, a bookmark or the end.
@@ -277,7 +279,6 @@ impl Feed {
     fn reshape(&mut self, shape: Shape, object: Object) -> Value {
         match shape {
             Shape::Object => object.into_value(),
-            // The events of a watch are single objects, whichever of the two was asked for.
             Shape::PartialMetadata(version) | Shape::PartialMetadataList(version) => {
                 partial(self.call.resource, &object, version)
             }

@@ -43,6 +43,29 @@ async fn a_watch_goes_on_from_a_revision() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_watch_as_a_list_of_metadata_ends_with_the_first_event() {
+    let server = TestServer::start().await;
+    let watched = format!("{CONFIG_MAPS}?watch=1&allowWatchBookmarks=true&timeoutSeconds=60");
+    for format in ["application/json", "application/vnd.kubernetes.protobuf"] {
+        let accept = format!("{format};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1");
+        let quiet = server.get_accepting(&watched, &accept).await;
+        assert_eq!((quiet.status.as_u16(), quiet.body.len()), (200, 0));
+    }
+    server.config_map("a", json!({})).await;
+    let accept = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+    let before = server.api.server().clock().monotonic();
+    let ended = server.get_accepting(&watched, accept).await;
+    assert_eq!((ended.status.as_u16(), ended.body.len()), (200, 0));
+    assert_eq!(server.api.server().clock().monotonic(), before);
+    let accept = accept.replace("List", "");
+    let told = server.get_accepting(&watched, &accept).await;
+    assert!(
+        told.body
+            .starts_with(br#"{"type":"ADDED","object":{"kind":"PartialObjectMetadata""#)
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deletion_has_a_revision_of_its_own() {
     let server = TestServer::start().await;
     let made = server.config_map("a", json!({})).await;
