@@ -1,5 +1,7 @@
 //! Answers: status, representation, warnings; and how they become an HTTP response.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use coracle_api::schema::SchemaRef;
 use coracle_api::{Object, Resource, protobuf};
@@ -22,6 +24,11 @@ use crate::items::Items;
 use crate::negotiate::{self, Format, Output, Shape};
 use crate::status::{ApiError, Result};
 use crate::table;
+
+/// Characters of warnings that an answer carries: upstream's `truncateAtTotalRunes`.
+const MOST_WARNED: usize = 4 * 1024;
+/// Characters of each once they are more: `truncateItemRunes`.
+const MOST_OF_A_WARNING: usize = 256;
 
 /// What a handler answers.
 pub(crate) struct Answer {
@@ -238,12 +245,7 @@ impl Answer {
         if !self.content_type.is_empty() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         }
-        let mut seen: Vec<&str> = Vec::new();
-        for warning in &self.warnings {
-            if seen.contains(&warning.as_str()) {
-                continue;
-            }
-            seen.push(warning);
+        for warning in told(&self.warnings) {
             if let Ok(value) = HeaderValue::from_bytes(warning_header(warning).as_bytes()) {
                 headers.append(http::header::WARNING, value);
             }
@@ -340,6 +342,31 @@ fn go_package(group: &str) -> &str {
         "" | "events.k8s.io" => "core",
         group => group.split('.').next().unwrap_or(group),
     }
+}
+
+/// Each of the warnings once. If they are too long together, each is cut, and what then is still too much is left out.
+fn told(warnings: &[String]) -> Vec<&str> {
+    let (mut told, mut length, mut cut) = (Vec::<&str>::new(), 0, false);
+    let mut seen = HashSet::new();
+    let warnings = warnings.iter().map(String::as_str);
+    for warning in warnings.filter(|warning| !warning.is_empty() && seen.insert(*warning)) {
+        if cut && length >= MOST_WARNED {
+            break;
+        }
+        told.push(if cut { beginning(warning) } else { warning });
+        length += told[told.len() - 1].chars().count();
+        if length > MOST_WARNED && !cut {
+            cut = true;
+            told.iter_mut().for_each(|text| *text = beginning(text));
+            length = told.iter().map(|text| text.chars().count()).sum();
+        }
+    }
+    told
+}
+
+fn beginning(text: &str) -> &str {
+    let end = text.char_indices().nth(MOST_OF_A_WARNING);
+    end.map_or(text, |(end, _)| &text[..end])
 }
 
 /// `299 - "text"`, with quotes and backslashes escaped and control characters left out.
@@ -448,6 +475,19 @@ mod tests {
             warning_header("unknown field \"spec.x\"\n"),
             r#"299 - "unknown field \"spec.x\"""#
         );
+    }
+
+    #[test]
+    fn warnings_that_are_too_much_are_cut_and_then_left_out() {
+        let few: Vec<String> = vec!["a".repeat(4096), String::new(), "a".repeat(4096)];
+        assert_eq!(told(&few), [&few[0]]);
+        let many: Vec<String> = (0..100)
+            .map(|n| format!("{n:03}{}", "é".repeat(997)))
+            .collect();
+        let told = told(&many);
+        assert_eq!(told.len(), 16);
+        let first = format!("000{}", "é".repeat(253));
+        assert_eq!((told[0], told[15].chars().count()), (first.as_str(), 256));
     }
 
     #[tokio::test]
