@@ -3,12 +3,15 @@
 use serde_json::{Map, Value, json};
 
 use super::defaults::CONTAINER_LISTS;
-use super::security;
+use super::{scheduling, security};
 use crate::field_errors::{ErrorType, go_quote};
+use crate::schema::{SchemaRef, decode_json};
 use crate::{At, FieldErrors, Object};
 
 /// What the API shows of a pod that the node runs by itself.
 const MIRROR: &str = "kubernetes.io/config.mirror";
+/// Tolerations as JSON, from before they were a field. Nobody follows them any more.
+const TOLERATIONS: &str = "scheduler.alpha.kubernetes.io/tolerations";
 /// How much it costs to delete this pod rather than one of its kind.
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// The form that AppArmor profiles once had; the container's name follows.
@@ -28,12 +31,33 @@ pub fn annotations(annotations: &At<'_>, spec: &At<'_>, errors: &mut FieldErrors
         let detail = "must set spec.nodeName if mirror pod annotation is set";
         errors.invalid(&mirror, detail);
     }
+    tolerations(annotations, errors);
     let cost = annotations.entry(DELETION_COST);
     if cost.exists() && !is_cost(cost.str()) {
         errors.invalid(&cost, "must be a 32bit integer");
     }
     seccomp(annotations, errors);
     app_armor(annotations, spec, errors);
+}
+
+fn tolerations(annotations: &At<'_>, errors: &mut FieldErrors) {
+    let text = annotations.entry(TOLERATIONS);
+    if text.str().is_empty() {
+        return;
+    }
+    let spec = SchemaRef::builtin("io.k8s.api.core.v1.PodSpec").unwrap_or_else(SchemaRef::any);
+    let list = spec.child("tolerations").unwrap_or_else(SchemaRef::any);
+    match decode_json(text.str().as_bytes(), &list) {
+        // Upstream reports the key as if it were a field.
+        Ok(list) => {
+            let path = format!("{}.{TOLERATIONS}", annotations.path());
+            scheduling::tolerations(&At::maybe(Some(&list.value), path), errors);
+        }
+        Err(error) => {
+            let (kind, key) = (ErrorType::Invalid, Some(TOLERATIONS.into()));
+            errors.push(kind, annotations.path(), key, error.to_string());
+        }
+    }
 }
 
 fn seccomp(annotations: &At<'_>, errors: &mut FieldErrors) {
@@ -303,6 +327,31 @@ mod tests {
                 "spec.containers[1].securityContext.appArmorProfile.type: Forbidden: apparmor type in annotation and field must match",
             ]
         );
+    }
+
+    #[test]
+    fn tolerations_in_an_annotation_are_looked_at_as_those_of_the_spec() {
+        for (given, findings) in [
+            ("", vec![]),
+            (r#"[{"key": "a", "operator": "Exists"}]"#, vec![]),
+            (
+                r#"[{"key": "a", "operator": "Exists", "value": "b"}]"#,
+                vec![
+                    "a.scheduler.alpha.kubernetes.io/tolerations[0].operator: Invalid value: {\"key\":\"a\",\"operator\":\"Exists\",\"value\":\"b\"}: value must be empty when `operator` is 'Exists'",
+                ],
+            ),
+            (
+                "{",
+                vec![
+                    "a: Invalid value: \"scheduler.alpha.kubernetes.io/tolerations\": unexpected end of JSON input",
+                ],
+            ),
+        ] {
+            let given = json!({TOLERATIONS: given});
+            let mut errors = FieldErrors::default();
+            annotations(&at(&given), &at(&json!({})), &mut errors);
+            assert_eq!(texts(&errors), findings, "{given}");
+        }
     }
 
     #[test]

@@ -254,13 +254,6 @@ fn what_is_odd_but_legal_is_warned_of() {
             ],
         ),
         (
-            json!({"spec": {"volumes": [{"projected": {"sources": [
-                {"serviceAccountToken": {"path": "t"}},
-                {"secret": {"items": [{"path": "s"}, {"path": "t"}]}},
-            ]}}]}}),
-            vec![r#"spec.volumes[0].projected.sources.secrets[1]: has duplicated path with ServiceAccountToken "t""#.to_owned()],
-        ),
-        (
             json!({"spec": {"hostAliases": [{"ip": "::1"}, {"ip": "::1"}, {"ip": "0::2"}]}}),
             vec![
                 r#"spec.hostAliases[1].ip: duplicate ip "::1""#.to_owned(),
@@ -316,6 +309,49 @@ fn what_is_odd_but_legal_is_warned_of() {
                 )
             })
             .collect();
+        assert_eq!(found, expected, "{template}");
+    }
+}
+
+#[test]
+fn files_that_would_lie_on_each_other_are_warned_of() {
+    let cases: Vec<(Value, Vec<String>)> = vec![
+        (
+            json!({"spec": {"volumes": [
+                {"name": "a", "configMap": {"name": "m", "items": [{"path": "t"}, {"path": "t/x"}, {"path": "tx"}]}},
+                {"name": "b", "secret": {"secretName": "s", "items": [{"path": "t/x/"}, {"path": "t"}]}},
+                {"name": "c", "downwardAPI": {"items": [{"path": "t"}, {"path": "t"}, {"path": "u"}]}},
+            ]}}),
+            vec![
+                r#"volume "a" (ConfigMap "m"): overlapping paths: "t/x" with "t""#.to_owned(),
+                r#"volume "b" (Secret "s"): overlapping paths: "t" with "t/x""#.to_owned(),
+                r#"volume "c" (DownwardAPI): overlapping paths: "t" with "t""#.to_owned(),
+            ],
+        ),
+        (
+            json!({"spec": {"volumes": [{"name": "a", "projected": {"sources": [
+                {"clusterTrustBundle": {"signerName": "s", "path": "t/t"}},
+                {"downwardAPI": {"items": [{"path": "t"}]}},
+                {"secret": {"name": "s", "items": [{"path": "s"}, {"path": "t"}]}},
+                {"serviceAccountToken": {"path": "t"}},
+                {"configMap": {"name": "m"}},
+                {},
+            ]}}]}}),
+            [
+                r#": overlapping paths: "t" (DownwardAPI) with "t/t" (ClusterTrustBundle "s")"#,
+                r#": overlapping paths: "t" (Secret "s") with "t/t" (ClusterTrustBundle "s")"#,
+                r#": overlapping paths: "t" (Secret "s") with "t" (DownwardAPI)"#,
+                r#": overlapping paths: "t" (ServiceAccountToken) with "t/t" (ClusterTrustBundle "s")"#,
+                r#": overlapping paths: "t" (ServiceAccountToken) with "t" (DownwardAPI)"#,
+                r#": overlapping paths: "t" (ServiceAccountToken) with "t" (Secret "s")"#,
+                " has no sources provided",
+            ]
+            .map(|text| format!("volume \"a\" (Projected){text}"))
+            .into(),
+        ),
+    ];
+    for (template, expected) in cases {
+        let found = warnings::template(&At::root(&template, "template"));
         assert_eq!(found, expected, "{template}");
     }
 }

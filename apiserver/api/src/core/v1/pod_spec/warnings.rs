@@ -1,9 +1,10 @@
 //! What is accepted in a pod but probably not meant: `pkg/api/pod/warnings.go`, in its order, and what
 //! `pkg/api/node/util.go` says of labels of nodes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::core::v1::persistent_volume_claim as claim;
+use crate::field_errors::go_quote;
 use crate::quantity::Quantity;
 use crate::validation::{address, names};
 use crate::{At, Object};
@@ -47,7 +48,7 @@ pub fn pod(spec: &At<'_>, annotations: &At<'_>, is_template: bool) -> Vec<String
         }
     }
     volumes(&spec.key("volumes"), &mut found);
-    token_paths(&spec.key("volumes"), &mut found);
+    overlaps(&spec.key("volumes"), &mut found);
     let (aliases, secrets) = (spec.key("hostAliases"), spec.key("imagePullSecrets"));
     twice(&aliases, "ip", &mut found);
     twice(&secrets, "name", &mut found);
@@ -215,47 +216,103 @@ fn volumes(volumes: &At<'_>, found: &mut Vec<String>) {
     }
 }
 
-/// Files that a service account's token would hide, wherever in the projected volumes they are.
-fn token_paths(volumes: &At<'_>, found: &mut Vec<String>) {
-    let sources = || {
-        volumes.items().flat_map(|volume| {
-            let sources = volume.at("projected.sources");
-            let place = format!("{}.projected.sources", volume.path());
-            sources
-                .items()
-                .map(move |source| (place.clone(), source))
-                .collect::<Vec<_>>()
-        })
-    };
-    let tokens: HashSet<String> = sources()
-        .map(|(_, source)| source.key("serviceAccountToken"))
-        .filter(At::exists)
-        .map(|token| token.key("path").str().to_owned())
-        .collect();
-    for (place, source) in sources().filter(|_| !tokens.is_empty()) {
-        let mut look = |at: String, path: &str| {
-            if tokens.contains(path) {
-                found.push(format!(
-                    "{at}: has duplicated path with ServiceAccountToken {path:?}"
-                ));
-            }
-        };
-        for (field, told) in [
-            ("configMap", "configMap"),
-            ("secret", "secrets"),
-            ("downwardAPI", "downwardAPI"),
+/// Most overlaps that are told of one volume: far more than a `Warning` header holds.
+const MOST_OVERLAPS: usize = 100;
+
+/// Files of volumes that would lie on or in each other (upstream's `warningsForOverlappingVirtualPaths`).
+fn overlaps(volumes: &At<'_>, found: &mut Vec<String>) {
+    for volume in volumes.items() {
+        let name = go_quote(volume.key("name").str());
+        for (field, kind, named) in [
+            ("configMap", "ConfigMap", "name"),
+            ("secret", "Secret", "secretName"),
+            ("downwardAPI", "DownwardAPI", ""),
         ] {
-            for (index, item) in source.key(field).key("items").items().enumerate() {
-                look(format!("{place}.{told}[{index}]"), item.key("path").str());
+            let source = volume.key(field);
+            let of = described(kind, &source.key(named));
+            let mut files = Files::of(format!("volume {name} ({of})"));
+            for item in source.key("items").items() {
+                files.add(item.key("path").str(), "", found);
             }
         }
-        let bundle = source.key("clusterTrustBundle");
-        if bundle.exists() {
-            look(
-                format!("{place}.ClusterTrustBundle"),
-                bundle.key("path").str(),
-            );
+        let mut files = Files::of(format!("volume {name} (Projected)"));
+        for source in volume.at("projected.sources").items() {
+            if source.is_empty() {
+                found.push(format!("{} has no sources provided", files.volume));
+            }
+            for (field, kind) in [
+                ("configMap", "ConfigMap"),
+                ("secret", "Secret"),
+                ("downwardAPI", "DownwardAPI"),
+            ] {
+                let of = format!(" ({})", described(kind, &source.key(field).key("name")));
+                for item in source.key(field).key("items").items() {
+                    files.add(item.key("path").str(), &of, found);
+                }
+            }
+            let token = source.key("serviceAccountToken").key("path");
+            files.add(token.str(), " (ServiceAccountToken)", found);
+            let bundle = source.key("clusterTrustBundle");
+            let named = match bundle.key("name").exists() {
+                true => bundle.key("name"),
+                false => bundle.key("signerName"),
+            };
+            let of = format!(" ({})", described("ClusterTrustBundle", &named));
+            files.add(bundle.key("path").str(), &of, found);
         }
+    }
+}
+
+/// A source of files by its kind and name, if that kind has names.
+fn described(kind: &str, name: &At<'_>) -> String {
+    match kind {
+        "DownwardAPI" => kind.to_owned(),
+        _ => format!("{kind} {}", go_quote(name.str())),
+    }
+}
+
+/// The files of a volume so far, each as it is told.
+struct Files {
+    volume: String,
+    told: Vec<String>,
+    /// Which of them have this path, with a slash at its end.
+    at: BTreeMap<String, Vec<usize>>,
+    overlaps: usize,
+}
+
+impl Files {
+    fn of(volume: String) -> Self {
+        Self {
+            volume,
+            told: Vec::new(),
+            at: BTreeMap::new(),
+            overlaps: 0,
+        }
+    }
+
+    fn add(&mut self, path: &str, of: &str, found: &mut Vec<String>) {
+        let path = path.trim_end_matches('/');
+        let left = MOST_OVERLAPS - self.overlaps;
+        if path.is_empty() || left == 0 {
+            return;
+        }
+        let told = format!("{}{of}", go_quote(path));
+        let path = format!("{path}/");
+        let from_here = self.at.range(path.clone()..);
+        let inside = from_here.take_while(|(other, _)| other.starts_with(&path));
+        let around = path.match_indices('/').map(|(slash, _)| &path[..=slash]);
+        let around = around.filter(|other| *other != path);
+        let around = around.filter_map(|other| self.at.get(other));
+        let others = inside.map(|(_, others)| others).chain(around).flatten();
+        let mut others: Vec<usize> = others.copied().take(left).collect();
+        others.sort_unstable();
+        self.overlaps += others.len();
+        found.extend(others.into_iter().map(|other| {
+            let (volume, other) = (&self.volume, &self.told[other]);
+            format!("{volume}: overlapping paths: {told} with {other}")
+        }));
+        self.at.entry(path).or_default().push(self.told.len());
+        self.told.push(told);
     }
 }
 
