@@ -4,7 +4,7 @@ use coracle_clock::Timestamp;
 use serde_json::{Value, json};
 
 use super::{columns, conversion, schema};
-use crate::field_errors::ErrorType;
+use crate::field_errors::{ErrorType, go_quote};
 use crate::kinds::{ALL_VERBS, DEFAULT_COLUMNS, NameRule, STATUS, Storage, default_cells};
 use crate::object::default_text;
 use crate::schema::internal_form;
@@ -135,9 +135,29 @@ impl Strategy for CustomResourceDefinition {
         stored_versions(new, errors);
     }
 
+    fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
+        let before = old.map(unrecognized_formats).unwrap_or_default();
+        let mut formats = unrecognized_formats(new);
+        formats.retain(|format| !before.contains(format));
+        let formats = formats.iter().map(|format| go_quote(format));
+        formats
+            .map(|format| format!("unrecognized format {format}"))
+            .collect()
+    }
+
     fn cells(&self, object: &Object, _now: Timestamp) -> Vec<Value> {
         default_cells(object)
     }
+}
+
+/// Formats of texts that nobody will check.
+fn unrecognized_formats(definition: &Object) -> Vec<String> {
+    let mut found = Vec::new();
+    for version in definition.at("spec.versions").items() {
+        let schema = version.key("schema").key("openAPIV3Schema");
+        schema::unrecognized_formats(&schema, &mut found);
+    }
+    found
 }
 
 /// A field of versions: at each of them, or once for all when it is the same everywhere.

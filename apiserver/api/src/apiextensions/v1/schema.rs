@@ -36,6 +36,47 @@ const UNSUPPORTED: &[&str] = &[
     "dependencies",
 ];
 
+/// Formats of texts that are checked: `supportedVersionedFormats` of `k8s.io/apiextensions-apiserver`, without dashes.
+const FORMATS: &[&str] = &[
+    "bsonobjectid",
+    "byte",
+    "cidr",
+    "creditcard",
+    "date",
+    "datetime",
+    "duration",
+    "email",
+    "hexcolor",
+    "hostname",
+    "ipv4",
+    "ipv6",
+    "isbn",
+    "isbn10",
+    "isbn13",
+    "k8slongname",
+    "k8sshortname",
+    "mac",
+    "password",
+    "quantity",
+    "rgbcolor",
+    "ssn",
+    "uri",
+    "uuid",
+    "uuid3",
+    "uuid4",
+    "uuid5",
+];
+
+/// Collects the formats of texts in and below a schema that are none of those.
+pub(super) fn unrecognized_formats(at: &At<'_>, found: &mut Vec<String>) {
+    let (kind, format) = (at.key("type"), at.key("format"));
+    let known = || FORMATS.contains(&format.str().replace('-', "").as_str());
+    if kind.str() == "string" && !format.is_empty() && !known() {
+        found.push(format.str().to_owned());
+    }
+    below(at, &mut |schema| unrecognized_formats(schema, found));
+}
+
 /// Reports what is wrong with the schema of a version, or of all.
 pub(super) fn validation(at: &At<'_>, status: bool, errors: &mut FieldErrors) {
     let schema = at.key("openAPIV3Schema");

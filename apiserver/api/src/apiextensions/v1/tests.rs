@@ -23,6 +23,33 @@ fn findings(schema: Value) -> Vec<String> {
 }
 
 #[test]
+fn formats_that_nobody_checks_are_warned_of_once_they_are_new() {
+    let definition = |formats: &[&str]| {
+        let texts = formats
+            .iter()
+            .map(|format| json!({"type": "string", "format": format}));
+        let names = formats.iter().map(|format| (*format).to_owned());
+        let properties: serde_json::Map<String, Value> = names.zip(texts).collect();
+        let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {
+            "a": {"type": "array", "items": {"type": "object", "properties": properties}},
+            "n": {"type": "integer", "format": "int24"},
+        }}});
+        Object::from_value(json!({"spec": {"versions": [{"schema": schema}]}})).expect("an object")
+    };
+    let warned = |formats: &[&str], old: Option<&Object>| {
+        RESOURCE.strategy.warnings(&definition(formats), old)
+    };
+    assert!(warned(&["date-time", "k8s-short-name", "uuid"], None).is_empty());
+    let made = ["colour", "date"];
+    assert_eq!(warned(&made, None), [r#"unrecognized format "colour""#]);
+    let old = definition(&made);
+    assert_eq!(
+        warned(&["colour", "int32"], Some(&old)),
+        [r#"unrecognized format "int32""#]
+    );
+}
+
+#[test]
 fn every_field_of_a_schema_says_its_type() {
     let spec = json!({"type": "object", "properties": {"a": {"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]}}});
     assert!(findings(json!({"type": "object", "properties": {"spec": spec}})).is_empty());
