@@ -182,6 +182,10 @@ impl DeleteOptions {
                     .get("orphanDependents")
                     .filter(|text| !text.is_empty());
                 options.orphan_dependents = orphan.map(|text| truthy(Some(text)));
+                // Flat here, and next to the `resourceVersion` of a collection's list: both are preconditions upstream.
+                let given = |key: &str| query.get(key).filter(|text| !text.is_empty());
+                options.uid = given("uid").map(str::to_owned);
+                options.resource_version = given("resourceVersion").map(str::to_owned);
                 (
                     query.get("propagationPolicy").map(str::to_owned),
                     dry_run_values(query),

@@ -19,6 +19,30 @@ async fn plain_objects_go_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn preconditions_may_be_in_the_query() {
+    let server = TestServer::start().await;
+    let made = server.config_map("x", json!({})).await;
+    let value = |field: &str| made["metadata"][field].as_str().expect("text").to_owned();
+    let (uid, version) = (value("uid"), value("resourceVersion"));
+    let path = format!("{CONFIG_MAPS}/x");
+    for query in ["uid=other", "resourceVersion=1"] {
+        for path in [&path, CONFIG_MAPS] {
+            let refused = server.delete(&format!("{path}?{query}")).await;
+            let (code, reason, message) = refused.failure();
+            assert_eq!((code, reason.as_str()), (409, "Conflict"), "{path} {query}");
+            assert!(message.contains("in the precondition ("), "{message}");
+        }
+    }
+    // What a body says, it says alone.
+    let elsewhere = format!("{path}?uid=other");
+    let kept = server.delete_with(&elsewhere, json!({"dryRun": ["All"]}));
+    kept.await.ok();
+    let query = format!("uid={uid}&resourceVersion={version}");
+    server.delete(&format!("{path}?{query}")).await.ok();
+    assert_eq!(server.get(&path).await.failure().0, 404);
+}
+
+#[tokio::test(start_paused = true)]
 async fn finalizers_hold_an_object_until_they_are_gone() {
     let server = TestServer::start().await;
     let body = json!({"metadata": {"name": "x", "finalizers": ["example.com/f"]}});
