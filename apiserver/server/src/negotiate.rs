@@ -22,6 +22,9 @@ pub(crate) const PROTOBUF_STREAM: &str = "application/vnd.kubernetes.protobuf;st
 const OBJECT_TYPES: &[&str] = &[JSON, YAML, PROTOBUF];
 const STREAM_TYPES: &[&str] = &["application/json;stream=watch", PROTOBUF_STREAM];
 
+/// Group, version and kind of what `/statusz` says, for programs.
+const STATUSZ: [&str; 3] = ["config.k8s.io", "v1beta1", "Statusz"];
+
 /// Group, version and kind of all of discovery at once.
 const AGGREGATED: [&str; 3] = ["apidiscovery.k8s.io", "v2", "APIGroupDiscoveryList"];
 
@@ -140,6 +143,37 @@ pub(crate) fn aggregated(headers: &HeaderMap, pretty: Option<&str>) -> Option<Ou
     at_once.then_some(output)
 }
 
+/// Chooses how `/statusz` is written: as text, which is `None`, or as the object that a clause asks for.
+pub(crate) fn statusz(headers: &HeaderMap, pretty: Option<&str>) -> Result<Option<Output>> {
+    let accept = accept(headers);
+    if accept.is_empty() {
+        return Ok(None);
+    }
+    for clause in clauses(&accept) {
+        let transform = clause.parameters.transform();
+        let formats = [Format::Json, Format::Yaml].into_iter();
+        let mut named = formats.filter(|format| clause.names("application", format.subtype()));
+        if transform == Some(STATUSZ)
+            && let Some(format) = named.next()
+        {
+            return Ok(Some(Output {
+                format,
+                shape: Shape::Object,
+                pretty: is_pretty(headers, pretty) || clause.parameters.pretty,
+            }));
+        }
+        if transform.is_none() && clause.names("text", "plain") {
+            return Ok(None);
+        }
+    }
+    Err(ApiError::only_accepted(&[
+        JSON,
+        YAML,
+        PROTOBUF,
+        "text/plain",
+    ]))
+}
+
 fn no_object_type() -> ApiError {
     ApiError::only_accepted(OBJECT_TYPES)
 }
@@ -199,12 +233,8 @@ fn choose<T>(
         return Some((output, fit(output.format, &Parameters::default())?));
     }
     for clause in clauses(&accept) {
-        let formats = Format::ALL.into_iter().filter(|format| {
-            matches!((clause.kind, clause.subtype), ("*", "*"))
-                || clause.kind == "application"
-                    && (clause.subtype == "*" || clause.subtype == format.subtype())
-        });
-        for format in formats {
+        let formats = Format::ALL.into_iter();
+        for format in formats.filter(|format| clause.names("application", format.subtype())) {
             let Some(found) = fit(format, &clause.parameters) else {
                 continue;
             };
@@ -243,6 +273,17 @@ struct Clause<'a> {
     subtype: &'a str,
     quality: f64,
     parameters: Parameters<'a>,
+}
+
+impl Clause<'_> {
+    /// Whether a media type is the one, or among those, that the clause names.
+    fn names(&self, kind: &str, subtype: &str) -> bool {
+        match (self.kind, self.subtype) {
+            ("*", "*") => true,
+            (own, "*") => own == kind,
+            own => own == (kind, subtype),
+        }
+    }
 }
 
 /// The clauses in the order of preference, as Go's `goautoneg` sorts them.

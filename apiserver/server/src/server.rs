@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use coracle_api::{Object, Registry, Resource};
-use coracle_clock::Clock;
+use coracle_clock::{Clock, Timestamp};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +31,8 @@ pub struct Server {
     pub(crate) storage: Storage,
     pub(crate) registry: Registry,
     pub(crate) clock: Clock,
+    /// When it began.
+    pub(crate) started: Timestamp,
     pub(crate) authentication: Authentication,
     pub(crate) authorization: Authorization,
     pub(crate) rbac: Arc<Rbac>,

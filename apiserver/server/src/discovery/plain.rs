@@ -29,6 +29,7 @@ pub(super) fn index(registry: &Registry) -> Value {
             "/openapi/v2",
             "/openapi/v3",
             "/readyz",
+            "/statusz",
             "/version",
         ]
         .map(str::to_owned),

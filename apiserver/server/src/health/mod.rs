@@ -1,4 +1,4 @@
-//! `/livez`, `/readyz`, `/healthz` and `/version`.
+//! `/livez`, `/readyz`, `/healthz`, `/version` and `/statusz`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,6 +7,7 @@ use parking_lot::RwLock;
 use serde_json::{Value, json};
 
 mod slis;
+pub(crate) mod statusz;
 
 use crate::answer::Answer;
 use crate::request_info::RequestInfo;

@@ -4,6 +4,7 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 
 use crate::answer::Answer;
+use crate::health::statusz;
 use crate::negotiate::Output;
 use crate::request_info::RequestInfo;
 use crate::server::Server;
@@ -25,6 +26,7 @@ pub(super) fn answer(server: &Server, parts: &Parts, info: &RequestInfo) -> Resu
             &crate::health::version(),
         )),
         "/metrics" => Some(metrics(server)),
+        "/statusz" => Some(statusz::answer(server, parts, info)),
         "/metrics/slis" => Some(server.health.slis()),
         path => path
             .strip_prefix(flowcontrol::DEBUG)

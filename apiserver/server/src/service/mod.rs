@@ -87,6 +87,7 @@ impl ApiServer {
         let server = Server {
             storage: Storage::new(config.store, caches, Arc::clone(&flow)),
             registry: config.registry,
+            started: config.clock.now(),
             clock: config.clock,
             authentication: Authentication::new(config.authentication),
             authorization,

@@ -421,6 +421,38 @@ async fn health_and_version_are_answered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_server_says_what_it_is_and_since_when() {
+    let server = TestServer::start().await;
+    let up = std::time::Duration::from_secs(3661);
+    server.api.server().clock().sleep(up).await;
+    let kubectl = server
+        .get_accepting("/statusz", "application/json, */*")
+        .await;
+    assert_eq!(kubectl.headers["content-type"], "text/plain; charset=utf-8");
+    let text = String::from_utf8_lossy(&kubectl.body).into_owned();
+    assert_eq!(server.get("/statusz").await.body, text);
+    assert!(text.contains("\nStarted: Tue Jan  1 00:00:00 UTC 2030\nUp: 1 hr 01 min 01 sec\n"));
+    assert!(text.contains("\nBinary version: 1.36.2\nEmulation version: 1.36\n"));
+    let object = ";g=config.k8s.io;v=v1beta1;as=Statusz";
+    for format in ["application/json", "application/yaml"] {
+        let accept = format!("{format}{object}");
+        let answer = server.get_accepting("/statusz", &accept).await;
+        assert_eq!(answer.headers["content-type"], accept.as_str());
+        let status: serde_json::Value = serde_saphyr::from_slice(&answer.body).expect("YAML");
+        assert_eq!(status["kind"], "Statusz");
+        assert_eq!(status["startTime"], "2030-01-01T00:00:00Z");
+        assert_eq!(status["uptimeSeconds"], 3661);
+    }
+    let protobuf = format!("application/vnd.kubernetes.protobuf{object}");
+    for accept in ["application/json", &protobuf, "text/html"] {
+        let refused = server.get_accepting("/statusz", accept).await.failure();
+        assert_eq!(refused.0, 406, "{accept}");
+        let types = "application/vnd.kubernetes.protobuf, text/plain";
+        assert!(refused.2.ends_with(types), "{}", refused.2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pod_without_a_node_has_no_log() {
     let server = TestServer::start().await;
     server.pod("waiting", None).await;
