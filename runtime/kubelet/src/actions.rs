@@ -298,8 +298,7 @@ impl Kubelet {
             let record = observed.container_mut(name);
             match resized {
                 Ok(()) => {
-                    record.allocated = step::resize::wanted(&part);
-                    record.of_pod = step::whole::wanted(&pod);
+                    step::resize::note_given(record, &pod, name);
                     record.resize = Resizing::Idle;
                 }
                 Err(error) => {

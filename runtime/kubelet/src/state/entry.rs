@@ -97,12 +97,8 @@ impl Entry {
             } => {
                 // What a refused change asks for is not for a new run either.
                 let granted = whole::granted(&self.pod, &self.observed);
-                let wanted =
-                    step::part(&granted, container).map(|part| step::resize::wanted(&part));
-                let of_pod = whole::wanted(&granted);
                 let record = self.observed.container_mut(container);
-                record.allocated = wanted.unwrap_or_default();
-                record.of_pod = of_pod;
+                step::resize::note_given(record, &granted, container);
                 record.starting(*restart_count);
             }
             Action::Resize { container } => {

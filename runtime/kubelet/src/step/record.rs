@@ -49,6 +49,8 @@ pub struct ContainerRecord {
     pub allocated: ResourceRequirements,
     /// What its pod as a whole might use when that run was given its share of it.
     pub of_pod: ResourceRequirements,
+    /// Thousandths of a core that it was scheduled with then, which may follow from what its siblings ask for.
+    pub cpu_weight: u64,
     /// Whether that is being changed.
     pub resize: Resizing,
 }

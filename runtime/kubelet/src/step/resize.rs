@@ -11,24 +11,37 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Map, Value, json};
 
-use super::parts::{Part, Role, parts};
+use super::parts::{Part, Role, part, parts};
 use super::{ContainerRecord, Observed, ResizeRefusal, Resizing, Run, whole};
+use crate::resources::cpu_weight;
 
 /// What may change while a run is up.
 const RESIZABLE: &[&str] = &["cpu", "memory"];
 
 /// What the spec says that the container may use.
-pub(crate) fn wanted(part: &Part<'_>) -> ResourceRequirements {
+fn wanted(part: &Part<'_>) -> ResourceRequirements {
     part.container.resources.clone().unwrap_or_default()
 }
 
-/// Whether a run that is up has other resources than its spec says, or has its share of other resources of the pod as a whole.
+/// Notes that the run of a container of the granted `pod` has what is said there.
+pub(crate) fn note_given(record: &mut ContainerRecord, pod: &Pod, container: &str) {
+    let (Some(spec), Some(part)) = (pod.spec.as_ref(), part(pod, container)) else {
+        return;
+    };
+    record.allocated = wanted(&part);
+    record.of_pod = whole::wanted(pod);
+    record.cpu_weight = cpu_weight(spec, &part.container);
+}
+
+/// Whether a run that is up has other resources than its spec says, or has its share of other resources of the pod as a whole
+/// or beside others of its siblings.
 pub(super) fn is_wanted(spec: &PodSpec, part: &Part<'_>, record: &ContainerRecord) -> bool {
     let is_up = matches!(record.run, Run::Running { .. });
     part.role != Role::Debug
         && is_up
         && (part.container.resources.as_ref().unwrap_or(&NONE) != &record.allocated
-            || spec.resources.as_ref().unwrap_or(&NONE) != &record.of_pod)
+            || spec.resources.as_ref().unwrap_or(&NONE) != &record.of_pod
+            || spec.resources.is_some() && cpu_weight(spec, &part.container) != record.cpu_weight)
 }
 
 static NONE: ResourceRequirements = ResourceRequirements {

@@ -97,9 +97,8 @@ impl World {
                 container,
                 restart_count,
             } => {
-                let part = part(&self.pod, &container).expect("known");
                 let record = self.observed.container_mut(&container);
-                record.allocated = resize::wanted(&part);
+                resize::note_given(record, &self.pod, &container);
                 record.starting(restart_count);
             }
             Action::PostStart { container } => {
@@ -110,8 +109,8 @@ impl World {
                 self.observed.start_over(spec);
             }
             Action::Resize { container } => {
-                let part = part(&self.pod, &container).expect("known");
-                self.observed.container_mut(&container).allocated = resize::wanted(&part);
+                let record = self.observed.container_mut(&container);
+                resize::note_given(record, &self.pod, &container);
             }
             Action::PreStop { container, .. } => {
                 let record = self.observed.container_mut(&container);

@@ -224,31 +224,56 @@ mod tests {
         assert_eq!(status(spec, &observed).0, read(all));
     }
 
-    #[test]
-    fn a_run_that_began_while_its_pod_was_resized_gets_its_share_afterwards() {
-        let pod = pod(cpu("2"), cpu("1"));
-        let spec = pod.spec.as_ref().expect("a spec");
+    /// What is to be done for a pod whose container has what `before` said, all else being ready.
+    fn actions(pod: &Pod, before: &Pod) -> Vec<Action> {
         let mut observed = Observed {
             sandbox: SandboxState::Ready,
             ..Observed::default()
         };
-        observed.whole.allocated = read(cpu("2"));
-        let record = ContainerRecord {
-            allocated: read(cpu("1")),
-            of_pod: read(cpu("1")),
-            run: Run::Running {
-                started_at: Timestamp::UNIX_EPOCH,
-                serving: true,
-            },
-            ..ContainerRecord::default()
+        observed.whole.allocated = wanted(pod);
+        for container in &pod.spec.as_ref().expect("a spec").containers {
+            let mut record = ContainerRecord {
+                run: Run::Running {
+                    started_at: Timestamp::UNIX_EPOCH,
+                    serving: true,
+                },
+                ..ContainerRecord::default()
+            };
+            resize::note_given(&mut record, before, &container.name);
+            observed.containers.insert(container.name.clone(), record);
+        }
+        let actions = step(pod, &observed, Timestamp::UNIX_EPOCH).actions;
+        let spec = pod.spec.as_ref().expect("a spec");
+        let is_under_way = resize::progress(spec, &observed).is_some();
+        assert_eq!(is_under_way, !actions.is_empty());
+        actions
+    }
+
+    fn resized(names: &[&str]) -> Vec<Action> {
+        let resized = names.iter().map(|name| Action::Resize {
+            container: (*name).to_owned(),
+        });
+        resized.collect()
+    }
+
+    #[test]
+    fn a_run_that_began_while_its_pod_was_resized_gets_its_share_afterwards() {
+        let now = pod(cpu("2"), cpu("1"));
+        let before = pod(cpu("1"), cpu("1"));
+        assert_eq!(actions(&now, &before), resized(&["app"]));
+        assert_eq!(actions(&now, &now), []);
+    }
+
+    #[test]
+    fn a_run_that_has_what_its_siblings_leave_gets_another_share_with_them() {
+        let pod = |sibling: &str| -> Pod {
+            let sibling = json!({"name": "sibling", "resources": cpu(sibling)});
+            let containers = json!([{"name": "app"}, sibling]);
+            let spec = json!({"resources": cpu("2"), "containers": containers});
+            serde_json::from_value(json!({"spec": spec})).expect("a pod")
         };
-        observed.containers.insert("app".to_owned(), record);
-        let actions = |observed: &Observed| step(&pod, observed, Timestamp::UNIX_EPOCH).actions;
-        let container = "app".to_owned();
-        assert_eq!(actions(&observed), [Action::Resize { container }]);
-        assert!(resize::progress(spec, &observed).is_some());
-        observed.container_mut("app").of_pod = read(cpu("2"));
-        assert_eq!(actions(&observed), []);
-        assert_eq!(resize::progress(spec, &observed), None);
+        let (now, before) = (pod("1500m"), pod("500m"));
+        assert_eq!(actions(&now, &before), resized(&["app", "sibling"]));
+        assert_eq!(actions(&now, &now), []);
     }
 }

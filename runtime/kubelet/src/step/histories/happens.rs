@@ -162,11 +162,9 @@ impl World {
             Action::StartContainer { container, .. } => self.exit(&container, 128),
             Action::Resize { container } => {
                 let granted = whole::granted(&self.pod, &self.observed);
-                let wanted = resize::wanted(&part(&granted, &container).expect("known"));
                 let record = self.observed.container_mut(&container);
                 if succeeds {
-                    record.allocated = wanted;
-                    record.of_pod = whole::wanted(&granted);
+                    resize::note_given(record, &granted, &container);
                     record.resize = Resizing::Idle;
                 } else {
                     let message = "no".into();

@@ -117,10 +117,8 @@ impl World {
                 let record = self.observed.container_mut(container);
                 record.starting(*restart_count);
                 let granted = whole::granted(&self.pod, &self.observed).into_owned();
-                let part = part(&granted, container).expect("known");
                 let record = self.observed.container_mut(container);
-                record.allocated = resize::wanted(&part);
-                record.of_pod = whole::wanted(&granted);
+                resize::note_given(record, &granted, container);
             }
             Action::Resize { container } => {
                 let record = self.observed.container_mut(container);
