@@ -424,7 +424,7 @@ async fn health_and_version_are_answered() {
 async fn the_server_says_what_it_is_and_since_when() {
     let server = TestServer::start().await;
     let up = std::time::Duration::from_secs(3661);
-    server.api.server().clock().sleep(up).await;
+    tokio::time::advance(up).await;
     let kubectl = server
         .get_accepting("/statusz", "application/json, */*")
         .await;

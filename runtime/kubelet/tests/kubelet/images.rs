@@ -1,5 +1,6 @@
 //! Images: Events, back-off, credentials, what the Node shows, and what goes when the disk is full.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_cri::fake::{Call, Script};
@@ -174,12 +175,21 @@ async fn the_image_of_a_volume_stays_while_its_container_is_made_ready() {
         Script::runs().pulls_for(Duration::from_secs(2000)),
     );
     node.run("second", "slow:1", mounting("Never")).await;
+    let is_there = |nodes: &[Arc<Node>], image: &str| {
+        let mut nodes = nodes.iter();
+        nodes.any(|node| shown(node).iter().any(|name| name == image))
+    };
+    node.until::<Node>("both images are there", |nodes| {
+        is_there(nodes, "first:1") && is_there(nodes, "files:1")
+    })
+    .await;
     // Full enough for images to go, and not for pods.
     node.runtime.fill_disk(ImageFs {
         capacity: 1000,
         available: 120,
     });
-    node.clock.sleep(Duration::from_secs(1000)).await;
+    node.until::<Node>("an image is gone", |nodes| !is_there(nodes, "first:1"))
+        .await;
     let there = node.runtime.list_images().await;
     let there: Vec<&String> = there.iter().flat_map(|image| &image.names).collect();
     assert_eq!(there, ["files:1"], "only what nobody waits for is gone");
