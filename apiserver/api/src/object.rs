@@ -1,5 +1,8 @@
 //! The one dynamic, order-keeping value that the request pipeline carries.
 
+use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
+
 use serde_json::{Map, Value};
 
 /// An API object as decoded: a JSON object that keeps its key order.
@@ -68,10 +71,7 @@ impl Object {
     pub fn at<'a>(&'a self, path: &str) -> At<'a> {
         let mut segments = path.split('.');
         let first = self.root.get(segments.next().unwrap_or_default());
-        At {
-            value: first.and_then(|first| below(first, segments)),
-            path: path.to_owned(),
-        }
+        At::maybe(first.and_then(|first| below(first, segments)), path)
     }
 
     /// `metadata.name`, or empty.
@@ -169,27 +169,84 @@ impl Object {
 }
 
 /// A place in an [`Object`]: the value there, if any, and its field path.
+///
+/// Most paths are never read, and that of a place thousands of levels down is long: it is put together when it is asked
+/// for.
 #[derive(Clone, Debug)]
 pub struct At<'a> {
     value: Option<&'a Value>,
-    path: String,
+    place: Arc<Place<'a>>,
+    path: OnceLock<String>,
+}
+
+/// A step of a path, after those before it.
+#[derive(Debug)]
+struct Place<'a> {
+    before: Option<Arc<Place<'a>>>,
+    step: Step<'a>,
+}
+
+#[derive(Debug)]
+enum Step<'a> {
+    /// `spec`, or the dotted path of several fields.
+    Field(Cow<'a, str>),
+    /// `[a.b/c]`
+    Entry(Cow<'a, str>),
+    /// `[0]`
+    Index(usize),
+}
+
+impl Place<'_> {
+    fn path(&self) -> String {
+        let mut places = vec![self];
+        while let Some(before) = places.last().and_then(|place| place.before.as_deref()) {
+            places.push(before);
+        }
+        let mut path = String::new();
+        for place in places.into_iter().rev() {
+            match &place.step {
+                Step::Field(name) => {
+                    path.push_str(if path.is_empty() { "" } else { "." });
+                    path.push_str(name);
+                }
+                Step::Entry(key) => path.extend(["[", key, "]"]),
+                Step::Index(index) => path.push_str(&format!("[{index}]")),
+            }
+        }
+        path
+    }
 }
 
 impl<'a> At<'a> {
+    fn new(value: Option<&'a Value>, before: Option<Arc<Place<'a>>>, step: Step<'a>) -> Self {
+        Self {
+            value,
+            place: Arc::new(Place { before, step }),
+            path: OnceLock::new(),
+        }
+    }
+
+    fn below(&self, value: Option<&'a Value>, step: Step<'a>) -> Self {
+        Self::new(value, Some(self.place.clone()), step)
+    }
+
+    /// What a map has at `name`, and the name: the map's own if it is there.
+    fn named(&self, name: &str) -> (Option<&'a Value>, Cow<'a, str>) {
+        let found = self.value.and_then(Value::as_object);
+        match found.and_then(|map| map.get_key_value(name)) {
+            Some((name, value)) => (Some(value), Cow::Borrowed(name)),
+            None => (None, Cow::Owned(name.to_owned())),
+        }
+    }
+
     /// A place outside any [`Object`], for values that are validated by themselves.
     pub fn root(value: &'a Value, path: impl Into<String>) -> Self {
-        Self {
-            value: Some(value),
-            path: path.into(),
-        }
+        Self::maybe(Some(value), path)
     }
 
     /// A place that may be empty, under a path of the caller's choice.
     pub fn maybe(value: Option<&'a Value>, path: impl Into<String>) -> Self {
-        Self {
-            value,
-            path: path.into(),
-        }
+        Self::new(value, None, Step::Field(Cow::Owned(path.into())))
     }
 
     /// The value; null counts as absent.
@@ -199,7 +256,15 @@ impl<'a> At<'a> {
 
     /// The field path in upstream's notation: `spec.containers[0].name`, `metadata.labels[a.b/c]`.
     pub fn path(&self) -> &str {
-        &self.path
+        self.path.get_or_init(|| self.place.path())
+    }
+
+    /// The last step of the path, as it was asked for: the field `spec`, the entry `a.b/c`; empty for an item of a list.
+    pub fn name(&self) -> &str {
+        match &self.place.step {
+            Step::Field(name) | Step::Entry(name) => name,
+            Step::Index(_) => "",
+        }
     }
 
     /// Whether there is a value other than null.
@@ -222,63 +287,42 @@ impl<'a> At<'a> {
 
     /// The field `name` of the object here, with a dotted path.
     pub fn key(&self, name: &str) -> At<'a> {
-        At {
-            value: self.value.and_then(|value| value.get(name)),
-            path: joined(&self.path, name),
-        }
+        let (value, name) = self.named(name);
+        self.below(value, Step::Field(name))
     }
 
     /// A dotted path below this place.
     pub fn at(&self, path: &str) -> At<'a> {
-        At {
-            value: self.value.and_then(|value| below(value, path.split('.'))),
-            path: joined(&self.path, path),
-        }
+        let value = self.value.and_then(|value| below(value, path.split('.')));
+        self.below(value, Step::Field(Cow::Owned(path.to_owned())))
     }
 
     /// The entry `key` of the map here; its path reads `labels[key]`.
     pub fn entry(&self, key: &str) -> At<'a> {
-        At {
-            value: self.value.and_then(|value| value.get(key)),
-            path: format!("{}[{key}]", self.path),
-        }
+        let (value, key) = self.named(key);
+        self.below(value, Step::Entry(key))
     }
 
     /// The item at `index` of the list here.
     pub fn index(&self, index: usize) -> At<'a> {
-        At {
-            value: self.value.and_then(|value| value.get(index)),
-            path: format!("{}[{index}]", self.path),
-        }
+        let value = self.value.and_then(|value| value.get(index));
+        self.below(value, Step::Index(index))
     }
 
     /// The items of the list here; none when it is not a list.
     pub fn items(&self) -> impl Iterator<Item = At<'a>> + '_ {
-        let items = self
-            .value
-            .and_then(Value::as_array)
-            .map_or(&[][..], Vec::as_slice);
-        items.iter().enumerate().map(|(index, item)| At {
-            value: Some(item),
-            path: format!("{}[{index}]", self.path),
-        })
+        let items = self.value.and_then(Value::as_array);
+        let items = items.map_or(&[][..], Vec::as_slice).iter().enumerate();
+        items.map(|(index, item)| self.below(Some(item), Step::Index(index)))
     }
 
     /// The entries of the map here; none when it is not a map. Paths read `labels[key]`.
     pub fn entries(&self) -> impl Iterator<Item = (&'a str, At<'a>)> + '_ {
-        self.value
-            .and_then(Value::as_object)
-            .into_iter()
-            .flatten()
-            .map(|(key, value)| {
-                (
-                    key.as_str(),
-                    At {
-                        value: Some(value),
-                        path: format!("{}[{key}]", self.path),
-                    },
-                )
-            })
+        let entries = self.value.and_then(Value::as_object).into_iter().flatten();
+        entries.map(|(key, value)| {
+            let at = self.below(Some(value), Step::Entry(Cow::Borrowed(key)));
+            (key.as_str(), at)
+        })
     }
 
     /// Number of items or entries.
@@ -319,17 +363,6 @@ impl<'a> At<'a> {
 /// What lies below a value, step by step.
 fn below<'a>(value: &'a Value, mut path: std::str::Split<'_, char>) -> Option<&'a Value> {
     path.try_fold(value, |value, segment| value.get(segment))
-}
-
-/// A path and what follows it, with a dot between.
-fn joined(path: &str, below: &str) -> String {
-    let mut joined = String::with_capacity(path.len() + below.len() + 1);
-    joined.push_str(path);
-    if !path.is_empty() {
-        joined.push('.');
-    }
-    joined.push_str(below);
-    joined
 }
 
 /// Inserts a text when none, null or an empty one is there.

@@ -2,61 +2,82 @@
 //!
 //! Upstream: `SchemaDeclType` of `k8s.io/apiserver/pkg/cel/common`.
 
+use std::collections::HashMap;
+
+use serde_json::Value;
+
 use crate::At;
 use crate::cel::{CelError, Environment, ObjectType, Type, check};
 
-/// The type of `self` at a schema; `None` where a schema says too little to have rules.
-pub(super) fn declared(schema: &At<'_>, root: bool) -> Option<Type> {
-    if schema.key("x-kubernetes-int-or-string").is_true() {
-        return Some(Type::Dyn);
-    }
-    let kind = match schema.key("type").str() {
-        "" if root => "object",
-        kind => kind,
-    };
-    Some(match kind {
-        "array" => Type::list(declared(&schema.key("items"), false)?),
-        "object" => {
-            let values = schema.key("additionalProperties");
-            if values.value().is_some_and(|values| values.is_object()) {
-                return Some(Type::map(declared(&values, false)?));
-            }
-            let embedded = root || schema.key("x-kubernetes-embedded-resource").is_true();
-            Type::from(object(schema, embedded))
-        }
-        "string" => match schema.key("format").str() {
-            "byte" => Type::Bytes,
-            "duration" => Type::Duration,
-            "date" | "date-time" => Type::Timestamp,
-            _ => Type::String,
-        },
-        "boolean" => Type::Bool,
-        "number" => Type::Double,
-        "integer" => Type::Int,
-        _ => return None,
-    })
-}
+/// The types that were found so far in one schema: rules may stand at every level of it, and each level's type holds
+/// those below.
+#[derive(Default)]
+pub(super) struct Declared(HashMap<*const Value, Option<Type>>);
 
-fn object(schema: &At<'_>, embedded: bool) -> ObjectType {
-    let metadata = || {
-        let names = ["name", "generateName"].map(|field| (field, Type::String));
-        Type::from(ObjectType::new("object", names))
-    };
-    let properties = schema.key("properties");
-    let own: Vec<(String, Type)> = properties
-        .entries()
-        .filter_map(|(name, property)| Some((escaped(name), declared(&property, false)?)))
-        .collect();
-    let fixed = [
-        ("apiVersion", Type::String),
-        ("kind", Type::String),
-        ("metadata", metadata()),
-    ];
-    let fixed = fixed.into_iter().filter(|_| embedded);
-    let own = own
-        .iter()
-        .map(|(name, found)| (name.as_str(), found.clone()));
-    ObjectType::new("object", own.chain(fixed))
+impl Declared {
+    /// The type of `self` at a schema; `None` where a schema says too little to have rules.
+    pub(super) fn at(&mut self, schema: &At<'_>, root: bool) -> Option<Type> {
+        let place = std::ptr::from_ref(schema.value()?);
+        if let Some(known) = self.0.get(&place) {
+            return known.clone();
+        }
+        let found = self.find(schema, root);
+        self.0.insert(place, found.clone());
+        found
+    }
+
+    fn find(&mut self, schema: &At<'_>, root: bool) -> Option<Type> {
+        if schema.key("x-kubernetes-int-or-string").is_true() {
+            return Some(Type::Dyn);
+        }
+        let kind = match schema.key("type").str() {
+            "" if root => "object",
+            kind => kind,
+        };
+        Some(match kind {
+            "array" => Type::list(self.at(&schema.key("items"), false)?),
+            "object" => {
+                let values = schema.key("additionalProperties");
+                if values.value().is_some_and(|values| values.is_object()) {
+                    return Some(Type::map(self.at(&values, false)?));
+                }
+                let embedded = root || schema.key("x-kubernetes-embedded-resource").is_true();
+                Type::from(self.object(schema, embedded))
+            }
+            "string" => match schema.key("format").str() {
+                "byte" => Type::Bytes,
+                "duration" => Type::Duration,
+                "date" | "date-time" => Type::Timestamp,
+                _ => Type::String,
+            },
+            "boolean" => Type::Bool,
+            "number" => Type::Double,
+            "integer" => Type::Int,
+            _ => return None,
+        })
+    }
+
+    fn object(&mut self, schema: &At<'_>, embedded: bool) -> ObjectType {
+        let metadata = || {
+            let names = ["name", "generateName"].map(|field| (field, Type::String));
+            Type::from(ObjectType::new("object", names))
+        };
+        let properties = schema.key("properties");
+        let own: Vec<(String, Type)> = properties
+            .entries()
+            .filter_map(|(name, property)| Some((escaped(name), self.at(&property, false)?)))
+            .collect();
+        let fixed = [
+            ("apiVersion", Type::String),
+            ("kind", Type::String),
+            ("metadata", metadata()),
+        ];
+        let fixed = fixed.into_iter().filter(|_| embedded);
+        let own = own
+            .iter()
+            .map(|(name, found)| (name.as_str(), found.clone()));
+        ObjectType::new("object", own.chain(fixed))
+    }
 }
 
 /// The name that a property has in CEL, where it is no identifier.
@@ -111,7 +132,9 @@ mod tests {
             "a-b": {"type": "boolean"},
             "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
         }});
-        let found = declared(&At::maybe(Some(&schema), ""), true).expect("an object");
+        let found = Declared::default()
+            .at(&At::maybe(Some(&schema), ""), true)
+            .expect("an object");
         let accepted = [
             "self.replicas < 9",
             "self.names.all(n, n.startsWith('a'))",

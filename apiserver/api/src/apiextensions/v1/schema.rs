@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::{declared, structural};
+use super::declared::{self, Declared};
+use super::structural;
 use crate::field_errors::ErrorType;
 use crate::schema::internal_form;
 use crate::{At, FieldErrors};
@@ -93,13 +94,13 @@ pub(super) fn validation(at: &At<'_>, status: bool, errors: &mut FieldErrors) {
         );
     }
     let mut found = FieldErrors::default();
-    openapi(&schema, false, &mut found);
+    openapi(&schema, None, &mut found);
     if !structural::check(&schema, errors) && found.is_empty() {
         let before = errors.len();
         structural::defaults(&schema, errors);
         if errors.len() == before {
             // Rules are looked at only where what they are about makes sense.
-            openapi(&schema, true, &mut found);
+            openapi(&schema, Some(&mut Declared::default()), &mut found);
         }
     }
     for error in found.iter() {
@@ -134,7 +135,8 @@ fn root_with_status(schema: &At<'_>, errors: &mut FieldErrors) {
     }
 }
 
-fn openapi(at: &At<'_>, compile: bool, errors: &mut FieldErrors) {
+/// Reports what is wrong with a schema and those below; expressions are checked if there is where to look for types.
+fn openapi(at: &At<'_>, mut types: Option<&mut Declared>, errors: &mut FieldErrors) {
     let kind = at.key("type");
     if !kind.is_empty() && !TYPES.contains(&kind.str()) {
         errors.not_supported(&kind, TYPES);
@@ -174,13 +176,15 @@ fn openapi(at: &At<'_>, compile: bool, errors: &mut FieldErrors) {
             "additionalProperties and properties are mutual exclusive",
         );
     }
-    below(at, &mut |schema| openapi(schema, compile, errors));
+    below(at, &mut |schema| {
+        openapi(schema, types.as_deref_mut(), errors)
+    });
     let keep = at.key("x-kubernetes-preserve-unknown-fields");
     if keep.as_bool() == Some(false) {
         errors.invalid(&keep, "must be true or undefined");
     }
     lists_and_maps(at, errors);
-    rules(at, compile, errors);
+    rules(at, types, errors);
 }
 
 /// Calls `check` with every schema directly below one, in the order in which upstream looks at them.
@@ -294,8 +298,8 @@ fn keyed_list(at: &At<'_>, keys: &At<'_>, errors: &mut FieldErrors) {
     }
 }
 
-/// Rules in CEL about what the schema `at` describes; their expressions are checked if they are to be compiled.
-fn rules(at: &At<'_>, compile: bool, errors: &mut FieldErrors) {
+/// Rules in CEL about what the schema `at` describes.
+fn rules(at: &At<'_>, types: Option<&mut Declared>, errors: &mut FieldErrors) {
     const RULE: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.ValidationRule";
     const REASONS: &[&str] = &[
         "FieldValueInvalid",
@@ -307,10 +311,7 @@ fn rules(at: &At<'_>, compile: bool, errors: &mut FieldErrors) {
     if rules.is_empty() {
         return;
     }
-    let found = match compile {
-        true => declared::declared(at, at.path().ends_with("openAPIV3Schema")),
-        false => None,
-    };
+    let found = types.and_then(|types| types.at(at, at.name() == "openAPIV3Schema"));
     for rule in rules.items() {
         let (text, message) = (rule.key("rule"), rule.key("message"));
         if text.str().trim().is_empty() {
