@@ -28,6 +28,7 @@ use coracle_kubelet::{Kubelet, KubeletConfig};
 use coracle_server::authn::ServiceAccountTokens;
 use coracle_server::{
     ApiServer, Body, BoxError, Check, Config, DialError, Identity, NodeDialer, Upgraded,
+    WithoutManagedFields,
 };
 use coracle_store::{CompactionPolicy, Store, run_compactor, run_expirer};
 use futures::StreamExt;
@@ -407,11 +408,12 @@ fn administrator(api: &ApiServer) -> Client {
     client(api, Identity::new("kubernetes-admin", masters))
 }
 
-/// A client whose requests carry `identity`.
+/// A client whose requests carry `identity`, and to which objects come without the owners of their fields.
 pub fn client(api: &ApiServer, identity: Identity) -> Client {
     let api = api.clone();
     let service = tower::service_fn(move |mut request: Request<kube::client::Body>| {
         request.extensions_mut().insert(identity.clone());
+        request.extensions_mut().insert(WithoutManagedFields);
         let api = api.clone();
         async move { Ok::<_, std::convert::Infallible>(api.handle(request).await) }
     });

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use coracle_api::schema::MAX_NESTING;
 use serde_json::Value;
 
 /// One object of a manifest and where it came from.
@@ -95,7 +96,10 @@ fn load_file(path: &Path, manifests: &mut Vec<Manifest>) -> Result<()> {
 }
 
 fn parse(text: &str, source: &str, folder: &Path, manifests: &mut Vec<Manifest>) -> Result<()> {
-    let options = serde_saphyr::options! { legacy_octal_numbers: true };
+    let options = serde_saphyr::options! {
+        legacy_octal_numbers: true,
+        budget: serde_saphyr::budget! { max_depth: MAX_NESTING, flow_nesting_limit: MAX_NESTING },
+    };
     let documents: Vec<Value> =
         serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
             // The parser knows no file names, and begins its report as we begin ours.
@@ -217,6 +221,8 @@ fn absolute_image(image: &str, folder: &Path) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use coracle_api::schema::on_deep_stack;
+
     use super::*;
 
     fn parse_all(text: &str) -> Result<Vec<Manifest>> {
@@ -234,6 +240,23 @@ mod tests {
             .map(|m| m.object["kind"].clone())
             .collect();
         assert_eq!(kinds, ["ConfigMap", "Secret"]);
+    }
+
+    #[test]
+    fn manifests_nest_as_deep_as_the_server_takes_them() {
+        let deep = |levels: usize| format!("{}1{}", "{a: ".repeat(levels), "}".repeat(levels));
+        let text = |levels| {
+            let data = deep(levels);
+            format!(
+                "apiVersion: apps/v1\nkind: ControllerRevision\nmetadata: {{name: a}}\ndata: {data}\n"
+            )
+        };
+        let work = || {
+            parse_all(&text(MAX_NESTING - 1)).expect("deep enough");
+            let error = parse_all(&text(MAX_NESTING)).expect_err("too deep");
+            assert!(format!("{error:#}").contains("depth"), "{error:#}");
+        };
+        on_deep_stack("deep", work).expect("room for a thread");
     }
 
     #[test]

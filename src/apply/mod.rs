@@ -5,7 +5,7 @@ mod three_way;
 use std::fmt;
 
 use anyhow::{Context, Result, anyhow, bail};
-use coracle_api::schema::SchemaRef;
+use coracle_api::schema::{SchemaRef, from_kept_json};
 use coracle_api::{Registry, Resource};
 use coracle_client::Client;
 use http::{Method, Request};
@@ -130,11 +130,9 @@ const STRATEGIC: &str = "application/strategic-merge-patch+json";
 
 /// The object at `path`, or `None` when there is none.
 pub async fn get(client: &Client, path: &str) -> Result<Option<Value>> {
-    match client
-        .request::<Value>(Request::get(path).body(Vec::new())?)
-        .await
-    {
-        Ok(object) => Ok(Some(object)),
+    let request = Request::get(path).body(Vec::new())?;
+    match client.request_text(request).await {
+        Ok(object) => Ok(from_kept_json(object.as_bytes())?),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
         Err(error) => Err(explain(error)),
     }
@@ -152,7 +150,8 @@ async fn send(
         .uri(path)
         .header("content-type", kind)
         .body(serde_json::to_vec(body)?)?;
-    client.request::<Value>(request).await.map_err(explain)
+    let answer = client.request_text(request).await.map_err(explain)?;
+    Ok(from_kept_json(answer.as_bytes())?)
 }
 
 /// The server's own words, without the client library's around them.

@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use coracle_api::Registry;
+use coracle_api::schema::{STACK_SIZE, on_deep_stack};
 use coracle_clock::Clock;
 use coracle_policy::Denials;
 use coracle_server::allocate::ServiceRanges;
@@ -69,10 +70,14 @@ pub fn run(args: UpArgs) -> Result<()> {
         // A busy thread looks at the sockets after so many tasks instead of 61: whoever asks for one thing would wait for
         // all the tasks of a flood in between.
         .event_interval(LOOK_AT_SOCKETS)
+        .thread_stack_size(STACK_SIZE)
         .enable_all()
         .build()
         .context("failed to start the control plane's threads")?;
-    let outcome = runtime.block_on(up(args));
+    // Not on the main thread, whose stack is what the shell allows.
+    let outcome = on_deep_stack("up", || runtime.block_on(up(args)))
+        .context("failed to start the control plane's first thread")
+        .flatten();
     // Whatever still blocks (a file read, a compilation) must not hold the exit up.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome

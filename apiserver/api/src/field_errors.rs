@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::object::{At, Object};
-use crate::schema::show_empties;
+use crate::schema::{show_empties, size};
 
 /// What is wrong with a field; the `reason` of a Status cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,10 +144,16 @@ pub fn go_quote(text: &str) -> String {
     quoted
 }
 
-/// The findings of one validation, in the order in which they were made.
+/// How many bytes the findings of one validation may take together: what nests thousands of levels has long paths, and
+/// each level of it a value. There is always room for one.
+const MAX_SHOWN: usize = 16 * 1024 * 1024;
+
+/// The findings of one validation, in the order in which they were made; past [`MAX_SHOWN`] no more are taken.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FieldErrors {
     errors: Vec<FieldError>,
+    /// About how many bytes they take.
+    bytes: usize,
 }
 
 impl FieldErrors {
@@ -183,65 +189,81 @@ impl FieldErrors {
         value: Option<Value>,
         detail: impl Into<String>,
     ) {
+        if self.is_full() {
+            return;
+        }
+        let detail = detail.into();
+        let shown = value.as_ref().map_or(0, |value| size(value, MAX_SHOWN));
+        self.bytes += field.len() + detail.len() + shown;
         self.errors.push(FieldError {
             kind,
             field: field.to_owned(),
             value,
-            detail: detail.into(),
+            detail,
         });
+    }
+
+    /// Whether no more are taken, so that there is no need to put another one together.
+    fn is_full(&self) -> bool {
+        self.bytes >= MAX_SHOWN
+    }
+
+    /// Adds a finding about a place; `value` and `detail` are asked for what it shows if there is room for it.
+    fn push_at(
+        &mut self,
+        kind: ErrorType,
+        at: &At<'_>,
+        value: impl FnOnce() -> Option<Value>,
+        detail: impl Into<String>,
+    ) {
+        if !self.is_full() {
+            self.push(kind, at.path(), value(), detail);
+        }
     }
 
     /// The value is missing.
     pub fn required(&mut self, at: &At<'_>, detail: impl Into<String>) {
-        self.push(ErrorType::Required, at.path(), None, detail);
+        self.push_at(ErrorType::Required, at, || None, detail);
     }
 
     /// The value is not acceptable.
     pub fn invalid(&mut self, at: &At<'_>, detail: impl Into<String>) {
-        let value = at.value().cloned().unwrap_or(Value::Null);
-        self.push(ErrorType::Invalid, at.path(), Some(value), detail);
+        let value = || Some(at.value().cloned().unwrap_or(Value::Null));
+        self.push_at(ErrorType::Invalid, at, value, detail);
     }
 
     /// The value is not acceptable; the message shows it as `shown`.
     pub fn invalid_as(&mut self, at: &At<'_>, shown: Value, detail: impl Into<String>) {
-        self.push(ErrorType::Invalid, at.path(), Some(shown), detail);
+        self.push_at(ErrorType::Invalid, at, || Some(shown), detail);
     }
 
     /// The value may not be set.
     pub fn forbidden(&mut self, at: &At<'_>, detail: impl Into<String>) {
-        self.push(ErrorType::Forbidden, at.path(), None, detail);
+        self.push_at(ErrorType::Forbidden, at, || None, detail);
     }
 
     /// The value occurs twice.
     pub fn duplicate(&mut self, at: &At<'_>) {
-        self.push(ErrorType::Duplicate, at.path(), at.value().cloned(), "");
+        self.push_at(ErrorType::Duplicate, at, || at.value().cloned(), "");
     }
 
     /// What the value names is not there.
     pub fn not_found(&mut self, at: &At<'_>) {
-        let value = at.value().cloned().unwrap_or_else(|| Value::from(""));
-        self.push(ErrorType::NotFound, at.path(), Some(value), "");
+        let value = || Some(at.value().cloned().unwrap_or_else(|| Value::from("")));
+        self.push_at(ErrorType::NotFound, at, value, "");
     }
 
     /// There are more than `most` items.
     pub fn too_many(&mut self, at: &At<'_>, most: usize) {
         let detail = format!("must have at most {most} items");
-        self.push(
-            ErrorType::TooMany,
-            at.path(),
-            Some(Value::from(at.len())),
-            detail,
-        );
+        let count = || Some(Value::from(at.len()));
+        self.push_at(ErrorType::TooMany, at, count, detail);
     }
 
     /// The value has more than `most` bytes.
     pub fn too_long(&mut self, at: &At<'_>, most: usize) {
-        self.push(
-            ErrorType::TooLong,
-            at.path(),
-            None,
-            format!("may not be more than {most} bytes"),
-        );
+        let detail = format!("may not be more than {most} bytes");
+        self.push_at(ErrorType::TooLong, at, || None, detail);
     }
 
     /// Reports a text that is none of `supported`; an absent one counts as empty.
@@ -254,37 +276,25 @@ impl FieldErrors {
     /// Applies `check` to the text here; a message it returns is an invalid value.
     pub fn text(&mut self, at: &At<'_>, check: impl Fn(&str) -> Vec<String>) {
         for message in check(at.str()) {
-            self.push(
-                ErrorType::Invalid,
-                at.path(),
-                Some(Value::from(at.str())),
-                message,
-            );
+            let text = || Some(Value::from(at.str()));
+            self.push_at(ErrorType::Invalid, at, text, message);
         }
     }
 
     /// The value is none of `supported`, which are listed in this order (upstream mostly sorts them).
     pub fn not_supported(&mut self, at: &At<'_>, supported: &[&str]) {
-        let value = at.value().cloned().unwrap_or_else(|| Value::from(""));
+        let value = || Some(at.value().cloned().unwrap_or_else(|| Value::from("")));
         let list: Vec<String> = supported.iter().map(|text| format!("{text:?}")).collect();
-        self.push(
-            ErrorType::NotSupported,
-            at.path(),
-            Some(value),
-            format!("supported values: {}", list.join(", ")),
-        );
+        let detail = format!("supported values: {}", list.join(", "));
+        self.push_at(ErrorType::NotSupported, at, value, detail);
     }
 
     /// Applies `check` to every key of the map at `at`; a message it returns is an invalid value.
     pub fn each_key(&mut self, at: At<'_>, check: impl Fn(&str) -> Vec<String>) {
         for (key, entry) in at.entries() {
             for message in check(key) {
-                self.push(
-                    ErrorType::Invalid,
-                    entry.path(),
-                    Some(Value::from(key)),
-                    message,
-                );
+                let key = || Some(Value::from(key));
+                self.push_at(ErrorType::Invalid, &entry, key, message);
             }
         }
     }

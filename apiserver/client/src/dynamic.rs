@@ -6,6 +6,7 @@ use kube::Resource;
 use kube::api::{DeleteParams, GetParams, ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, DynamicObject, ObjectList, PartialObjectMeta};
 use kube::discovery::{Discovery, Scope};
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::error::Error;
@@ -122,7 +123,9 @@ impl ObjectClient {
         let request = call
             .request
             .patch(&key.name, &PatchParams::default(), &Patch::Merge(patch));
-        call.send::<Value>(self.client(), request).await.map(|_| ())
+        call.send::<IgnoredAny>(self.client(), request)
+            .await
+            .map(|_| ())
     }
 
     /// Deletes an object, if it is the one that `when` means; one that is gone is no failure.
@@ -136,7 +139,7 @@ impl ObjectClient {
         let call = call("delete", resource, key);
         let params = delete_params(when, propagation, None);
         optional(
-            call.send::<Value>(self.client(), call.request.delete(&key.name, &params))
+            call.send::<IgnoredAny>(self.client(), call.request.delete(&key.name, &params))
                 .await,
         )
         .map(|_| ())
@@ -149,7 +152,9 @@ impl ObjectClient {
         let request = call
             .request
             .delete_collection(&DeleteParams::background(), &ListParams::default());
-        call.send::<Value>(self.client(), request).await.map(|_| ())
+        call.send::<IgnoredAny>(self.client(), request)
+            .await
+            .map(|_| ())
     }
 }
 

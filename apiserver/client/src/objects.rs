@@ -7,7 +7,7 @@ use kube::api::{
 use kube::core::{ObjectList, Request};
 use kube::{Client, Resource};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 
 use crate::error::Error;
@@ -298,7 +298,7 @@ impl ObjectClient {
         let call = Call::new::<K>("delete", key);
         let params = delete_params(when, propagation, grace_period_seconds);
         optional(
-            call.send::<Value>(&self.client, call.request.delete(&key.name, &params))
+            call.send::<IgnoredAny>(&self.client, call.request.delete(&key.name, &params))
                 .await,
         )
         .map(|_| ())

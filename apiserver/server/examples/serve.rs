@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coracle_api::schema::{STACK_SIZE, on_deep_stack};
 use coracle_clock::Clock;
 use coracle_server::allocate::ServiceRanges;
 use coracle_server::authn::{ServiceAccountTokens, StaticTokens, TokenKeys};
@@ -25,8 +26,9 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 fn main() -> Result<(), Failure> {
     // As the real server's threads: they look at the sockets often.
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = runtime.event_interval(8).enable_all().build()?;
-    runtime.block_on(serve())
+    runtime.event_interval(8).thread_stack_size(STACK_SIZE);
+    let runtime = runtime.enable_all().build()?;
+    on_deep_stack("serve", || runtime.block_on(serve()))?
 }
 
 async fn serve() -> Result<(), Failure> {

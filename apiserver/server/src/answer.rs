@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use coracle_api::schema::SchemaRef;
-use coracle_api::{Object, Resource, protobuf};
+use coracle_api::schema::{SchemaRef, nests_deeper};
+use coracle_api::{Object, protobuf};
 use coracle_clock::Timestamp;
 use http::header::{
     CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, VARY,
@@ -20,7 +20,7 @@ use crate::call::Call;
 use crate::flowcontrol::Place;
 use crate::gzip;
 use crate::held::{self, Cut, Piece, Rest};
-use crate::items::Items;
+use crate::items::{Form, Items};
 use crate::negotiate::{self, Format, Output, Shape};
 use crate::status::{ApiError, Result};
 use crate::table;
@@ -29,6 +29,9 @@ use crate::table;
 const MOST_WARNED: usize = 4 * 1024;
 /// Characters of each once they are more: `truncateItemRunes`.
 const MOST_OF_A_WARNING: usize = 256;
+
+/// How deep what is indented may nest.
+pub(crate) const MOST_INDENTED: usize = 120;
 
 /// What a handler answers.
 pub(crate) struct Answer {
@@ -83,10 +86,20 @@ impl Shown<'_> {
         }
     }
 
-    fn json(&self) -> Bytes {
-        match self {
-            Self::Entry(entry) => entry.json(),
-            Self::Object(object) => to_json(object.root()),
+    fn json(&self, form: Form) -> Bytes {
+        match (self, form) {
+            (Self::Entry(entry), Form::Whole) => entry.json(),
+            (Self::Entry(entry), _) => {
+                let json = entry.json();
+                let (before, after) = form.parts(entry, &json);
+                Bytes::from([before, after].concat())
+            }
+            (Self::Object(object), Form::Whole) => to_json(object.root()),
+            (Self::Object(object), Form::WithoutManagedFields) => {
+                let mut object = Object::clone(object);
+                object.remove("metadata.managedFields");
+                to_json(object.root())
+            }
         }
     }
 }
@@ -133,6 +146,10 @@ impl Answer {
     /// A JSON value, in the format that was negotiated.
     pub(crate) fn value(status: StatusCode, output: Output, value: &Value) -> Self {
         match output.format {
+            // What nests more is written on one line, which is YAML, too: indented it would be mostly spaces.
+            Format::Yaml if nests_deeper(value, MOST_INDENTED) => {
+                Self::bytes(status, negotiate::YAML, to_json(value))
+            }
             Format::Yaml => {
                 // Upstream makes YAML of JSON by way of Go's maps, which come sorted.
                 let mut sorted = value.clone();
@@ -143,7 +160,7 @@ impl Answer {
                 }
             }
             Format::Protobuf => Self::bytes(status, negotiate::PROTOBUF, to_protobuf(value)),
-            Format::Json if output.pretty => {
+            Format::Json if output.pretty && !nests_deeper(value, MOST_INDENTED) => {
                 let text =
                     serde_json::to_vec_pretty(value).expect("JSON values can always be written");
                 Self::bytes(status, negotiate::JSON, text)
@@ -162,16 +179,14 @@ impl Answer {
         let output = call.output;
         let value = match (output.shape, shown) {
             (Shape::Object, _) if output.is_plain() => {
-                return Self::bytes(status, negotiate::JSON, shown.json());
+                return Self::bytes(status, negotiate::JSON, shown.json(call.form));
             }
             (Shape::Object, Shown::Entry(entry)) if output.format == Format::Protobuf => {
                 let bytes = call.protobuf(entry);
                 return Self::bytes(status, negotiate::PROTOBUF, bytes);
             }
             (Shape::Object, _) => shown.object().into_value(),
-            (Shape::PartialMetadata(version), _) => {
-                partial(call.resource, &shown.object(), version)
-            }
+            (Shape::PartialMetadata(version), _) => call.partial(&shown.object(), version),
             (Shape::PartialMetadataList(_), _) => return Self::from(no_list(&shown.object())),
             (Shape::Table(version), _) => {
                 let object = shown.object();
@@ -390,15 +405,22 @@ pub(crate) fn without_type(mut object: Object) -> Value {
     object.into_value()
 }
 
-/// `PartialObjectMetadata`.
-pub(crate) fn partial(resource: &Resource, object: &Object, version: &str) -> Value {
-    let metadata = object.at("metadata").value().and_then(Value::as_object);
-    let mut metadata = metadata.cloned().unwrap_or_default();
-    resource.strategy.metadata_form(&mut metadata);
-    json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata})
-}
-
 impl Call {
+    /// `PartialObjectMetadata`.
+    pub(crate) fn partial(&self, object: &Object, version: &str) -> Value {
+        let metadata = object.at("metadata").value().and_then(Value::as_object);
+        let shown = |field: &str| self.form == Form::Whole || field != "managedFields";
+        let metadata = metadata
+            .into_iter()
+            .flatten()
+            .filter(|(field, _)| shown(field));
+        let mut metadata = metadata
+            .map(|(field, value)| (field.clone(), value.clone()))
+            .collect();
+        self.resource.strategy.metadata_form(&mut metadata);
+        json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata})
+    }
+
     /// A cached object in the protobuf envelope.
     pub(crate) fn protobuf(&self, entry: &Entry) -> Vec<u8> {
         let (message, _) = self.encoded.message(self.resource, entry);
@@ -454,7 +476,7 @@ impl Call {
         row["object"] = match self.info.query.get("includeObject").unwrap_or_default() {
             "None" => Value::Null,
             "Object" => object.into_value(),
-            _ => partial(self.resource, &object, version),
+            _ => self.partial(&object, version),
         };
         row
     }

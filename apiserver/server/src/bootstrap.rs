@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use coracle_api::scheduling::v1::priority_class::SYSTEM_CLASSES;
+use coracle_api::schema::from_kept_json;
 use futures::{StreamExt, TryStreamExt, stream};
 use http::header::USER_AGENT;
 use http::{Method, Request, StatusCode};
@@ -170,7 +171,7 @@ impl ApiServer {
     async fn widen_service_range(&self, wanted: &Value) -> Result<(), BootstrapError> {
         let what = "/apis/networking.k8s.io/v1/servicecidrs/kubernetes".to_owned();
         let (_, text) = self.send(Method::GET, &what, &Value::Null).await;
-        let mut range: Value = serde_json::from_str(&text).unwrap_or_default();
+        let mut range: Value = from_kept_json(text.as_bytes()).unwrap_or_default();
         let (had, wants) = (&range["spec"]["cidrs"], &wanted["spec"]["cidrs"]);
         let count = |cidrs: &Value| cidrs.as_array().map_or(0, Vec::len);
         if (count(had), count(wants)) != (1, 2) || had[0] != wants[0] {
@@ -245,7 +246,7 @@ impl ApiServer {
     async fn correct_kubernetes_service(&self, wanted: &Value) -> Result<(), BootstrapError> {
         let what = format!("{SERVICES}/kubernetes");
         let (found, text) = self.send(Method::GET, &what, &Value::Null).await;
-        let mut service: Value = match serde_json::from_str(&text) {
+        let mut service: Value = match from_kept_json(text.as_bytes()) {
             Ok(service) if found.is_success() => service,
             _ => {
                 return Err(BootstrapError {

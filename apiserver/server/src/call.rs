@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use crate::audit::Trail;
 use crate::authn::Identity;
 use crate::encoded::Encoded;
+use crate::items::Form;
 use crate::negotiate::Output;
 use crate::request_info::RequestInfo;
 use crate::storage;
@@ -34,6 +35,8 @@ pub(crate) struct Call {
     pub host: Option<HeaderValue>,
     /// How the answer is written.
     pub output: Output,
+    /// What is shown of objects.
+    pub form: Form,
     /// The resource.
     pub resource: &'static Resource,
     /// The subresource, if the path names one.

@@ -26,6 +26,26 @@ pub(crate) struct Items {
     written: usize,
     entries: IntoIter<Arc<Entry>>,
     left: usize,
+    form: Form,
+}
+
+/// What is shown of each object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// All of it.
+    Whole,
+    /// All but the owners of its fields.
+    WithoutManagedFields,
+}
+
+impl Form {
+    /// The parts of an entry's `json` that are shown.
+    pub(crate) fn parts<'a>(self, entry: &Entry, json: &'a [u8]) -> (&'a [u8], &'a [u8]) {
+        match self {
+            Self::Whole => (json, &[]),
+            Self::WithoutManagedFields => entry.around_managed_fields(json),
+        }
+    }
 }
 
 /// What is written next.
@@ -34,15 +54,18 @@ enum Part {
     /// What separates an entry from what is before it, and opens it.
     Before(&'static [u8], Arc<Entry>),
     Item(Arc<Entry>),
+    /// What is left of an item.
+    Rest(Arc<Entry>),
     Tail,
 }
 
 impl Part {
-    fn bytes(&self) -> &[u8] {
+    fn bytes(&self, form: Form) -> &[u8] {
         match self {
             Self::Head(bytes) => bytes,
             Self::Before(bytes, _) => bytes,
-            Self::Item(entry) => entry.item(),
+            Self::Item(entry) => form.parts(entry, entry.item()).0,
+            Self::Rest(entry) => form.parts(entry, entry.item()).1,
             Self::Tail => TAIL,
         }
     }
@@ -50,8 +73,9 @@ impl Part {
     fn next(self, entries: &mut IntoIter<Arc<Entry>>) -> Self {
         let separator: &[u8] = match self {
             Self::Before(_, entry) => return Self::Item(entry),
+            Self::Item(entry) => return Self::Rest(entry),
             Self::Head(_) => b"{",
-            Self::Item(_) | Self::Tail => b",{",
+            Self::Rest(_) | Self::Tail => b",{",
         };
         let entry = entries.next();
         entry.map_or(Self::Tail, |entry| Self::Before(separator, entry))
@@ -65,6 +89,7 @@ impl Items {
         api_version: &str,
         metadata: &Value,
         entries: Vec<Arc<Entry>>,
+        form: Form,
     ) -> Self {
         let head = format!(
             r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{metadata},"items":["#
@@ -76,7 +101,10 @@ impl Items {
             }
             left += slice
                 .iter()
-                .map(|entry| entry.item().len() + 1)
+                .map(|entry| {
+                    let (before, after) = form.parts(entry, entry.item());
+                    before.len() + after.len() + 1
+                })
                 .sum::<usize>();
         }
         Self {
@@ -84,6 +112,7 @@ impl Items {
             written: 0,
             entries: entries.into_iter(),
             left,
+            form,
         }
     }
 
@@ -98,7 +127,11 @@ impl Items {
         let mut room = most.min(self.left);
         self.left -= room;
         while room > 0 {
-            let rest = self.part.bytes().get(self.written..).unwrap_or_default();
+            let rest = self
+                .part
+                .bytes(self.form)
+                .get(self.written..)
+                .unwrap_or_default();
             let fits = rest.len().min(room);
             out.put_slice(&rest[..fits]);
             self.written += fits;
@@ -137,7 +170,10 @@ mod tests {
     async fn pieces_of_any_size_make_the_list() {
         for count in [0, 1, 2, 40] {
             let metadata = json!({"resourceVersion": "7"});
-            let make = async || Items::new("ConfigMapList", "v1", &metadata, entries(count)).await;
+            let make = async || {
+                let entries = entries(count);
+                Items::new("ConfigMapList", "v1", &metadata, entries, Form::Whole).await
+            };
             let mut items = make().await;
             let whole = items.take(usize::MAX);
             assert_eq!(items.len(), 0);

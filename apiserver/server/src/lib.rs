@@ -68,5 +68,5 @@ pub use health::{Check, KUBERNETES_VERSION};
 pub use request_info::{Query, RequestInfo};
 pub use serve::ServeError;
 pub use server::Server;
-pub use service::{ApiServer, Config, MetricsSource};
+pub use service::{ApiServer, Config, MetricsSource, WithoutManagedFields};
 pub use status::{ApiError, Result};

@@ -11,12 +11,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use coracle_api::schema::nests_deeper;
 use coracle_api::{Object, protobuf};
 use coracle_clock::Timestamp;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use crate::answer::{Answer, Payload, a_list, partial, without_type};
+use crate::answer::{Answer, MOST_INDENTED, Payload, a_list, without_type};
 use crate::cache::Entry;
 use crate::call::Call;
 use crate::items::Items;
@@ -78,7 +79,8 @@ impl Answer {
         };
         match output.shape {
             Shape::Object if output.is_plain() => {
-                let items = Items::new(&kind, &resource.api_version(), &metadata, entries).await;
+                let version = resource.api_version();
+                let items = Items::new(&kind, &version, &metadata, entries, call.form).await;
                 let mut answer = Self::bytes(StatusCode::OK, negotiate::JSON, Bytes::new());
                 answer.payload = Payload::Items(items);
                 answer
@@ -110,7 +112,7 @@ impl Answer {
                     // As Go writes a list that nothing was appended to.
                     nil: true,
                 };
-                let item = |entry: &Entry| partial(resource, &entry.object(), version);
+                let item = |entry: &Entry| call.partial(&entry.object(), version);
                 Self::shaped(output, frame, &entries, item).await
             }
             Shape::Table(version) => {
@@ -142,7 +144,7 @@ impl Answer {
             Shape::PartialMetadata(_) => return Self::from(a_list(resource.group, &kind)),
             Shape::PartialMetadataList(version) => {
                 let items = objects.iter();
-                let items = items.map(|object| partial(resource, object, version));
+                let items = items.map(|object| call.partial(object, version));
                 let kind = "PartialObjectMetadataList".to_owned();
                 (kind, format!("meta.k8s.io/{version}"), items.collect())
             }
@@ -242,7 +244,7 @@ impl Frame {
 }
 
 fn write_value(pretty: bool, value: &Value) -> Vec<u8> {
-    let written = match pretty {
+    let written = match pretty && !nests_deeper(value, MOST_INDENTED) {
         true => serde_json::to_vec_pretty(value),
         false => serde_json::to_vec(value),
     };

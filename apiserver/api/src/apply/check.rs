@@ -134,21 +134,35 @@ impl Checker {
 
 /// A value as Go's `%#v` prints it.
 fn go_syntax(value: &Value) -> String {
+    let mut text = String::new();
+    write_syntax(&mut text, value);
+    text
+}
+
+fn write_syntax(text: &mut String, value: &Value) {
     match value {
         Value::Array(items) => {
-            let items: Vec<_> = items.iter().map(go_syntax).collect();
-            format!("[]interface {{}}{{{}}}", items.join(", "))
+            text.push_str("[]interface {}{");
+            for (at, item) in items.iter().enumerate() {
+                text.push_str(if at > 0 { ", " } else { "" });
+                write_syntax(text, item);
+            }
+            text.push('}');
         }
         Value::Object(map) => {
-            let mut entries: Vec<_> = map
-                .iter()
-                .map(|(key, value)| format!("{key:?}:{}", go_syntax(value)))
-                .collect();
-            entries.sort_unstable();
-            format!("map[string]interface {{}}{{{}}}", entries.join(", "))
+            let entries = map.iter().map(|(key, value)| (format!("{key:?}:"), value));
+            let mut entries: Vec<_> = entries.collect();
+            entries.sort_unstable_by(|(one, _), (two, _)| one.cmp(two));
+            text.push_str("map[string]interface {}{");
+            for (at, (key, value)) in entries.into_iter().enumerate() {
+                text.push_str(if at > 0 { ", " } else { "" });
+                text.push_str(&key);
+                write_syntax(text, value);
+            }
+            text.push('}');
         }
-        Value::Null => "interface {}(nil)".to_owned(),
-        other => other.to_string(),
+        Value::Null => text.push_str("interface {}(nil)"),
+        other => text.push_str(&other.to_string()),
     }
 }
 

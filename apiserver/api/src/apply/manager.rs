@@ -19,6 +19,9 @@ const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 /// The manager that migrates from client-side apply.
 const KUBECTL: &str = "kubectl";
 
+/// How many steps the paths of all conflicts that are reported may have together.
+const MAX_CONFLICT_STEPS: usize = 100_000;
+
 /// Most bytes of annotations; a longer last-applied configuration is left out.
 const MAX_ANNOTATIONS: usize = 256 * 1024;
 
@@ -281,12 +284,14 @@ impl FieldManager {
             .kept(&self.writable);
         let written = comparison.written();
         let mut conflicts = Vec::new();
+        let mut left = MAX_CONFLICT_STEPS;
         for (identity, owned) in entries
             .0
             .iter()
             .filter(|(identity, _)| *identity != applier)
         {
-            for path in owned.fields.intersection(&written).paths() {
+            for path in owned.fields.intersection(&written).paths(left) {
+                left = left.saturating_sub(path.len());
                 conflicts.push(Conflict {
                     manager: identity.clone(),
                     path,

@@ -3,10 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::element::Element;
-use crate::schema::{SchemaKind, SchemaRef};
-
-/// How deep a set that comes from a client may nest; no object nests deeper.
-const MAX_DEPTH: usize = 512;
+use crate::schema::{MAX_NESTING, SchemaKind, SchemaRef};
 
 /// A set of paths: a tree whose steps are sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -237,22 +234,28 @@ impl FieldSet {
         }
     }
 
-    /// Every path, members of a level before what is below them, as upstream lists conflicts.
-    pub fn paths(&self) -> Vec<Vec<Element>> {
+    /// The paths, members of a level before what is below them, as upstream lists conflicts: as many as have about
+    /// `most_steps` together, since a body can bring thousands that are thousands of steps long.
+    pub fn paths(&self, most_steps: usize) -> Vec<Vec<Element>> {
         let mut paths = Vec::new();
-        self.collect(&mut Vec::new(), &mut paths);
+        let mut left = most_steps;
+        self.collect(&mut Vec::new(), &mut paths, &mut left);
         paths
     }
 
-    fn collect(&self, prefix: &mut Vec<Element>, paths: &mut Vec<Vec<Element>>) {
+    fn collect(&self, prefix: &mut Vec<Element>, paths: &mut Vec<Vec<Element>>, left: &mut usize) {
         for (step, _) in self.steps.iter().filter(|(_, node)| node.member) {
+            if *left == 0 {
+                return;
+            }
             let mut path = prefix.clone();
             path.push(step.clone());
+            *left = left.saturating_sub(path.len());
             paths.push(path);
         }
         for (step, node) in &self.steps {
             prefix.push(step.clone());
-            node.below.collect(prefix, paths);
+            node.below.collect(prefix, paths, left);
             prefix.pop();
         }
     }
@@ -265,7 +268,7 @@ impl FieldSet {
     fn parse_node(value: &Value, depth: usize) -> Result<Node, FieldsError> {
         let error = |step: &str| FieldsError { step: step.into() };
         let map = match value {
-            Value::Object(map) if depth < MAX_DEPTH => map,
+            Value::Object(map) if depth < MAX_NESTING => map,
             other => return Err(error(&other.to_string())),
         };
         let mut node = Node {

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::entries::Entries;
 use super::*;
+use crate::schema::{from_kept_json, on_deep_stack};
 use crate::{Object, Registry};
 
 const NOW: &str = "2030-01-01T00:00:00Z";
@@ -107,12 +108,26 @@ fn what_two_spellings_of_a_key_own_is_joined() {
 }
 
 #[test]
-fn sets_of_any_depth_are_refused_in_bounded_stack() {
-    let mut deep = json!({});
-    for _ in 0..600 {
-        deep = json!({"f:a": deep});
-    }
-    FieldSet::parse(&deep).expect_err("too deep");
+fn sets_nest_as_deep_as_objects() {
+    let work = || {
+        let nested = |levels: usize| {
+            let text = format!("{}{{}}{}", "{\"f:a\":".repeat(levels), "}".repeat(levels));
+            from_kept_json::<Value>(text.as_bytes()).expect("the test writes JSON")
+        };
+        let deep = nested(9_999);
+        let set = FieldSet::parse(&deep).expect("deep enough");
+        assert!(set.to_value() == deep);
+        assert_eq!(set.paths(usize::MAX)[0].len(), 9_999);
+        FieldSet::parse(&nested(10_001)).expect_err("too deep");
+    };
+    on_deep_stack("deep", work).expect("room for a thread");
+}
+
+#[test]
+fn paths_are_as_many_as_have_room() {
+    let set = FieldSet::of_fields(["a", "b.c.d", "b.c.e"]);
+    let paths = |most| set.paths(most).len();
+    assert_eq!([0, 1, 2, 4, 5, 9].map(paths), [0, 1, 2, 2, 3, 3]);
 }
 
 #[test]

@@ -7,8 +7,9 @@
 
 use serde_json::{Map, Value};
 
-use super::{MAX_COPIED, MAX_DEPTH, MAX_OPERATIONS, MAX_WORK};
+use super::{MAX_COPIED, MAX_OPERATIONS, MAX_WORK};
 use crate::schema::StrictError;
+use crate::schema::{MAX_NESTING, size};
 
 /// A list of operations.
 #[derive(Clone, Debug)]
@@ -153,37 +154,13 @@ impl Work {
     }
 }
 
-/// About how many bytes of JSON a value takes; counting ends past `most`.
-fn size(value: &Value, most: usize) -> usize {
-    let mut total = 0;
-    let mut left = vec![value];
-    while let Some(value) = left.pop() {
-        total += match value {
-            Value::String(text) => text.len() + 2,
-            Value::Array(items) => {
-                left.extend(items);
-                items.len() + 1
-            }
-            Value::Object(map) => {
-                left.extend(map.values());
-                map.keys().map(|key| key.len() + 4).sum::<usize>() + 1
-            }
-            _ => 4,
-        };
-        if total > most {
-            break;
-        }
-    }
-    total
-}
-
 /// Whether the document still nests no deeper than it may with `value` at `path`.
 fn fits(path: &str, value: &Value, work: &mut Work) -> Option<()> {
     let above = path.matches('/').count();
     let mut left = vec![(value, above)];
     while let Some((value, depth)) = left.pop() {
         work.spend(1)?;
-        if depth > MAX_DEPTH {
+        if depth > MAX_NESTING {
             return None;
         }
         match value {

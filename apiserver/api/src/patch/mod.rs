@@ -22,9 +22,6 @@ pub const MAX_COPIED: usize = 3 * 1024 * 1024;
 /// 10,000 operations on a list or a map of 10,000 elements stay within it.
 const MAX_WORK: usize = 100_000_000;
 
-/// How deep an object may nest while it is patched; what is decoded in the end may nest less.
-const MAX_DEPTH: usize = 250;
-
 /// The kinds of patch, one media type each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PatchType {
@@ -184,23 +181,36 @@ fn without_null_fields(value: &Value) -> Value {
 
 /// A value as Go's `%v` prints it, `map[a:1 b:[x y]]`: that is how upstream shows patches in its errors.
 pub fn go_format(value: &Value) -> String {
+    let mut text = String::new();
+    write_go(&mut text, value);
+    text
+}
+
+fn write_go(text: &mut String, value: &Value) {
     match value {
-        Value::Null => "<nil>".into(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => format!(
-            "[{}]",
-            items.iter().map(go_format).collect::<Vec<_>>().join(" ")
-        ),
+        Value::Null => text.push_str("<nil>"),
+        Value::String(string) => text.push_str(string),
+        Value::Array(items) => {
+            text.push('[');
+            for (at, item) in items.iter().enumerate() {
+                text.push_str(if at > 0 { " " } else { "" });
+                write_go(text, item);
+            }
+            text.push(']');
+        }
         Value::Object(map) => {
             let mut entries: Vec<_> = map.iter().collect();
             entries.sort_by_key(|(key, _)| key.as_str());
-            let entries: Vec<_> = entries
-                .iter()
-                .map(|(key, value)| format!("{key}:{}", go_format(value)))
-                .collect();
-            format!("map[{}]", entries.join(" "))
+            text.push_str("map[");
+            for (at, (key, value)) in entries.into_iter().enumerate() {
+                text.push_str(if at > 0 { " " } else { "" });
+                text.push_str(key);
+                text.push(':');
+                write_go(text, value);
+            }
+            text.push(']');
         }
-        other => other.to_string(),
+        other => text.push_str(&other.to_string()),
     }
 }
 

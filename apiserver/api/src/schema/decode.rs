@@ -12,6 +12,7 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STAN
 use serde_json::{Map, Value};
 
 use super::{
+    nesting::MAX_NESTING,
     scan::{self, Tree},
     table::{FieldSchema, SchemaKind, SchemaRef},
     time, unstructured, yaml,
@@ -26,6 +27,8 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 
 /// How many unknown and duplicate fields are reported at most.
 const MAX_STRICT_ERRORS: usize = 100;
+/// How many bytes the places of empty lists and maps may take together. What is past them is shown as if it were absent.
+const MAX_EMPTIES: usize = 1024 * 1024;
 
 /// A decoded object and what strict decoding would have refused.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,7 +91,7 @@ pub enum DecodeError {
 /// Reads JSON of any shape: syntax errors in Go's words, the last of duplicate keys wins.
 pub fn parse_json(bytes: &[u8]) -> Result<Value, DecodeError> {
     let tree = scan::scan(bytes).map_err(DecodeError::Syntax)?;
-    tree.into_value().map_err(DecodeError::Syntax)
+    Ok(tree.into_value())
 }
 
 /// Decodes a JSON body by its schema.
@@ -114,24 +117,25 @@ pub fn decode_yaml(bytes: &[u8], schema: &SchemaRef) -> Result<Decoded, DecodeEr
     Ok(decoded)
 }
 
-/// Decodes a value again, for example after a patch.
+/// Decodes a value again, for example after a patch: it may nest as deep as a body.
 pub fn decode_value(value: Value, schema: &SchemaRef) -> Result<Decoded, DecodeError> {
-    decode_tree(tree(value)?, schema, false)
+    let tree = Tree::from_value(value, MAX_NESTING).map_err(DecodeError::Syntax)?;
+    decode_tree(tree, schema, false)
 }
 
 /// Decodes a value as upstream does after a strategic merge patch: by the rules of its converter, not by those of JSON.
+/// The owners of fields nest more than the fields, so there is no bound; a value that is merged of two nests no more than
+/// these.
 pub fn decode_unstructured(value: Value, schema: &SchemaRef) -> Result<Decoded, DecodeError> {
-    decode_tree(tree(value)?, schema, true)
-}
-
-fn tree(value: Value) -> Result<Tree, DecodeError> {
-    Tree::from_value(value, 1).ok_or_else(|| DecodeError::Type(scan::too_deep()))
+    let tree = Tree::from_value(value, usize::MAX).map_err(DecodeError::Syntax)?;
+    decode_tree(tree, schema, true)
 }
 
 fn decode_tree(tree: Tree, schema: &SchemaRef, unstructured: bool) -> Result<Decoded, DecodeError> {
     let mut decoder = Decoder {
         unstructured,
         empties: Vec::new(),
+        empties_left: MAX_EMPTIES,
         path: Vec::new(),
         mismatch: None,
         strict: Vec::new(),
@@ -227,6 +231,8 @@ struct Decoder {
     /// Whether the rules are those of upstream's converter.
     unstructured: bool,
     empties: Vec<(String, Value)>,
+    /// Bytes that are left for their places.
+    empties_left: usize,
     /// Each step, and the struct that it leads into a field of.
     path: Vec<(Step, Option<SchemaRef>)>,
     /// The first value of a wrong type; decoding goes on after it, as in Go.
@@ -245,17 +251,14 @@ impl Decoder {
             false => tree,
         };
         Ok(match (schema.kind(), tree) {
-            (SchemaKind::Struct | SchemaKind::Map | SchemaKind::List, Tree::Deep(_)) => {
-                return Err(scan::too_deep());
-            }
             (SchemaKind::Struct, Tree::Map(entries)) => Some(self.structure(entries, schema)?),
             (SchemaKind::Map, Tree::Map(entries)) => Some(self.map(entries, schema)?),
             (SchemaKind::List, Tree::List(items)) => Some(self.list(items, schema)?),
             (SchemaKind::Json, tree) => {
                 self.duplicates(&tree);
-                Some(tree.into_value()?)
+                Some(tree.into_value())
             }
-            (SchemaKind::RawExtension | SchemaKind::FieldsV1, tree) => Some(tree.into_value()?),
+            (SchemaKind::RawExtension | SchemaKind::FieldsV1, tree) => Some(tree.into_value()),
             (SchemaKind::String, Tree::String(text)) => Some(Value::String(text)),
             (SchemaKind::Bool, Tree::Bool(value)) => Some(Value::Bool(value)),
             (SchemaKind::Int32, Tree::Number(text)) => match text.parse::<i32>() {
@@ -324,14 +327,14 @@ impl Decoder {
         for (name, tree) in entries {
             let Some(field) = schema.field(&name) else {
                 if schema.preserves_unknown() {
-                    unknown.push((name, tree.into_value()?));
+                    unknown.push((name, tree.into_value()));
                 } else {
-                    self.report(StrictError::UnknownField(self.strict_path(Some(&name))));
+                    self.report(StrictError::UnknownField, &name);
                 }
                 continue;
             };
             if std::mem::replace(&mut seen[field.index()], true) {
-                self.report(StrictError::DuplicateField(self.strict_path(Some(&name))));
+                self.report(StrictError::DuplicateField, &name);
             }
             let before = self.path.len();
             for embedded in field
@@ -356,8 +359,11 @@ impl Decoder {
                     Some(value)
                 }
                 Some(value @ (Value::Array(_) | Value::Object(_))) => {
-                    let place = self.strict_path(Some(field.name()));
-                    self.empties.push((place, value));
+                    if self.empties_left > 0 {
+                        let place = self.strict_path(Some(field.name()));
+                        self.empties_left = self.empties_left.saturating_sub(place.len());
+                        self.empties.push((place, value));
+                    }
                     when_absent(&field)
                 }
                 _ => when_absent(&field),
@@ -375,7 +381,7 @@ impl Decoder {
         let mut map = Map::with_capacity(entries.len());
         for (key, tree) in entries {
             if map.contains_key(&key) {
-                self.report(StrictError::DuplicateField(self.strict_path(Some(&key))));
+                self.report(StrictError::DuplicateField, &key);
             }
             self.path.push((Step::Key(key.clone()), None));
             let value = self.value(tree, &elem)?;
@@ -430,7 +436,7 @@ impl Decoder {
                 let mut seen = std::collections::HashSet::with_capacity(entries.len());
                 for (key, value) in entries {
                     if !seen.insert(key) {
-                        self.report(StrictError::DuplicateField(self.strict_path(Some(key))));
+                        self.report(StrictError::DuplicateField, key);
                     }
                     self.path.push((Step::Key(key.clone()), None));
                     self.duplicates(value);
@@ -441,9 +447,13 @@ impl Decoder {
         }
     }
 
-    fn report(&mut self, error: StrictError) {
-        if self.strict.len() < MAX_STRICT_ERRORS && !self.strict.contains(&error) {
-            self.strict.push(error);
+    /// Reports the field `name` here, once.
+    fn report(&mut self, error: fn(String) -> StrictError, name: &str) {
+        if self.strict.len() < MAX_STRICT_ERRORS {
+            let error = error(self.strict_path(Some(name)));
+            if !self.strict.contains(&error) {
+                self.strict.push(error);
+            }
         }
     }
 
@@ -486,8 +496,8 @@ impl Decoder {
     ) -> Result<Option<Value>, String> {
         Ok(match (union, tree) {
             (_, Tree::Null) => None,
-            (Union::Json, tree) => Some(tree.into_value()?),
-            (_, tree @ (Tree::Map(_) | Tree::Deep(_))) => Some(self.anew(tree, props)?),
+            (Union::Json, tree) => Some(tree.into_value()),
+            (_, tree @ Tree::Map(_)) => Some(self.anew(tree, props)?),
             (Union::SchemaOrArray, Tree::List(items)) => {
                 let items = items.into_iter().map(|item| self.anew(item, props));
                 Some(Value::Array(items.collect::<Result<_, _>>()?))
@@ -503,6 +513,7 @@ impl Decoder {
         let mut decoder = Decoder {
             unstructured: false,
             empties: Vec::new(),
+            empties_left: 0,
             path: Vec::new(),
             mismatch: None,
             strict: Vec::new(),

@@ -17,6 +17,7 @@ mod body;
 mod builder;
 mod decode;
 mod go_form;
+mod nesting;
 mod parse;
 mod scan;
 mod table;
@@ -32,6 +33,8 @@ pub use decode::{
     parse_json,
 };
 pub use go_form::{go_form, internal_form, show_empties};
+pub(crate) use nesting::size;
+pub use nesting::{MAX_NESTING, STACK_SIZE, from_kept_json, nests_deeper, on_deep_stack};
 pub use parse::TableError;
 pub use table::{
     FieldSchema, GroupVersionKind, ListType, MapType, PatchStrategy, SchemaKind, SchemaRef,

@@ -2,12 +2,7 @@
 
 use serde_json::{Map, Number, Value};
 
-/// How deep what is kept of a body may nest: what every reader of stored JSON can follow.
-pub(super) const MAX_DEPTH: usize = 120;
-
-/// How deep a body may nest at all, as upstream's (`maxNestingDepth` in sigs.k8s.io/json). What is deeper than
-/// [`MAX_DEPTH`] may only be where nobody keeps it, such as under a field that the kind does not have.
-const MAX_NESTING: usize = 10_000;
+use super::nesting::MAX_NESTING;
 
 /// A document as it was written: keys in order and as often as they came, numbers as text.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,8 +13,6 @@ pub(super) enum Tree {
     String(String),
     List(Vec<Tree>),
     Map(Vec<(String, Tree)>),
-    /// A list or a map below [`MAX_DEPTH`], by Go's word for it; it was read, and not kept.
-    Deep(&'static str),
 }
 
 impl Tree {
@@ -32,53 +25,47 @@ impl Tree {
             Tree::String(_) => "string",
             Tree::List(_) => "array",
             Tree::Map(_) => "object",
-            Tree::Deep(word) => word,
         }
     }
 
-    /// The plain value: the last of duplicate keys wins, integers stay integers. The error says that it nests deeper
-    /// than [`MAX_DEPTH`].
-    pub(super) fn into_value(self) -> Result<Value, String> {
-        Ok(match self {
+    /// The plain value: the last of duplicate keys wins, integers stay integers.
+    pub(super) fn into_value(self) -> Value {
+        match self {
             Tree::Null => Value::Null,
             Tree::Bool(value) => Value::Bool(value),
             Tree::Number(text) => number(&text).map_or(Value::Null, Value::Number),
             Tree::String(value) => Value::String(value),
-            Tree::List(items) => {
-                let items = items.into_iter().map(Tree::into_value);
-                Value::Array(items.collect::<Result<_, _>>()?)
-            }
+            Tree::List(items) => items.into_iter().map(Tree::into_value).collect(),
             Tree::Map(entries) => {
                 let mut map = Map::with_capacity(entries.len());
                 for (key, value) in entries {
-                    map.insert(key, value.into_value()?);
+                    map.insert(key, value.into_value());
                 }
                 Value::Object(map)
             }
-            Tree::Deep(_) => return Err(too_deep()),
-        })
+        }
     }
 
-    /// A tree of a plain value; `None` if it nests deeper than [`MAX_DEPTH`].
-    pub(super) fn from_value(value: Value, depth: usize) -> Option<Tree> {
-        if depth > MAX_DEPTH {
-            return None;
-        }
-        Some(match value {
+    /// A tree of a plain value, a patched object say, which is read as its JSON would be: the error says that it nests
+    /// more than `levels`.
+    pub(super) fn from_value(value: Value, levels: usize) -> Result<Tree, String> {
+        Ok(match value {
             Value::Null => Tree::Null,
             Value::Bool(value) => Tree::Bool(value),
             Value::Number(value) => Tree::Number(value.to_string()),
             Value::String(value) => Tree::String(value),
+            Value::Array(_) if levels == 0 => return Err(too_deep(b'[')),
+            Value::Object(_) if levels == 0 => return Err(too_deep(b'{')),
             Value::Array(items) => Tree::List(
                 items
                     .into_iter()
-                    .map(|item| Tree::from_value(item, depth + 1))
-                    .collect::<Option<_>>()?,
+                    .map(|item| Tree::from_value(item, levels - 1))
+                    .collect::<Result<_, _>>()?,
             ),
             Value::Object(map) => Tree::Map(
                 map.into_iter()
-                    .map(|(key, value)| Some((key, Tree::from_value(value, depth + 1)?)))
-                    .collect::<Option<_>>()?,
+                    .map(|(key, value)| Ok((key, Tree::from_value(value, levels - 1)?)))
+                    .collect::<Result<_, String>>()?,
             ),
         })
     }
@@ -90,11 +77,6 @@ pub(super) fn number(text: &str) -> Option<Number> {
         return Some(integer.into());
     }
     Number::from_f64(text.parse::<f64>().ok()?)
-}
-
-/// What is said of a value that cannot be kept; upstream keeps it.
-pub(super) fn too_deep() -> String {
-    format!("exceeded max depth: what is kept of an object may nest {MAX_DEPTH} levels")
 }
 
 /// Reads one JSON document; the error is what Go's decoder would say.
@@ -138,6 +120,10 @@ fn invalid(byte: u8, context: &str) -> String {
     format!("invalid character '{shown}' {context}")
 }
 
+fn too_deep(open: u8) -> String {
+    invalid(open, "exceeded max depth")
+}
+
 impl Scanner<'_> {
     fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
@@ -158,7 +144,7 @@ impl Scanner<'_> {
     fn value(&mut self, depth: usize) -> Result<Tree, String> {
         let byte = self.next()?;
         match byte {
-            b'{' | b'[' if depth > MAX_DEPTH => self.deep(byte, depth),
+            b'{' | b'[' if depth > MAX_NESTING => Err(too_deep(byte)),
             b'{' => self.map(depth),
             b'[' => self.list(depth),
             _ => self.scalar(byte),
@@ -185,51 +171,6 @@ impl Scanner<'_> {
             }
         }
         Ok(tree)
-    }
-
-    /// Reads the rest of a container without keeping it, and without a call per level.
-    fn deep(&mut self, first: u8, depth: usize) -> Result<Tree, String> {
-        let closer = |open: u8| if open == b'{' { b'}' } else { b']' };
-        let mut open = vec![first];
-        let mut is_empty = true;
-        while let Some(&container) = open.last() {
-            self.space();
-            if is_empty && self.peek() == Some(closer(container)) {
-                self.at += 1;
-                open.pop();
-            } else {
-                if container == b'{' {
-                    self.key()?;
-                }
-                let byte = self.next()?;
-                if matches!(byte, b'{' | b'[') {
-                    if depth + open.len() > MAX_NESTING {
-                        return Err(invalid(byte, "exceeded max depth"));
-                    }
-                    open.push(byte);
-                    is_empty = true;
-                    continue;
-                }
-                self.scalar(byte)?;
-            }
-            is_empty = false;
-            // What follows a value: another one, or the end of what it is in.
-            while let Some(&container) = open.last() {
-                self.space();
-                match self.next()? {
-                    b',' => break,
-                    byte if byte == closer(container) => drop(open.pop()),
-                    other if container == b'{' => {
-                        return Err(invalid(other, "after object key:value pair"));
-                    }
-                    other => return Err(invalid(other, "after array element")),
-                }
-            }
-        }
-        Ok(Tree::Deep(match first {
-            b'{' => "object",
-            _ => "array",
-        }))
     }
 
     /// A key and its colon; what follows is the beginning of its value.

@@ -131,11 +131,6 @@ fn syntax_errors_are_gos() {
             "{body}"
         );
     }
-    let deep = "[".repeat(10_001);
-    let error = parse_json(deep.as_bytes())
-        .expect_err("too deep")
-        .to_string();
-    assert_eq!(error, "invalid character '[' exceeded max depth");
 }
 
 fn kind((group, version, kind): (&str, &str, &str)) -> SchemaRef {
@@ -148,40 +143,102 @@ fn nested(field: &str, open: &str, inner: &str, close: &str, levels: usize) -> V
     format!("{{\"{field}\":{open}{inner}{close}}}").into_bytes()
 }
 
+/// Does `work` with a stack for objects that nest as deep as they may.
+fn deep(work: impl FnOnce() + Send) {
+    on_deep_stack("deep", work).expect("room for a thread");
+}
+
 #[test]
-fn what_nobody_keeps_may_nest_as_deep_as_upstream_allows() {
-    let schema = kind(CONFIG_MAP);
-    let unknown = [StrictError::UnknownField("x".into())];
-    for (open, inner, close) in [
-        ("[", "", "]"),
-        ("[1,", "2", ",{\"a\":[]} ]"),
-        ("{\"a\":", "null", "}"),
-        (
-            "{ \"b\" : [ ] , \"a\" : ",
-            "\"\\u0041\"",
-            " , \"c\":-1.5e3 }",
-        ),
-    ] {
-        for levels in [119, 120, 121, 122, 9_990] {
-            let body = nested("x", open, inner, close, levels);
-            let decoded = decode_json(&body, &schema).expect("nothing is wrong with what is kept");
-            assert_eq!(decoded.strict, unknown, "{levels}");
-            let whole: serde_json::Result<serde::de::IgnoredAny> = serde_json::from_slice(&body);
-            whole.expect("the test writes JSON");
+fn bodies_may_nest_as_deep_as_upstream_allows() {
+    deep(|| {
+        let unknown = [StrictError::UnknownField("x".into())];
+        let shapes = [
+            ("[", "", "]"),
+            ("[1,", "2", ",{\"a\":[]} ]"),
+            ("{\"a\":", "null", "}"),
+            (
+                "{ \"b\" : [ ] , \"a\" : ",
+                "\"\\u0041\"",
+                " , \"c\":-1.5e3 }",
+            ),
+        ];
+        for (open, inner, close) in shapes {
+            for levels in [120, 9_998] {
+                let body = nested("x", open, inner, close, levels);
+                let dropped = decode_json(&body, &kind(CONFIG_MAP)).expect("not kept");
+                assert_eq!(dropped.strict, unknown, "{levels}");
+                let whole: Value = from_kept_json(&body).expect("the test writes JSON");
+                assert!(parse_json(&body) == Ok(whole), "{levels} of {open}");
+            }
+            let body = nested("x", open, inner, close, 10_001);
+            let error = parse_json(&body).expect_err("too deep").to_string();
+            assert!(error.ends_with("exceeded max depth"), "{error}");
+            // Syntax counts in the depths, too.
+            let cut = decode_json(&body[..5 + 5_000 * open.len()], &kind(CONFIG_MAP));
+            let message = cut.expect_err("cut off").to_string();
+            assert_eq!(message, "unexpected end of JSON input");
         }
-        let body = nested("x", open, inner, close, 10_001);
-        let error = decode_json(&body, &schema).expect_err("too deep");
-        let DecodeError::Syntax(message) = error else {
-            panic!("{error}");
-        };
-        assert!(message.ends_with("exceeded max depth"), "{message}");
-        // Syntax counts in the depths, too.
-        let cut = decode_json(&body[..5 + 5_000 * open.len()], &schema);
-        let message = cut.expect_err("cut off").to_string();
-        assert_eq!(message, "unexpected end of JSON input");
-    }
-    let exact = nested("x", "[", "", "]", 10_000);
-    decode_json(&exact, &schema).expect("the deepest that there may be");
+        parse_json(&nested("x", "[", "", "]", 10_000)).expect("the deepest that there may be");
+    });
+}
+
+#[test]
+fn yaml_may_nest_as_deep_as_upstream_allows() {
+    deep(|| {
+        let schema = SchemaRef::any();
+        let read = |text: String| decode_yaml(text.as_bytes(), &schema);
+        let flow = |levels: usize| format!("- {}{}", "[a, ".repeat(levels), "]".repeat(levels));
+        for levels in [64, 300, 9_999] {
+            assert!(nests_deeper(
+                &read(flow(levels)).expect("deep").value,
+                levels
+            ));
+        }
+        let lines = (0..2_000).map(|level| format!("{}a:\n", " ".repeat(level)));
+        let block = read(lines.collect()).expect("deep");
+        assert!(nests_deeper(&block.value, 1_999));
+        // What nests by its aliases was read level by level, too.
+        let mut chain = format!("a0: &a0 {}\n", "[".repeat(5_000) + &"]".repeat(5_000));
+        for number in 1..4 {
+            let (open, close) = ("[".repeat(5_000), "]".repeat(5_000));
+            chain += &format!("a{number}: &a{number} {open}*a{}{close}\n", number - 1);
+        }
+        for text in [flow(10_000), "- ".repeat(10_001), chain] {
+            let error = read(text).expect_err("too deep").to_string();
+            assert!(error.ends_with("exceeded max depth of 10000"), "{error}");
+        }
+    });
+}
+
+#[test]
+fn findings_in_the_depths_are_few_and_cheap() {
+    deep(|| {
+        // Each has a path of 50,000 bytes.
+        let many: Vec<String> = (0..20_000)
+            .map(|number| format!("\"x{number}\":[]"))
+            .collect();
+        let inner = format!("{{{},\"b\":1,\"b\":2}}", many.join(","));
+        let body = nested("data", "{\"abcd\":", &inner, "}", 9_000);
+        let schema = kind(("apps", "v1", "ControllerRevision"));
+        let decoded = decode_json(&body, &schema).expect("free JSON");
+        assert!(decoded.strict.len() <= 100);
+        let property = |inner: &str| format!("{{\"properties\":{{\"a\":{inner}}}}}");
+        let empty: Vec<String> = (0..20_000)
+            .map(|number| format!("\"x{number}\":{{\"required\":[],\"nothing\":1}}"))
+            .collect();
+        let mut props = format!("{{\"properties\":{{{}}}}}", empty.join(","));
+        for _ in 0..4_000 {
+            props = property(&props);
+        }
+        let body = format!(
+            "{{\"spec\":{{\"versions\":[{{\"schema\":{{\"openAPIV3Schema\":{props}}}}}]}}}}"
+        );
+        let schema = kind(("apiextensions.k8s.io", "v1", "CustomResourceDefinition"));
+        let decoded = decode_json(body.as_bytes(), &schema).expect("a schema");
+        assert_eq!(decoded.strict.len(), 100);
+        let places: usize = decoded.empties.iter().map(|(place, _)| place.len()).sum();
+        assert!(places < 2 * 1024 * 1024, "{places}");
+    });
 }
 
 #[test]
@@ -211,7 +268,7 @@ fn syntax_errors_far_below_are_those_of_the_surface() {
             "invalid character 't' in literal true (expecting 'e')",
         ),
     ] {
-        for levels in [2, 119, 120, 121, 500] {
+        for levels in [2, 120, 500] {
             let body = nested("x", "[", inner, "]", levels);
             let error = decode_json(&body, &kind(CONFIG_MAP)).expect_err(inner);
             assert_eq!(error, DecodeError::Syntax(message.into()), "{levels}");
@@ -220,21 +277,27 @@ fn syntax_errors_far_below_are_those_of_the_surface() {
 }
 
 #[test]
-fn what_is_kept_may_nest_as_deep_as_everybody_can_read() {
-    let schema = kind(("apps", "v1", "ControllerRevision"));
-    let body = |levels| nested("data", "{\"a\":", "1", "}", levels);
-    decode_json(&body(120), &schema).expect("deep enough");
-    for levels in [121, 5_000] {
-        let error = decode_json(&body(levels), &schema).expect_err("too deep");
-        let message = "exceeded max depth: what is kept of an object may nest 120 levels";
-        assert_eq!(error.to_string(), message);
-    }
-    let deep = nested("data", "{\"a\":", "1", "}", 5_000);
-    let error = decode_json(&deep, &kind(CONFIG_MAP)).expect_err("a map of strings");
-    assert!(
-        error.to_string().contains("cannot unmarshal object"),
-        "{error}"
-    );
+fn what_is_kept_may_nest_as_deep_as_a_body() {
+    deep(|| {
+        let schema = kind(("apps", "v1", "ControllerRevision"));
+        let body = |levels| nested("data", "{\"a\":", "1", "}", levels);
+        let decoded = decode_json(&body(10_000), &schema).expect("deep enough");
+        let again = decode_value(decoded.value.clone(), &schema).expect("the same");
+        assert!(again.value == decoded.value);
+        let deeper = json!({"data": {"a": decoded.value}});
+        let merged = decode_unstructured(deeper.clone(), &schema).expect("no bound");
+        assert!(merged.value["data"] == deeper["data"]);
+        let error = decode_value(deeper, &schema)
+            .expect_err("too deep")
+            .to_string();
+        assert_eq!(error, "invalid character '{' exceeded max depth");
+        let deep = nested("data", "{\"a\":", "1", "}", 5_000);
+        let error = decode_json(&deep, &kind(CONFIG_MAP)).expect_err("a map of strings");
+        assert!(
+            error.to_string().contains("cannot unmarshal object"),
+            "{error}"
+        );
+    });
 }
 
 #[test]

@@ -63,8 +63,8 @@ fn reflect_kind(tree: &Tree) -> &'static str {
         Tree::Number(text) if text.parse::<i64>().is_ok() => "int64",
         Tree::Number(_) => "float64",
         Tree::String(_) => "string",
-        Tree::List(_) | Tree::Deep("array") => "slice",
-        Tree::Map(_) | Tree::Deep(_) => "map",
+        Tree::List(_) => "slice",
+        Tree::Map(_) => "map",
     }
 }
 

@@ -3,12 +3,14 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::{DuplicateKeyPolicy, Options};
+use serde_saphyr::DuplicateKeyPolicy;
 
-use super::scan::{self, MAX_DEPTH, Tree};
+use super::nesting::{MAX_NESTING, on_deep_stack};
+use super::scan::{self, Tree};
 
-/// How deep YAML may nest that is not JSON: the parser needs much of the stack for each level.
-const MAX_YAML_DEPTH: usize = 64;
+/// How deep YAML is followed where it is met. What nests more is read on a thread of its own: the parser takes much of a
+/// stack for each level, and a thread that lives on would keep it.
+const MOST_AT_ONCE: usize = 64;
 
 /// Reads one YAML document; an empty one is null. Most of what comes as YAML is JSON, which is read as such.
 pub(super) fn read(bytes: &[u8]) -> Result<Tree, String> {
@@ -24,25 +26,11 @@ pub(super) fn read(bytes: &[u8]) -> Result<Tree, String> {
             "error converting YAML to JSON: yaml: control characters are not allowed".into(),
         );
     }
-    let options: Options = serde_saphyr::options! {
-        // Go's YAML reads as version 1.1 does: 0777 is octal.
-        legacy_octal_numbers: true,
-        duplicate_keys: DuplicateKeyPolicy::LastWins,
-        with_snippet: false,
-        budget: serde_saphyr::budget! { max_depth: MAX_YAML_DEPTH },
-    };
-    let tree: Option<Tree> =
-        serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-            let error = in_words_of_go(&error.to_string());
-            format!("error converting YAML to JSON: yaml: {error}")
-        })?;
-    let tree = tree.unwrap_or(Tree::Null);
-    if too_deep(&tree, 1) {
-        return Err(format!(
-            "error converting YAML to JSON: yaml: exceeded max depth of {MAX_DEPTH}"
-        ));
-    }
-    Ok(tree)
+    let tree = parse(text, DuplicateKeyPolicy::LastWins).map_err(|error| {
+        let error = in_words_of_go(&error);
+        format!("error converting YAML to JSON: yaml: {error}")
+    })?;
+    Ok(tree.unwrap_or(Tree::Null))
 }
 
 /// Whether YAML has no place for a character, not even in quotes.
@@ -70,22 +58,33 @@ fn has_halves(text: &str) -> bool {
     false
 }
 
-fn options(duplicate_keys: DuplicateKeyPolicy) -> Options {
-    serde_saphyr::options! {
-        // Go's YAML reads as version 1.1 does: 0777 is octal.
-        legacy_octal_numbers: true,
-        duplicate_keys: duplicate_keys,
-        with_snippet: false,
-        budget: serde_saphyr::budget! { max_depth: MAX_YAML_DEPTH },
+/// Reads the first document, if there is one.
+fn parse(text: &str, duplicate_keys: DuplicateKeyPolicy) -> Result<Option<Tree>, String> {
+    let read = |levels: usize| -> Result<Option<Tree>, String> {
+        let options = serde_saphyr::options! {
+            // Go's YAML reads as version 1.1 does: 0777 is octal.
+            legacy_octal_numbers: true,
+            duplicate_keys: duplicate_keys,
+            with_snippet: false,
+            budget: serde_saphyr::budget! { max_depth: levels, flow_nesting_limit: MAX_NESTING },
+        };
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())
+    };
+    match read(MOST_AT_ONCE) {
+        Err(error) if is_too_deep(&error) => on_deep_stack("yaml", || read(MAX_NESTING))
+            .unwrap_or_else(|error| Err(format!("no room to read what nests so deep: {error}"))),
+        read => read,
     }
+}
+
+fn is_too_deep(error: &str) -> bool {
+    error.contains("Depth {") || error.contains("recursion limit")
 }
 
 /// The line on which a key comes for the second time, for the first such key.
 pub(super) fn duplicate_line(bytes: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(bytes).ok()?;
-    let read: Result<Option<Tree>, _> =
-        serde_saphyr::from_str_with_options(text, options(DuplicateKeyPolicy::Error));
-    let error = read.err()?.to_string();
+    let error = parse(text, DuplicateKeyPolicy::Error).err()?;
     let (_, place) = error
         .split_once("at line ")
         .filter(|_| error.contains("duplicate"))?;
@@ -96,8 +95,8 @@ const MISPLACED: &str = "mapping values are not allowed in this context";
 
 /// The parser's finding as Go's would have put it, where that is known.
 fn in_words_of_go(error: &str) -> String {
-    if error.contains("Depth {") || error.contains("recursion limit") {
-        return format!("exceeded max depth of {MAX_YAML_DEPTH}");
+    if is_too_deep(error) {
+        return format!("exceeded max depth of {MAX_NESTING}");
     }
     if error.contains("budget breached") {
         // What takes more nodes or bytes than a body can spell out was multiplied by aliases.
@@ -118,18 +117,6 @@ fn in_words_of_go(error: &str) -> String {
             line => format!("line {line}: {MISPLACED}"),
         },
         _ => error.to_owned(),
-    }
-}
-
-fn too_deep(tree: &Tree, depth: usize) -> bool {
-    match tree {
-        Tree::List(items) => {
-            depth > MAX_DEPTH || items.iter().any(|item| too_deep(item, depth + 1))
-        }
-        Tree::Map(entries) => {
-            depth > MAX_DEPTH || entries.iter().any(|(_, value)| too_deep(value, depth + 1))
-        }
-        _ => false,
     }
 }
 
@@ -203,7 +190,7 @@ impl<'de> Visitor<'de> for TreeVisitor {
                 Tree::String(text) | Tree::Number(text) => text,
                 Tree::Bool(value) => value.to_string(),
                 Tree::Null => "null".to_owned(),
-                Tree::List(_) | Tree::Map(_) | Tree::Deep(_) => {
+                Tree::List(_) | Tree::Map(_) => {
                     return Err(A::Error::custom("a key must be a scalar"));
                 }
             };

@@ -10,6 +10,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use coracle_api::kinds::Storage;
+use coracle_api::schema::from_kept_json;
 use coracle_api::{Object, Resource};
 use serde_json::{Map, Value};
 
@@ -34,6 +35,8 @@ pub struct Entry {
     json: Bytes,
     head: usize,
     version_length: usize,
+    /// Where `,"managedFields":[…]` begins and ends in the JSON, in bytes before its end; both 0 where there is none.
+    managed: (usize, usize),
 }
 
 /// What an entry holds of an object besides its bytes.
@@ -41,6 +44,7 @@ pub(super) struct Known {
     labels: Vec<(String, String)>,
     fields: Vec<(&'static str, String)>,
     terminating: bool,
+    managed: bool,
 }
 
 impl Known {
@@ -53,6 +57,7 @@ impl Known {
                 .collect(),
             fields: resource.strategy.selectable_fields(object),
             terminating: object.is_terminating(),
+            managed: object.at("metadata.managedFields").exists(),
         }
     }
 
@@ -92,7 +97,7 @@ impl Entry {
             key: key.to_owned(),
         };
         let body = value.strip_prefix(&ENVELOPE).ok_or_else(damaged)?;
-        let root: Map<String, Value> = serde_json::from_slice(body).map_err(|_| damaged())?;
+        let root: Map<String, Value> = from_kept_json(body).map_err(|_| damaged())?;
         let mut object = Object::new(root);
         let head = head(resource);
         if !body.starts_with(head.as_bytes()) {
@@ -134,6 +139,10 @@ impl Entry {
     fn of(resource: &Resource, key: &str, body: &[u8], known: Known, revision: u64) -> Self {
         let head = head(resource).len();
         let (json, version_length) = splice(body, head, 0, revision);
+        let managed = match known.managed {
+            true => managed_fields(&json, head).unwrap_or_default(),
+            false => (0, 0),
+        };
         Self {
             revision,
             key: key.into(),
@@ -144,7 +153,15 @@ impl Entry {
             json,
             head,
             version_length,
+            managed,
         }
+    }
+
+    /// What comes before and after `metadata.managedFields` in the entry's JSON, be it all of it, an item, or at another
+    /// revision.
+    pub fn around_managed_fields<'a>(&self, json: &'a [u8]) -> (&'a [u8], &'a [u8]) {
+        let (begin, end) = self.managed;
+        (&json[..json.len() - begin], &json[json.len() - end..])
     }
 
     /// The object as JSON.
@@ -165,8 +182,7 @@ impl Entry {
     /// The object, parsed.
     pub fn object(&self) -> Object {
         Object::new(
-            serde_json::from_slice(&self.json)
-                .expect("bytes that were parsed when the entry was made"),
+            from_kept_json(&self.json).expect("bytes that were parsed when the entry was made"),
         )
     }
 
@@ -199,6 +215,35 @@ fn head(resource: &Resource) -> String {
         resource.kind,
         resource.api_version()
     )
+}
+
+/// Where the owners of fields, and the comma before them, begin and end in the JSON of an object that has some, counted
+/// from its end. Nothing before them can look like them: a text's quotes are escaped, and no other list has that name.
+fn managed_fields(json: &[u8], head: usize) -> Option<(usize, usize)> {
+    const KEY: &[u8] = br#","managedFields":["#;
+    let begin = head + memchr::memmem::find(&json[head..], KEY)?;
+    let mut bytes = json[begin..].iter().enumerate().skip(KEY.len());
+    let mut depth = 1_usize;
+    while let Some((at, byte)) = bytes.next() {
+        match byte {
+            b'"' => {
+                while let Some((_, byte)) = bytes.next()
+                    && *byte != b'"'
+                {
+                    if *byte == b'\\' {
+                        bytes.next();
+                    }
+                }
+            }
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return Some((json.len() - begin, json.len() - (begin + at + 1)));
+        }
+    }
+    None
 }
 
 /// `json` with `resourceVersion` put in place of the `old` bytes that follow `at`; and the length of what was put.
@@ -291,6 +336,44 @@ mod tests {
         let item: Value = serde_json::from_slice(&item).expect("JSON");
         assert!(item.get("kind").is_none() && item.get("apiVersion").is_none());
         assert_eq!(item["metadata"]["resourceVersion"], "42");
+    }
+
+    #[test]
+    fn owners_of_fields_are_left_out() {
+        let owners =
+            json!([{"manager": "a\"]", "fieldsV1": {"f:data": {"k:{\"n\":\"[\"}": {}}}}, {}]);
+        let said = "said: \\ \",\"managedFields\":[";
+        let metadata = |owners: Option<&Value>| {
+            let mut metadata = json!({"name": "a", "labels": {"a": said}, "resourceVersion": "42"});
+            if let Some(owners) = owners {
+                metadata["managedFields"] = owners.clone();
+                metadata["selfLink"] = "after".into();
+            }
+            metadata
+        };
+        let inner = json!({"managedFields": [1]});
+        for owners in [None, Some(&owners), Some(&json!([]))] {
+            let object = json!({"metadata": metadata(owners), "data": {"a": said}, "inner": inner});
+            let value = encode(
+                config_maps(),
+                &Object::from_value(object).expect("an object"),
+            );
+            let entry = Entry::from_stored(config_maps(), "n/a", &value, 42).expect("well-formed");
+            for (json, version) in [(entry.json(), "42"), (entry.json_at(1000), "1000")] {
+                let (before, after) = entry.around_managed_fields(&json);
+                let shown: Value = serde_json::from_slice(&[before, after].concat()).expect("JSON");
+                let mut wanted: Value = serde_json::from_slice(&json).expect("JSON");
+                let metadata = wanted["metadata"].as_object_mut().expect("an object");
+                metadata.shift_remove("managedFields");
+                assert_eq!(shown, wanted);
+                assert_eq!(shown["metadata"]["resourceVersion"], version);
+            }
+            let (before, after) = entry.around_managed_fields(entry.item());
+            let item: Value =
+                serde_json::from_slice(&[b"{", before, after].concat()).expect("JSON");
+            assert!(item["metadata"].get("managedFields").is_none());
+            assert_eq!(item["inner"], inner);
+        }
     }
 
     #[test]

@@ -43,6 +43,7 @@ use crate::call::{Call, Warnings};
 use crate::flowcontrol::{FlowControl, Pass, Place, Route, Stats};
 use crate::health::{Check, Health};
 use crate::held::Cut;
+use crate::items::Form;
 use crate::metrics::{About, Metrics};
 use crate::negotiate::{self, Shape};
 use crate::request_info::RequestInfo;
@@ -55,6 +56,14 @@ use crate::{allocate, authn, health, limits, openapi, table, usage};
 
 pub use config::{Config, MetricsSource};
 use target::Target;
+
+/// In the extensions of a request of the same process: objects are shown without the owners of their fields.
+///
+/// Upstream's components drop `managedFields` when they take objects into their caches: they are half of many objects,
+/// and nobody there looks at them. They are also the one part of most kinds that nests as deep as its author likes. A
+/// write without them leaves them as they are.
+#[derive(Clone, Copy, Debug)]
+pub struct WithoutManagedFields;
 
 /// An API server: one request→response service. Clones share everything.
 #[derive(Clone)]
@@ -391,6 +400,10 @@ impl ApiServer {
         let handed_on = subresource.is_some_and(|part| connect::is_connect(part.name));
         let host = handed_on.then(|| target::host(&parts)).flatten();
         let from: Option<Source> = parts.extensions.remove();
+        let form = match parts.extensions.remove::<WithoutManagedFields>() {
+            Some(_) => Form::WithoutManagedFields,
+            None => Form::Whole,
+        };
         let warnings = Arc::new(Warnings::default());
         let call = Call {
             info,
@@ -401,6 +414,7 @@ impl ApiServer {
             from: from.map(|Source(from)| from),
             host,
             output,
+            form,
             resource,
             subresource,
             encoded: Arc::clone(&server.encoded),

@@ -3,12 +3,12 @@
 //! Upstream patches bytes: what a patch reaches into is written anew with sorted keys, the rest stays as Go's structs
 //! were written, in the order of their fields.
 
-use coracle_api::schema::{SchemaKind, SchemaRef};
+use coracle_api::schema::{MAX_NESTING, SchemaKind, SchemaRef, from_kept_json};
 use serde_json::{Map, Value};
 
 /// Writes `patched`, an object of that schema that the JSON or merge patch `body` made.
 pub(super) fn patched(patched: &Value, schema: &SchemaRef, body: &[u8]) -> String {
-    let reach = match serde_json::from_slice(body) {
+    let reach = match from_kept_json(body) {
         Ok(Value::Array(operations)) => of_operations(&operations),
         Ok(patch) => patch,
         Err(_) => Value::Null,
@@ -26,7 +26,8 @@ fn of_operations(operations: &[Value]) -> Value {
                 .and_then(Value::as_str)
                 .unwrap_or_default();
             let mut at = &mut reach;
-            for part in path.split('/').skip(1) {
+            // A `from` that its operation has no use for may be as long as the body.
+            for part in path.split('/').skip(1).take(MAX_NESTING) {
                 let part = part.replace("~1", "/").replace("~0", "~");
                 if !at.is_object() {
                     *at = Value::Object(Map::new());

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use coracle_api::schema::from_kept_json;
 use coracle_api::{Object, protobuf};
 use futures::stream;
 use http::StatusCode;
@@ -22,7 +23,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use serde_json::{Value, json};
 
-use crate::answer::{Answer, Payload, partial, to_json, to_protobuf};
+use crate::answer::{Answer, Payload, to_json, to_protobuf};
 use crate::body::BoxError;
 use crate::cache::{Caches, Change, Entry, Interest, Watcher};
 use crate::call::Call;
@@ -262,9 +263,13 @@ impl Feed {
                 let object = self.call.protobuf(entry);
                 chunk.extend_from_slice(&protobuf::watch_frame(kind, &object));
             }
-            (Shape::Object, Format::Json, seen) => line(chunk, kind, &seen.json()),
+            (Shape::Object, Format::Json, seen) => {
+                let json = seen.json();
+                let (before, after) = self.call.form.parts(seen.entry(), &json);
+                line(chunk, kind, &[before, after]);
+            }
             (shape, _, seen) => {
-                let object = serde_json::from_slice(&seen.json());
+                let object = from_kept_json(&seen.json());
                 let object = Object::new(object.expect("cached bytes are JSON"));
                 let value = self.reshape(shape, object);
                 self.write_value(chunk, kind, &value);
@@ -280,7 +285,7 @@ impl Feed {
         match shape {
             Shape::Object => object.into_value(),
             Shape::PartialMetadata(version) | Shape::PartialMetadataList(version) => {
-                partial(self.call.resource, &object, version)
+                self.call.partial(&object, version)
             }
             Shape::Table(version) => {
                 let headings = std::mem::replace(&mut self.headings, false);
@@ -320,6 +325,12 @@ enum Seen<'a> {
 }
 
 impl Seen<'_> {
+    fn entry(&self) -> &Entry {
+        match self {
+            Self::As(entry) | Self::At(entry, _) => entry,
+        }
+    }
+
     fn json(&self) -> Bytes {
         match self {
             Self::As(entry) => entry.json(),
@@ -337,15 +348,18 @@ fn write_event(chunk: &mut BytesMut, format: Format, kind: &str, value: &Value) 
         Format::Protobuf => {
             chunk.extend_from_slice(&protobuf::watch_frame(kind, &to_protobuf(value)));
         }
-        _ => line(chunk, kind, &to_json(value)),
+        _ => line(chunk, kind, &[&to_json(value)]),
     }
 }
 
-fn line(chunk: &mut BytesMut, kind: &str, object: &[u8]) {
-    chunk.reserve(object.len() + 40);
+/// Writes an event of an object whose JSON comes in parts.
+fn line(chunk: &mut BytesMut, kind: &str, object: &[&[u8]]) {
+    chunk.reserve(object.iter().map(|part| part.len()).sum::<usize>() + 40);
     chunk.put_slice(br#"{"type":""#);
     chunk.put_slice(kind.as_bytes());
     chunk.put_slice(br#"","object":"#);
-    chunk.put_slice(object);
+    for part in object {
+        chunk.put_slice(part);
+    }
     chunk.put_slice(b"}\n");
 }

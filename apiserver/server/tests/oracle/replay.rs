@@ -10,6 +10,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use coracle_api::schema::{STACK_SIZE, on_deep_stack};
 use coracle_clock::Clock;
 use coracle_server::allocate::ServiceRanges;
 use coracle_server::authn::{ServiceAccountTokens, StaticTokens, TokenKeys};
@@ -46,17 +47,19 @@ pub(crate) struct TestServer {
 }
 
 impl TestServer {
-    /// Starts a server, and lets `work` use it.
-    pub(crate) fn run<T>(work: impl AsyncFnOnce(&Self) -> T) -> T {
+    /// Starts a server, and lets `work` use it, on a stack for what nests.
+    pub(crate) fn run<T: Send>(work: impl AsyncFnOnce(&Self) -> T + Send) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .start_paused(true)
+            .thread_stack_size(STACK_SIZE)
             .build()
             .expect("a runtime");
-        runtime.block_on(async {
+        let replayed = async || {
             let server = Self::start().await;
             work(&server).await
-        })
+        };
+        on_deep_stack("replay", || runtime.block_on(replayed())).expect("room for a thread")
     }
 
     async fn start() -> Self {

@@ -6,7 +6,7 @@ use http_body_util::Full;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{Answer, CONFIG_MAPS, PODS, TestServer};
+use crate::support::{Answer, CONFIG_MAPS, PODS, TestServer, deep};
 
 const JSON: &str = "application/json";
 const YAML: &str = "application/yaml";
@@ -99,62 +99,66 @@ async fn bodies_for_something_else_are_refused() {
     );
 }
 
-#[tokio::test(start_paused = true)]
-async fn depth_is_bounded_in_every_format() {
-    let server = TestServer::start().await;
-    server.config_map("x", json!({})).await;
-    for open in ["{\"a\":", "["] {
-        let message = refused(&server, JSON, open.repeat(200_000), 400, "BadRequest").await;
-        assert!(message.contains("exceeded max depth"), "{message}");
-    }
-    for open in ["{a: ", "[", "- "] {
-        let message = refused(&server, YAML, open.repeat(200_000), 400, "BadRequest").await;
-        assert!(message.contains("exceeded max depth"), "{message}");
-    }
-    let deep = format!("{}1{}", "{\"data\":".repeat(5000), "}".repeat(5000));
-    let path = format!("{CONFIG_MAPS}/x?fieldManager=m");
-    for media in [
-        "application/merge-patch+json",
-        "application/strategic-merge-patch+json",
-        "application/apply-patch+yaml",
-    ] {
-        let (code, _, message) = send(&server, "PATCH", &path, media, deep.clone())
-            .await
-            .failure();
-        assert_eq!(code, 400, "{message}");
-        assert!(message.contains("exceeded max depth"), "{message}");
-    }
-    // Messages within messages; the innermost is empty.
-    let mut message = Vec::new();
-    for _ in 0..20_000 {
-        message = field(1, &message);
-    }
-    let type_meta = [field(1, b"v1"), field(2, b"ConfigMap")].concat();
-    let body = [b"k8s\0".to_vec(), field(1, &type_meta), field(2, &message)].concat();
-    let answer = send(&server, "POST", CONFIG_MAPS, PROTOBUF, body).await;
-    assert!(answer.status.is_client_error(), "{}", answer.status);
+#[test]
+fn depth_is_bounded_in_every_format() {
+    deep(async || {
+        let server = TestServer::start().await;
+        server.config_map("x", json!({})).await;
+        for open in ["{\"a\":", "["] {
+            let message = refused(&server, JSON, open.repeat(200_000), 400, "BadRequest").await;
+            assert!(message.contains("exceeded max depth"), "{message}");
+        }
+        for open in ["{a: ", "[", "- "] {
+            let message = refused(&server, YAML, open.repeat(200_000), 400, "BadRequest").await;
+            assert!(message.contains("exceeded max depth"), "{message}");
+        }
+        let deep = format!("{}1{}", "{\"data\":".repeat(20_000), "}".repeat(20_000));
+        let path = format!("{CONFIG_MAPS}/x?fieldManager=m");
+        for media in [
+            "application/merge-patch+json",
+            "application/strategic-merge-patch+json",
+            "application/apply-patch+yaml",
+        ] {
+            let (code, _, message) = send(&server, "PATCH", &path, media, deep.clone())
+                .await
+                .failure();
+            assert_eq!(code, 400, "{message}");
+            assert!(message.contains("exceeded max depth"), "{message}");
+        }
+        // Messages within messages; the innermost is empty.
+        let mut message = Vec::new();
+        for _ in 0..20_000 {
+            message = field(1, &message);
+        }
+        let type_meta = [field(1, b"v1"), field(2, b"ConfigMap")].concat();
+        let body = [b"k8s\0".to_vec(), field(1, &type_meta), field(2, &message)].concat();
+        let answer = send(&server, "POST", CONFIG_MAPS, PROTOBUF, body).await;
+        assert!(answer.status.is_client_error(), "{}", answer.status);
+    });
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_is_not_kept_may_nest_as_deep_as_upstream_allows() {
-    let server = TestServer::start().await;
-    let body = |name: &str, levels: usize| {
-        let (open, close) = ("[".repeat(levels), "]".repeat(levels));
-        format!(r#"{{"metadata":{{"name":"{name}"}},"data":{{"a":"1"}},"x":{open}{close}}}"#)
-    };
-    let answer = send(&server, "POST", CONFIG_MAPS, JSON, body("a", 9_999)).await;
-    assert_eq!(answer.warnings(), [r#"299 - "unknown field \"x\"""#]);
-    assert_eq!(answer.ok()["data"]["a"], "1");
-    let strict = format!("{CONFIG_MAPS}?fieldValidation=Strict");
-    let answer = send(&server, "POST", &strict, JSON, body("b", 9_999)).await;
-    let (code, _, message) = answer.failure();
-    assert_eq!(code, 400);
-    assert!(
-        message.ends_with(r#"strict decoding error: unknown field "x""#),
-        "{message}"
-    );
-    let message = refused(&server, JSON, body("c", 10_000), 400, "BadRequest").await;
-    assert!(message.contains("exceeded max depth"), "{message}");
+#[test]
+fn what_is_not_kept_may_nest_as_deep_as_upstream_allows() {
+    deep(async || {
+        let server = TestServer::start().await;
+        let body = |name: &str, levels: usize| {
+            let (open, close) = ("[".repeat(levels), "]".repeat(levels));
+            format!(r#"{{"metadata":{{"name":"{name}"}},"data":{{"a":"1"}},"x":{open}{close}}}"#)
+        };
+        let answer = send(&server, "POST", CONFIG_MAPS, JSON, body("a", 9_999)).await;
+        assert_eq!(answer.warnings(), [r#"299 - "unknown field \"x\"""#]);
+        assert_eq!(answer.ok()["data"]["a"], "1");
+        let strict = format!("{CONFIG_MAPS}?fieldValidation=Strict");
+        let answer = send(&server, "POST", &strict, JSON, body("b", 9_999)).await;
+        let (code, _, message) = answer.failure();
+        assert_eq!(code, 400);
+        assert!(
+            message.ends_with(r#"strict decoding error: unknown field "x""#),
+            "{message}"
+        );
+        let message = refused(&server, JSON, body("c", 10_000), 400, "BadRequest").await;
+        assert!(message.contains("exceeded max depth"), "{message}");
+    });
 }
 
 /// A field of bytes in protobuf.
@@ -237,55 +241,60 @@ async fn truncated_protobuf_is_a_bad_request() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn json_patches_are_bounded_in_operations_bytes_and_depth() {
-    let server = TestServer::start().await;
-    server.config_map("x", json!({})).await;
-    let path = format!("{CONFIG_MAPS}/x");
-    let test = json!({"op": "test", "path": "/data/a", "value": "1"});
-    let (code, reason, message) = server
-        .patch(&path, JSON_PATCH, json!(vec![test.clone(); 40_000]))
-        .await
-        .failure();
-    assert_eq!((code, reason.as_str()), (413, "RequestEntityTooLarge"));
-    assert_eq!(
-        message,
-        "Request entity too large: The allowed maximum operations in a JSON patch is 10000, got 40000"
-    );
-    // A hundred thousand of them are more bytes than a body may have.
-    let answer = server
-        .patch(&path, JSON_PATCH, json!(vec![test.clone(); 100_000]))
-        .await;
-    assert_eq!(answer.failure().0, 413);
-    server
-        .patch(&path, JSON_PATCH, json!(vec![test; 10_000]))
-        .await
-        .ok();
+#[test]
+fn json_patches_are_bounded_in_operations_bytes_and_depth() {
+    deep(async || {
+        let server = TestServer::start().await;
+        server.config_map("x", json!({})).await;
+        let path = format!("{CONFIG_MAPS}/x");
+        let test = json!({"op": "test", "path": "/data/a", "value": "1"});
+        let (code, reason, message) = server
+            .patch(&path, JSON_PATCH, json!(vec![test.clone(); 40_000]))
+            .await
+            .failure();
+        assert_eq!((code, reason.as_str()), (413, "RequestEntityTooLarge"));
+        assert_eq!(
+            message,
+            "Request entity too large: The allowed maximum operations in a JSON patch is 10000, got 40000"
+        );
+        // A hundred thousand of them are more bytes than a body may have.
+        let answer = server
+            .patch(&path, JSON_PATCH, json!(vec![test.clone(); 100_000]))
+            .await;
+        assert_eq!(answer.failure().0, 413);
+        server
+            .patch(&path, JSON_PATCH, json!(vec![test; 10_000]))
+            .await
+            .ok();
 
-    // Each copy doubles what there is.
-    let mut doubling = vec![json!({"op": "add", "path": "/data/big", "value": "x".repeat(1000)})];
-    for n in 0..60 {
-        doubling.push(json!({"op": "copy", "from": "/data", "path": format!("/data/c{n}")}));
-    }
-    let (code, reason, _) = server
-        .patch(&path, JSON_PATCH, json!(doubling))
-        .await
-        .failure();
-    assert_eq!((code, reason.as_str()), (422, "Invalid"));
+        // Each copy doubles what there is.
+        let mut doubling =
+            vec![json!({"op": "add", "path": "/data/big", "value": "x".repeat(1000)})];
+        for n in 0..60 {
+            doubling.push(json!({"op": "copy", "from": "/data", "path": format!("/data/c{n}")}));
+        }
+        let (code, reason, _) = server
+            .patch(&path, JSON_PATCH, json!(doubling))
+            .await
+            .failure();
+        assert_eq!((code, reason.as_str()), (422, "Invalid"));
 
-    // Each step nests what there is.
-    let mut nesting = Vec::new();
-    for n in 0..3000 {
-        let (from, to) = if n % 2 == 0 {
-            ("data", "stash")
-        } else {
-            ("stash", "data")
-        };
-        nesting.push(json!({"op": "add", "path": format!("/{to}"), "value": {}}));
-        nesting.push(json!({"op": "move", "from": format!("/{from}"), "path": format!("/{to}/x")}));
-    }
-    let answer = server.patch(&path, JSON_PATCH, json!(nesting)).await;
-    assert_eq!(answer.failure().0, 422);
+        // Each step nests what there is.
+        let mut nesting = Vec::new();
+        for n in 0..3000 {
+            let (from, to) = if n % 2 == 0 {
+                ("data", "stash")
+            } else {
+                ("stash", "data")
+            };
+            nesting.push(json!({"op": "add", "path": format!("/{to}"), "value": {}}));
+            nesting.push(
+                json!({"op": "move", "from": format!("/{from}"), "path": format!("/{to}/x")}),
+            );
+        }
+        let answer = server.patch(&path, JSON_PATCH, json!(nesting)).await;
+        assert_eq!(answer.failure().0, 422);
+    });
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@ mod certificates;
 mod connections;
 mod connects;
 mod deletes;
+mod depths;
 mod discovery;
 mod fairness;
 mod history;

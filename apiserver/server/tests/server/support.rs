@@ -3,12 +3,24 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use coracle_api::schema::{STACK_SIZE, from_kept_json, on_deep_stack};
 use coracle_clock::Clock;
 use coracle_server::{ApiServer, Body, Config, Identity};
 use coracle_store::MemoryStore;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
+
+/// Runs a test under a paused clock on threads whose stacks are as the server's: it brings objects that nest.
+pub(crate) fn deep(test: impl AsyncFnOnce() + Send) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .thread_stack_size(STACK_SIZE)
+        .build()
+        .expect("a runtime");
+    on_deep_stack("deep", || runtime.block_on(test())).expect("room for a thread");
+}
 
 /// A server with its system namespaces, and an administrator's identity.
 pub(crate) struct TestServer {
@@ -25,7 +37,7 @@ pub(crate) struct Answer {
 impl Answer {
     /// The body as JSON.
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| {
+        from_kept_json(&self.body).unwrap_or_else(|error| {
             panic!("{error} in {}", String::from_utf8_lossy(&self.body));
         })
     }
@@ -173,7 +185,11 @@ impl TestServer {
 
     /// Opens a watch.
     pub(crate) async fn watch(&self, path: &str) -> Watch {
-        let mut request = request("GET", path, "", None);
+        self.watch_by(request("GET", path, "", None)).await
+    }
+
+    /// Opens a watch by that request.
+    pub(crate) async fn watch_by(&self, mut request: Request<Full<Bytes>>) -> Watch {
         request
             .extensions_mut()
             .insert(Identity::new("admin", ["system:masters"]));
@@ -217,7 +233,7 @@ impl Watch {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
-                return Some(serde_json::from_slice(&line).expect("a JSON line"));
+                return Some(from_kept_json(&line).expect("a JSON line"));
             }
             let frame = self.body.frame().await?.expect("a readable body");
             self.buffer
