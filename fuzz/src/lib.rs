@@ -3,8 +3,11 @@
 #[path = "../../apiserver/api/tests/fuzz/entries/mod.rs"]
 mod entries;
 
+use coracle_api::schema::on_deep_stack;
+
 /// Runs the entry of one target; `name` is one of [`entries::ENTRIES`].
 pub fn run(name: &str, input: &[u8]) {
     let entry = entries::ENTRIES.iter().find(|(known, _)| *known == name);
-    (entry.expect("a target of that name").1)(input);
+    let entry = entry.expect("a target of that name").1;
+    on_deep_stack(name, || entry(input)).expect("room for a thread");
 }

@@ -1,7 +1,7 @@
 //! The patch that `kubectl apply` would send: what the manifest says now, and without what an
 //! earlier manifest said and this one no longer does.
 
-use coracle_api::schema::{SchemaKind, SchemaRef, from_kept_json};
+use coracle_api::schema::{SchemaKind, SchemaRef, parse_json};
 use serde_json::{Map, Value, json};
 
 /// The annotation that keeps the manifest of the last apply.
@@ -50,7 +50,7 @@ fn escape_html(json: &str) -> String {
 pub(super) fn patch(manifest: &Value, live: &Value, schema: &SchemaRef) -> Value {
     let last_applied = live["metadata"]["annotations"][LAST_APPLIED]
         .as_str()
-        .and_then(|text| from_kept_json::<Value>(text.as_bytes()).ok())
+        .and_then(|text| parse_json(text.as_bytes()).ok())
         .unwrap_or(Value::Null);
     let mut patch = annotated(manifest);
     delete_removed(&last_applied, &mut patch, schema);

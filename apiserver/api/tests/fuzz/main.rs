@@ -8,6 +8,7 @@ mod mutate;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use coracle_api::schema::on_deep_stack;
 use entries::{ENTRIES, Entry};
 use mutate::Mutator;
 
@@ -19,9 +20,13 @@ fn rounds() -> u64 {
     }
 }
 
-/// Runs a target; its panic says which input it was.
+/// Runs a target, which may be given what nests; its panic says which input it was.
 fn run((name, entry): Entry, what: &str, input: &[u8]) {
-    if catch_unwind(AssertUnwindSafe(|| entry(input))).is_err() {
+    let work = || catch_unwind(AssertUnwindSafe(|| entry(input)));
+    if on_deep_stack(name, work)
+        .expect("room for a thread")
+        .is_err()
+    {
         panic!(
             "{name} fails on {what}: {:?}",
             String::from_utf8_lossy(input)
