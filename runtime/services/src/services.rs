@@ -27,6 +27,9 @@ use crate::upstream::{HostResolver, Upstream};
 /// How long a dial of a Service may take, whatever the number of its endpoints.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How many ports of the host may be open if nothing else is said.
+const HOST_PORTS: usize = 4096;
+
 /// What Services need to know at their start.
 #[derive(Clone, Debug)]
 pub struct ServicesConfig {
@@ -44,6 +47,8 @@ pub struct ServicesConfig {
     pub node_port_addresses: Vec<IpAddr>,
     /// The host's addresses that Services of type LoadBalancer get; none leaves them without.
     pub load_balancer_addresses: Vec<IpAddr>,
+    /// How many ports of the host may be open at once: node ports, host ports, those of load balancers and external addresses.
+    pub host_ports: usize,
     /// Who is told of every connection to a Service when it has ended.
     pub access_log: Option<AccessLog>,
 }
@@ -63,6 +68,7 @@ impl ServicesConfig {
             },
             node_port_addresses: vec![Ipv4Addr::LOCALHOST.into()],
             load_balancer_addresses: vec![Ipv4Addr::LOCALHOST.into()],
+            host_ports: HOST_PORTS,
             access_log: None,
         }
     }
@@ -135,6 +141,7 @@ pub struct Services {
     fabric: Arc<Fabric>,
     context: Context,
     hosts: Arc<[IpAddr]>,
+    host_ports: usize,
     pool: Arc<[IpAddr]>,
     dns: Arc<Server>,
     /// Who is asked when no name server is known.
@@ -196,6 +203,7 @@ impl Services {
             fabric,
             context,
             hosts: config.node_port_addresses.into(),
+            host_ports: config.host_ports,
             pool: config.load_balancer_addresses.into(),
             dns,
             system: Arc::new(HostResolver::new()),
@@ -232,6 +240,7 @@ impl Services {
             context: self.context.clone(),
             hosts: self.hosts.clone(),
             doors: self.doors.clone(),
+            limit: self.host_ports,
         };
         let balancers = balancers::run(&self.context, self.pool.clone(), self.doors.clone());
         tokio::join!(exposed.run(), balancers);

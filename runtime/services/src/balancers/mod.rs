@@ -107,7 +107,7 @@ pub(crate) async fn run(context: &Context, pool: Arc<[IpAddr]>, doors: OpenDoors
 /// Waits until other doors cannot be opened than `before`; false at the end.
 async fn other_failures(
     seen: &mut watch::Receiver<Doors>,
-    before: &BTreeMap<Door, io::ErrorKind>,
+    before: &BTreeMap<(Door, ObjectKey), io::ErrorKind>,
 ) -> bool {
     let other = |doors: &Doors| doors.failed != *before;
     seen.wait_for(other).await.is_ok()

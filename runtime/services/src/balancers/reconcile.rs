@@ -24,8 +24,8 @@ pub(super) struct World<'a> {
     pub(super) services: Vec<Arc<Service>>,
     /// The addresses to be given, in order.
     pub(super) pool: &'a [IpAddr],
-    /// Doors that could not be opened.
-    pub(super) failed: &'a BTreeMap<Door, io::ErrorKind>,
+    /// Doors that could not be opened, and for whom.
+    pub(super) failed: &'a BTreeMap<(Door, ObjectKey), io::ErrorKind>,
     pub(super) now: Timestamp,
 }
 
@@ -164,33 +164,27 @@ fn change(
     world: &World<'_>,
 ) -> Option<Change> {
     let address = choice.as_ref().ok().copied();
+    let key = ObjectKey::of(service.as_ref());
+    let failure = |door: &Door| world.failed.get(&(*door, key.clone())).copied();
     let wanted: Vec<LoadBalancerIngress> = address
         .map(|address| LoadBalancerIngress {
             ip: Some(address.to_string()),
             ip_mode: Some("VIP".to_owned()),
-            ports: Some(ports(service, address, world.failed)),
+            ports: Some(ports(service, address, failure)),
             hostname: None,
         })
         .into_iter()
         .collect();
-    let closed: Vec<Door> = address
-        .map(|address| doors(service, address))
+    let mut doors = address
         .into_iter()
-        .flatten()
-        .filter(|door| world.failed.contains_key(door))
-        .collect();
-    let (reason, problem) = match (&choice, closed.first()) {
+        .flat_map(|address| doors(service, address));
+    let closed = doors.find_map(|door| Some((door, failure(&door)?)));
+    let (reason, problem) = match (&choice, closed) {
         (Err(problem), _) => ("NoAddress", Some(problem.clone())),
         // The door tells the owner itself, by an Event.
-        (Ok(_), Some(door)) => {
-            let kind = world.failed.get(door).copied();
-            (
-                reason_of(kind),
-                Some(format!(
-                    "{} cannot be opened for it on this host",
-                    door.address
-                )),
-            )
+        (Ok(_), Some((door, kind))) => {
+            let problem = format!("{} cannot be opened for it on this host", door.address);
+            (reason_of(kind), Some(problem))
         }
         (Ok(_), None) => ("Listening", None),
     };
@@ -255,11 +249,12 @@ fn conditions(
     all
 }
 
-fn reason_of(kind: Option<io::ErrorKind>) -> &'static str {
+fn reason_of(kind: io::ErrorKind) -> &'static str {
     match kind {
-        Some(io::ErrorKind::AddrInUse) => "PortInUse",
-        Some(io::ErrorKind::PermissionDenied) => "PortNotPermitted",
-        Some(io::ErrorKind::AddrNotAvailable) => "NotThisHostsAddress",
+        io::ErrorKind::AddrInUse => "PortInUse",
+        io::ErrorKind::QuotaExceeded => "TooManyPorts",
+        io::ErrorKind::PermissionDenied => "PortNotPermitted",
+        io::ErrorKind::AddrNotAvailable => "NotThisHostsAddress",
         _ => "PortNotOpen",
     }
 }
@@ -268,15 +263,15 @@ fn reason_of(kind: Option<io::ErrorKind>) -> &'static str {
 fn ports(
     service: &Service,
     address: IpAddr,
-    failed: &BTreeMap<Door, io::ErrorKind>,
+    failure: impl Fn(&Door) -> Option<io::ErrorKind>,
 ) -> Vec<PortStatus> {
     let spec = service.spec.as_ref();
     let ports = spec.iter().flat_map(|spec| spec.ports.iter().flatten());
     let status = |port: &k8s_openapi::api::core::v1::ServicePort| {
         let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
-        let kind = door(address, port.port, &protocol).and_then(|door| failed.get(&door));
+        let kind = door(address, port.port, &protocol).and_then(|door| failure(&door));
         PortStatus {
-            error: kind.map(|kind| format!("coracle.dev/{}", reason_of(Some(*kind)))),
+            error: kind.map(|kind| format!("coracle.dev/{}", reason_of(kind))),
             port: port.port,
             protocol,
         }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::reconcile::{Change, World, reconcile};
 use super::*;
+use crate::fixtures::key;
 use crate::index::Transport;
 
 fn ip(last: u8) -> IpAddr {
@@ -39,14 +40,19 @@ fn given(mut service: Value, address: &str) -> Value {
     service
 }
 
-fn run(services: &[Value], pool: &[IpAddr], failed: &[(SocketAddr, io::ErrorKind)]) -> Vec<Change> {
+/// What is done for these, whose ports are closed to the named ones.
+fn run(
+    services: &[Value],
+    pool: &[IpAddr],
+    failed: &[(SocketAddr, &str, io::ErrorKind)],
+) -> Vec<Change> {
     let door = |address| Door {
         address,
         transport: Transport::Tcp,
     };
     let failed = failed
         .iter()
-        .map(|(address, kind)| (door(*address), *kind))
+        .map(|(address, name, kind)| ((door(*address), key(name)), *kind))
         .collect();
     let typed =
         |service: &Value| Arc::new(serde_json::from_value(service.clone()).expect("a service"));
@@ -152,7 +158,8 @@ fn who_is_no_load_balancer_any_more_gives_the_address_back() {
 #[test]
 fn a_port_in_use_is_a_condition_and_an_error_of_that_port_until_it_is_open() {
     let service = given(balancer("a", 1, &[80, 443]), "127.0.0.1");
-    let taken = [(SocketAddr::new(ip(1), 443), io::ErrorKind::AddrInUse)];
+    let port = SocketAddr::new(ip(1), 443);
+    let taken = [(port, "a", io::ErrorKind::AddrInUse)];
     let changes = run(std::slice::from_ref(&service), &[ip(1)], &taken);
     let status = &changes[0].patch["status"];
     let ports = &status["loadBalancer"]["ingress"][0]["ports"];
@@ -177,4 +184,19 @@ fn a_port_in_use_is_a_condition_and_an_error_of_that_port_until_it_is_open() {
         open[0].patch["status"]["conditions"][0]["reason"],
         "Listening"
     );
+}
+
+#[test]
+fn a_port_that_is_closed_to_others_is_no_problem_and_too_many_are_one() {
+    let service = given(balancer("a", 1, &[80]), "127.0.0.1");
+    let port = SocketAddr::new(ip(1), 80);
+    let of_another = [(port, "z", io::ErrorKind::AddrInUse)];
+    let changes = run(std::slice::from_ref(&service), &[ip(1)], &of_another);
+    assert!(changes.is_empty(), "{changes:?}");
+    let full = [(port, "a", io::ErrorKind::QuotaExceeded)];
+    let changes = run(&[service], &[ip(1)], &full);
+    let status = &changes[0].patch["status"];
+    let ports = &status["loadBalancer"]["ingress"][0]["ports"];
+    assert_eq!(ports[0]["error"], "coracle.dev/TooManyPorts");
+    assert_eq!(status["conditions"][0]["reason"], "TooManyPorts");
 }

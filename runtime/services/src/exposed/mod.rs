@@ -32,10 +32,8 @@ use tokio::task::AbortHandle;
 use crate::index::{Exposure, Index, Transport};
 use crate::router::Router;
 pub(crate) use plan::Door;
-use plan::{Failed, Shadowed, World, reconcile};
+use plan::{Failed, LeftOut, Why, World, reconcile};
 
-/// How many doors there may be.
-const DOORS: usize = 4096;
 /// How many accepted connections of one port may wait to be taken by a pod; past it, they wait in
 /// the host's backlog. Of one port, so that a Service whose pods are stuck holds up no other.
 const ARRIVING: usize = 256;
@@ -46,8 +44,8 @@ const REST: Duration = Duration::from_millis(50);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Doors {
     pub(crate) open: Vec<Door>,
-    /// An address of a Service's own whose place is another's, say a node port's, is in use: here, and open for that one.
-    pub(crate) failed: BTreeMap<Door, io::ErrorKind>,
+    /// By whom wants it: a place that another one of the cluster has is in use, and one too many is past a quota.
+    pub(crate) failed: BTreeMap<(Door, ObjectKey), io::ErrorKind>,
 }
 
 /// [`Doors`], to be asked or waited for.
@@ -61,6 +59,8 @@ pub(crate) struct Exposed {
     pub(crate) context: Context,
     pub(crate) hosts: Arc<[std::net::IpAddr]>,
     pub(crate) doors: OpenDoors,
+    /// How many doors there may be.
+    pub(crate) limit: usize,
 }
 
 /// A door's task, which ends with this.
@@ -81,8 +81,7 @@ impl Exposed {
         let mut changed = self.index.follow_exposures();
         let mut open: BTreeMap<Door, Serving> = BTreeMap::new();
         let mut failed: BTreeMap<Door, Failed> = BTreeMap::new();
-        let mut reasons: BTreeMap<Door, io::ErrorKind> = BTreeMap::new();
-        let mut shadowed: BTreeSet<Shadowed> = BTreeSet::new();
+        let mut left_out: BTreeSet<LeftOut> = BTreeSet::new();
         loop {
             changed.mark_unchanged();
             let wanted = self.index.ask(|tables| tables.exposures());
@@ -96,45 +95,38 @@ impl Exposed {
                     .collect(),
                 failed: &failed,
                 now,
-                limit: DOORS,
+                limit: self.limit,
             });
             for door in plan.forget {
                 failed.remove(&door);
-                reasons.remove(&door);
             }
             for door in plan.close {
                 tracing::debug!(?door, "closed to the outside");
                 open.remove(&door);
             }
-            for new in plan.shadowed.difference(&shadowed) {
-                self.report_shadowed(new);
+            for new in plan.left_out.difference(&left_out) {
+                self.report_left_out(new);
             }
-            shadowed = plan.shadowed;
+            left_out = plan.left_out;
             let mut next = plan.next;
             for (door, exposure, service) in plan.open {
                 match self.open(door, exposure).await {
                     Ok(task) => {
                         tracing::debug!(?door, %service, "open to the outside");
                         failed.remove(&door);
-                        reasons.remove(&door);
                         open.insert(door, Serving { exposure, task });
                     }
                     Err(error) => {
                         self.report(&service, door, exposure, &error);
-                        let failure = Failed::after(failed.get(&door), service, now);
+                        let failure = Failed::after(failed.get(&door), service, error.kind(), now);
                         next = Some(next.map_or(failure.due, |next| next.min(failure.due)));
                         failed.insert(door, failure);
-                        reasons.insert(door, error.kind());
                     }
                 }
             }
-            let in_use = shadowed
-                .iter()
-                .filter(|shadowed| matches!(shadowed.exposure, Exposure::Outer(..)))
-                .map(|shadowed| (shadowed.door, io::ErrorKind::AddrInUse));
             self.doors.send_replace(Doors {
                 open: open.keys().copied().collect(),
-                failed: reasons.clone().into_iter().chain(in_use).collect(),
+                failed: failures(&failed).chain(in_vain(&left_out)).collect(),
             });
             let retry = async {
                 match next {
@@ -216,34 +208,46 @@ impl Exposed {
         }
     }
 
-    /// Tells the owner of a Service or a pod that another one of the cluster has the place.
-    fn report_shadowed(&self, shadowed: &Shadowed) {
-        let Shadowed {
+    /// Tells the owner of a Service or a pod who has the place, or that there are too many.
+    fn report_left_out(&self, left_out: &LeftOut) {
+        let LeftOut {
             door,
             exposure,
             service: key,
-            by: (by, first),
-        } = shadowed;
-        let holder = match by {
-            Exposure::HostPort(..) => format!("pod {first}"),
-            _ => format!("service {first}"),
-        };
+            why,
+        } = left_out;
         let place = format!("{} {}", protocol(door.transport), door.address);
-        let (reason, message) = match exposure {
+        let (wanted, in_use, other) = match exposure {
             Exposure::HostPort(_, port, _) => (
+                format!("hostPort {port} is not open"),
                 "HostPortUnavailable",
-                format!(
-                    "hostPort {port} is not open: {holder} has {place}; give the container another hostPort (it is opened \
-                     when the other one goes)"
-                ),
+                "the container another hostPort",
             ),
             _ => (
+                format!("service {key} is not reachable at {place}"),
                 "AddressInUse",
-                format!(
-                    "service {key} is not reachable at {place}: {holder} has it; give the Service another port (it is \
-                     opened when the other one goes)"
-                ),
+                "the Service another port",
             ),
+        };
+        let (reason, message) = match why {
+            Why::Held(by, first) => {
+                let holder = match by {
+                    Exposure::HostPort(..) => format!("pod {first}"),
+                    _ => format!("service {first}"),
+                };
+                let message = format!(
+                    "{wanted}: {holder} has {place}; give {other} (it is opened when the other one goes)"
+                );
+                (in_use, message)
+            }
+            Why::Full => {
+                let message = format!(
+                    "{wanted}: no more than {} ports of the host are opened; delete Services or pods that have some (it is \
+                     opened when there is room)",
+                    self.limit
+                );
+                ("TooManyHostPorts", message)
+            }
         };
         self.tell(key, *exposure, reason, message);
     }
@@ -319,6 +323,31 @@ impl Exposed {
         };
         self.tell(key, exposure, reason, message);
     }
+}
+
+/// What could not be opened, for whom and why.
+fn failures(
+    failed: &BTreeMap<Door, Failed>,
+) -> impl Iterator<Item = ((Door, ObjectKey), io::ErrorKind)> {
+    let failure = |(door, failed): (&Door, &Failed)| ((*door, failed.service.clone()), failed.kind);
+    failed.iter().map(failure)
+}
+
+/// Which Services want places in vain, and why.
+fn in_vain(
+    left_out: &BTreeSet<LeftOut>,
+) -> impl Iterator<Item = ((Door, ObjectKey), io::ErrorKind)> {
+    // A pod may have a Service's name.
+    let services = left_out
+        .iter()
+        .filter(|left_out| !matches!(left_out.exposure, Exposure::HostPort(..)));
+    services.map(|left_out| {
+        let kind = match left_out.why {
+            Why::Held(..) => io::ErrorKind::AddrInUse,
+            Why::Full => io::ErrorKind::QuotaExceeded,
+        };
+        ((left_out.door, left_out.service.clone()), kind)
+    })
 }
 
 fn protocol(transport: Transport) -> &'static str {

@@ -1,6 +1,7 @@
 //! Which of the host's ports should be open: a pure function.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ pub(crate) struct Door {
 pub(super) struct Failed {
     /// For which Service or pod.
     pub(super) service: ObjectKey,
+    pub(super) kind: io::ErrorKind,
     /// When it is tried again, by the clock's monotonic time.
     pub(super) due: Duration,
     /// How long was waited this time.
@@ -32,13 +34,19 @@ pub(super) struct Failed {
 
 impl Failed {
     /// What is known after one more failure at `now`.
-    pub(super) fn after(before: Option<&Self>, service: ObjectKey, now: Duration) -> Self {
+    pub(super) fn after(
+        before: Option<&Self>,
+        service: ObjectKey,
+        kind: io::ErrorKind,
+        now: Duration,
+    ) -> Self {
         let wait = match before {
             Some(before) if before.service == service => (before.wait * 2).min(LONGEST_WAIT),
             _ => FIRST_WAIT,
         };
         Self {
             service,
+            kind,
             due: now + wait,
             wait,
         }
@@ -47,8 +55,8 @@ impl Failed {
 
 /// Everything that the decision needs.
 pub(super) struct World<'a> {
-    /// The places at which Services are to be reached.
-    pub(super) wanted: &'a BTreeMap<Exposure, ObjectKey>,
+    /// The places at which Services and pods are to be reached, with all who want each: the first one gets it.
+    pub(super) wanted: &'a BTreeMap<Exposure, Vec<ObjectKey>>,
     /// The addresses of the host on which node ports are.
     pub(super) hosts: &'a [IpAddr],
     /// What is open, and for what.
@@ -61,15 +69,23 @@ pub(super) struct World<'a> {
     pub(super) limit: usize,
 }
 
-/// A place that somebody wants and another has.
+/// A place that somebody wants in vain.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Shadowed {
+pub(super) struct LeftOut {
     pub(super) door: Door,
-    /// As what, and for whom, it is wanted in vain.
+    /// As what, and for whom, it is wanted.
     pub(super) exposure: Exposure,
     pub(super) service: ObjectKey,
-    /// As what, and for whom, it is open.
-    pub(super) by: (Exposure, ObjectKey),
+    pub(super) why: Why,
+}
+
+/// Why somebody does not get a place.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Why {
+    /// It is open as this, and for that one.
+    Held(Exposure, ObjectKey),
+    /// As many are open as may be.
+    Full,
 }
 
 /// What to do next.
@@ -81,8 +97,8 @@ pub(super) struct Plan {
     pub(super) open: Vec<(Door, Exposure, ObjectKey)>,
     /// Failures that no longer matter.
     pub(super) forget: Vec<Door>,
-    /// What stays closed as long as others want it, who come first.
-    pub(super) shadowed: BTreeSet<Shadowed>,
+    /// What stays closed as long as others want it, or there are too many.
+    pub(super) left_out: BTreeSet<LeftOut>,
     /// When to look again if nothing changes until then.
     pub(super) next: Option<Duration>,
 }
@@ -92,22 +108,34 @@ pub(super) fn reconcile(world: &World<'_>) -> Plan {
     let mut plan = Plan::default();
     // Node ports come first, so that one keeps its socket should a load balancer want it too.
     let mut wanted: BTreeMap<Door, (Exposure, &ObjectKey)> = BTreeMap::new();
-    for (exposure, service) in world.wanted {
+    for (exposure, services) in world.wanted {
         for door in doors(*exposure, world.hosts) {
-            match wanted.get(&door) {
+            for service in services {
+                let (by, first) = *wanted.entry(door).or_insert((*exposure, service));
                 // A Service may want the same place twice, and has it.
-                Some((_, first)) if *first == service => {}
-                Some((by, first)) => drop(plan.shadowed.insert(Shadowed {
-                    door,
-                    exposure: *exposure,
-                    service: service.clone(),
-                    by: (*by, (*first).clone()),
-                })),
-                None if wanted.len() < world.limit => {
-                    wanted.insert(door, (*exposure, service));
+                if first != service {
+                    plan.left_out.insert(LeftOut {
+                        door,
+                        exposure: *exposure,
+                        service: service.clone(),
+                        why: Why::Held(by, first.clone()),
+                    });
                 }
-                None => {}
             }
+        }
+    }
+    // What is open stays so when there are too many.
+    let excess = wanted.len().saturating_sub(world.limit);
+    let mut last: Vec<Door> = wanted.keys().copied().rev().collect();
+    last.sort_by_key(|door| world.open.contains_key(door));
+    for door in last.into_iter().take(excess) {
+        if let Some((exposure, service)) = wanted.remove(&door) {
+            plan.left_out.insert(LeftOut {
+                door,
+                exposure,
+                service: service.clone(),
+                why: Why::Full,
+            });
         }
     }
     let fits = |door: &Door, exposure: &Exposure| {

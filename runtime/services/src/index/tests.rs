@@ -1,5 +1,8 @@
 //! What Services mean, and that changes add up to the same as a fresh start.
 
+use std::net::SocketAddr;
+
+use coracle_network::Protocol;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -211,7 +214,7 @@ fn node_ports_tell_those_who_follow_them() {
     assert!(!follow.has_changed().unwrap(), "endpoints move no listener");
     assert_eq!(
         index.ask(Tables::exposures),
-        BTreeMap::from([(Exposure::NodePort(30080, Transport::Tcp), key("web"))])
+        BTreeMap::from([(Exposure::NodePort(30080, Transport::Tcp), vec![key("web")])])
     );
     index.service_changed(&Change::Deleted(Arc::new(cluster_ip("web", 5))));
     assert!(follow.has_changed().unwrap());
@@ -492,4 +495,50 @@ proptest! {
         }
         prop_assert_eq!(&*index.tables.read(), &*fresh.tables.read());
     }
+}
+
+#[test]
+fn who_was_given_an_address_comes_before_who_names_it() {
+    let naming = |name: &str| {
+        let spec = json!({"clusterIP": "10.96.0.5", "externalIPs": ["127.0.0.1"], "ports": [{"port": 80}]});
+        service(name, spec)
+    };
+    let given = |ingress: Value| {
+        let spec =
+            json!({"type": "LoadBalancer", "clusterIP": "10.96.0.6", "ports": [{"port": 80}]});
+        let mut service = service("m", spec);
+        let status = json!({"loadBalancer": {"ingress": ingress}});
+        service.status = serde_json::from_value(status).expect("a status");
+        service
+    };
+    let index = index(
+        [
+            naming("a"),
+            given(json!([{"ip": "127.0.0.1"}])),
+            naming("z"),
+        ],
+        [],
+    );
+    let place = Exposure::Outer(SocketAddr::from(([127, 0, 0, 1], 80)), Transport::Tcp);
+    let wanting = || index.ask(|tables| tables.exposures().remove(&place));
+    let holder = || {
+        index.ask(|tables| {
+            let found = tables.at_exposure(&place);
+            found.map(|found| found.service.entry.key.clone())
+        })
+    };
+    assert_eq!(wanting(), Some(vec![key("m"), key("a"), key("z")]));
+    assert_eq!(holder(), Some(key("m")));
+    // The same place in another order is a change.
+    let mut both = given(json!([{"ip": "127.0.0.1"}]));
+    let spec = both.spec.as_mut().expect("a spec");
+    spec.external_ips = Some(vec!["127.0.0.1".to_owned()]);
+    index.service_changed(&crate::fixtures::applied(both.clone()));
+    let mut follow = index.follow_exposures();
+    follow.mark_unchanged();
+    both.status = None;
+    index.service_changed(&crate::fixtures::applied(both));
+    assert!(follow.has_changed().expect("the index lives"));
+    assert_eq!(wanting(), Some(vec![key("a"), key("m"), key("z")]));
+    assert_eq!(holder(), Some(key("a")));
 }
