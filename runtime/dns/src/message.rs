@@ -1,4 +1,4 @@
-//! The format of messages: the one place that knows `hickory-proto`.
+//! The format of messages: the one place that reads and writes them with `hickory-proto`.
 //!
 //! A question comes in as bytes and becomes a [`Request`]; an [`Outcome`] goes out as bytes that
 //! fit what carries them. What a datagram does not hold is cut at a record's end and marked as
@@ -13,7 +13,7 @@ use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use crate::zone::{Data, Kind};
 
 /// The length of a header.
-const HEADER: usize = 12;
+pub(crate) const HEADER: usize = 12;
 /// What a datagram may hold when whoever asks says nothing (RFC 1035), and at least.
 const PLAIN_UDP: u16 = 512;
 /// What we put into a datagram at most, whatever is said: it is never fragmented on the way.
@@ -188,13 +188,18 @@ impl Request {
         message.authorities = outcome.authorities;
         message.additionals = outcome.additionals;
         message.edns = self.edns.map(|(_, dnssec_ok)| own_edns(dnssec_ok));
-        let limit = match (carrier, self.edns) {
-            (Carrier::Tcp, _) => MAX_TCP,
-            (Carrier::Udp, None) => PLAIN_UDP,
-            (Carrier::Udp, Some((wanted, _))) => wanted.clamp(PLAIN_UDP, MAX_UDP),
-        };
-        fit(message, usize::from(limit))
+        fit(message, most_bytes(carrier, self.edns))
     }
+}
+
+/// The longest answer that the carrier, and who asks, can take.
+pub(crate) fn most_bytes(carrier: Carrier, edns: Option<(u16, bool)>) -> usize {
+    let limit = match (carrier, edns) {
+        (Carrier::Tcp, _) => MAX_TCP,
+        (Carrier::Udp, None) => PLAIN_UDP,
+        (Carrier::Udp, Some((wanted, _))) => wanted.clamp(PLAIN_UDP, MAX_UDP),
+    };
+    usize::from(limit)
 }
 
 /// The message's bytes, without what does not fit: first additional records, which are a

@@ -11,6 +11,7 @@ use crate::cache::Cache;
 use crate::forward::{ForwardError, Forwarder};
 use crate::message::{self, Arrived, Asked, Carrier, Outcome, Request};
 use crate::metrics::{Metrics, Source};
+use crate::plain;
 use crate::upstreams::UpstreamConfig;
 use crate::zone::{Data, Found, Kind, Lookup, Zone};
 
@@ -136,6 +137,41 @@ impl Server {
     /// The same for somebody who may not know every name.
     pub fn now_for(&self, bytes: &[u8], via: Via, asker: Option<Arc<dyn Asker>>) -> Now {
         let started = self.clock.monotonic();
+        if asker.is_none()
+            && let Some(reply) = self.plainly(bytes, via, started)
+        {
+            return Now::Reply(reply);
+        }
+        self.generally(bytes, via, asker, started)
+    }
+
+    /// Answers what nearly all ask, from the zone alone; nothing if it takes more than that.
+    pub(crate) fn plainly(&self, bytes: &[u8], via: Via, started: Duration) -> Option<Vec<u8>> {
+        let question = plain::read(bytes)?;
+        let (apex, ttl, carrier) = (self.zone.apex(), self.zone.ttl(), via.carrier());
+        let (code, reply) = match self.zone.lookup(&question.name, question.kind) {
+            Lookup::Found(found) => {
+                let reply = question.found(&found, apex, ttl, carrier);
+                (ResponseCode::NoError, reply?)
+            }
+            Lookup::NoName => {
+                let code = ResponseCode::NXDomain;
+                (code, question.nothing(code, apex, ttl, carrier)?)
+            }
+            Lookup::Alias(_) | Lookup::Elsewhere | Lookup::NotYet => return None,
+        };
+        self.count(via, Source::Zone, question.type_number(), code, started);
+        Some(reply)
+    }
+
+    /// Answers whatever arrived.
+    pub(crate) fn generally(
+        &self,
+        bytes: &[u8],
+        via: Via,
+        asker: Option<Arc<dyn Asker>>,
+        started: Duration,
+    ) -> Now {
         let request = match message::read(bytes) {
             Arrived::Nothing => return Now::Nothing,
             Arrived::Wrong(code, reply) => {
@@ -430,10 +466,14 @@ impl Server {
             asker.told(&request.name, &outcome.addresses());
         }
         let reply = request.reply(outcome, via.carrier());
-        let took = self.clock.monotonic().saturating_sub(*started);
-        self.metrics.asked(*via, source, request.type_number());
-        self.metrics.answered(*via, source, code, took);
+        self.count(*via, source, request.type_number(), code, *started);
         reply
+    }
+
+    fn count(&self, via: Via, source: Source, kind: u16, code: ResponseCode, started: Duration) {
+        let took = self.clock.monotonic().saturating_sub(started);
+        self.metrics.asked(via, source, kind);
+        self.metrics.answered(via, source, code, took);
     }
 }
 

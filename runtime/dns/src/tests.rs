@@ -2,9 +2,10 @@
 
 mod forwarding;
 mod messages;
+mod plain;
 mod wire;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -49,6 +50,8 @@ impl Zone for TestZone {
         match below {
             "" => Lookup::no_data(),
             "web." => only(Kind::A, vec![Data::Address(address(1))]),
+            "six." => only(Kind::Aaaa, vec![Data::Address(Ipv6Addr::LOCALHOST.into())]),
+            "few." => only(Kind::A, (0..20).map(address).map(Data::Address).collect()),
             "many." => only(Kind::A, (0..200).map(address).map(Data::Address).collect()),
             "huge." => {
                 let all = (0..6000u32).map(|n| Data::Address(Ipv4Addr::from(n).into()));
