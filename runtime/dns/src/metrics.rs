@@ -36,8 +36,21 @@ const TYPES: [RecordType; 13] = [
     RecordType::TXT,
 ];
 
+/// The label of whatever has none of its own.
+const OTHER: &str = "other";
+/// Codes that have a label of their own, which is their usual short name; all others are `other`.
+const CODES: [(ResponseCode, &str); 7] = [
+    (ResponseCode::NoError, "NOERROR"),
+    (ResponseCode::FormErr, "FORMERR"),
+    (ResponseCode::ServFail, "SERVFAIL"),
+    (ResponseCode::NXDomain, "NXDOMAIN"),
+    (ResponseCode::NotImp, "NOTIMP"),
+    (ResponseCode::Refused, "REFUSED"),
+    (ResponseCode::BADVERS, "BADVERS"),
+];
+
 /// Who had the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     Zone,
     Cache,
@@ -47,6 +60,8 @@ pub(crate) enum Source {
 }
 
 impl Source {
+    const ALL: [Self; 4] = [Self::Zone, Self::Cache, Self::Forward, Self::Nobody];
+
     /// CoreDNS's plugin of that work.
     fn plugin(self) -> &'static str {
         match self {
@@ -56,15 +71,33 @@ impl Source {
             Self::Nobody => "",
         }
     }
+
+    /// The place of its zone among [`ZONES`].
+    fn zone(self) -> usize {
+        match self {
+            Self::Zone => 0,
+            Self::Cache | Self::Forward => 1,
+            Self::Nobody => 2,
+        }
+    }
 }
 
-/// Counts questions and answers.
+/// Labels of zones; the first stands for the server's own, whose label is its name.
+const ZONES: [&str; 3] = ["", ".", "dropped"];
+/// Labels of where questions arrive.
+const LISTENERS: [&str; 2] = ["dns://:53", "dns://host"];
+
+/// Counts questions and answers. Those of the listeners have a counter for each combination of labels, so that threads which
+/// answer at the same time wait for nothing.
 #[derive(Default)]
 pub struct Metrics {
     zone: String,
-    requests: Mutex<BTreeMap<(Via, &'static str, &'static str), u64>>,
-    responses: Mutex<BTreeMap<Answered, u64>>,
-    durations: Mutex<BTreeMap<(Listener, &'static str), Histogram>>,
+    /// By listener, transport, family, zone and type.
+    requests: [[[[[AtomicU64; TYPES.len() + 1]; ZONES.len()]; 2]; 2]; LISTENERS.len()],
+    /// By listener, who had it, and code.
+    responses: [[[AtomicU64; CODES.len() + 1]; Source::ALL.len()]; LISTENERS.len()],
+    /// By listener and zone.
+    durations: [[Histogram; ZONES.len()]; LISTENERS.len()],
     upstreams: Mutex<BTreeMap<String, Upstream>>,
     hits: [AtomicU64; 2],
     misses: AtomicU64,
@@ -72,43 +105,53 @@ pub struct Metrics {
     lookups: [AtomicU64; 2],
 }
 
-/// Where questions arrive, for labels.
-type Listener = bool;
-/// Where, of which zone, by whom and with which code.
-type Answered = (Listener, &'static str, Source, &'static str);
-
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 struct Upstream {
     requests: u64,
     errors: u64,
     durations: BTreeMap<&'static str, Histogram>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 struct Histogram {
-    count: u64,
-    seconds: f64,
-    buckets: [u64; BUCKETS.len()],
+    /// Up to each bound and above that of the one before; then above all.
+    buckets: [AtomicU64; BUCKETS.len() + 1],
+    nanoseconds: AtomicU64,
 }
 
 impl Histogram {
-    fn add(&mut self, took: Duration) {
+    fn add(&self, took: Duration) {
         let seconds = took.as_secs_f64();
-        self.count += 1;
-        self.seconds += seconds;
-        for (bucket, bound) in self.buckets.iter_mut().zip(BUCKETS) {
-            *bucket += u64::from(seconds <= bound);
-        }
+        let bucket = BUCKETS.iter().position(|bound| seconds <= *bound);
+        add(&self.buckets[bucket.unwrap_or(BUCKETS.len())], 1);
+        let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        add(&self.nanoseconds, nanoseconds);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.buckets.iter().all(|bucket| value(bucket) == 0)
     }
 
     fn write(&self, text: &mut String, name: &str, labels: &str) {
-        for (bound, count) in BUCKETS.iter().zip(self.buckets) {
+        let mut count = 0;
+        for (bucket, bound) in self.buckets.iter().zip(BUCKETS) {
+            count += value(bucket);
             let _ = writeln!(text, "{name}_bucket{{{labels},le=\"{bound}\"}} {count}");
         }
-        let _ = writeln!(text, "{name}_bucket{{{labels},le=\"+Inf\"}} {}", self.count);
-        let _ = writeln!(text, "{name}_sum{{{labels}}} {}", self.seconds);
-        let _ = writeln!(text, "{name}_count{{{labels}}} {}", self.count);
+        count += value(&self.buckets[BUCKETS.len()]);
+        let seconds = Duration::from_nanos(value(&self.nanoseconds)).as_secs_f64();
+        let _ = writeln!(text, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
+        let _ = writeln!(text, "{name}_sum{{{labels}}} {seconds}");
+        let _ = writeln!(text, "{name}_count{{{labels}}} {count}");
     }
+}
+
+fn add(counter: &AtomicU64, count: u64) {
+    counter.fetch_add(count, Ordering::Relaxed);
+}
+
+fn value(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
 }
 
 impl Metrics {
@@ -121,22 +164,18 @@ impl Metrics {
     }
 
     pub(crate) fn asked(&self, via: Via, source: Source, kind: u16) {
-        let kind = RecordType::from(kind);
-        let known = TYPES.contains(&kind);
-        let kind = if known { kind.into() } else { "other" };
-        let zone = zone(source);
-        *self.requests.lock().entry((via, zone, kind)).or_default() += 1;
+        let known = TYPES.iter().position(|known| u16::from(*known) == kind);
+        let of_listener = &self.requests[usize::from(via.host)];
+        let of_zone = &of_listener[usize::from(via.tcp)][usize::from(via.v6)][source.zone()];
+        add(&of_zone[known.unwrap_or(TYPES.len())], 1);
     }
 
     pub(crate) fn answered(&self, via: Via, source: Source, code: ResponseCode, took: Duration) {
-        let (listener, zone) = (via.host, zone(source));
-        let key = (listener, zone, source, code_name(code));
-        *self.responses.lock().entry(key).or_default() += 1;
-        self.durations
-            .lock()
-            .entry((listener, zone))
-            .or_default()
-            .add(took);
+        let listener = usize::from(via.host);
+        let known = CODES.iter().position(|(known, _)| *known == code);
+        let of_source = &self.responses[listener][source as usize];
+        add(&of_source[known.unwrap_or(CODES.len())], 1);
+        self.durations[listener][source.zone()].add(took);
     }
 
     /// A lookup in process, without a packet.
@@ -178,7 +217,7 @@ impl Metrics {
         let mut upstreams = self.upstreams.lock();
         let mut name = server.to_string();
         if upstreams.len() >= UPSTREAMS && !upstreams.contains_key(&name) {
-            "other".clone_into(&mut name);
+            OTHER.clone_into(&mut name);
         }
         change(upstreams.entry(name).or_default());
     }
@@ -186,61 +225,8 @@ impl Metrics {
     /// The text, with what the cache holds.
     pub(crate) fn render(&self, kept: Kept) -> String {
         let mut text = String::new();
-        let zone = |zone: &'static str| {
-            if zone == ZONE {
-                self.zone.as_str()
-            } else {
-                zone
-            }
-        };
-        head(
-            &mut text,
-            "coredns_dns_requests_total",
-            "counter",
-            "Questions, by listener, zone, transport and type.",
-        );
-        for ((via, place, kind), count) in self.requests.lock().iter() {
-            let (proto, family) = (
-                if via.tcp { "tcp" } else { "udp" },
-                if via.v6 { 2 } else { 1 },
-            );
-            let _ = writeln!(
-                text,
-                "coredns_dns_requests_total{{server=\"{}\",zone=\"{}\",view=\"\",proto=\"{proto}\",family=\"{family}\",type=\"{kind}\"}} {count}",
-                server(via.host),
-                zone(place),
-            );
-        }
-        head(
-            &mut text,
-            "coredns_dns_responses_total",
-            "counter",
-            "Answers, by listener, zone, code and who had it.",
-        );
-        for ((host, place, source, code), count) in self.responses.lock().iter() {
-            let _ = writeln!(
-                text,
-                "coredns_dns_responses_total{{server=\"{}\",zone=\"{}\",view=\"\",rcode=\"{code}\",plugin=\"{}\"}} {count}",
-                server(*host),
-                zone(place),
-                source.plugin(),
-            );
-        }
-        let name = "coredns_dns_request_duration_seconds";
-        head(
-            &mut text,
-            name,
-            "histogram",
-            "Time until the answer was ready, by listener and zone.",
-        );
-        for ((host, place), histogram) in self.durations.lock().iter() {
-            let labels = format!(
-                "server=\"{}\",zone=\"{}\",view=\"\"",
-                server(*host),
-                zone(place)
-            );
-            histogram.write(&mut text, name, &labels);
-        }
+        self.render_requests(&mut text);
+        self.render_responses(&mut text);
         self.render_cache(&mut text, kept);
         self.render_upstreams(&mut text);
         let name = "coracle_dns_lookups_total";
@@ -258,6 +244,67 @@ impl Metrics {
             );
         }
         text
+    }
+
+    /// A zone's label.
+    fn zone(&self, place: usize) -> &str {
+        if place == Source::Zone.zone() {
+            &self.zone
+        } else {
+            ZONES[place]
+        }
+    }
+
+    fn render_requests(&self, text: &mut String) {
+        let name = "coredns_dns_requests_total";
+        let help = "Questions, by listener, zone, transport and type.";
+        head(text, name, "counter", help);
+        for (server, by_transport) in LISTENERS.iter().zip(&self.requests) {
+            for (proto, by_family) in ["udp", "tcp"].iter().zip(by_transport) {
+                for (family, by_zone) in [1, 2].iter().zip(by_family) {
+                    for (place, by_type) in by_zone.iter().enumerate() {
+                        let zone = self.zone(place);
+                        for (place, count) in counted(by_type) {
+                            let kind = TYPES.get(place).map_or(OTHER, |kind| (*kind).into());
+                            let _ = writeln!(
+                                text,
+                                "{name}{{server=\"{server}\",zone=\"{zone}\",view=\"\",proto=\"{proto}\",family=\"{family}\",type=\"{kind}\"}} {count}",
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn render_responses(&self, text: &mut String) {
+        let name = "coredns_dns_responses_total";
+        let help = "Answers, by listener, zone, code and who had it.";
+        head(text, name, "counter", help);
+        for (server, by_source) in LISTENERS.iter().zip(&self.responses) {
+            for (source, by_code) in Source::ALL.iter().zip(by_source) {
+                let (zone, plugin) = (self.zone(source.zone()), source.plugin());
+                for (place, count) in counted(by_code) {
+                    let code = CODES.get(place).map_or(OTHER, |(_, name)| name);
+                    let _ = writeln!(
+                        text,
+                        "{name}{{server=\"{server}\",zone=\"{zone}\",view=\"\",rcode=\"{code}\",plugin=\"{plugin}\"}} {count}",
+                    );
+                }
+            }
+        }
+        let name = "coredns_dns_request_duration_seconds";
+        let help = "Time until the answer was ready, by listener and zone.";
+        head(text, name, "histogram", help);
+        for (server, by_zone) in LISTENERS.iter().zip(&self.durations) {
+            for (place, histogram) in by_zone.iter().enumerate() {
+                if !histogram.is_empty() {
+                    let zone = self.zone(place);
+                    let labels = format!("server=\"{server}\",zone=\"{zone}\",view=\"\"");
+                    histogram.write(text, name, &labels);
+                }
+            }
+        }
     }
 
     fn render_cache(&self, text: &mut String, kept: Kept) {
@@ -298,7 +345,7 @@ impl Metrics {
     }
 
     fn render_upstreams(&self, text: &mut String) {
-        let upstreams = self.upstreams.lock().clone();
+        let upstreams = self.upstreams.lock();
         let counters = [
             (
                 "coredns_forward_requests_total",
@@ -311,7 +358,7 @@ impl Metrics {
         ];
         for (index, (name, help)) in counters.into_iter().enumerate() {
             head(text, name, "counter", help);
-            for (to, upstream) in &upstreams {
+            for (to, upstream) in upstreams.iter() {
                 let count = [upstream.requests, upstream.errors][index];
                 let _ = writeln!(text, "{name}{{to=\"{to}\"}} {count}");
             }
@@ -323,7 +370,7 @@ impl Metrics {
             "histogram",
             "Time until a name server answered, by its code.",
         );
-        for (to, upstream) in &upstreams {
+        for (to, upstream) in upstreams.iter() {
             for (code, histogram) in &upstream.durations {
                 let labels = format!("proxy_name=\"forward\",to=\"{to}\",rcode=\"{code}\"");
                 histogram.write(text, name, &labels);
@@ -340,19 +387,10 @@ impl Metrics {
     }
 }
 
-/// Stands for the zone's own name.
-const ZONE: &str = "zone";
-
-fn zone(source: Source) -> &'static str {
-    match source {
-        Source::Zone => ZONE,
-        Source::Cache | Source::Forward => ".",
-        Source::Nobody => "dropped",
-    }
-}
-
-fn server(host: Listener) -> &'static str {
-    if host { "dns://host" } else { "dns://:53" }
+/// The counters that have counted something, by their places.
+fn counted(counters: &[AtomicU64]) -> impl Iterator<Item = (usize, u64)> {
+    let values = counters.iter().map(value).enumerate();
+    values.filter(|(_, count)| *count > 0)
 }
 
 fn head(text: &mut String, name: &str, kind: &str, help: &str) {
@@ -361,14 +399,6 @@ fn head(text: &mut String, name: &str, kind: &str, help: &str) {
 
 /// The code's usual short name.
 fn code_name(code: ResponseCode) -> &'static str {
-    match code {
-        ResponseCode::NoError => "NOERROR",
-        ResponseCode::FormErr => "FORMERR",
-        ResponseCode::ServFail => "SERVFAIL",
-        ResponseCode::NXDomain => "NXDOMAIN",
-        ResponseCode::NotImp => "NOTIMP",
-        ResponseCode::Refused => "REFUSED",
-        ResponseCode::BADVERS => "BADVERS",
-        _ => "other",
-    }
+    let known = CODES.iter().find(|(known, _)| *known == code);
+    known.map_or(OTHER, |(_, name)| name)
 }
