@@ -1,11 +1,12 @@
 //! Questions by UDP to a port of the host.
 //!
-//! They have a thread of their own that waits in the system for the next one. A task that waits in the runtime is told that
-//! there is one, reads it, reads again in vain and goes back to wait: twice the system calls of an answer, which are most of
-//! what it costs. Whom the names here do not answer is passed on to the runtime, where others are asked.
+//! They have threads of their own that wait in the system for the next one, [one for each processor](crate::processors). A task
+//! that waits in the runtime is told that there is one, reads it, reads again in vain and goes back to wait: twice the system calls
+//! of an answer, which are most of what it costs. Whom the names here do not answer is passed on to the runtime, where others are
+//! asked.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::listen::{REST, is_v6};
+use crate::processors::Local;
 use crate::server::{Now, Pending, Server, Via};
 
 /// Questions that wait for other servers, and as many that wait to be passed on; datagrams past it are lost.
@@ -22,9 +24,12 @@ const WAITING: usize = 1024;
 /// The longest datagram that is read; questions are far shorter.
 const MOST_BYTES: usize = 4096;
 
-/// A socket, and the thread that reads from it until this is dropped.
+/// What a thread needs to answer with, whose stack holds a name and a few calls.
+const STACK: usize = 512 * 1024;
+
+/// The sockets of a port, and the threads that read from them until this is dropped.
 pub(crate) struct Datagrams {
-    socket: Arc<UdpSocket>,
+    sockets: Vec<Arc<Local>>,
     over: Arc<AtomicBool>,
 }
 
@@ -32,21 +37,27 @@ pub(crate) struct Datagrams {
 pub(crate) type Later = (Box<Pending>, SocketAddr);
 
 impl Datagrams {
-    /// Starts the thread; what it cannot answer comes out of the receiver, for [`answer_later`](Self::answer_later).
+    /// Starts the threads; what they cannot answer comes out of the receiver, for [`answer_later`](Self::answer_later).
     pub(crate) fn start(
-        socket: UdpSocket,
-        server: Arc<Server>,
+        sockets: Vec<Local>,
+        server: &Arc<Server>,
     ) -> io::Result<(Self, mpsc::Receiver<Later>)> {
-        socket.set_nonblocking(false)?;
         let (pass_on, later) = mpsc::channel(WAITING);
         let this = Self {
-            socket: Arc::new(socket),
+            sockets: sockets.into_iter().map(Arc::new).collect(),
             over: Arc::default(),
         };
-        let (socket, over) = (this.socket.clone(), this.over.clone());
-        thread::Builder::new()
-            .name("dns".to_owned())
-            .spawn(move || answer(&socket, &server, &over, &pass_on))?;
+        for local in &this.sockets {
+            let (local, over) = (local.clone(), this.over.clone());
+            let (server, pass_on) = (server.clone(), pass_on.clone());
+            let thread = thread::Builder::new()
+                .name("dns".to_owned())
+                .stack_size(STACK);
+            thread.spawn(move || {
+                local.stay();
+                answer(&local.socket, &server, &over, &pass_on);
+            })?;
+        }
         Ok((this, later))
     }
 
@@ -56,16 +67,20 @@ impl Datagrams {
         mut questions: mpsc::Receiver<Later>,
         server: Arc<Server>,
     ) {
+        // Any of them has the address that was asked.
+        let Some(local) = self.sockets.first() else {
+            return;
+        };
         let mut tasks = JoinSet::new();
         while let Some((pending, peer)) = questions.recv().await {
             while tasks.try_join_next().is_some() {}
             if tasks.len() >= WAITING {
                 continue; // as a full queue would do
             }
-            let (socket, server) = (self.socket.clone(), server.clone());
+            let (local, server) = (local.clone(), server.clone());
             tasks.spawn(async move {
                 if let Some(reply) = server.later(*pending).await {
-                    send(&socket, &reply, peer);
+                    send(&local.socket, &reply, peer);
                 }
             });
         }
@@ -75,17 +90,8 @@ impl Datagrams {
 impl Drop for Datagrams {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
-        // An empty datagram of its own has the thread look.
-        let woken = self.socket.local_addr().and_then(|mut own| {
-            match own.ip() {
-                ip if !ip.is_unspecified() => {}
-                ip if ip.is_ipv4() => own.set_ip(Ipv4Addr::LOCALHOST.into()),
-                _ => own.set_ip(Ipv6Addr::LOCALHOST.into()),
-            }
-            self.socket.send_to(&[], own)
-        });
-        if let Err(error) = woken {
-            tracing::debug!(%error, "DNS stops at the next question");
+        for local in &self.sockets {
+            local.close();
         }
     }
 }

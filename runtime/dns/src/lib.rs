@@ -28,6 +28,7 @@ mod listen;
 mod message;
 mod metrics;
 mod plain;
+mod processors;
 mod server;
 #[cfg(test)]
 mod tests;

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::datagrams::Datagrams;
 use crate::forward::framed;
+use crate::processors::{self, Local};
 use crate::server::{Asker, Now, Server, Via};
 
 /// How long a connection may be silent (RFC 7766 asks for seconds).
@@ -24,7 +25,7 @@ const ATTEMPTS: u16 = 100;
 
 /// A port of the host, for both transports. No runtime knows its sockets before it serves.
 pub struct HostListeners {
-    udp: std::net::UdpSocket,
+    udp: Vec<Local>,
     tcp: std::net::TcpListener,
 }
 
@@ -35,12 +36,10 @@ impl HostListeners {
         let mut failure = io::Error::from(io::ErrorKind::AddrInUse);
         for _ in 0..attempts {
             let tcp = TcpListener::bind(address).await?;
-            match UdpSocket::bind(tcp.local_addr()?).await {
+            match processors::bind(tcp.local_addr()?) {
                 Ok(udp) => {
-                    return Ok(Self {
-                        udp: udp.into_std()?,
-                        tcp: tcp.into_std()?,
-                    });
+                    let tcp = tcp.into_std()?;
+                    return Ok(Self { udp, tcp });
                 }
                 Err(error) => failure = error,
             }
@@ -56,7 +55,7 @@ impl HostListeners {
     /// Answers for ever; connections and questions under way end with it.
     pub async fn serve(self, server: Arc<Server>) {
         let begun = TcpListener::from_std(self.tcp).and_then(|tcp| {
-            let (datagrams, later) = Datagrams::start(self.udp, server.clone())?;
+            let (datagrams, later) = Datagrams::start(self.udp, &server)?;
             Ok((tcp, datagrams, later))
         });
         match begun {

@@ -141,3 +141,42 @@ async fn a_port_that_either_transport_holds_is_in_use() {
     let exact = HostListeners::bind(address).await.err().expect("in use");
     assert_eq!(exact.kind(), std::io::ErrorKind::AddrInUse);
 }
+
+#[tokio::test]
+async fn a_port_that_is_listened_at_is_in_use_for_others() {
+    let (address, task) = listening().await;
+    let second = HostListeners::bind(address).await.err().expect("in use");
+    assert_eq!(second.kind(), std::io::ErrorKind::AddrInUse);
+    let other = std::net::UdpSocket::bind(address).expect_err("in use");
+    assert_eq!(other.kind(), std::io::ErrorKind::AddrInUse);
+    task.abort();
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn questions_of_every_processor_are_answered() {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+    let (address, task) = listening().await;
+    let own = sched_getaffinity(None).expect("known");
+    for processor in (0..CpuSet::MAX_CPU).filter(|at| own.is_set(*at)) {
+        let asking = tokio::task::spawn_blocking(move || {
+            let mut only = CpuSet::new();
+            only.set(processor);
+            sched_setaffinity(None, &only).expect("moved");
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+            socket.connect(address).expect("connected");
+            let asked = question("web.test", RecordType::A, None);
+            socket
+                .send(&asked.to_vec().expect("encoded"))
+                .expect("sent");
+            let mut buffer = [0; 1500];
+            let length = socket.recv(&mut buffer).expect("an answer");
+            sched_setaffinity(None, &own).expect("moved back");
+            Message::from_vec(&buffer[..length]).expect("a message")
+        });
+        let reply = asking.await.expect("no panic");
+        assert_eq!(reply.answers.len(), 1, "on processor {processor}");
+    }
+    task.abort();
+}
