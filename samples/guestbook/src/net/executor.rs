@@ -103,6 +103,20 @@ pub fn ready(pollable: Pollable) -> Ready {
     }
 }
 
+/// Waits until the host calls one of the pollables ready.
+pub async fn any_ready(pollables: impl IntoIterator<Item = Pollable>) {
+    let mut all: Vec<Ready> = pollables.into_iter().map(ready).collect();
+    poll_fn(|cx| {
+        // What is not polled is not waited for, so none is left out.
+        let polled = all.iter_mut().map(|one| Pin::new(one).poll(cx).is_ready());
+        match polled.fold(false, |any, is_ready| any | is_ready) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    })
+    .await
+}
+
 /// Waits for a while.
 pub async fn sleep(duration: Duration) {
     let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);

@@ -4,7 +4,7 @@
 //! `would-block` until the socket's pollable is ready.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use wasip2::io::streams::{InputStream, OutputStream, StreamError};
 use wasip2::sockets::instance_network::instance_network;
@@ -14,36 +14,70 @@ use wasip2::sockets::network::{
 use wasip2::sockets::tcp::{ShutdownType, TcpSocket};
 use wasip2::sockets::tcp_create_socket::create_tcp_socket;
 
-use crate::executor::ready;
+use crate::executor::{any_ready, ready};
 use crate::names::lookup;
 
-/// A socket that accepts connections.
+/// A port that accepts connections: by IPv4 and IPv6, or by the one of them that there is. In WASI a socket is of one family.
 pub struct TcpListener {
-    socket: TcpSocket,
+    sockets: Vec<TcpSocket>,
 }
 
 impl TcpListener {
     /// Listens on a port of all the pod's addresses.
     pub async fn bind(port: u16) -> io::Result<Self> {
-        let socket = create_tcp_socket(IpAddressFamily::Ipv4).map_err(error)?;
-        let address = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
-        socket
-            .start_bind(&instance_network(), to_wasi(address))
-            .map_err(error)?;
-        finish(&socket, TcpSocket::finish_bind).await?;
-        socket.start_listen().map_err(error)?;
-        finish(&socket, TcpSocket::finish_listen).await?;
-        Ok(Self { socket })
+        let mut sockets = Vec::new();
+        let mut failure = None;
+        for any in [
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Ipv6Addr::UNSPECIFIED.into(),
+        ] {
+            match listen(SocketAddr::new(any, port)).await {
+                Ok(socket) => sockets.push(socket),
+                Err(e) => failure = failure.or(Some(e)),
+            }
+        }
+        match failure {
+            Some(e) if sockets.is_empty() => Err(e),
+            _ => Ok(Self { sockets }),
+        }
     }
 
     /// Waits for the next connection.
     pub async fn accept(&self) -> io::Result<TcpStream> {
-        let (socket, input, output) = finish(&self.socket, TcpSocket::accept).await?;
-        Ok(TcpStream {
-            input,
-            output,
-            socket,
-        })
+        loop {
+            for socket in &self.sockets {
+                match socket.accept() {
+                    Ok((socket, input, output)) => {
+                        return Ok(TcpStream {
+                            input,
+                            output,
+                            socket,
+                        });
+                    }
+                    Err(ErrorCode::WouldBlock) => {}
+                    Err(code) => return Err(error(code)),
+                }
+            }
+            any_ready(self.sockets.iter().map(TcpSocket::subscribe)).await;
+        }
+    }
+}
+
+async fn listen(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = create_tcp_socket(family_of(address)).map_err(error)?;
+    socket
+        .start_bind(&instance_network(), to_wasi(address))
+        .map_err(error)?;
+    finish(&socket, TcpSocket::finish_bind).await?;
+    socket.start_listen().map_err(error)?;
+    finish(&socket, TcpSocket::finish_listen).await?;
+    Ok(socket)
+}
+
+fn family_of(address: SocketAddr) -> IpAddressFamily {
+    match address {
+        SocketAddr::V4(_) => IpAddressFamily::Ipv4,
+        SocketAddr::V6(_) => IpAddressFamily::Ipv6,
     }
 }
 
@@ -71,11 +105,7 @@ impl TcpStream {
     }
 
     async fn connect_to(address: SocketAddr) -> io::Result<Self> {
-        let family = match address {
-            SocketAddr::V4(_) => IpAddressFamily::Ipv4,
-            SocketAddr::V6(_) => IpAddressFamily::Ipv6,
-        };
-        let socket = create_tcp_socket(family).map_err(error)?;
+        let socket = create_tcp_socket(family_of(address)).map_err(error)?;
         socket
             .start_connect(&instance_network(), to_wasi(address))
             .map_err(error)?;
