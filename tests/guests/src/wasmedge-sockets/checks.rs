@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::{self, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use wasmedge_wasi_socket::poll::{EventType, Subscription, poll};
@@ -28,14 +29,15 @@ impl Seen {
         }
     }
 
-    pub(crate) fn print(&self, name: &str) {
+    fn print(&self, name: &str) {
         println!("{name}: {}", self.0.join(", "));
     }
 }
 
-type Check = (&'static str, fn(&mut Seen, Ipv4Addr) -> io::Result<()>);
+/// A check by its name, of a pod with this address.
+pub(crate) type Check<A> = (&'static str, fn(&mut Seen, A) -> io::Result<()>);
 
-const CHECKS: &[Check] = &[
+pub(crate) const CHECKS: &[Check<Ipv4Addr>] = &[
     ("bind", bind),
     ("in-use", in_use),
     ("refused", refused),
@@ -51,9 +53,10 @@ const CHECKS: &[Check] = &[
     ("names", names),
 ];
 
-pub(crate) fn all(own: &str) -> io::Result<()> {
+/// Prints what each sees.
+pub(crate) fn run<A: FromStr + Copy>(checks: &[Check<A>], own: &str) -> io::Result<()> {
     let own = own.parse().map_err(|_| io::ErrorKind::InvalidInput)?;
-    for (name, check) in CHECKS {
+    for (name, check) in checks {
         let mut seen = Seen::default();
         if let Err(e) = check(&mut seen, own) {
             seen.say(format_args!("failed: {:?}", e.kind()));

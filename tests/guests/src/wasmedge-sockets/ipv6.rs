@@ -10,7 +10,7 @@ use wasmedge_wasi_socket::socket::{
 };
 use wasmedge_wasi_socket::{Shutdown, TcpListener, TcpStream, UdpSocket};
 
-use crate::checks::Seen;
+use crate::checks::{Check, Seen};
 
 #[link(wasm_import_module = "wasi_snapshot_preview1")]
 unsafe extern "C" {
@@ -27,9 +27,7 @@ unsafe extern "C" {
     ) -> u32;
 }
 
-type Check = (&'static str, fn(&mut Seen, Ipv6Addr) -> io::Result<()>);
-
-const CHECKS: &[Check] = &[
+pub(crate) const CHECKS: &[Check<Ipv6Addr>] = &[
     ("bind", bind),
     ("only", only),
     ("refused", refused),
@@ -37,18 +35,6 @@ const CHECKS: &[Check] = &[
     ("udp", udp),
     ("names", names),
 ];
-
-pub(crate) fn all(own: &str) -> io::Result<()> {
-    let own = own.parse().map_err(|_| io::ErrorKind::InvalidInput)?;
-    for (name, check) in CHECKS {
-        let mut seen = Seen::default();
-        if let Err(e) = check(&mut seen, own) {
-            seen.say(format_args!("failed: {:?}", e.kind()));
-        }
-        seen.print(name);
-    }
-    Ok(())
-}
 
 fn tcp() -> io::Result<Socket> {
     Socket::new(AddressFamily::Inet6, SocketType::Stream)

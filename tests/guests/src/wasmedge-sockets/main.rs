@@ -24,8 +24,8 @@ fn main() -> ExitCode {
     let done = match words.as_slice() {
         ["echo", port] => echo(port),
         ["connect", host, port, text] => connect(host, port, text),
-        ["checks", own] => checks::all(own),
-        ["checks6", own] => ipv6::all(own),
+        ["checks", own] => checks::run(checks::CHECKS, own),
+        ["checks6", own] => checks::run(ipv6::CHECKS, own),
         words => {
             eprintln!("unknown arguments {words:?}");
             return ExitCode::from(2);
