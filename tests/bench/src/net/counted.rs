@@ -6,15 +6,12 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use coracle_clock::Clock;
-use coracle_network::{
-    Fabric, FabricConfig, NamespaceConfig, Protocol, Route, ServiceFlows, ServiceRouter,
-};
+use coracle_network::{FabricConfig, Protocol, Route, ServiceFlows, ServiceRouter};
 
-use super::namespaces::{BATCH, Closing, open, turn};
+use super::namespaces::{Closing, NODE, PORT, Pods, turn};
 use super::{Net, by_turns};
 use crate::figures::{Figure, Report};
 
-const PORT: u16 = 7000;
 const COUNTED: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1));
 const PLAIN: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 2));
 
@@ -45,27 +42,22 @@ impl ServiceRouter for Services {
 
 /// Opens and closes connections to all three by turns.
 pub(super) async fn measure(net: &Net, clock: &Clock, report: &mut Report) -> Result<()> {
-    let address = |last| IpAddr::V4(Ipv4Addr::new(10, 240, 0, last));
-    let mut config = FabricConfig::new(address(1));
+    let mut config = FabricConfig::new(NODE);
     config.service_ranges = vec!["10.96.0.0/16".parse()?];
-    let fabric = Fabric::new(config, clock.clone());
-    let pod = |name: &str, last| {
-        let config = NamespaceConfig::new(format!("default/{name}"), address(last), name);
-        fabric.create_namespace(config)
-    };
-    let (client, server) = (pod("client", 2)?.scope(), pod("server", 3)?.scope());
-    let endpoint = SocketAddr::new(address(3), PORT);
-    let listener = server.listen_tcp(endpoint, BATCH as usize)?;
+    let pods = Pods::new(config, clock)?;
     let flows = Arc::<ServiceFlows>::default();
-    fabric.set_router(Arc::new(Services {
+    pods.fabric.set_router(Arc::new(Services {
         flows: flows.clone(),
-        endpoint,
+        endpoint: pods.endpoint,
     }));
     let mut times = [Vec::new(), Vec::new(), Vec::new()];
     for _ in 0..net.rounds {
-        for (ip, times) in [COUNTED, PLAIN, address(3)].into_iter().zip(&mut times) {
+        for (ip, times) in [COUNTED, PLAIN, pods.endpoint.ip()]
+            .into_iter()
+            .zip(&mut times)
+        {
             let to = SocketAddr::new(ip, PORT);
-            let open = async || open(&client, to, &listener).await;
+            let open = async || pods.open(to).await;
             times.push(turn(net.connects, clock, Closing::Measured, open).await?);
         }
     }

@@ -1,39 +1,28 @@
 //! Connects between the namespaces of two pods, without guests: what the fabric itself takes, beside the kernel's.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use anyhow::Result;
 use coracle_clock::Clock;
-use coracle_network::{Fabric, FabricConfig, NamespaceConfig, TcpListener, TcpStream};
+use coracle_network::{Fabric, FabricConfig, NamespaceConfig, SocketScope, TcpListener, TcpStream};
 
 use super::{Net, by_turns};
 use crate::figures::{Figure, Report};
 
 /// Connections that are open at once.
-pub(super) const BATCH: u64 = 250;
-const PORT: u16 = 7000;
+const BATCH: u64 = 250;
+pub(super) const PORT: u16 = 7000;
 
 /// Opens connections here and there by turns: both ends are there when the clock stops.
 pub(super) async fn measure(net: &Net, clock: &Clock, report: &mut Report) -> Result<()> {
-    let address = |last| IpAddr::V4(Ipv4Addr::new(10, 240, 0, last));
-    let fabric = Fabric::new(FabricConfig::new(address(1)), clock.clone());
-    let pod = |name: &str, last| {
-        let config = NamespaceConfig::new(format!("default/{name}"), address(last), name);
-        fabric.create_namespace(config)
-    };
-    let (client, server) = (pod("client", 2)?.scope(), pod("server", 3)?.scope());
-    let to = SocketAddr::new(address(3), PORT);
-    let listener = server.listen_tcp(to, BATCH as usize)?;
+    let pods = Pods::new(FabricConfig::new(NODE), clock)?;
     let kernel = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let loopback = kernel.local_addr()?;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..net.rounds {
-        ours.push(
-            turn(net.connects, clock, Closing::Free, async || {
-                open(&client, to, &listener).await
-            })
-            .await?,
-        );
+        let inside = async || pods.open(pods.endpoint).await;
+        ours.push(turn(net.connects, clock, Closing::Free, inside).await?);
         let open = async || {
             let near = std::net::TcpStream::connect(loopback)?;
             Ok((near, kernel.accept()?))
@@ -47,13 +36,42 @@ pub(super) async fn measure(net: &Net, clock: &Clock, report: &mut Report) -> Re
     Ok(())
 }
 
-pub(super) async fn open(
-    client: &coracle_network::SocketScope,
-    to: SocketAddr,
-    listener: &TcpListener,
-) -> Result<(TcpStream, TcpStream)> {
-    let near = client.tcp_socket()?.connect(to).await?;
-    Ok((near, listener.accept().await?))
+/// The node's own address.
+pub(super) const NODE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 240, 0, 1));
+
+/// Two pods, of which one connects and the other listens.
+pub(super) struct Pods {
+    pub(super) fabric: Arc<Fabric>,
+    client: SocketScope,
+    listener: TcpListener,
+    /// Where it listens.
+    pub(super) endpoint: SocketAddr,
+}
+
+impl Pods {
+    pub(super) fn new(config: FabricConfig, clock: &Clock) -> Result<Self> {
+        let fabric = Fabric::new(config, clock.clone());
+        let pod = |name: &str, last| -> Result<SocketScope> {
+            let address = Ipv4Addr::new(10, 240, 0, last).into();
+            let config = NamespaceConfig::new(format!("default/{name}"), address, name);
+            Ok(fabric.create_namespace(config)?.scope())
+        };
+        let (client, server) = (pod("client", 2)?, pod("server", 3)?);
+        let endpoint = SocketAddr::new(server.namespace().address(), PORT);
+        let listener = server.listen_tcp(endpoint, BATCH as usize)?;
+        Ok(Self {
+            fabric,
+            client,
+            listener,
+            endpoint,
+        })
+    }
+
+    /// Both ends of a new connection to that address, which leads to the one that listens.
+    pub(super) async fn open(&self, to: SocketAddr) -> Result<(TcpStream, TcpStream)> {
+        let near = self.client.tcp_socket()?.connect(to).await?;
+        Ok((near, self.listener.accept().await?))
+    }
 }
 
 /// Whether the time that it takes to close connections counts.
