@@ -32,7 +32,10 @@ pub(super) async fn measure(
 ) -> Result<()> {
     let newer = serve(connection, "newer", &modules.speed).await?;
     let older = serve(connection, "older", &modules.inherited).await?;
-    let (apart, together) = (peer::Server::start(false)?, peer::Server::start(true)?);
+    let (apart, together) = (
+        peer::Server::start("serve", false)?,
+        peer::Server::start("serve", true)?,
+    );
     let wasmtime = match &net.wasmtime {
         Some(path) => Some(Wasmtime::start(path, &modules.speed).await?),
         None => None,

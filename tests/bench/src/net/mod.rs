@@ -6,7 +6,7 @@
 //! guests      round trips, floods and connects between two pods      ├─ beside `peer`: the same over loopback TCP
 //! many        memory of 10,000 connections between pods             ─┘
 //! services    picks among 5,000 endpoints, how fast a change is seen ─┐ the example `picks` of coracle-services,
-//! dns         names in process; processor time of answers over UDP   ─┘ and the binary from outside
+//! dns         names in process; processor time of answers over UDP   ─┘ and the binary from outside; beside an echo
 //! ```
 //!
 //! What "the kernel's" is: a program like the guest, native, by blocking calls of the standard library between two
@@ -130,7 +130,7 @@ pub(crate) async fn measure(
         guests::measure(&mut connection, &modules, net, report).await?;
     }
     if net.wants(Part::Dns) {
-        dns::measure(&mut connection, dns, cluster.pid, clock, report).await?;
+        dns::measure(&mut connection, dns, cluster.pid, net, clock, report).await?;
     }
     if net.wants(Part::Services) {
         services::from_outside(&mut connection, dns, net, clock, report).await?;

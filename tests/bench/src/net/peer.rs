@@ -2,7 +2,7 @@
 //! processes of their own, as two pods have nothing in common either.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -31,6 +31,8 @@ pub(crate) struct Peer {
 enum Role {
     /// Serves for ever, one connection after the other; prints its address
     Serve,
+    /// Sends back every datagram, for ever; prints its address
+    EchoDatagrams,
     /// Round trips of 64 bytes; prints the nanoseconds of one
     Echo { server: SocketAddr, count: u64 },
     /// Sends bytes and waits until they were read; prints the nanoseconds of all
@@ -47,6 +49,7 @@ impl Peer {
         }
         match self.role {
             Role::Serve => serve(),
+            Role::EchoDatagrams => echo_datagrams(),
             Role::Echo { server, count } => echo(server, count, clock),
             Role::Flood { server, bytes } => flood(server, bytes, clock),
             Role::Connect { server, count } => connect(server, count, clock),
@@ -68,6 +71,17 @@ fn serve() -> Result<()> {
         let (stream, _) = listener.accept()?;
         // Whoever goes in the middle of it is no reason to stop.
         let _ = answer(stream, &mut block);
+    }
+}
+
+fn echo_datagrams() -> Result<()> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    println!("{}", socket.local_addr()?);
+    let mut datagram = [0; 4096];
+    loop {
+        let (length, client) = socket.recv_from(&mut datagram)?;
+        // A client that has gone is no reason to stop.
+        let _ = socket.send_to(&datagram[..length], client);
     }
 }
 
@@ -145,19 +159,19 @@ fn connect(server: SocketAddr, count: u64, clock: &Clock) -> Result<()> {
 /// A serving end in a process of its own; it ends when this is dropped.
 pub(super) struct Server {
     process: Child,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
     /// What both ends are told of where to run.
     place: Option<&'static str>,
 }
 
 impl Server {
     /// Starts this program in that role: both ends on one processor, or wherever the system puts them.
-    pub(super) fn start(together: bool) -> Result<Self> {
+    pub(super) fn start(role: &str, together: bool) -> Result<Self> {
         let place = together.then_some("--together");
         let mut process = Command::new(std::env::current_exe()?)
             .arg("peer")
             .args(place)
-            .arg("serve")
+            .arg(role)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -172,6 +186,11 @@ impl Server {
             address,
             place,
         })
+    }
+
+    /// Its process.
+    pub(super) fn pid(&self) -> u32 {
+        self.process.id()
     }
 
     /// What a client prints that has this server asked for.
