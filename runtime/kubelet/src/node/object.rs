@@ -15,6 +15,15 @@ use crate::eviction::Resource;
 use crate::kubelet::KubeletConfig;
 use crate::resources::shown;
 
+/// What this kubelet can do of that which upstream's 1.36 has nodes declare, in its order
+/// (`component-helpers/nodedeclaredfeatures`): kubelets of its minor version have all of these by default.
+const DECLARED_FEATURES: [&str; 4] = [
+    "ExtendWebSocketsToKubelet",
+    "InPlacePodLevelResourcesVerticalScaling",
+    "InPlacePodVerticalScalingInitContainers",
+    "RestartAllContainersOnContainerExits",
+];
+
 /// The Node as it is created, its status included.
 pub(super) fn new(config: &KubeletConfig, now: Timestamp) -> Node {
     let ranges = ranges(config);
@@ -95,6 +104,7 @@ pub(super) fn status(
             kubelet_endpoint: Some(DaemonEndpoint { port: 10250 }),
         }),
         node_info: Some(info(old, config)),
+        declared_features: Some(DECLARED_FEATURES.map(str::to_owned).to_vec()),
         ..NodeStatus::default()
     }
 }
@@ -392,6 +402,19 @@ mod tests {
             "the control plane had given the node up"
         );
         assert_eq!(since(&back), Some(Time(at(200))));
+    }
+
+    #[test]
+    fn a_node_that_was_registered_before_comes_to_declare_its_features() {
+        let new = status(None, &config(), &[], at(100));
+        let declared = new.declared_features.clone().expect("features");
+        assert!(declared.contains(&"RestartAllContainersOnContainerExits".to_owned()));
+        assert!(declared.is_sorted());
+        let before = NodeStatus {
+            declared_features: None,
+            ..new.clone()
+        };
+        assert!(differs(Some(&before), &new));
     }
 
     #[test]
