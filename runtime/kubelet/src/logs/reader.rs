@@ -62,16 +62,24 @@ impl Reader {
             }
             // Asked before the read: what was written before the end is then in the file.
             let is_running = self.follow && (self.logs.is_running)();
-            if self.read().await? > 0 {
+            let mut has_more = self.read().await? > 0;
+            let is_aside = !has_more && self.was_put_aside().await;
+            if is_aside {
+                // What came between the two looks is the last that came.
+                has_more = self.read().await? > 0;
+            }
+            if has_more {
                 let shown = self.show();
                 if !shown.is_empty() {
                     return Ok(Some(shown));
                 }
                 continue;
             }
-            if self.was_put_aside().await {
+            if is_aside {
                 self.file = None;
                 self.tail = None;
+                // A file that is being removed may end within a line.
+                self.pending.clear();
                 continue;
             }
             if !is_running {

@@ -133,6 +133,21 @@ async fn following_goes_on_in_the_file_that_comes_next() {
 }
 
 #[tokio::test]
+async fn a_file_that_was_cut_within_a_line_is_not_mixed_with_the_next() {
+    let log = Log::with("t stdout F one\nt stdout F two");
+    log.running.store(true, Ordering::SeqCst);
+    let mut stream = log.read("follow=true");
+    assert_eq!(
+        stream.try_next().await.expect("read").as_deref(),
+        Some(&b"one\n"[..])
+    );
+    std::fs::rename(log.path(), log.folder.path().join("0.log.aside")).expect("renamed");
+    log.append("t stdout F three\n");
+    log.running.store(false, Ordering::SeqCst);
+    assert_eq!(text(stream).await, "three\n");
+}
+
+#[tokio::test]
 async fn the_kubelets_stop_ends_followers() {
     let log = Log::with(TEXT);
     let stop = CancellationToken::new();

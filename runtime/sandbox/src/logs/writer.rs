@@ -17,8 +17,10 @@ use crate::threads::GuestThreads;
 /// at once, and a busy guest does not cost a write for every line.
 const LINGER: Duration = Duration::from_millis(10);
 
-/// Bytes written with one call.
+/// Bytes written with one call. A thread that is in the system cannot be sent away from its core, whoever wants it.
 const PIECE: usize = 32 << 10;
+/// Bytes given back with one call, for the same reason.
+const REMOVED_PIECE: u64 = 256 << 10;
 
 /// When a log file is put aside, and how many are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +129,6 @@ impl Target {
         if self.written >= self.rotation.max_bytes {
             self.rotate()?;
         }
-        // A thread that is in the system cannot be sent away from its core, whoever wants it.
         for piece in lines.chunks(PIECE) {
             self.file.write_all(piece)?;
         }
@@ -148,10 +149,21 @@ impl Target {
         let kept = self.rotation.max_files.saturating_sub(1);
         let surplus = old.len().saturating_sub(kept);
         for path in old.into_iter().take(surplus) {
-            fs::remove_file(path)?;
+            remove(&path)?;
         }
         Ok(())
     }
+}
+
+/// Removes a file from its end on. Whoever reads it still, four files behind, finds that it ends where they are.
+fn remove(path: &Path) -> io::Result<()> {
+    let file = File::options().write(true).open(path)?;
+    let mut left = file.metadata()?.len();
+    while left > REMOVED_PIECE {
+        left -= REMOVED_PIECE;
+        file.set_len(left)?;
+    }
+    fs::remove_file(path)
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -334,6 +346,20 @@ mod tests {
         // The rest holds nobody up.
         writer.finish().await;
         assert!(clock.monotonic() < took + Duration::from_secs(10));
+    }
+
+    #[test]
+    fn what_is_left_of_a_removed_file_is_no_more_than_a_piece() {
+        let folder = tempfile::tempdir().unwrap();
+        for pieces in [0, 1, 3] {
+            let path = folder.path().join("0.log");
+            let file = File::create(&path).unwrap();
+            file.set_len(pieces * REMOVED_PIECE + 1).unwrap();
+            remove(&path).unwrap();
+            assert!(!path.exists());
+            let left = file.metadata().unwrap().len();
+            assert!((1..=REMOVED_PIECE).contains(&left), "{left}");
+        }
     }
 
     #[tokio::test]
