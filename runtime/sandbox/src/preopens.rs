@@ -1,12 +1,11 @@
 //! The folders that a guest sees: its mounts, and a root of its own.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use coracle_cri::{Mount, RuntimeError};
-use tokio::fs;
 use wasmtime_wasi::filesystem::{Dir, OpenMode};
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
@@ -38,7 +37,7 @@ fn confined(host: &Path, within: Option<&PathBuf>) -> io::Result<()> {
     let Some(within) = within else {
         return Ok(());
     };
-    if std::fs::canonicalize(host)?.starts_with(within) {
+    if fs::canonicalize(host)?.starts_with(within) {
         return Ok(());
     }
     let why = format!("{} leads out of {}", host.display(), within.display());
@@ -47,8 +46,8 @@ fn confined(host: &Path, within: Option<&PathBuf>) -> io::Result<()> {
 
 impl Preopens {
     /// Makes the container's root in `root`: a copy of the image's files if it has any, the pod's
-    /// files and the places of the mounts. Checks that every mount can be opened.
-    pub(crate) async fn prepare(
+    /// files and the places of the mounts. Checks that every mount can be opened. Blocks on the disk.
+    pub(crate) fn prepare(
         root: &Path,
         image: Option<PathBuf>,
         files: &PodFiles,
@@ -60,7 +59,7 @@ impl Preopens {
                 root.display()
             ))
         };
-        make_root(root, image, files).await.map_err(failed)?;
+        make_root(root, image, files).map_err(failed)?;
         let mut preopens = vec![Preopen {
             host: root.to_owned(),
             guest: "/".to_owned(),
@@ -77,9 +76,7 @@ impl Preopens {
             };
             confined(&mount.host_path, mount.within.as_ref())
                 .map_err(|e| refused(e.to_string()))?;
-            let found = fs::metadata(&mount.host_path)
-                .await
-                .map_err(|e| refused(e.to_string()))?;
+            let found = fs::metadata(&mount.host_path).map_err(|e| refused(e.to_string()))?;
             if found.is_file() {
                 let outer = outer_mount(mounts, &guest)?;
                 if let Some(outer) = outer {
@@ -87,9 +84,8 @@ impl Preopens {
                         "a file cannot be mounted inside the mount {outer}"
                     )));
                 }
-                let (root, place, mount) = (root.to_owned(), guest.clone(), mount.clone());
-                let placed = blocking(move || place_file(&root, Path::new(&place), &mount));
-                placed.await.map_err(|error| refused(error.to_string()))?;
+                place_file(root, Path::new(&guest), mount)
+                    .map_err(|error| refused(error.to_string()))?;
                 continue;
             }
             if !found.is_dir() {
@@ -97,10 +93,7 @@ impl Preopens {
             }
             // So that the guest sees the place when it lists the folder above. A place inside
             // another mount is left to that mount.
-            let (root, place) = (root.to_owned(), guest.clone());
-            blocking(move || own_folder(&root, Path::new(&place)))
-                .await
-                .map_err(failed)?;
+            own_folder(root, Path::new(&guest)).map_err(failed)?;
             let read_only = mount.read_only;
             preopens.push(Preopen {
                 host: mount.host_path.clone(),
@@ -114,7 +107,7 @@ impl Preopens {
 
     /// Lets the guest only read its root, but for the folder of the absolute guest path `file`, where it says why it
     /// ends: upstream mounts that file. One right in the root cannot be written.
-    pub(crate) async fn freeze_root(&mut self, root: &Path, file: &str) -> io::Result<()> {
+    pub(crate) fn freeze_root(&mut self, root: &Path, file: &str) -> io::Result<()> {
         let folders = Arc::make_mut(&mut self.0);
         if let Some(first) = folders.first_mut() {
             first.read_only = true;
@@ -132,14 +125,9 @@ impl Preopens {
         if folders.iter().any(|other| other.guest == folder) {
             return Ok(());
         }
-        let (root, guest) = (root.to_owned(), folder.to_owned());
-        let host = {
-            let guest = guest.clone();
-            blocking(move || own_folder(&root, Path::new(&guest))).await?
-        };
         folders.push(Preopen {
-            host,
-            guest,
+            host: own_folder(root, Path::new(folder))?,
+            guest: folder.to_owned(),
             read_only: false,
             within: None,
         });
@@ -226,31 +214,26 @@ impl Preopen {
 }
 
 /// A fresh root: what an earlier run of the container wrote is gone, as in every container.
-async fn make_root(root: &Path, image: Option<PathBuf>, files: &PodFiles) -> io::Result<()> {
-    match fs::remove_dir_all(root).await {
+fn make_root(root: &Path, image: Option<PathBuf>, files: &PodFiles) -> io::Result<()> {
+    match fs::remove_dir_all(root) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let (root, files) = (root.to_owned(), files.clone());
-    blocking(move || {
-        match image {
-            Some(image) => copy(&image, &root)?,
-            None => std::fs::create_dir_all(&root)?,
-        }
-        own_folder(&root, Path::new("tmp"))?;
-        let etc = own_folder(&root, Path::new("etc"))?;
-        for (name, text) in [
-            ("hosts", files.hosts),
-            ("resolv.conf", files.resolv_conf),
-            ("hostname", files.hostname + "\n"),
-        ] {
-            let file = etc.join(name);
-            remove(&file)?;
-            File::create_new(file)?.write_all(text.as_bytes())?;
-        }
-        Ok(())
-    })
-    .await
+    match image {
+        Some(image) => copy(&image, root)?,
+        None => fs::create_dir_all(root)?,
+    }
+    own_folder(root, Path::new("tmp"))?;
+    let etc = own_folder(root, Path::new("etc"))?;
+    let hostname = format!("{}\n", files.hostname);
+    for (name, text) in [
+        ("hosts", &files.hosts),
+        ("resolv.conf", &files.resolv_conf),
+        ("hostname", &hostname),
+    ] {
+        new_file(&etc.join(name))?.write_all(text.as_bytes())?;
+    }
+    Ok(())
 }
 
 /// The mount of a folder that holds the absolute guest path, if any does.
@@ -273,9 +256,9 @@ fn place_file(root: &Path, place: &Path, mount: &Mount) -> io::Result<()> {
     let file = folder.join(name);
     remove(&file)?;
     if mount.read_only {
-        return std::fs::copy(&mount.host_path, &file).map(drop);
+        return fs::copy(&mount.host_path, &file).map(drop);
     }
-    std::fs::hard_link(&mount.host_path, &file).map_err(|error| {
+    fs::hard_link(&mount.host_path, &file).map_err(|error| {
         let why = format!(
             "a file that may be written has to be one of the node's own file system ({error}); \
              mount the folder that holds it, or mount the file with readOnly: true"
@@ -298,38 +281,44 @@ pub(crate) fn own_folder(root: &Path, way: &Path) -> io::Result<PathBuf> {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
             }
         }
-        match std::fs::symlink_metadata(&here) {
-            Ok(found) if found.is_dir() => continue,
-            Ok(_) => std::fs::remove_file(&here)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+        match fs::create_dir(&here) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if !fs::symlink_metadata(&here)?.is_dir() {
+                    fs::remove_file(&here)?;
+                    fs::create_dir(&here)?;
+                }
+            }
+            made => made?,
         }
-        std::fs::create_dir(&here)?;
     }
     Ok(here)
 }
 
+/// A new file at `path`, in place of whatever else is there.
+fn new_file(path: &Path) -> io::Result<File> {
+    match File::create_new(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            remove(path)?;
+            File::create_new(path)
+        }
+        made => made,
+    }
+}
+
 /// Removes whatever is at `path`; a link goes, and not what it leads to.
 fn remove(path: &Path) -> io::Result<()> {
-    match std::fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => std::fs::remove_dir_all(path),
-        Ok(_) => std::fs::remove_file(path),
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(io::Error::other(error)))
-}
-
 /// Copies a folder. File systems that share blocks between copies do so here (`copy_file_range`).
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
         let entry = entry?;
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         let kind = entry.file_type()?;
@@ -337,9 +326,9 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
             copy(&source, &target)?;
         } else if kind.is_symlink() {
             #[cfg(unix)]
-            std::os::unix::fs::symlink(std::fs::read_link(&source)?, &target)?;
+            std::os::unix::fs::symlink(fs::read_link(&source)?, &target)?;
         } else {
-            std::fs::copy(&source, &target)?;
+            fs::copy(&source, &target)?;
         }
     }
     Ok(())
@@ -381,8 +370,8 @@ mod tests {
     }
 
     #[cfg(unix)]
-    #[tokio::test]
-    async fn a_folder_that_became_a_link_out_of_its_volume_is_not_opened() {
+    #[test]
+    fn a_folder_that_became_a_link_out_of_its_volume_is_not_opened() {
         let folder = tempfile::tempdir().unwrap();
         let (root, volume) = (folder.path().join("root"), folder.path().join("volume"));
         std::fs::create_dir_all(volume.join("sub")).unwrap();
@@ -391,7 +380,7 @@ mod tests {
             within: Some(volume.clone()),
             ..mount(&volume.join("sub"), "/sub")
         };
-        let made = Preopens::prepare(&root, None, &PodFiles::default(), &[sub]).await;
+        let made = Preopens::prepare(&root, None, &PodFiles::default(), &[sub]);
         let preopens = made.unwrap();
         preopens.open(&mut WasiCtxBuilder::new()).unwrap();
         std::fs::rename(volume.join("sub"), volume.join("other")).unwrap();
@@ -406,8 +395,8 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    async fn every_run_gets_a_fresh_root_with_places_for_its_mounts() {
+    #[test]
+    fn every_run_gets_a_fresh_root_with_places_for_its_mounts() {
         let folder = tempfile::tempdir().unwrap();
         let (root, data) = (folder.path().join("root"), folder.path().join("data"));
         std::fs::create_dir(&data).unwrap();
@@ -416,14 +405,10 @@ mod tests {
             ..PodFiles::default()
         };
         let mounts = [mount(&data, "/var/lib/data/")];
-        Preopens::prepare(&root, None, &files, &mounts)
-            .await
-            .unwrap();
+        Preopens::prepare(&root, None, &files, &mounts).unwrap();
         assert!(root.join("var/lib/data").is_dir());
         std::fs::write(root.join("left-over"), "").unwrap();
-        Preopens::prepare(&root, None, &files, &mounts)
-            .await
-            .unwrap();
+        Preopens::prepare(&root, None, &files, &mounts).unwrap();
         assert!(!root.join("left-over").exists());
         assert_eq!(
             std::fs::read_to_string(root.join("etc/hostname")).unwrap(),
@@ -432,8 +417,8 @@ mod tests {
     }
 
     #[cfg(unix)]
-    #[tokio::test]
-    async fn the_image_is_copied_and_the_pods_files_are_its_own() {
+    #[test]
+    fn the_image_is_copied_and_the_pods_files_are_its_own() {
         let folder = tempfile::tempdir().unwrap();
         let (root, image) = (folder.path().join("root"), folder.path().join("image"));
         std::fs::create_dir_all(image.join("lib")).unwrap();
@@ -447,9 +432,7 @@ mod tests {
             hosts: "hosts".to_owned(),
             ..PodFiles::default()
         };
-        Preopens::prepare(&root, Some(image.clone()), &files, &[])
-            .await
-            .unwrap();
+        Preopens::prepare(&root, Some(image.clone()), &files, &[]).unwrap();
         let read = |path: &Path| std::fs::read_to_string(path).unwrap();
         assert_eq!(read(&root.join("link")), "image");
         assert_eq!(read(&root.join("etc/hosts")), "hosts");
@@ -459,8 +442,8 @@ mod tests {
     }
 
     #[cfg(unix)]
-    #[tokio::test]
-    async fn links_of_an_image_do_not_lead_a_mounts_place_out() {
+    #[test]
+    fn links_of_an_image_do_not_lead_a_mounts_place_out() {
         let folder = tempfile::tempdir().unwrap();
         let (root, image) = (folder.path().join("root"), folder.path().join("image"));
         std::fs::create_dir(&image).unwrap();
@@ -470,9 +453,7 @@ mod tests {
         let outside = folder.path().join("outside");
         std::fs::create_dir(&outside).unwrap();
         let mounts = [mount(&outside, "/data/a/b"), mount(&outside, "/file/a")];
-        Preopens::prepare(&root, Some(image), &PodFiles::default(), &mounts)
-            .await
-            .unwrap();
+        Preopens::prepare(&root, Some(image), &PodFiles::default(), &mounts).unwrap();
         assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
         for way in ["data/a/b", "file/a", "tmp"] {
             let found = std::fs::symlink_metadata(root.join(way)).unwrap();
@@ -481,8 +462,8 @@ mod tests {
         assert!(own_folder(&root, Path::new("a/../../b")).is_err());
     }
 
-    #[tokio::test]
-    async fn a_file_is_a_copy_to_read_or_the_same_file_to_write() {
+    #[test]
+    fn a_file_is_a_copy_to_read_or_the_same_file_to_write() {
         let folder = tempfile::tempdir().unwrap();
         let (root, file) = (folder.path().join("root"), folder.path().join("file"));
         std::fs::write(&file, "1").unwrap();
@@ -492,7 +473,7 @@ mod tests {
         };
         let mounts = [mount(&file, "/etc/app/a.conf"), writable];
         for _ in 0..2 {
-            let made = Preopens::prepare(&root, None, &PodFiles::default(), &mounts).await;
+            let made = Preopens::prepare(&root, None, &PodFiles::default(), &mounts);
             assert_eq!(made.unwrap().list().count(), 1, "the root alone");
         }
         let read = |path: &Path| std::fs::read_to_string(path).unwrap();
@@ -501,13 +482,13 @@ mod tests {
         std::fs::write(root.join("etc/app/a.conf"), "3").unwrap();
         assert_eq!(read(&file), "2");
         let nested = [mount(folder.path(), "/etc"), mounts[0].clone()];
-        let refused = Preopens::prepare(&root, None, &PodFiles::default(), &nested).await;
+        let refused = Preopens::prepare(&root, None, &PodFiles::default(), &nested);
         let message = refused.unwrap_err().to_string();
         assert!(message.contains("inside the mount /etc"), "{message}");
     }
 
-    #[tokio::test]
-    async fn a_mount_that_cannot_be_is_named() {
+    #[test]
+    fn a_mount_that_cannot_be_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("root");
         let file = folder.path().join("file");
@@ -520,13 +501,13 @@ mod tests {
             (&root, "/a/../b"),
         ] {
             let result =
-                Preopens::prepare(&root, None, &PodFiles::default(), &[mount(host, guest)]).await;
+                Preopens::prepare(&root, None, &PodFiles::default(), &[mount(host, guest)]);
             assert!(matches!(result, Err(RuntimeError::Start(_))), "{guest}");
         }
     }
 
-    #[tokio::test]
-    async fn a_frozen_root_leaves_a_place_for_last_words() {
+    #[test]
+    fn a_frozen_root_leaves_a_place_for_last_words() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("root");
         for (file, place) in [
@@ -536,9 +517,9 @@ mod tests {
             ("dev/relative", None),
             ("/../x/why", None),
         ] {
-            let made = Preopens::prepare(&root, None, &PodFiles::default(), &[]).await;
+            let made = Preopens::prepare(&root, None, &PodFiles::default(), &[]);
             let mut preopens = made.unwrap();
-            preopens.freeze_root(&root, file).await.unwrap();
+            preopens.freeze_root(&root, file).unwrap();
             let list: Vec<_> = preopens.list().collect();
             assert_eq!(list[0], ("/", root.as_path(), true));
             let other = list

@@ -27,8 +27,8 @@ pub(crate) struct Termination {
 
 impl Termination {
     /// Makes the empty file in the fresh `root` of a run, as Kubernetes does. A place that a mount
-    /// hides is made all the same, and nothing will be found there.
-    pub(crate) async fn prepare(
+    /// hides is made all the same, and nothing will be found there. Blocks on the disk.
+    pub(crate) fn prepare(
         root: PathBuf,
         log: PathBuf,
         message: TerminationMessage,
@@ -37,18 +37,13 @@ impl Termination {
         let Some(way) = termination.way() else {
             return Ok(termination);
         };
-        let root = termination.root.clone();
-        let make = move || {
-            let folder = own_folder(&root, way.parent().unwrap_or(Path::new("")))?;
-            let file = folder.join(way.file_name().unwrap_or_default());
-            // An image may have put a link there that leads out of the root.
-            if std::fs::symlink_metadata(&file).is_ok_and(|found| !found.is_dir()) {
-                std::fs::remove_file(&file)?;
-            }
-            File::create_new(&file).map(drop)
-        };
-        let made = tokio::task::spawn_blocking(make).await;
-        made.unwrap_or_else(|error| Err(io::Error::other(error)))?;
+        let folder = own_folder(&termination.root, way.parent().unwrap_or(Path::new("")))?;
+        let file = folder.join(way.file_name().unwrap_or_default());
+        // An image may have put a link there that leads out of the root.
+        if std::fs::symlink_metadata(&file).is_ok_and(|found| !found.is_dir()) {
+            std::fs::remove_file(&file)?;
+        }
+        File::create_new(&file)?;
         Ok(termination)
     }
 
@@ -132,7 +127,7 @@ fn last_lines(log: &str) -> String {
 mod tests {
     use super::*;
 
-    async fn prepared(path: &str, fall_back_to_logs: bool) -> (tempfile::TempDir, Termination) {
+    fn prepared(path: &str, fall_back_to_logs: bool) -> (tempfile::TempDir, Termination) {
         let folder = tempfile::tempdir().expect("a folder");
         let root = folder.path().join("root");
         std::fs::create_dir_all(&root).expect("made");
@@ -141,13 +136,13 @@ mod tests {
             fall_back_to_logs,
         };
         let log = folder.path().join("0.log");
-        let termination = Termination::prepare(root, log, message).await;
+        let termination = Termination::prepare(root, log, message);
         (folder, termination.expect("prepared"))
     }
 
     #[tokio::test]
     async fn the_guest_has_the_last_word() {
-        let (folder, termination) = prepared("/dev/termination-log", true).await;
+        let (folder, termination) = prepared("/dev/termination-log", true);
         let file = folder.path().join("root/dev/termination-log");
         assert!(file.is_file(), "it is there before the guest is");
         std::fs::write(&file, "x".repeat(5000) + "no such table").expect("written");
@@ -164,7 +159,7 @@ mod tests {
             .map(|number| format!("2030-01-01T00:00:00Z stderr F line {number}\n"))
             .collect();
         for (code, fall_back, expected) in [(1, true, true), (0, true, false), (1, false, false)] {
-            let (folder, termination) = prepared("/dev/termination-log", fall_back).await;
+            let (folder, termination) = prepared("/dev/termination-log", fall_back);
             std::fs::write(folder.path().join("0.log"), &lines).expect("written");
             let exit = termination.explain(Exit::with_code(code)).await;
             assert_eq!(
@@ -208,7 +203,7 @@ mod tests {
                 fall_back_to_logs: false,
             };
             let log = folder.path().join("0.log");
-            let prepared = Termination::prepare(root.clone(), log, message).await;
+            let prepared = Termination::prepare(root.clone(), log, message);
             let termination = prepared.expect("prepared");
             let kept = std::fs::read_to_string(&precious).expect("read");
             assert_eq!(kept, "of the host", "{links:?}");
@@ -221,14 +216,14 @@ mod tests {
     #[cfg(unix)]
     #[tokio::test]
     async fn a_link_leads_nowhere() {
-        let (folder, termination) = prepared("/out/message", false).await;
+        let (folder, termination) = prepared("/out/message", false);
         let root = folder.path().join("root");
         std::fs::write(folder.path().join("message"), "a secret of the host").expect("written");
         std::fs::remove_dir_all(root.join("out")).expect("removed");
         std::os::unix::fs::symlink(folder.path(), root.join("out")).expect("linked");
         assert_eq!(termination.explain(Exit::with_code(1)).await.message, "");
         for path in ["", "/", "/../message"] {
-            let (_folder, termination) = prepared(path, false).await;
+            let (_folder, termination) = prepared(path, false);
             assert_eq!(termination.way(), None, "{path}");
         }
     }
@@ -236,7 +231,7 @@ mod tests {
     #[cfg(unix)]
     #[tokio::test]
     async fn a_link_within_the_root_leads_to_what_the_guest_sees() {
-        let (folder, termination) = prepared("/out/message", false).await;
+        let (folder, termination) = prepared("/out/message", false);
         let root = folder.path().join("root");
         std::fs::remove_file(root.join("out/message")).expect("removed");
         std::fs::write(root.join("log"), "no such table").expect("written");
@@ -250,7 +245,7 @@ mod tests {
     async fn a_link_that_comes_and_goes_leads_nowhere_either() {
         use std::sync::atomic::{AtomicBool, Ordering};
 
-        let (folder, termination) = prepared("/out/message", false).await;
+        let (folder, termination) = prepared("/out/message", false);
         let root = folder.path().join("root");
         std::fs::write(folder.path().join("message"), "a secret of the host").expect("written");
         std::fs::write(root.join("out/message"), "its own").expect("written");

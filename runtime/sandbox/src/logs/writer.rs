@@ -45,39 +45,34 @@ impl Default for Rotation {
 pub(crate) struct LogWriter(JoinHandle<()>);
 
 impl LogWriter {
-    /// Opens `path` for appending, making its folder, and starts to write. The files are written on the guests' threads
-    /// for what blocks, those of the heavy ones while the pod floods.
-    pub(crate) async fn start(
-        path: PathBuf,
+    /// Starts to write to `file`: on the guests' threads for what blocks, those of the heavy ones while the pod floods.
+    pub(crate) fn start(
+        mut file: LogFile,
         queue: Arc<LogQueue>,
-        rotation: Rotation,
         rate: Arc<LogRate>,
-        clock: Clock,
         threads: GuestThreads,
-    ) -> io::Result<Self> {
+    ) -> Self {
         let GuestThreads { light, heavy } = threads;
-        let pace = clock.clone();
-        let opening = light.spawn_blocking(move || Target::open(path, rotation, clock));
-        let mut target = opening.await.map_err(io::Error::other)??;
-        Ok(Self(tokio::spawn(async move {
+        let pace = file.clock.clone();
+        Self(tokio::spawn(async move {
             let mut failed = false;
             while let Some(lines) = queue.take().await {
                 let pause = rate.spend(lines.len());
                 let on = if rate.floods() { &heavy } else { &light };
                 let writing = on.spawn_blocking(move || {
-                    let outcome = target.write(&lines);
-                    (target, outcome)
+                    let outcome = file.write(&lines);
+                    (file, outcome)
                 });
                 let Ok((kept, outcome)) = writing.await else {
                     // The threads have ended, and with them the node.
                     return;
                 };
-                target = kept;
+                file = kept;
                 // A full disk costs log lines, never the guest; said once per run.
                 if let Err(error) = outcome
                     && !std::mem::replace(&mut failed, true)
                 {
-                    tracing::warn!(path = %target.path.display(), %error, "log lines are lost");
+                    tracing::warn!(path = %file.path.display(), %error, "log lines are lost");
                 }
                 // The little that is left of a run that has ended holds nobody up.
                 if pause.is_zero() {
@@ -89,7 +84,7 @@ impl LogWriter {
                     }
                 }
             }
-        })))
+        }))
     }
 
     /// Waits until everything is in the file. The queue must have been closed.
@@ -100,7 +95,8 @@ impl LogWriter {
     }
 }
 
-struct Target {
+/// A log file, and what becomes of it when it is full.
+pub(crate) struct LogFile {
     path: PathBuf,
     file: File,
     written: u64,
@@ -108,8 +104,9 @@ struct Target {
     clock: Clock,
 }
 
-impl Target {
-    fn open(path: PathBuf, rotation: Rotation, clock: Clock) -> io::Result<Self> {
+impl LogFile {
+    /// Opens `path` for appending, making its folder.
+    pub(crate) fn open(path: PathBuf, rotation: Rotation, clock: Clock) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
@@ -218,16 +215,8 @@ mod tests {
         let clock = Clock::fake(1);
         let queue = LogQueue::new(clock.clone());
         let path = folder.path().join("app/0.log");
-        let writer = LogWriter::start(
-            path,
-            queue.clone(),
-            rotation,
-            rate(&clock),
-            clock,
-            threads(),
-        )
-        .await
-        .unwrap();
+        let file = LogFile::open(path, rotation, clock.clone()).unwrap();
+        let writer = LogWriter::start(file, queue.clone(), rate(&clock), threads());
         Run {
             folder,
             queue,
@@ -322,15 +311,8 @@ mod tests {
             64 << 10,
             256 << 10,
         ));
-        let writer = LogWriter::start(
-            path,
-            queue.clone(),
-            Rotation::default(),
-            slow,
-            clock.clone(),
-            threads(),
-        );
-        let writer = writer.await.unwrap();
+        let file = LogFile::open(path, Rotation::default(), clock.clone()).unwrap();
+        let writer = LogWriter::start(file, queue.clone(), slow, threads());
         let (stdout, _stderr) = GuestOutput::pair(&queue);
         let mut out = stdout.p2_stream();
         let block = Bytes::from([[b'x'; 1023].as_slice(), b"\n"].concat().repeat(64));

@@ -1,9 +1,11 @@
 //! From a container's configuration to a run that can begin.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use coracle_cri::{ContainerConfig, ImageError, RuntimeError};
+use coracle_clock::Clock;
+use coracle_cri::{ContainerConfig, ImageError, Mount, RuntimeError, TerminationMessage};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::TaskTracker;
 
@@ -14,9 +16,9 @@ use crate::exec::GuestEnd;
 use crate::exit::Exit;
 use crate::hosts::keyvalue::Buckets;
 use crate::image::apply_image;
-use crate::logs::{LogQueue, LogWriter, Rotation};
+use crate::logs::{LogFile, LogQueue, LogWriter, Rotation};
 use crate::pod::{Pod, Run};
-use crate::preopens::Preopens;
+use crate::preopens::{PodFiles, Preopens};
 use crate::termination::Termination;
 
 /// A run that holds everything it needs.
@@ -64,16 +66,12 @@ impl Inner {
             true => Some(self.admit()?),
             false => None,
         };
-        let root = pod.roots.join(&config.id.name);
-        let mut preopens =
-            Preopens::prepare(&root, setup.root, &pod.files(), &config.mounts).await?;
-        if config.read_only_root {
-            let file = &config.termination_message.path;
-            let frozen = preopens.freeze_root(&root, file).await;
-            frozen.map_err(|error| {
-                RuntimeError::Start(format!("failed to make the folder of {file}: {error}"))
-            })?;
-        }
+        let files = Files::of(pod, &config, setup.root);
+        let clock = self.clock.clone();
+        // At once, since each way to such a thread and back costs more than a file.
+        let made = tokio::task::spawn_blocking(move || files.make(clock)).await;
+        let made = made.map_err(|error| RuntimeError::Start(error.to_string()))?;
+        let (preopens, termination, log) = made?;
         let buckets = Buckets::choose(&config.annotations, &preopens, &pod.keyvalue, &self.volumes);
         let logs = LogQueue::new(self.clock.clone());
         let stdin = standard_input(config.stdin, config.stdin_once, config.tty);
@@ -97,28 +95,9 @@ impl Inner {
             config: config.clone(),
         });
         let prepared = prepare(guest.clone())?;
-        let path = log_path(&pod.config.log_directory, &config);
-        let termination =
-            Termination::prepare(root, path.clone(), config.termination_message.clone()).await;
-        let termination = termination.map_err(|error| {
-            let file = &config.termination_message.path;
-            RuntimeError::Start(format!("failed to make {file}: {error}"))
-        })?;
-        // Last, as it has a task and a file that only the end of a run lets go.
-        let writer = LogWriter::start(
-            path.clone(),
-            logs.clone(),
-            Rotation::default(),
-            pod.log_rate.clone(),
-            self.clock.clone(),
-            self.guests.threads(),
-        );
-        let writer = writer.await.map_err(|error| {
-            RuntimeError::Start(format!(
-                "failed to open the log file {}: {error}",
-                path.display()
-            ))
-        })?;
+        // Last, as it has a task that only the end of a run lets go.
+        let threads = self.guests.threads();
+        let writer = LogWriter::start(log, logs.clone(), pod.log_rate.clone(), threads);
         run.set_guest(Some(guest));
         Ok(Launched {
             prepared,
@@ -134,6 +113,53 @@ impl Inner {
     fn admit(&self) -> Result<OwnedSemaphorePermit, RuntimeError> {
         let place = self.admission.clone().try_acquire_owned();
         place.map_err(|_| RuntimeError::Exhausted(self.places.refusal()))
+    }
+}
+
+/// What a run needs on the disk.
+struct Files {
+    root: PathBuf,
+    image: Option<PathBuf>,
+    of_pod: PodFiles,
+    mounts: Vec<Mount>,
+    read_only_root: bool,
+    log: PathBuf,
+    message: TerminationMessage,
+}
+
+impl Files {
+    fn of(pod: &Pod, config: &ContainerConfig, image: Option<PathBuf>) -> Self {
+        Self {
+            root: pod.roots.join(&config.id.name),
+            image,
+            of_pod: pod.files(),
+            mounts: config.mounts.clone(),
+            read_only_root: config.read_only_root,
+            log: log_path(&pod.config.log_directory, config),
+            message: config.termination_message.clone(),
+        }
+    }
+
+    /// Makes all of it. Blocks on the disk.
+    fn make(self, clock: Clock) -> Result<(Preopens, Termination, LogFile), RuntimeError> {
+        let Self {
+            root, log, message, ..
+        } = self;
+        let file = message.path.clone();
+        let failed = |what: String| {
+            move |error: io::Error| RuntimeError::Start(format!("failed to {what}: {error}"))
+        };
+        let mut preopens = Preopens::prepare(&root, self.image, &self.of_pod, &self.mounts)?;
+        if self.read_only_root {
+            preopens
+                .freeze_root(&root, &file)
+                .map_err(failed(format!("make the folder of {file}")))?;
+        }
+        let termination = Termination::prepare(root, log.clone(), message)
+            .map_err(failed(format!("make {file}")))?;
+        let what = format!("open the log file {}", log.display());
+        let log = LogFile::open(log, Rotation::default(), clock).map_err(failed(what))?;
+        Ok((preopens, termination, log))
     }
 }
 
