@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use coracle_client::{DeletePropagation, EventKind, InvolvedObject, Precondition};
-use coracle_cri::{ContainerId, ContainerState, SandboxId};
+use coracle_cri::{ContainerId, ContainerState, RuntimeError, SandboxId};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::field_path;
@@ -27,8 +27,12 @@ impl Kubelet {
             sandbox: SandboxId(uid.to_owned()),
             name: name.to_owned(),
         };
-        if let Err(error) = self.0.runtime.stop_container(&id, grace).await {
-            tracing::warn!(container = %id, %error, "failed to stop a container");
+        match self.0.runtime.stop_container(&id, grace).await {
+            // It ended by itself, and its sandbox with it, before this had its turn.
+            Ok(()) | Err(RuntimeError::NotFound(_)) => {}
+            Err(error) => {
+                tracing::warn!(container = %id, %error, "failed to stop a container");
+            }
         }
         // The announcement may be behind us in the queue of events; the answer is the runtime's own list.
         if let Some(sandbox) = self.0.runtime.status(&id.sandbox).await {
