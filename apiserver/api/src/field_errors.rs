@@ -148,7 +148,7 @@ pub fn go_quote(text: &str) -> String {
 /// each level of it a value. There is always room for one.
 const MAX_SHOWN: usize = 16 * 1024 * 1024;
 
-/// The findings of one validation, in the order in which they were made; past [`MAX_SHOWN`] no more are taken.
+/// The findings of one validation, in the order in which they were made; past 16 MiB of them no more are taken.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FieldErrors {
     errors: Vec<FieldError>,
