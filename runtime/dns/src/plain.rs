@@ -25,9 +25,11 @@ const CLASS_IN: [u8; 2] = [0, 1];
 const A: u16 = 1;
 const AAAA: u16 = 28;
 const SOA: u16 = 6;
-/// The longest name as text, and the most labels whose places the other encoder remembers for certain.
+/// The longest name as text.
 const LONGEST: usize = 253;
-const MOST_LABELS: usize = 60;
+/// The most labels and records whose places the other encoder remembers for certain: past some hundred it writes the name of
+/// a record in full.
+const MOST_PLACES: usize = 60;
 
 /// A question for the addresses of one name.
 #[derive(Debug, PartialEq, Eq)]
@@ -126,7 +128,8 @@ impl Question<'_> {
         }
         let most = most_bytes(carrier, self.edns);
         // Checked before anything is written, as there may be thousands.
-        if found.records.len() > most / (OWNER.len() + 14) {
+        let most_records = most / (OWNER.len() + 14);
+        if found.records.len() > most_records.min(MOST_PLACES.saturating_sub(self.labels())) {
             return None;
         }
         let count = u16::try_from(found.records.len()).ok()?;
@@ -174,7 +177,7 @@ impl Question<'_> {
             _ => below.strip_suffix('.')?.rsplit('.').next()?,
         };
         let is_simple = !matches!(last, "dns" | "hostmaster") && !apex.ends_with("arpa");
-        if !is_simple || self.name.split('.').count() > MOST_LABELS {
+        if !is_simple || self.labels() > MOST_PLACES {
             return None;
         }
         // Each dot is a length, and there is one more in front of and one behind all.
@@ -186,6 +189,10 @@ impl Question<'_> {
         }
         let place = u16::try_from(start).ok()?;
         Some((0xc000 | place).to_be_bytes())
+    }
+
+    fn labels(&self) -> usize {
+        self.name.split('.').count()
     }
 
     /// Header and question of an answer with so many answers and authorities.

@@ -99,6 +99,8 @@ fn what_is_unusual_is_left_to_others() {
     ] {
         assert_eq!(by_hand(&bytes, UDP), None, "{what}");
     }
+    let many = asked("many.test", RecordType::A, None);
+    assert_eq!(by_hand(&many, TCP), None, "more names than are remembered");
     assert!(by_hand(&broken(|_| {}), UDP).is_some());
 }
 
