@@ -283,25 +283,28 @@ impl FieldManager {
             .map_err(ApplyError::Schema)?
             .kept(&self.writable);
         let written = comparison.written();
-        let mut conflicts = Vec::new();
-        let mut left = MAX_CONFLICT_STEPS;
-        for (identity, owned) in entries
+        let mut contested = entries
             .0
             .iter()
             .filter(|(identity, _)| *identity != applier)
-        {
-            for path in owned.fields.intersection(&written).paths(left) {
-                left = left.saturating_sub(path.len());
-                conflicts.push(Conflict {
-                    manager: identity.clone(),
-                    path,
-                });
-            }
-        }
-        if !force && !conflicts.is_empty() {
-            if applier.manager == KUBECTL && applier.subresource.is_empty() {
-                let allowed = self.unchanged_since_last_applied(map(before));
-                conflicts.retain(|conflict| !allowed.has(&conflict.path));
+            .map(|(identity, owned)| (identity, owned.fields.intersection(&written)))
+            .filter(|(_, fields)| !fields.is_empty())
+            .peekable();
+        if !force && contested.peek().is_some() {
+            let allowed = match applier.manager == KUBECTL && applier.subresource.is_empty() {
+                true => self.unchanged_since_last_applied(map(before)),
+                false => FieldSet::default(),
+            };
+            let mut conflicts = Vec::new();
+            let mut left = MAX_CONFLICT_STEPS;
+            for (identity, fields) in contested {
+                for path in fields.difference(&allowed).paths(left) {
+                    left = left.saturating_sub(path.len());
+                    conflicts.push(Conflict {
+                        manager: identity.clone(),
+                        path,
+                    });
+                }
             }
             if !conflicts.is_empty() {
                 return Err(ApplyError::Conflicts(conflicts));

@@ -389,6 +389,25 @@ fn what_was_there_before_the_first_apply_has_an_owner() {
 }
 
 #[test]
+fn kubectl_takes_over_nothing_else_among_however_much_it_may() {
+    let data = |value: &str, last: &str| {
+        let many = (0..60_000).map(|number| (format!("a{number}"), Value::from(value)));
+        let data: serde_json::Map<_, _> = many.chain([("z".to_owned(), last.into())]).collect();
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": data})
+    };
+    let mut live = data("1", "changed since");
+    live["metadata"]["annotations"] = json!({LAST_APPLIED: data("1", "1").to_string()});
+    let mut live = Object::from_value(live).expect("an object");
+    config_maps().update(None, &mut live, "other", NOW);
+    let refused = apply(Some(&live), &data("2", "2"), "kubectl", false);
+    let Err(ApplyError::Conflicts(conflicts)) = refused else {
+        panic!("the owner of z was not asked");
+    };
+    let fields: Vec<_> = conflicts.iter().map(Conflict::field).collect();
+    assert_eq!(fields, [".data.z"]);
+}
+
+#[test]
 fn kubectl_takes_over_what_it_applied_on_the_client() {
     let mut live = object(config_map(json!({"a": "1"})));
     let last = config_map(json!({"a": "1"})).to_string();
