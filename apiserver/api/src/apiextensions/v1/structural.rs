@@ -21,7 +21,7 @@ pub(super) fn check(root: &At<'_>, errors: &mut FieldErrors) -> bool {
     }
     invariants(root, Level::Root, &mut found);
     let mut sorted: Vec<_> = found.iter().cloned().collect();
-    sorted.sort_by_key(ToString::to_string);
+    sorted.sort_by_cached_key(ToString::to_string);
     for error in &sorted {
         let (field, detail) = (error.field.as_str(), error.detail.as_str());
         errors.push(error.kind, field, error.value.clone(), detail);
