@@ -11,6 +11,8 @@
 //! ```
 
 mod compare;
+#[path = "../deep/mod.rs"]
+mod deep;
 mod expectations;
 mod normalise;
 mod replay;

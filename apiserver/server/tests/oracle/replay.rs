@@ -10,7 +10,6 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use coracle_api::schema::{STACK_SIZE, on_deep_stack};
 use coracle_clock::Clock;
 use coracle_server::allocate::ServiceRanges;
 use coracle_server::authn::{ServiceAccountTokens, StaticTokens, TokenKeys};
@@ -25,6 +24,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::compare::{Difference, compare};
+use crate::deep::deep;
 use crate::normalise::Normaliser;
 use crate::scenario::{self, Check, Scenario, Step, Until};
 
@@ -49,17 +49,10 @@ pub(crate) struct TestServer {
 impl TestServer {
     /// Starts a server, and lets `work` use it, on a stack for what nests.
     pub(crate) fn run<T: Send>(work: impl AsyncFnOnce(&Self) -> T + Send) -> T {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .start_paused(true)
-            .thread_stack_size(STACK_SIZE)
-            .build()
-            .expect("a runtime");
-        let replayed = async || {
+        deep(async || {
             let server = Self::start().await;
             work(&server).await
-        };
-        on_deep_stack("replay", || runtime.block_on(replayed())).expect("room for a thread")
+        })
     }
 
     async fn start() -> Self {

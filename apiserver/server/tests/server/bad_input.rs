@@ -1,33 +1,16 @@
 //! Requests that mean harm, or are broken: each is refused as upstream refuses it, soon and in little memory.
 
 use bytes::Bytes;
-use http::Request;
-use http_body_util::Full;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{Answer, CONFIG_MAPS, PODS, TestServer, deep};
+use crate::deep::deep;
+use crate::support::{CONFIG_MAPS, PODS, TestServer, send};
 
 const JSON: &str = "application/json";
 const YAML: &str = "application/yaml";
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 const JSON_PATCH: &str = "application/json-patch+json";
-
-async fn send(
-    server: &TestServer,
-    method: &str,
-    path: &str,
-    media: &str,
-    body: impl Into<Bytes>,
-) -> Answer {
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header("content-type", media)
-        .body(Full::new(body.into()))
-        .expect("a request");
-    server.send(request).await
-}
 
 /// Creates a ConfigMap from these bytes, which must fail with code and reason; the answer is the message.
 async fn refused(

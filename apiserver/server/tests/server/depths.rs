@@ -2,16 +2,14 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use coracle_api::schema::{MAX_NESTING, from_kept_json};
 use coracle_clock::Clock;
 use coracle_server::{ApiServer, Config, WithoutManagedFields};
 use coracle_store::MemoryStore;
-use http::Request;
-use http_body_util::Full;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, CONFIG_MAPS, TestServer, deep, event, request};
+use crate::deep::deep;
+use crate::support::{CONFIG_MAPS, TestServer, event, request, send};
 
 const REVISIONS: &str = "/apis/apps/v1/namespaces/default/controllerrevisions";
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
@@ -38,19 +36,6 @@ fn revision(name: &str, levels: usize) -> String {
     format!(
         r#"{{"kind":"{kind}","apiVersion":"{version}","metadata":{{"name":"{name}"}},"revision":1,"data":{data}}}"#
     )
-}
-
-async fn send(
-    server: &TestServer,
-    method: &str,
-    path: &str,
-    media: &str,
-    body: impl Into<Bytes>,
-) -> Answer {
-    let request = Request::builder().method(method).uri(path);
-    let request = request.header("content-type", media);
-    let body = Full::new(body.into());
-    server.send(request.body(body).expect("a request")).await
 }
 
 /// Gets an object and its list in every form.

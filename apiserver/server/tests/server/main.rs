@@ -8,6 +8,8 @@ mod bad_input;
 mod certificates;
 mod connections;
 mod connects;
+#[path = "../deep/mod.rs"]
+mod deep;
 mod deletes;
 mod depths;
 mod discovery;

@@ -3,24 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coracle_api::schema::{STACK_SIZE, from_kept_json, on_deep_stack};
+use coracle_api::schema::from_kept_json;
 use coracle_clock::Clock;
 use coracle_server::{ApiServer, Body, Config, Identity};
 use coracle_store::MemoryStore;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
-
-/// Runs a test under a paused clock on threads whose stacks are as the server's: it brings objects that nest.
-pub(crate) fn deep(test: impl AsyncFnOnce() + Send) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .thread_stack_size(STACK_SIZE)
-        .build()
-        .expect("a runtime");
-    on_deep_stack("deep", || runtime.block_on(test())).expect("room for a thread");
-}
 
 /// A server with its system namespaces, and an administrator's identity.
 pub(crate) struct TestServer {
@@ -255,6 +244,23 @@ impl Watch {
 /// A pair of texts, for comparisons with [`Watch::event`].
 pub(crate) fn event(kind: &str, name: &str) -> (String, String) {
     (kind.to_owned(), name.to_owned())
+}
+
+/// Sends these bytes as an administrator.
+pub(crate) async fn send(
+    server: &TestServer,
+    method: &str,
+    path: &str,
+    media: &str,
+    body: impl Into<Bytes>,
+) -> Answer {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("content-type", media)
+        .body(Full::new(body.into()))
+        .expect("a request");
+    server.send(request).await
 }
 
 /// Sends a request as `identity`; a PATCH is a merge patch.
