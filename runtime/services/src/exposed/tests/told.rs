@@ -47,17 +47,18 @@ async fn a_host_port_that_a_service_has_is_told_and_opened_when_that_goes() {
         format!("hostPort {port} is not open: service default/web has TCP 127.0.0.1:{port};");
     assert!(message.starts_with(&expected), "{message}");
     node.context.informer::<Service>().delete(web(port));
-    // The same door, for another one.
-    let connected = async {
-        loop {
-            let _client = TcpStream::connect(host(port)).await;
-            tokio::select! {
-                accepted = listener.accept() => break accepted.expect("a connection"),
-                () = tokio::time::sleep(Duration::from_millis(20)) => {}
-            }
+    // The same door, for another one; until then whoever comes is sent away, for the Service has no pods.
+    loop {
+        let Ok(mut client) = TcpStream::connect(host(port)).await else {
+            tokio::task::yield_now().await;
+            continue;
+        };
+        let mut byte = [0];
+        tokio::select! {
+            accepted = listener.accept() => break drop(accepted.expect("a connection")),
+            _ = client.read(&mut byte) => {}
         }
-    };
-    connected.await;
+    }
 }
 
 #[tokio::test]
