@@ -64,6 +64,15 @@ const LOGGED: &str = "warn,kube_runtime::watcher=error";
 pub fn run(args: UpArgs) -> Result<()> {
     start_tracing();
     descriptors::allow_many();
+    // Not on the main thread, whose stack is what the shell allows. And before all others: the allocator has as many heaps
+    // as there are cores and gives them to threads in turn, so one that comes between the control plane's threads has
+    // two of these share a heap.
+    on_deep_stack("up", || on_own_threads(args))
+        .context("failed to start the control plane's first thread")
+        .flatten()
+}
+
+fn on_own_threads(args: UpArgs) -> Result<()> {
     // The control plane's own runtime; the data plane and guests have threads of theirs.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("control")
@@ -74,10 +83,7 @@ pub fn run(args: UpArgs) -> Result<()> {
         .enable_all()
         .build()
         .context("failed to start the control plane's threads")?;
-    // Not on the main thread, whose stack is what the shell allows.
-    let outcome = on_deep_stack("up", || runtime.block_on(up(args)))
-        .context("failed to start the control plane's first thread")
-        .flatten();
+    let outcome = runtime.block_on(up(args));
     // Whatever still blocks (a file read, a compilation) must not hold the exit up.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
