@@ -1,48 +1,39 @@
-//! How the system's allocator keeps memory that was freed.
+//! The process's allocator, and how it keeps memory that was freed.
 
-/// From this size on an allocation has a mapping of its own, which goes back to the system when it is freed.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-const OWN_MAPPING_BYTES: i32 = 128 << 10;
+use std::ffi::c_long;
 
-/// What a heap keeps at its end for the next who ask: as much as four connections between pods hold at most, both ways. A
-/// flood fills and empties such a queue over and over.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-const KEPT_BYTES: i32 = 2 << 20;
+use libmimalloc_sys::{mi_collect, mi_option_set, mi_option_t};
+use mimalloc::MiMalloc;
 
-/// Makes freed memory go back to the system. Call it before the process has other threads.
+/// Threads of the control plane allocate trees of JSON that other threads free. mimalloc has no lock there, where glibc's
+/// heaps, one for each core, made threads wait for each other.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+/// `mi_option_purge_delay`: milliseconds until pages that became free go back to the system. The crate names it for
+/// version 2 of mimalloc alone; the number is that of `mimalloc.h`, where it is the same in version 3.
+const PURGE_DELAY: mi_option_t = 15;
+
+/// Makes freed pages go back to the system at once. Call it before the process has other threads.
 ///
-/// glibc gives every thread a heap of its own (`M_ARENA_MAX`, 8 for each core) and stops giving large blocks a mapping
-/// once it has seen one freed (`M_MMAP_THRESHOLD`, up to 32 MiB). Compiling a module and loading a cluster's objects
-/// then leave heaps behind that are nearly empty and stay resident: 15 of 85 MiB of an idle node. As many heaps as
-/// cores and a threshold that stays where it is avoid that. What is free at a heap's end goes back from two MiB on
-/// (`M_TRIM_THRESHOLD`; glibc's 128 KiB are less than a busy connection's queue, whose pages came and went). All three
-/// are documented in mallopt(3). Other systems' allocators are left as they are.
+/// mimalloc waits for 10 ms, and then for a thread that asks it for something. An idle node has none, so what a burst of work
+/// freed would stay resident.
 pub fn give_back_freed_memory() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    {
-        let cores = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
-        let heaps = i32::try_from(cores).unwrap_or(i32::MAX);
-        set(libc::M_ARENA_MAX, heaps);
-        set(libc::M_MMAP_THRESHOLD, OWN_MAPPING_BYTES);
-        set(libc::M_TRIM_THRESHOLD, KEPT_BYTES);
+    let at_once: c_long = 0;
+    #[expect(unsafe_code, reason = "the allocator has no safe binding for it")]
+    // SAFETY: the option exists, is an integer, and is an atomic of the allocator's own.
+    unsafe {
+        mi_option_set(PURGE_DELAY, at_once);
     }
 }
 
-/// Gives back what is free at this moment between blocks that are in use, which glibc keeps otherwise. It looks through
-/// all heaps, some milliseconds: for once after a time of much work, such as the start.
+/// Gives back what this thread's heap keeps for the next who ask, and what threads that have ended left behind: for once
+/// after a time of much work, such as the start.
 pub fn give_back_now() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    {
-        #[expect(unsafe_code, reason = "no safe binding of malloc_trim exists")]
-        // SAFETY: malloc_trim takes an integer, may be called at any time, and touches only memory that is free.
-        let _gave_any = unsafe { libc::malloc_trim(0) };
+    let all = true;
+    #[expect(unsafe_code, reason = "the allocator has no safe binding for it")]
+    // SAFETY: it takes a flag, may be called at any time, and touches only memory that is free.
+    unsafe {
+        mi_collect(all);
     }
-}
-
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-#[expect(unsafe_code, reason = "no safe binding of mallopt exists")]
-fn set(parameter: i32, value: i32) {
-    // SAFETY: mallopt takes two integers and may be called at any time; it refuses what it does not know.
-    let accepted = unsafe { libc::mallopt(parameter, value) };
-    debug_assert_eq!(accepted, 1, "mallopt refused {parameter}");
 }

@@ -64,15 +64,6 @@ const LOGGED: &str = "warn,kube_runtime::watcher=error";
 pub fn run(args: UpArgs) -> Result<()> {
     start_tracing();
     descriptors::allow_many();
-    // Not on the main thread, whose stack is what the shell allows. And before all others: the allocator has as many heaps
-    // as there are cores and gives them to threads in turn, so one that comes between the control plane's threads has
-    // two of these share a heap.
-    on_deep_stack("up", || on_own_threads(args))
-        .context("failed to start the control plane's first thread")
-        .flatten()
-}
-
-fn on_own_threads(args: UpArgs) -> Result<()> {
     // The control plane's own runtime; the data plane and guests have threads of theirs.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("control")
@@ -83,7 +74,10 @@ fn on_own_threads(args: UpArgs) -> Result<()> {
         .enable_all()
         .build()
         .context("failed to start the control plane's threads")?;
-    let outcome = runtime.block_on(up(args));
+    // Not on the main thread, whose stack is what the shell allows.
+    let outcome = on_deep_stack("up", || runtime.block_on(up(args)))
+        .context("failed to start the control plane's first thread")
+        .flatten();
     // Whatever still blocks (a file read, a compilation) must not hold the exit up.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
