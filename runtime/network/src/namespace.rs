@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
+use coracle_clock::Clock;
 use parking_lot::Mutex;
 
 use crate::account::{Account, Limits, PodAccount, SocketSlot, Traffic};
@@ -75,8 +76,9 @@ pub struct NetworkNamespace {
     tcp: Mutex<PortTable<Holder>>,
     udp: Mutex<PortTable<Arc<Inbox>>>,
     account: Arc<PodAccount>,
-    /// Pays for connections that the node opens into the pod's loopback.
-    own: Arc<Account>,
+    clock: Clock,
+    /// Pays for the node's end of connections that the node opens into the pod's loopback: they are none of the pod's doing.
+    visitors: Arc<Account>,
     closed: AtomicBool,
 }
 
@@ -125,7 +127,8 @@ impl NetworkNamespace {
             fabric: Arc::downgrade(fabric),
             tcp: Mutex::new(PortTable::new(clock.random_u64())),
             udp: Mutex::new(PortTable::new(clock.random_u64())),
-            own: Account::new(account.clone(), clock.clone()),
+            visitors: Account::new(PodAccount::new(config.limits), clock.clone()),
+            clock: clock.clone(),
             account,
             closed: AtomicBool::new(false),
         })
@@ -180,7 +183,7 @@ impl NetworkNamespace {
 
     /// Bytes that arrived and were not read: what the pod's sockets cost the node.
     pub fn buffered_bytes(&self) -> usize {
-        self.account.buffered()
+        self.account.buffered() + self.visitors.pod.buffered()
     }
 
     /// Addresses that are listened on, in order.
@@ -278,26 +281,23 @@ impl NetworkNamespace {
 
     /// A view for one container: its sockets are counted together, and can be stopped together.
     pub fn scope(self: &Arc<Self>) -> SocketScope {
-        let clock = self.own_clock();
         SocketScope {
-            account: clock.map_or_else(
-                || self.own.clone(),
-                |clock| Account::new(self.account.clone(), clock),
-            ),
+            account: Account::new(self.account.clone(), self.clock.clone()),
             listeners: Arc::default(),
             namespace: self.clone(),
         }
     }
 
     /// Connects to `port` as a process of the pod would connect to `localhost`; listeners on the
-    /// pod's addresses are found too.
+    /// pod's addresses are found too. Of the pod's connections it counts as one that is accepted, or refused.
     pub async fn dial_loopback(self: &Arc<Self>, port: u16) -> Result<TcpStream, NetError> {
         let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
         let mut all = loopback.into_iter().chain(self.addresses());
         let to = all.find(|ip| self.backlog(SocketAddr::new(*ip, port)).is_some());
         let to = SocketAddr::new(to.unwrap_or(self.address), port);
-        TcpSocket::new(self.scope(), self.own.take_slot()?)
-            .connect(to)
+        let fabric = self.fabric()?;
+        fabric
+            .connect(&self.caller(), self.visitors.take_slot()?, None, to)
             .await
     }
 
@@ -445,10 +445,6 @@ impl NetworkNamespace {
         } else {
             Ok(())
         }
-    }
-
-    fn own_clock(&self) -> Option<coracle_clock::Clock> {
-        self.fabric.upgrade().map(|fabric| fabric.clock().clone())
     }
 }
 

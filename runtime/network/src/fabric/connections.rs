@@ -176,7 +176,7 @@ impl Fabric {
                     (Ok(slot), Ok(own)) => (slot, own),
                     (Err(error), _) | (_, Err(error)) => return Err((error.into(), carrier)),
                 };
-                let from = self.node_source(endpoint.ip());
+                let from = self.node_source(caller, endpoint.ip());
                 match self
                     .open(caller, &slot, from, endpoint, &target, None)
                     .await
@@ -236,7 +236,7 @@ impl Fabric {
     ) -> Result<TcpStream, NetError> {
         let from = match &port {
             Some(port) => source_address(port.address(), caller, to)?,
-            None => self.node_source(to.ip()),
+            None => self.node_source(caller, to.ip()),
         };
         let routes = self.routes(caller, to, Protocol::Tcp)?;
         let attempt = routes.service.or(service).map(|service| {

@@ -224,7 +224,7 @@ impl Fabric {
     ) -> Result<SocketAddr, NetError> {
         let mut datagrams = self.datagrams.write();
         for _ in EPHEMERAL {
-            let address = self.node_source(towards);
+            let address = self.node_source(&self.node_caller(), towards);
             if let std::collections::hash_map::Entry::Vacant(free) = datagrams.entry(address) {
                 free.insert(handler);
                 return Ok(address);
@@ -245,13 +245,15 @@ impl Fabric {
         }
     }
 
-    /// An address for a connection that the node opens. Nothing ever connects to it, so ports may
-    /// repeat.
-    fn node_source(&self, towards: IpAddr) -> SocketAddr {
+    /// An address for a connection that the node opens as `caller`: itself, or a pod into whose loopback it goes. Nothing
+    /// ever connects to it, so ports may repeat.
+    fn node_source(&self, caller: &Caller, towards: IpAddr) -> SocketAddr {
         let offset = self.next_node_port.fetch_add(1, Ordering::Relaxed);
         let range = EPHEMERAL.end() - EPHEMERAL.start() + 1;
-        let own = self.node_caller().address_towards(towards);
-        let own = own.unwrap_or(self.config.node_address);
+        let own = match caller.namespace.is_some() && towards.is_loopback() {
+            true => towards,
+            false => caller.address_towards(towards).unwrap_or(caller.address),
+        };
         SocketAddr::new(own, EPHEMERAL.start() + offset % range)
     }
 }

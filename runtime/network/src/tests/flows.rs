@@ -344,3 +344,37 @@ async fn a_service_counts_the_bytes_of_datagrams() {
     assert_eq!((seen.received_bytes, seen.sent_bytes), (8, 6));
     assert_eq!(seen.connections, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_the_node_opens_into_a_pod_is_not_the_pods_doing() {
+    let fabric = fabric();
+    let pod = pod(&fabric, 2);
+    assert!(pod.dial_loopback(80).await.is_err());
+    let seen = pod.traffic().connections;
+    assert_eq!((seen.refused, seen.failed), (1, 0));
+
+    let listener = pod.scope().listen_tcp(any(80), 8).unwrap();
+    let near = pod.dial_loopback(80).await.unwrap();
+    near.write_bytes(Bytes::from_static(b"question"))
+        .await
+        .unwrap();
+    let far = listener.accept().await.unwrap();
+    assert_eq!(far.read_bytes(8).await.unwrap().len(), 8);
+    far.write_bytes(Bytes::from_static(b"yes")).await.unwrap();
+    assert_eq!(pod.buffered_bytes(), 3);
+    assert_eq!(near.read_bytes(8).await.unwrap().len(), 3);
+    let seen = pod.traffic();
+    let counts = seen.connections;
+    assert_eq!((counts.opened, counts.accepted, counts.failed), (0, 1, 0));
+    assert_eq!((seen.received_bytes, seen.sent_bytes), (8, 3));
+    // The pod has one end of it, and the other holds none of its ports.
+    let local = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 80);
+    assert_eq!(
+        shown(&pod),
+        [
+            (SocketState::Listening, any(80), None),
+            (SocketState::Established, local, Some(near.local_addr())),
+        ]
+    );
+    assert!(near.local_addr().ip().is_loopback());
+}
