@@ -4,11 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use crate::error::NetError;
 use crate::fabric::{Fabric, Target};
 use crate::namespace::deliver_datagram;
 use crate::route::{DatagramHandler, Protocol};
+use crate::udp::{DatagramReply, Outside, Taker};
 
 /// A port of the node that pods answer to; free again when dropped.
 ///
@@ -17,19 +19,23 @@ use crate::route::{DatagramHandler, Protocol};
 pub struct NodeUdp {
     fabric: Arc<Fabric>,
     address: SocketAddr,
+    handler: Arc<dyn DatagramHandler>,
+    outside: Mutex<Outside>,
 }
 
 impl Fabric {
-    /// Opens a port of the node's address, of the family of `towards`; `handler` takes what pods send to it.
+    /// Opens a port of the node's address, of the family of `towards`; `handler` takes what is sent to it.
     pub fn bind_node_udp(
         self: &Arc<Self>,
         handler: Arc<dyn DatagramHandler>,
         towards: IpAddr,
     ) -> Result<NodeUdp, NetError> {
-        let address = self.claim_node_udp(handler, towards)?;
+        let address = self.claim_node_udp(handler.clone(), towards)?;
         Ok(NodeUdp {
             fabric: self.clone(),
             address,
+            handler,
+            outside: Mutex::default(),
         })
     }
 }
@@ -40,8 +46,8 @@ impl NodeUdp {
         self.address
     }
 
-    /// Sends one message to an endpoint inside the cluster. `peer` is who it really comes from,
-    /// for policies. As with any UDP, success does not mean arrival.
+    /// Sends one message to an endpoint. `peer` is who it really comes from, for policies. As with any UDP, success does not
+    /// mean arrival. To endpoints outside the cluster it goes from a socket of the host's, which needs a tokio runtime.
     pub fn send_to(&self, data: Bytes, peer: IpAddr, to: SocketAddr) -> Result<(), NetError> {
         let caller = self.fabric.node_caller();
         match self.fabric.target(&caller, to, Protocol::Udp)? {
@@ -50,10 +56,22 @@ impl NodeUdp {
                 deliver_datagram(&namespace, self.address, to, data);
                 Ok(())
             }
-            Target::Handler(_) | Target::Datagrams(_) | Target::Remote(_) | Target::Outside => {
-                Err(NetError::HostUnreachable(to))
+            Target::Datagrams(handler) => {
+                handler.handle(data, self.address, DatagramReply::new(self.back(), to));
+                Ok(())
             }
+            Target::Outside => {
+                let account = self.fabric.node_account();
+                self.outside.lock().send(&data, to, &self.back(), account)
+            }
+            Target::Handler(_) | Target::Remote(_) => Err(NetError::HostUnreachable(to)),
         }
+    }
+}
+
+impl NodeUdp {
+    fn back(&self) -> Taker {
+        Taker::Handler(Arc::downgrade(&self.handler))
     }
 }
 

@@ -53,6 +53,21 @@ pub trait ServiceRouter: Send + Sync + 'static {
     ) -> (Route, Option<Arc<ServiceFlows>>) {
         (self.route(from, to, protocol), None)
     }
+
+    /// Whether a connect from `from` to `to` may still end at `endpoint`, which an earlier one did.
+    fn still_leads(
+        &self,
+        from: IpAddr,
+        to: SocketAddr,
+        endpoint: SocketAddr,
+        protocol: Protocol,
+    ) -> bool {
+        match self.route(from, to, protocol) {
+            Route::NotAService => to == endpoint,
+            Route::Endpoints(all) => all.contains(&endpoint),
+            Route::Refuse | Route::NoPort | Route::Deny { .. } => false,
+        }
+    }
 }
 
 /// A cluster without Services.

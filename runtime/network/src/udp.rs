@@ -14,9 +14,9 @@ use tokio::task::AbortHandle;
 
 use crate::account::{PodAccount, SocketSlot};
 use crate::error::NetError;
-use crate::fabric::{Target, is_same};
+use crate::fabric::{Caller, Fabric, Target, is_same};
 use crate::namespace::{BoundPort, NetworkNamespace, deliver_datagram, source_address};
-use crate::route::Protocol;
+use crate::route::{DatagramHandler, Protocol};
 use crate::service_flows::ServiceFlows;
 use crate::socket::canonical;
 use crate::wakers::Wakers;
@@ -121,18 +121,50 @@ struct End {
     outside: Mutex<Outside>,
 }
 
+/// Who takes messages that come back: a socket of a pod, or a handler of this process.
+#[derive(Clone)]
+pub(crate) enum Taker {
+    Inbox(Weak<Inbox>),
+    Handler(Weak<dyn DatagramHandler>),
+}
+
+impl Taker {
+    /// False once it is gone.
+    fn take(&self, data: Bytes, from: SocketAddr) -> bool {
+        match self {
+            Self::Inbox(inbox) => match inbox.upgrade() {
+                Some(inbox) => inbox.deliver(data, from),
+                None => return false,
+            },
+            Self::Handler(handler) => match handler.upgrade() {
+                Some(handler) => handler.handle(data, from, DatagramReply::nowhere()),
+                None => return false,
+            },
+        }
+        true
+    }
+}
+
 /// The way back to whoever sent a message to a handler of this process.
 pub struct DatagramReply {
-    inbox: Weak<Inbox>,
+    to: Taker,
     from: SocketAddr,
 }
 
 impl DatagramReply {
-    /// Sends one message back; lost when the socket has gone or its queue is full.
+    pub(crate) fn new(to: Taker, from: SocketAddr) -> Self {
+        Self { to, from }
+    }
+
+    /// Of a message that is an answer itself.
+    fn nowhere() -> Self {
+        let from = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        Self::new(Taker::Inbox(Weak::new()), from)
+    }
+
+    /// Sends one message back; lost when who sent has gone or its queue is full.
     pub fn send(&self, data: Bytes) {
-        if let Some(inbox) = self.inbox.upgrade() {
-            inbox.deliver(data, self.from);
-        }
+        self.to.take(data, self.from);
     }
 }
 
@@ -153,7 +185,7 @@ struct Flow {
 
 /// Host sockets for the outside, one per address family, made when first needed.
 #[derive(Default)]
-struct Outside {
+pub(crate) struct Outside {
     v4: Option<HostUdp>,
     v6: Option<HostUdp>,
 }
@@ -231,19 +263,7 @@ impl UdpSocket {
         let fabric = end.namespace.fabric()?;
         let caller = end.namespace.caller();
         let from = source_address(end.port.address(), &caller, to)?;
-        let routes = fabric.routes(&caller, to, Protocol::Udp)?;
-        if routes.ends.is_empty() {
-            return Err(routes.failure);
-        }
-        let now = fabric.clock().monotonic();
-        let choices: Vec<SocketAddr> = routes.ends.iter().map(|(address, _)| *address).collect();
-        let counted = routes.service.as_ref();
-        let endpoint = end.flows.lock().choose(to, &choices, now, counted);
-        let (_, target) = routes
-            .ends
-            .into_iter()
-            .find(|(address, _)| *address == endpoint)
-            .expect("the choice is one of the routes");
+        let (endpoint, target, service) = self.endpoint(&fabric, &caller, to)?;
         fabric.may_connect(&caller, endpoint, Protocol::Udp)?;
         let length = data.len();
         let mut taken = true;
@@ -254,23 +274,54 @@ impl UdpSocket {
                 }
                 taken = deliver_datagram(&namespace, from, endpoint, data);
             }
-            Target::Outside => self.send_outside(&data, endpoint)?,
+            Target::Outside => {
+                let back = Taker::Inbox(Arc::downgrade(&end.inbox));
+                let account = &end.inbox.account;
+                end.outside.lock().send(&data, endpoint, &back, account)?;
+            }
             Target::Datagrams(handler) => {
-                let reply = DatagramReply {
-                    inbox: Arc::downgrade(&end.inbox),
-                    from: endpoint,
-                };
-                handler.handle(data, from, reply);
+                let back = Taker::Inbox(Arc::downgrade(&end.inbox));
+                handler.handle(data, from, DatagramReply::new(back, endpoint));
             }
             Target::Handler(_) | Target::Remote(_) => {
                 return Err(NetError::HostUnreachable(to));
             }
         }
         end.slot.account.moved_out(length);
-        if let Some(service) = routes.service {
+        if let Some(service) = service {
             service.datagram_received(length);
         }
         Ok(taken)
+    }
+
+    /// Who gets a message to `to`: of a Service the endpoint that its flow has, as long as that lasts and the Service has the
+    /// endpoint, else the next one.
+    fn endpoint(
+        &self,
+        fabric: &Fabric,
+        caller: &Caller,
+        to: SocketAddr,
+    ) -> Result<(SocketAddr, Target, Option<Arc<ServiceFlows>>), NetError> {
+        let now = fabric.clock().monotonic();
+        let held = self.0.flows.lock().held(to, now);
+        if let Some((endpoint, service)) = held
+            && fabric.still_leads(caller, to, endpoint, Protocol::Udp)
+            && let Ok(target) = fabric.target(caller, endpoint, Protocol::Udp)
+        {
+            return Ok((endpoint, target, service));
+        }
+        let routes = fabric.routes(caller, to, Protocol::Udp)?;
+        let first = routes.ends.into_iter().next();
+        let (endpoint, target) = first.ok_or(routes.failure)?;
+        if endpoint != to {
+            let flow = Flow {
+                endpoint,
+                last_used: now,
+                counted: routes.service.clone(),
+            };
+            self.0.flows.lock().begin(to, flow);
+        }
+        Ok((endpoint, target, routes.service))
     }
 
     /// Takes the oldest message. Refusals are passed over, as for a socket without a peer.
@@ -351,16 +402,29 @@ impl UdpSocket {
     pub async fn recv(&self) -> Datagram {
         std::future::poll_fn(|cx| self.poll_recv(cx)).await
     }
+}
 
-    fn send_outside(&self, data: &[u8], to: SocketAddr) -> Result<(), NetError> {
-        let mut outside = self.0.outside.lock();
-        let place = if to.is_ipv4() {
-            &mut outside.v4
-        } else {
-            &mut outside.v6
+impl std::fmt::Debug for UdpSocket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "UdpSocket({})", self.local_addr())
+    }
+}
+
+impl Outside {
+    /// Sends one message; what `to` answers goes to `back`. A message that the host has no room for is lost, and counted.
+    pub(crate) fn send(
+        &mut self,
+        data: &[u8],
+        to: SocketAddr,
+        back: &Taker,
+        account: &PodAccount,
+    ) -> Result<(), NetError> {
+        let place = match to {
+            SocketAddr::V4(_) => &mut self.v4,
+            SocketAddr::V6(_) => &mut self.v6,
         };
         if place.is_none() {
-            *place = Some(HostUdp::open(to, &self.0.inbox)?);
+            *place = Some(HostUdp::open(to, back.clone())?);
         }
         let host = place.as_ref().expect("opened just now");
         {
@@ -374,7 +438,7 @@ impl UdpSocket {
         match SockRef::from(&*host.socket).send_to(data, &to.into()) {
             Ok(_) => Ok(()),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                self.0.inbox.account.count_dropped();
+                account.count_dropped();
                 Ok(())
             }
             Err(error) => Err(NetError::from_host(&error, to)),
@@ -382,15 +446,9 @@ impl UdpSocket {
     }
 }
 
-impl std::fmt::Debug for UdpSocket {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "UdpSocket({})", self.local_addr())
-    }
-}
-
 impl HostUdp {
-    /// Opens a host socket whose messages go to `inbox`.
-    fn open(to: SocketAddr, inbox: &Arc<Inbox>) -> Result<Self, NetError> {
+    /// Opens a host socket whose messages go to `back`.
+    fn open(to: SocketAddr, back: Taker) -> Result<Self, NetError> {
         let runtime = Handle::try_current()
             .map_err(|_| NetError::InvalidState("sending needs a tokio runtime"))?;
         let any: IpAddr = match to {
@@ -405,11 +463,7 @@ impl HostUdp {
             .map_err(|error| NetError::from_host(&error, to))?;
         let socket = Arc::new(socket);
         let peers: Arc<Mutex<HashSet<SocketAddr>>> = Arc::default();
-        let task = runtime.spawn(receive(
-            socket.clone(),
-            peers.clone(),
-            Arc::downgrade(inbox),
-        ));
+        let task = runtime.spawn(receive(socket.clone(), peers.clone(), back));
         Ok(Self {
             socket,
             peers,
@@ -422,7 +476,7 @@ impl HostUdp {
 async fn receive(
     socket: Arc<tokio::net::UdpSocket>,
     peers: Arc<Mutex<HashSet<SocketAddr>>>,
-    inbox: Weak<Inbox>,
+    back: Taker,
 ) {
     let mut buffer = vec![0; MAX_DATAGRAM];
     let mut errors = 0;
@@ -436,31 +490,29 @@ async fn receive(
         if !peers.lock().contains(&from) {
             continue;
         }
-        let Some(inbox) = inbox.upgrade() else { return };
-        inbox.deliver(Bytes::copy_from_slice(&buffer[..length]), from);
+        if !back.take(Bytes::copy_from_slice(&buffer[..length]), from) {
+            return;
+        }
     }
 }
 
 impl Flows {
-    /// The endpoint for a message to `to`: the one of the flow, while it lasts, else the first.
-    fn choose(
+    /// The endpoint of the flow to `to` while it lasts, and who counts.
+    fn held(
         &mut self,
         to: SocketAddr,
-        choices: &[SocketAddr],
         now: Duration,
-        counted: Option<&Arc<ServiceFlows>>,
-    ) -> SocketAddr {
-        let first = choices[0];
-        if choices.len() == 1 && first == to {
-            return first;
+    ) -> Option<(SocketAddr, Option<Arc<ServiceFlows>>)> {
+        let flow = self.by_service.get_mut(&to)?;
+        if now.saturating_sub(flow.last_used) >= FLOW_LIFE {
+            return None;
         }
-        if let Some(flow) = self.by_service.get_mut(&to)
-            && choices.contains(&flow.endpoint)
-            && now.saturating_sub(flow.last_used) < FLOW_LIFE
-        {
-            flow.last_used = now;
-            return flow.endpoint;
-        }
+        flow.last_used = now;
+        Some((flow.endpoint, flow.counted.clone()))
+    }
+
+    /// Remembers the endpoint of a Service, in place of another.
+    fn begin(&mut self, to: SocketAddr, flow: Flow) {
         self.forget(to);
         if self.by_service.len() >= FLOWS
             && let Some(oldest) = self
@@ -471,20 +523,14 @@ impl Flows {
         {
             self.forget(oldest);
         }
-        self.by_service.insert(
-            to,
-            Flow {
-                endpoint: first,
-                last_used: now,
-                counted: counted.cloned(),
-            },
-        );
-        self.by_endpoint.insert(first, to);
-        first
+        self.by_endpoint.insert(flow.endpoint, to);
+        self.by_service.insert(to, flow);
     }
 
     fn forget(&mut self, service: SocketAddr) {
-        if let Some(flow) = self.by_service.remove(&service) {
+        if let Some(flow) = self.by_service.remove(&service)
+            && self.by_endpoint.get(&flow.endpoint) == Some(&service)
+        {
             self.by_endpoint.remove(&flow.endpoint);
         }
     }

@@ -80,6 +80,35 @@ impl Router {
         })
     }
 
+    /// Whose `to` is for `from`.
+    fn answer(&self, from: IpAddr, to: SocketAddr, protocol: Protocol) -> Answer {
+        let transport = protocol.into();
+        let is_node = self.node.contains(&to.ip());
+        let exposure = match is_node {
+            true => Exposure::NodePort(to.port(), transport),
+            false => Exposure::Outer(to, transport),
+        };
+        let of_pod = Exposure::HostPort(None, to.port(), transport);
+        self.index.ask(|tables| {
+            if let Some(found) = tables.at(to, protocol) {
+                return Answer::Served(found.clone(), true);
+            }
+            match tables.at_exposure(&exposure) {
+                Some(found) if is_denied(found, &exposure, from) => Answer::Denied(found.clone()),
+                Some(found) => Answer::Served(found.clone(), false),
+                // As upstream's newer proxies: a Service's address refuses on its other ports.
+                None if is_node => match tables.at_host_port(&of_pod) {
+                    Some(pod) => Answer::Pod(pod),
+                    None => Answer::Elsewhere,
+                },
+                None => match tables.service_at(to.ip()) {
+                    Some(service) => Answer::NoPort(service.flows.clone()),
+                    None => Answer::Elsewhere,
+                },
+            }
+        })
+    }
+
     /// Some of `endpoints`, in the order to be tried by `client`.
     pub(crate) fn candidates(
         &self,
@@ -140,43 +169,7 @@ impl ServiceRouter for Router {
         to: SocketAddr,
         protocol: Protocol,
     ) -> (Route, Option<Arc<ServiceFlows>>) {
-        enum Answer {
-            /// Who, and whether at a cluster address.
-            Served(Found, bool),
-            /// Its address, with none of its ports.
-            NoPort(Arc<ServiceFlows>),
-            /// Its load balancer does not let it in.
-            Denied(Found),
-            /// A pod's port of the host.
-            Pod(SocketAddr),
-            Elsewhere,
-        }
-        let transport = protocol.into();
-        let is_node = self.node.contains(&to.ip());
-        let exposure = match is_node {
-            true => Exposure::NodePort(to.port(), transport),
-            false => Exposure::Outer(to, transport),
-        };
-        let of_pod = Exposure::HostPort(None, to.port(), transport);
-        let answer = self.index.ask(|tables| {
-            if let Some(found) = tables.at(to, protocol) {
-                return Answer::Served(found.clone(), true);
-            }
-            match tables.at_exposure(&exposure) {
-                Some(found) if is_denied(found, &exposure, from) => Answer::Denied(found.clone()),
-                Some(found) => Answer::Served(found.clone(), false),
-                // As upstream's newer proxies: a Service's address refuses on its other ports.
-                None if is_node => match tables.at_host_port(&of_pod) {
-                    Some(pod) => Answer::Pod(pod),
-                    None => Answer::Elsewhere,
-                },
-                None => match tables.service_at(to.ip()) {
-                    Some(service) => Answer::NoPort(service.flows.clone()),
-                    None => Answer::Elsewhere,
-                },
-            }
-        });
-        match answer {
+        match self.answer(from, to, protocol) {
             Answer::Elsewhere => (Route::NotAService, None),
             Answer::Pod(pod) => (Route::Endpoints(vec![pod]), None),
             Answer::NoPort(flows) => (Route::NoPort, Some(flows)),
@@ -187,13 +180,7 @@ impl ServiceRouter for Router {
                 (Route::Deny { reason }, Some(found.service.flows))
             }
             Answer::Served(found, at_cluster_address) => {
-                // Pods that come by way of a node port or an outer address are inside all the same:
-                // `externalTrafficPolicy` is not for them, as with upstream's proxies.
-                let endpoints = if at_cluster_address {
-                    found.port().internal.of_family(to.ip())
-                } else {
-                    found.port().endpoints.preferring(to.ip())
-                };
+                let endpoints = endpoints(&found, at_cluster_address, to.ip());
                 let route = match self.candidates(from, &found, endpoints) {
                     none if none.is_empty() => Route::Refuse,
                     some => Route::Endpoints(some),
@@ -201,6 +188,46 @@ impl ServiceRouter for Router {
                 (route, Some(found.service.flows))
             }
         }
+    }
+
+    fn still_leads(
+        &self,
+        from: IpAddr,
+        to: SocketAddr,
+        endpoint: SocketAddr,
+        protocol: Protocol,
+    ) -> bool {
+        match self.answer(from, to, protocol) {
+            Answer::Elsewhere => to == endpoint,
+            Answer::Pod(pod) => pod == endpoint,
+            Answer::NoPort(_) | Answer::Denied(_) => false,
+            Answer::Served(found, at_cluster_address) => {
+                let all = endpoints(&found, at_cluster_address, to.ip());
+                all.binary_search(&endpoint).is_ok()
+            }
+        }
+    }
+}
+
+/// Whose an address is that a pod, or the node, dials.
+enum Answer {
+    /// Who, and whether at a cluster address.
+    Served(Found, bool),
+    /// Its address, with none of its ports.
+    NoPort(Arc<ServiceFlows>),
+    /// Its load balancer does not let it in.
+    Denied(Found),
+    /// A pod's port of the host.
+    Pod(SocketAddr),
+    Elsewhere,
+}
+
+/// Where such a caller is led. Pods that come by way of a node port or an outer address are inside all the same:
+/// `externalTrafficPolicy` is not for them, as with upstream's proxies.
+fn endpoints(found: &Found, at_cluster_address: bool, to: IpAddr) -> &[SocketAddr] {
+    match at_cluster_address {
+        true => found.port().internal.of_family(to),
+        false => found.port().endpoints.preferring(to),
     }
 }
 
@@ -325,6 +352,33 @@ mod tests {
                 "{address}"
             );
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_led_somewhere_is_still_if_a_new_connect_could_be() {
+        let exposed = json!({
+            "clusterIP": "10.96.0.7", "ports": [{"name": "http", "port": 80, "nodePort": 30080}],
+        });
+        let index = index(
+            [cluster_ip("web", 5), service("exposed", exposed)],
+            [ready("web", 8080, &[1]), ready("exposed", 81, &[2])],
+        );
+        let router = router(&index);
+        let cases = [
+            (vip(5, 80), at(1, 8080), true),
+            (vip(5, 80), at(2, 8080), false),
+            (vip(5, 80), at(1, 81), false),
+            (vip(5, 81), at(1, 8080), false),
+            (SocketAddr::new(NODE, 30080), at(2, 81), true),
+            (SocketAddr::new(NODE, 30081), at(2, 81), false),
+            (at(1, 8080), at(1, 8080), true),
+        ];
+        for (to, endpoint, expected) in cases {
+            let still = router.still_leads(pod_ip(9), to, endpoint, Protocol::Tcp);
+            assert_eq!(still, expected, "{to} {endpoint}");
+        }
+        index.slice_changed(&applied(ready("web", 8080, &[])));
+        assert!(!router.still_leads(pod_ip(9), vip(5, 80), at(1, 8080), Protocol::Tcp));
     }
 
     #[tokio::test(start_paused = true)]

@@ -236,6 +236,11 @@ impl Fabric {
         )))
     }
 
+    /// Who pays for what the node does.
+    pub(crate) fn node_account(&self) -> &PodAccount {
+        &self.node.pod
+    }
+
     /// The node as the one who opens a connection.
     pub(crate) fn node_caller(&self) -> Caller {
         Caller {

@@ -116,6 +116,22 @@ impl Fabric {
         Ok(routes)
     }
 
+    /// Whether what `caller` sends to `to` may still go to `endpoint`, where it went before. What listens in the pod itself, or
+    /// has the address, stays who it is.
+    pub(crate) fn still_leads(
+        &self,
+        caller: &Caller,
+        to: SocketAddr,
+        endpoint: SocketAddr,
+        protocol: Protocol,
+    ) -> bool {
+        if to == endpoint {
+            return true;
+        }
+        let from = caller.address_towards(to.ip()).unwrap_or(caller.address);
+        self.router().still_leads(from, to, endpoint, protocol)
+    }
+
     /// Who answers at an address that is not a Service's. A Service's endpoints may have been
     /// written by anyone, so loopback and the host are closed to them like to any other dial.
     pub(crate) fn target(

@@ -204,6 +204,34 @@ async fn only_those_who_were_written_to_may_send_messages_in() {
     assert_eq!((&answer.data[..], answer.from), (&b"pong"[..], vip(53)));
 }
 
+/// Passes on what it gets.
+struct PassedOn(tokio::sync::mpsc::UnboundedSender<(Bytes, SocketAddr)>);
+
+impl DatagramHandler for PassedOn {
+    fn handle(&self, data: Bytes, from: SocketAddr, _reply: DatagramReply) {
+        self.0.send((data, from)).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_node_sends_to_the_outside_for_others_and_gets_the_answers() {
+    let outside = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let to = outside.local_addr().unwrap();
+    let fabric = leading(&[]);
+    let (sender, mut answers) = tokio::sync::mpsc::unbounded_channel();
+    let answered = Arc::new(PassedOn(sender));
+    let port = fabric.bind_node_udp(answered, to.ip()).unwrap();
+    let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let mut buffer = [0; 16];
+    for text in [&b"one"[..], b"two"] {
+        port.send_to(Bytes::from_static(text), peer, to).unwrap();
+        let (length, from) = outside.recv_from(&mut buffer).await.unwrap();
+        assert_eq!(&buffer[..length], text);
+        outside.send_to(text, from).await.unwrap();
+        assert_eq!(answers.recv().await, Some((Bytes::from_static(text), to)));
+    }
+}
+
 #[tokio::test]
 async fn a_refusal_outside_is_a_refusal_inside() {
     // A port that was free a moment ago: bound, but nobody listens.

@@ -210,6 +210,53 @@ async fn the_node_sends_for_others_and_gets_the_answers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_node_asks_a_handler_for_others_and_gets_the_answer() {
+    let fabric = fabric();
+    let node = SocketAddr::new(NODE, 53);
+    fabric.set_datagram_handler(node, Arc::new(Echo));
+    let answers = Arc::new(Kept::default());
+    let port = fabric.bind_node_udp(answers.clone(), NODE).unwrap();
+    let outside = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    port.send_to(Bytes::from_static(b"?"), outside, node)
+        .unwrap();
+    let answer = Bytes::from(format!("?{}", port.address()));
+    assert_eq!(*answers.0.lock(), [(answer, node)]);
+}
+
+/// Two Services with one endpoint.
+struct SameEndpoint;
+
+impl ServiceRouter for SameEndpoint {
+    fn route(&self, _from: IpAddr, to: SocketAddr, _protocol: Protocol) -> Route {
+        match to == vip(53) || to == vip(54) {
+            true => Route::Endpoints(vec![at(3, 53)]),
+            false => Route::NotAService,
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flow_that_ends_leaves_the_others_to_its_endpoint_alone() {
+    let fabric = fabric();
+    fabric.set_router(Arc::new(SameEndpoint));
+    let client = pod(&fabric, 2).scope().bind_udp(any(0)).unwrap();
+    let server = pod(&fabric, 3).scope().bind_udp(any(53)).unwrap();
+    let x = || Bytes::from_static(b"x");
+    client.send_to(x(), vip(53)).unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(61)).await;
+    client.send_to(x(), vip(54)).unwrap();
+    // The first flow is over, and begins anew; the server answers both.
+    client.send_to(x(), vip(53)).unwrap();
+    client.send_to(x(), vip(54)).unwrap();
+    for _ in 0..4 {
+        let from = server.recv().await.from;
+        server.send_to(x(), from).unwrap();
+        let from = client.recv().await.from;
+        assert!(from == vip(53) || from == vip(54), "{from}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_connected_socket_is_told_once_that_nobody_holds_the_peers_port() {
     let fabric = fabric();
     let socket = pod(&fabric, 2).scope().bind_udp(any(0)).unwrap();

@@ -241,6 +241,36 @@ async fn messages_from_outside_reach_one_endpoint_and_its_answers_come_back() {
 }
 
 #[tokio::test]
+async fn messages_of_a_guest_stay_with_one_of_many_endpoints() {
+    let node = Node::start();
+    let port = json!([{"name": "dns", "port": 53, "protocol": "UDP"}]);
+    let spec = json!({"clusterIP": "10.96.0.5", "ports": port});
+    node.context.informer().apply(service("web", spec));
+    // More than one connect may try.
+    let lasts = 10..10 + 2 * u8::try_from(crate::router::CANDIDATES).expect("few");
+    let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 53);
+    let servers: Vec<_> = lasts
+        .clone()
+        .map(|last| pod(&node.fabric, last).bind_udp(any).expect("a free port"))
+        .collect();
+    let all = lasts.map(|last| json!({"addresses": [crate::fixtures::pod_ip(last)]}));
+    let slice = crate::fixtures::slice("s", "web", port, all.collect());
+    node.context.informer().apply(slice);
+    let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+    let client = pod(&node.fabric, 2).bind_udp(any).expect("a free port");
+    for _ in 0..2 * servers.len() {
+        let to = "10.96.0.5:53".parse().expect("an address");
+        client.send_to("x".into(), to).expect("sent");
+    }
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut got = |server: &coracle_network::UdpSocket| {
+        std::iter::from_fn(|| server.poll_recv(&mut context).is_ready().then_some(())).count()
+    };
+    let got: Vec<_> = servers.iter().map(&mut got).filter(|n| *n > 0).collect();
+    assert_eq!(got, [2 * servers.len()]);
+}
+
+#[tokio::test]
 async fn a_pod_has_the_port_of_the_host_that_it_asks_for_while_it_lives() {
     let node = Node::start();
     let (port, listener) = (free_port().await, listen(&node.fabric, 2));
