@@ -59,5 +59,5 @@ pub use service_flows::{
     FlowLog, FlowOutcome, FlowRecord, RefusedFlow, ServiceFlows, ServiceTraffic,
 };
 pub use socket::TcpSocket;
-pub use stream::{ReadHalf, TcpStream, WriteHalf};
+pub use stream::{Path, ReadHalf, TcpStream, WriteHalf};
 pub use udp::{Datagram, DatagramReply, MAX_DATAGRAM, UdpSocket};

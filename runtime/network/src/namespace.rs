@@ -18,7 +18,7 @@ use crate::names::{DnsConfig, Hosts, NamespaceView, normalise, own_names};
 use crate::ports::PortTable;
 use crate::route::Protocol;
 use crate::socket::TcpSocket;
-use crate::stream::TcpStream;
+use crate::stream::{Path, TcpStream};
 use crate::udp::{Inbox, UdpSocket};
 
 /// What a namespace is made of.
@@ -497,6 +497,13 @@ impl SocketScope {
     /// A new TCP connection to `to`.
     pub async fn connect_tcp(&self, to: SocketAddr) -> Result<TcpStream, NetError> {
         self.tcp_socket()?.connect(to).await
+    }
+
+    /// Whether a connection of the pod's could be opened now as it was: its Service still has the endpoint, and policies let it
+    /// through. For whoever uses connections again instead of opening others.
+    pub fn could_connect(&self, path: &Path) -> bool {
+        let fabric = self.namespace.fabric();
+        fabric.is_ok_and(|fabric| fabric.could_connect(&self.namespace.caller(), path))
     }
 
     /// A place below the pod's socket limit for something that is about to become a socket.

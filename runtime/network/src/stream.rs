@@ -52,6 +52,17 @@ impl Carrier {
     }
 }
 
+/// Where a connection leads, for whoever keeps it to use it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Path {
+    /// Who opened it.
+    pub from: SocketAddr,
+    /// What was dialled.
+    pub to: SocketAddr,
+    /// Who took it: `to`, or an endpoint of the Service that has this address.
+    pub endpoint: SocketAddr,
+}
+
 /// One end of an established TCP connection.
 ///
 /// Clones are handles of the same end, as file descriptors made by `dup` are: the connection
@@ -64,6 +75,8 @@ struct End {
     carrier: Carrier,
     local: SocketAddr,
     peer: SocketAddr,
+    /// Who took it, of one that this end opened.
+    endpoint: SocketAddr,
     slot: SocketSlot,
     flow: OpenFlow,
     /// It was accepted, and no byte was read of it yet.
@@ -84,19 +97,42 @@ impl TcpStream {
         slot: SocketSlot,
         port: Option<BoundPort>,
     ) -> Self {
-        Self::made(carrier, (local, peer), slot, port, false, Through::None)
+        Self::made(
+            carrier,
+            (local, peer, peer),
+            slot,
+            port,
+            false,
+            Through::None,
+        )
     }
 
-    /// One that tells a Service of itself.
-    pub(crate) fn passing(
+    /// The end of who connected, at `endpoint`; one that tells a Service of itself.
+    pub(crate) fn opened(
         carrier: Carrier,
-        ends: (SocketAddr, SocketAddr),
+        path: Path,
         slot: SocketSlot,
         port: Option<BoundPort>,
         passage: Option<Passage>,
     ) -> Self {
         let through = passage.map_or(Through::None, |passage| Through::Passage(Box::new(passage)));
-        Self::made(carrier, ends, slot, port, false, through)
+        let Path { from, to, endpoint } = path;
+        Self::made(carrier, (from, to, endpoint), slot, port, false, through)
+    }
+
+    /// An end of the node's in between, which tells a Service of itself.
+    pub(crate) fn passing(
+        carrier: Carrier,
+        (local, peer): (SocketAddr, SocketAddr),
+        slot: SocketSlot,
+        passage: Option<Passage>,
+    ) -> Self {
+        let path = Path {
+            from: local,
+            to: peer,
+            endpoint: peer,
+        };
+        Self::opened(carrier, path, slot, None, passage)
     }
 
     /// The end of who accepts, counted as silent until a byte of it is read.
@@ -108,12 +144,12 @@ impl TcpStream {
         through: Through,
     ) -> Self {
         slot.account.silent_begins();
-        Self::made(carrier, (local, peer), slot, None, true, through)
+        Self::made(carrier, (local, peer, peer), slot, None, true, through)
     }
 
     fn made(
         carrier: Carrier,
-        (local, peer): (SocketAddr, SocketAddr),
+        (local, peer, endpoint): (SocketAddr, SocketAddr, SocketAddr),
         slot: SocketSlot,
         port: Option<BoundPort>,
         silent: bool,
@@ -128,6 +164,7 @@ impl TcpStream {
             carrier,
             local,
             peer,
+            endpoint,
             slot: slot.connected(),
             silent: AtomicBool::new(silent),
             reset: AtomicBool::new(false),
@@ -150,6 +187,15 @@ impl TcpStream {
     /// Service's, if it was), for the one who accepted the real address of the peer.
     pub fn peer_addr(&self) -> SocketAddr {
         self.0.peer
+    }
+
+    /// Where it leads, of one that this end opened.
+    pub fn path(&self) -> Path {
+        Path {
+            from: self.0.local,
+            to: self.0.peer,
+            endpoint: self.0.endpoint,
+        }
     }
 
     /// The next bytes, at least 1 and at most `max` (which must not be 0); empty at the end.

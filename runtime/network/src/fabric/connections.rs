@@ -14,7 +14,7 @@ use crate::namespace::{BoundPort, NetworkNamespace, source_address};
 use crate::route::{Protocol, StreamHandler};
 use crate::service_flows::{Attempt, Near, RefusedFlow, ServiceFlows, Through, reason};
 use crate::socket::canonical;
-use crate::stream::{Carrier, TcpStream};
+use crate::stream::{Carrier, Path, TcpStream};
 
 /// Why one endpoint did not take a connection.
 enum Miss {
@@ -165,7 +165,7 @@ impl Fabric {
             Target::Handler(handler) => match self.node.take_slot() {
                 Ok(slot) => {
                     let ends = (endpoint, peer);
-                    handler.handle(TcpStream::passing(carrier, ends, slot, None, passage()));
+                    handler.handle(TcpStream::passing(carrier, ends, slot, passage()));
                     Ok(())
                 }
                 Err(error) => Err((error.into(), carrier)),
@@ -184,7 +184,7 @@ impl Fabric {
                     Ok(far) => {
                         let mut far = TcpStream::new(far, from, endpoint, slot, None);
                         let ends = (endpoint, peer);
-                        let mut near = TcpStream::passing(carrier, ends, own, None, passage());
+                        let mut near = TcpStream::passing(carrier, ends, own, passage());
                         tokio::spawn(async move {
                             // An error ends the connection on both sides, which is all to be done.
                             let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
@@ -274,7 +274,8 @@ impl Fabric {
         match outcome {
             Ok((carrier, endpoint)) => {
                 let passage = attempt.map(|attempt| attempt.taken(endpoint, Near::Client));
-                Ok(TcpStream::passing(carrier, (from, to), slot, port, passage))
+                let path = Path { from, to, endpoint };
+                Ok(TcpStream::opened(carrier, path, slot, port, passage))
             }
             Err(error) => {
                 if let Some(attempt) = attempt {

@@ -9,6 +9,7 @@ use crate::namespace::NetworkNamespace;
 use crate::route::{DatagramHandler, Protocol, RemoteNodes, Route, StreamHandler, Verdict};
 use crate::service_flows::{RefusedFlow, ServiceFlows};
 use crate::socket::canonical;
+use crate::stream::Path;
 
 /// Who opens a connection: a pod, or without a namespace the node.
 pub(crate) struct Caller {
@@ -130,6 +131,23 @@ impl Fabric {
         }
         let from = caller.address_towards(to.ip()).unwrap_or(caller.address);
         self.router().still_leads(from, to, endpoint, protocol)
+    }
+
+    /// Whether `caller` could open a connection along `path` now: its Service has the endpoint, and no policy is against it.
+    pub(crate) fn could_connect(&self, caller: &Caller, path: &Path) -> bool {
+        let Path { from, to, endpoint } = *path;
+        if to.ip().is_loopback() {
+            return true; // in the pod, which no policy concerns
+        }
+        let is_let_in = |target: Option<Target>| match target {
+            Some(Target::Pod(namespace)) if !is_same(caller, &namespace) => {
+                self.may_accept(from.ip(), endpoint, Protocol::Tcp).is_ok()
+            }
+            _ => true,
+        };
+        self.still_leads(caller, to, endpoint, Protocol::Tcp)
+            && self.may_connect(caller, endpoint, Protocol::Tcp).is_ok()
+            && is_let_in(self.inside(endpoint, Protocol::Tcp))
     }
 
     /// Who answers at an address that is not a Service's. A Service's endpoints may have been

@@ -21,6 +21,10 @@ impl ServiceRouter for OneService {
     }
 }
 
+fn leads_to(fabric: &Fabric, endpoint: SocketAddr) {
+    fabric.set_router(Arc::new(OneService(Route::Endpoints(vec![endpoint]))));
+}
+
 fn with_endpoints(endpoints: &[SocketAddr]) -> Arc<Fabric> {
     let fabric = fabric();
     fabric.set_router(Arc::new(OneService(Route::Endpoints(endpoints.to_vec()))));
@@ -205,6 +209,30 @@ async fn a_policy_is_asked_at_connect_and_at_accept_but_not_about_the_node() {
     );
     third.scope().connect_tcp(at(4, 80)).await.unwrap();
     fabric.dial(at(3, 80)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_kept_is_judged_as_a_new_one_would_be() {
+    let fabric = with_endpoints(&[at(3, 80)]);
+    let (second, third, fourth) = (pod(&fabric, 2), pod(&fabric, 3), pod(&fabric, 4));
+    let _third = third.scope().listen_tcp(any(80), 8).unwrap();
+    let by_service = fourth.scope().connect_tcp(vip(80)).await.unwrap().path();
+    let direct = second.scope().connect_tcp(at(3, 80)).await.unwrap().path();
+    let own = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 80);
+    let own = third.scope().connect_tcp(own).await.unwrap().path();
+    let judged = || {
+        [
+            fourth.scope().could_connect(&by_service),
+            second.scope().could_connect(&direct),
+            third.scope().could_connect(&own),
+        ]
+    };
+    assert_eq!(judged(), [true, true, true]);
+    leads_to(&fabric, at(2, 80));
+    assert_eq!(judged(), [false, true, true]);
+    leads_to(&fabric, at(3, 80));
+    fabric.set_policy(Arc::new(Strict));
+    assert_eq!(judged(), [false, false, true]);
 }
 
 /// Knows one absolute name, and fails for another.

@@ -166,7 +166,13 @@ impl OutgoingHttp {
         headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
 
         let first_byte = options.first_byte_timeout.unwrap_or(DEFAULT_TIMEOUT);
-        let mut connection = self.pool.take(&server);
+        // One that was kept is used as if it were opened now: what forbids that, or moves the Service on, counts for it, too.
+        let mut connection = loop {
+            match self.pool.take(&server) {
+                Some(kept) if !self.scope.could_connect(&kept.path) => {}
+                taken => break taken,
+            }
+        };
         let (connection, response) = loop {
             let (mut open, is_new) = match connection.take() {
                 Some(open) => (open, false),
@@ -218,6 +224,7 @@ impl OutgoingHttp {
     ) -> Result<Connection, Failed> {
         let connecting = async {
             let stream = connect(&self.scope, &server.host, server.port).await?;
+            let path = stream.path();
             let stream: Box<dyn Pipe> = match server.encrypted {
                 true => {
                     let encrypted = self.trust.connect(&server.host, stream).await;
@@ -225,14 +232,15 @@ impl OutgoingHttp {
                 }
                 false => Box::new(stream),
             };
-            Ok::<_, Failed>(http1::handshake(TokioIo::new(stream)).await?)
+            let (sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
+            Ok::<_, Failed>((path, sender, driver))
         };
         let timeout = options.connect_timeout.unwrap_or(DEFAULT_TIMEOUT);
-        let (sender, driver) = tokio::time::timeout(timeout, connecting)
+        let (path, sender, driver) = tokio::time::timeout(timeout, connecting)
             .await
             .map_err(|_| Error::ConnectionTimeout)??;
         let driver = async move { driver.await.map_err(Error::from) };
-        Ok(Connection::new(sender, driver))
+        Ok(Connection::new(path, sender, driver))
     }
 }
 

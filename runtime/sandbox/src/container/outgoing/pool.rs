@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use coracle_network::Path;
 use hyper::client::conn::http1::SendRequest;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
@@ -29,17 +30,23 @@ pub(crate) struct Server {
 /// An open connection; closed when dropped.
 pub(super) struct Connection {
     pub(super) sender: SendRequest<WasiBody>,
+    pub(super) path: Path,
     driver: JoinHandle<Result<(), Error>>,
 }
 
 impl Connection {
-    /// A connection whose bytes `driver` moves.
+    /// A connection along `path` whose bytes `driver` moves.
     pub(super) fn new(
+        path: Path,
         sender: SendRequest<WasiBody>,
         driver: impl Future<Output = Result<(), Error>> + Send + 'static,
     ) -> Self {
         let driver = tokio::spawn(driver);
-        Self { sender, driver }
+        Self {
+            sender,
+            path,
+            driver,
+        }
     }
 }
 
@@ -125,6 +132,7 @@ async fn sweep(pool: Weak<Pool>) {
 mod tests {
     use super::*;
     use hyper_util::rt::TokioIo;
+    use std::net::SocketAddr;
 
     fn server(port: u16) -> Server {
         Server {
@@ -140,7 +148,13 @@ mod tests {
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(near));
         let (sender, driver) = handshake.await.unwrap();
         let driver = async move { driver.await.map_err(Error::from) };
-        let mut connection = Connection::new(sender, driver);
+        let address = SocketAddr::from(([10, 240, 0, 2], 80));
+        let path = Path {
+            from: address,
+            to: address,
+            endpoint: address,
+        };
+        let mut connection = Connection::new(path, sender, driver);
         connection.sender.ready().await.unwrap();
         (connection, far)
     }

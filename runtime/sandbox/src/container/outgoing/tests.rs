@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use coracle_clock::Clock;
-use coracle_network::{Fabric, FabricConfig, NamespaceConfig};
+use coracle_network::{ConnectionPolicy, Fabric, FabricConfig, NamespaceConfig, Protocol, Verdict};
 use http::Method;
 use http_body_util::{Empty, Full};
 use hyper::service::service_fn;
@@ -152,6 +152,29 @@ async fn requests_share_a_connection_one_after_the_other() {
     drop(response);
     assert_eq!(pods.text().await, "whole");
     assert_eq!(pods.connections(), 2);
+}
+
+/// Lets nobody connect.
+struct Closed;
+
+impl ConnectionPolicy for Closed {
+    fn on_connect(&self, _from: IpAddr, _to: SocketAddr, _protocol: Protocol) -> Verdict {
+        let reason = "closed".to_owned();
+        Verdict::Deny { reason }
+    }
+
+    fn on_accept(&self, _from: IpAddr, _to: SocketAddr, _protocol: Protocol) -> Verdict {
+        Verdict::Allow
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_holds_for_the_next_request_whatever_was_open_before() {
+    let mut pods = Pods::start();
+    assert_eq!(pods.text().await, "whole");
+    pods.fabric.set_policy(Arc::new(Closed));
+    let denied = pods.ask("/", RequestOptions::default()).await;
+    assert!(matches!(denied, Err(Error::DestinationIpProhibited)));
 }
 
 #[tokio::test(start_paused = true)]
