@@ -92,6 +92,11 @@ pub trait Resolver: Send + Sync + 'static {
         from: NamespaceView<'_>,
         name: &str,
     ) -> Result<Vec<IpAddr>, ResolveError>;
+
+    /// Whether who has these settings is answered by servers that the pod itself chose.
+    fn asks_own_servers(&self, _dns: &DnsConfig) -> bool {
+        false
+    }
 }
 
 /// Knows no name.

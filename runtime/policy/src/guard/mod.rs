@@ -11,10 +11,10 @@ use std::sync::{Arc, Weak};
 use async_trait::async_trait;
 use coracle_client::{Context, EventKind, Lister, ObjectKey};
 use coracle_network::{
-    ConnectionPolicy, Fabric, NamespaceView, Protocol, ResolveError, Resolver, Verdict,
+    ConnectionPolicy, DnsConfig, Fabric, NamespaceView, Protocol, ResolveError, Resolver, Verdict,
 };
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use parking_lot::{Mutex, RwLock};
 
@@ -24,6 +24,9 @@ use crate::hosts::{ANNOTATION, AllowedHosts};
 use crate::rules::{Direction, Policy};
 use crate::told::Told;
 use learned::Learned;
+
+/// How many names may stand for one another.
+const ALIASES: usize = 8;
 
 /// What the guard knows from the start.
 #[derive(Clone, Debug)]
@@ -101,6 +104,8 @@ struct Caches {
     pods: Lister<Pod>,
     namespaces: Lister<Namespace>,
     policies: Lister<NetworkPolicy>,
+    /// Those of type ExternalName are other names for hosts outside.
+    services: Lister<Service>,
 }
 
 /// What is told once in a while: a pod, what it does, and with whom.
@@ -137,6 +142,7 @@ impl Guard {
                 pods: pods.lister(),
                 namespaces: namespaces.lister(),
                 policies: policies.lister(),
+                services: context.lister(),
             },
             learned: Mutex::default(),
             told: Mutex::default(),
@@ -316,29 +322,66 @@ impl Guard {
         Verdict::Deny { reason }
     }
 
-    /// Whether a pod may know of a name.
-    fn judge_name(&self, pod: &ObjectKey, name: &str) -> Name {
+    /// Whether a pod may know of a name. `searches` are the suffixes that it tries.
+    fn judge_name(&self, pod: &ObjectKey, name: &str, searches: &[String]) -> Name {
         let lists = lists(&self.facts.read(), pod);
-        let is_below = |zone: &str| {
-            let below = name.strip_suffix(zone);
-            below.is_some_and(|below| below.is_empty() || below.ends_with('.'))
-        };
-        let domain = self.config.cluster_domain.as_str();
-        // Which name an address has is no way to reach it.
-        let is_free = [domain, "in-addr.arpa", "ip6.arpa"]
-            .into_iter()
-            .any(is_below);
-        if lists.is_empty() || is_free {
+        if lists.is_empty() {
             return Name::Free;
         }
-        if lists.iter().all(|list| list.ports_of(name).is_some()) {
-            return Name::Allowed;
-        }
+        let name = self.behind(name);
+        let name = match self.listed(&lists, &name) {
+            Some(true) => return Name::Allowed(name),
+            Some(false) => return Name::Free,
+            None => name,
+        };
         let reason = format!(
             "{name} is none of the hosts that the annotation {ANNOTATION} of the pod or its namespace allows"
         );
-        self.deny(pod, Kind::Hosts, name.to_owned(), &reason);
+        // A name that may be known is tried with the suffixes, too, which nobody meant.
+        let is_tried = searches.iter().any(|suffix| {
+            let bare = name.strip_suffix(suffix.trim_matches('.'));
+            let bare = bare.and_then(|bare| bare.strip_suffix('.'));
+            bare.is_some_and(|bare| self.listed(&lists, bare).is_some())
+        });
+        if !is_tried {
+            self.deny(pod, Kind::Hosts, name, &reason);
+        }
         Name::Closed(reason)
+    }
+
+    /// Whether lists have a name, or do not speak of it; `None`: it is closed.
+    fn listed(&self, lists: &[Arc<AllowedHosts>], name: &str) -> Option<bool> {
+        // Which name an address has is no way to reach it.
+        let free = [
+            self.config.cluster_domain.as_str(),
+            "in-addr.arpa",
+            "ip6.arpa",
+        ];
+        if free.iter().any(|zone| below(name, zone).is_some()) {
+            return Some(false);
+        }
+        let has = |list: &Arc<AllowedHosts>| list.ports_of(name).is_some();
+        lists.iter().all(has).then_some(true)
+    }
+
+    /// What a name stands for: of a Service of type ExternalName another name, else itself.
+    fn behind(&self, name: &str) -> String {
+        let mut name = name.to_owned();
+        for _ in 0..ALIASES {
+            let service = below(&name, &self.config.cluster_domain)
+                .and_then(|name| name.strip_suffix(".svc"))
+                .and_then(|name| name.split_once('.'))
+                .and_then(|(name, namespace)| {
+                    self.caches.services.get(&ObjectKey::new(namespace, name))
+                });
+            let spec = service.as_ref().and_then(|service| service.spec.as_ref());
+            let spec = spec.filter(|spec| spec.type_.as_deref() == Some("ExternalName"));
+            let Some(target) = spec.and_then(|spec| spec.external_name.as_deref()) else {
+                break;
+            };
+            name = target.trim_end_matches('.').to_ascii_lowercase();
+        }
+        name
     }
 
     /// Counts a denial, and tells the pod's owner once in a while.
@@ -355,6 +398,15 @@ impl Guard {
                 .recorder()
                 .event(object.as_ref(), kind, what, reason);
         }
+    }
+}
+
+/// The part of a name in front of `zone`; empty for the zone itself.
+fn below<'n>(name: &'n str, zone: &str) -> Option<&'n str> {
+    let below = name.strip_suffix(zone)?;
+    match below {
+        "" => Some(below),
+        below => below.strip_suffix('.'),
     }
 }
 
@@ -400,8 +452,8 @@ impl ConnectionPolicy for NotKnown {
 enum Name {
     /// Nothing that lists speak of.
     Free,
-    /// One that its lists have.
-    Allowed,
+    /// One that its lists have: this, or what it stands for.
+    Allowed(String),
     /// One that they do not have; the reason.
     Closed(String),
 }
@@ -433,7 +485,12 @@ impl ConnectionPolicy for Guard {
         }
         let pod = self.who(&facts, from.to_canonical()).pod;
         drop(facts);
-        match pod.map(|pod| self.judge_name(&pod, name)) {
+        let fabric = self.fabric.upgrade();
+        let network = fabric.and_then(|fabric| fabric.namespace(from.to_canonical()));
+        let searches = network
+            .as_ref()
+            .map_or(&[][..], |network| &network.dns().searches);
+        match pod.map(|pod| self.judge_name(&pod, name, searches)) {
             Some(Name::Closed(reason)) => Verdict::Deny { reason },
             _ => Verdict::Allow,
         }
@@ -451,7 +508,8 @@ impl ConnectionPolicy for Guard {
         drop(facts);
         if is_listed {
             let now = self.context.clock().monotonic();
-            self.learned.lock().learn(&pod, name, addresses, now);
+            let name = self.behind(name);
+            self.learned.lock().learn(&pod, &name, addresses, now);
         }
     }
 }
@@ -474,14 +532,21 @@ impl Resolver for Names {
             return self.inner.lookup(from, name).await;
         };
         let pod = ObjectKey::new(namespace, pod);
-        match guard.judge_name(&pod, name) {
+        let behind = match guard.judge_name(&pod, name, &from.dns.searches) {
             Name::Free => return self.inner.lookup(from, name).await,
             Name::Closed(_) => return Err(ResolveError::NotFound(name.to_owned())),
-            Name::Allowed => {}
-        }
+            Name::Allowed(behind) => behind,
+        };
         let addresses = self.inner.lookup(from, name).await?;
-        let now = guard.context.clock().monotonic();
-        guard.learned.lock().learn(&pod, name, &addresses, now);
+        // What a server of the pod's own choice says opens nothing: it might stand for any address.
+        if !self.inner.asks_own_servers(from.dns) {
+            let now = guard.context.clock().monotonic();
+            guard.learned.lock().learn(&pod, &behind, &addresses, now);
+        }
         Ok(addresses)
+    }
+
+    fn asks_own_servers(&self, dns: &DnsConfig) -> bool {
+        self.inner.asks_own_servers(dns)
     }
 }

@@ -21,6 +21,10 @@ impl Resolver for Outside {
         let found = self.0.get(name).map(|address| vec![*address]);
         found.ok_or_else(|| ResolveError::NotFound(name.to_owned()))
     }
+
+    fn asks_own_servers(&self, dns: &DnsConfig) -> bool {
+        !dns.servers.is_empty()
+    }
 }
 
 struct World {
@@ -82,6 +86,14 @@ impl World {
             (
                 "web.default.svc.cluster.local",
                 IpAddr::from([10, 96, 0, 9]),
+            ),
+            (
+                "out.default.svc.cluster.local",
+                IpAddr::from([192, 0, 2, 1]),
+            ),
+            (
+                "away.default.svc.cluster.local",
+                IpAddr::from([192, 0, 2, 2]),
             ),
         ];
         fabric.set_resolver(Arc::new(Outside(names.into())));
@@ -421,4 +433,78 @@ async fn a_namespaces_list_holds_for_its_pods_and_no_pod_widens_it() {
     let known = SocketAddr::from(([192, 0, 2, 2], 443));
     let may = |last| world.guard.on_connect(from(last), known, Protocol::Tcp) == Verdict::Allow;
     assert!(!may(2) && may(3) && may(4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_stands_for_another_is_judged_as_that() {
+    let world = World::new(namespace(json!({}))).await;
+    world.ready().await;
+    let plugin = world.pod("plugin", 2, json!({ANNOTATION: "api.example:443"}));
+    for (name, target) in [("out", "API.example."), ("away", "other.example")] {
+        let service = json!({
+            "metadata": {"namespace": "default", "name": name},
+            "spec": {"type": "ExternalName", "externalName": target},
+        });
+        let service = serde_json::from_value(service).expect("a service");
+        world.context.informer::<Service>().apply(service);
+    }
+    let away = plugin.lookup("away.default.svc.cluster.local").await;
+    assert!(matches!(away, Err(ResolveError::NotFound(_))), "{away:?}");
+    let from = IpAddr::from([10, 240, 0, 2]);
+    let asks = |name: &str| world.guard.on_question(from, name) == Verdict::Allow;
+    assert!(asks("out.default.svc.cluster.local"));
+    assert!(!asks("away.default.svc.cluster.local"));
+    let to = SocketAddr::from(([192, 0, 2, 1], 443));
+    let may = || world.guard.on_connect(from, to, Protocol::Tcp) == Verdict::Allow;
+    assert!(!may());
+    let known = plugin.lookup("out.default.svc.cluster.local").await;
+    known.expect("it stands for an allowed name");
+    assert!(may());
+}
+
+#[tokio::test(start_paused = true)]
+async fn suffixes_that_are_tried_are_no_denials_and_own_servers_open_nothing() {
+    let world = World::new(namespace(json!({}))).await;
+    world.ready().await;
+    let with = |name: &str, last: u8, dns: DnsConfig| {
+        let list = json!({ANNOTATION: "api.example:443"});
+        let address = IpAddr::from([10, 240, 0, last]);
+        let object = json!({
+            "metadata": {"namespace": "default", "name": name, "uid": name, "annotations": list},
+            "spec": {"containers": []},
+        });
+        let object = serde_json::from_value(object).expect("a pod");
+        world.context.informer::<Pod>().apply(object);
+        let config = NamespaceConfig::new(format!("default/{name}"), address, name);
+        let made = world
+            .fabric
+            .create_namespace(NamespaceConfig { dns, ..config });
+        made.expect("a free address").scope()
+    };
+    let searching = DnsConfig {
+        searches: vec!["lab.test".to_owned()],
+        options: vec!["ndots:5".to_owned()],
+        ..DnsConfig::default()
+    };
+    let searching = with("searching", 2, searching);
+    searching.lookup("api.example").await.expect("allowed");
+    assert_eq!(world.denials.hosts(), 0);
+    searching.lookup("db.lab.test").await.expect_err("closed");
+    searching.lookup("third.example").await.expect_err("closed");
+    // Each with the suffix and without.
+    assert_eq!(world.denials.hosts(), 4);
+
+    let to = SocketAddr::from(([192, 0, 2, 1], 443));
+    let may = |last: u8| {
+        let from = IpAddr::from([10, 240, 0, last]);
+        world.guard.on_connect(from, to, Protocol::Tcp) == Verdict::Allow
+    };
+    assert!(may(2));
+    let own = DnsConfig {
+        servers: vec![IpAddr::from([10, 240, 0, 9])],
+        ..DnsConfig::default()
+    };
+    let own = with("own", 3, own);
+    own.lookup("api.example").await.expect("allowed");
+    assert!(!may(3), "the server might have said anything");
 }

@@ -23,7 +23,7 @@ use async_trait::async_trait;
 use coracle_client::Lister;
 use coracle_clock::Clock;
 use coracle_dns::{Kind, Lookup, LookupError, Server, Zone};
-use coracle_network::{NamespaceView, ResolveError, Resolver};
+use coracle_network::{DnsConfig, NamespaceView, ResolveError, Resolver};
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
@@ -161,6 +161,10 @@ impl<U: Upstream> Resolver for Names<U> {
             Err(LookupError::Failed) => Err(ResolveError::Failed(asked())),
             Err(LookupError::NoServers(name)) => self.system.lookup(&name).await,
         }
+    }
+
+    fn asks_own_servers(&self, dns: &DnsConfig) -> bool {
+        self.are_others(&dns.servers)
     }
 }
 
