@@ -1,5 +1,6 @@
 //! Paths that name no resource: health, version, metrics, discovery and the schemas.
 
+use coracle_api::kinds::Storage;
 use http::request::Parts;
 use http::{Method, StatusCode};
 
@@ -51,7 +52,10 @@ pub(super) fn answer(server: &Server, parts: &Parts, info: &RequestInfo) -> Resu
 
 /// `/metrics`: the server's own numbers and those of the process's other parts.
 fn metrics(server: &Server) -> Answer {
-    let objects = server.registry.iter().filter_map(|resource| {
+    // Each store once, whatever versions and groups show what is in it.
+    let stored = server.registry.iter();
+    let stored = stored.filter(|resource| resource.storage == Storage::Own);
+    let objects = stored.filter_map(|resource| {
         let cache = server.storage.caches().of(resource)?;
         Some((resource.qualified(), cache.len()))
     });

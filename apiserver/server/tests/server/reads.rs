@@ -387,10 +387,15 @@ async fn health_and_version_are_answered() {
         );
     }
     assert_eq!(server.get("/version").await.ok()["minor"], "36");
-    assert!(
-        String::from_utf8_lossy(&server.get("/metrics").await.body)
-            .contains("apiserver_request_total")
-    );
+    let metrics = server.get("/metrics").await.body;
+    let metrics = String::from_utf8_lossy(&metrics);
+    assert!(metrics.contains("apiserver_request_total"));
+    // A scraper takes each series once.
+    let mut series = std::collections::HashSet::new();
+    let samples = metrics.lines().filter(|line| !line.starts_with('#'));
+    for sample in samples.filter_map(|line| line.rsplit_once(' ')) {
+        assert!(series.insert(sample.0), "{} twice", sample.0);
+    }
     server.api.start_draining();
     let failed = server.get("/readyz").await;
     assert_eq!(failed.status, 500);
