@@ -19,6 +19,7 @@ mod serve;
 mod static_pods;
 mod trust;
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -242,6 +243,7 @@ async fn up(args: UpArgs) -> Result<()> {
         }
     }
     serve::host(&cluster, listener, tls.clone());
+    let mut exposing = None;
     if let Some(node) = &node {
         serve::fabric(&cluster, node.fabric(), address.port(), tls);
         if has(Part::Services) {
@@ -259,6 +261,7 @@ async fn up(args: UpArgs) -> Result<()> {
                     log: log.clone(),
                 },
             );
+            exposing = Some(services.clone());
             let dns = services.dns().clone();
             let (shown, counted) = (dns.clone(), services.clone());
             dns_metrics.set(Arc::new(move || shown.metrics()));
@@ -300,22 +303,37 @@ async fn up(args: UpArgs) -> Result<()> {
     }
     let kubectl = kubectl_command(merged.as_ref(), &data);
     let session = async {
+        let mut printed = HashSet::new();
         if manifests.is_empty() && args.filenames.is_empty() {
-            for line in progress::urls(cluster.context(), None).await {
+            for (port, line) in progress::urls(cluster.context(), None).await {
                 screen.line(line);
+                printed.insert(port);
             }
             for line in ingress::urls(cluster.context(), &ingress_at).await {
                 screen.line(line);
             }
             screen.hint(&kubectl, &["get nodes", "apply -f FILE"]);
         } else {
-            deploy(&cluster, &manifests, node.as_ref(), &screen, &kubectl).await?;
+            printed = deploy(&cluster, &manifests, node.as_ref(), &screen, &kubectl).await?;
             for line in ingress::urls(cluster.context(), &ingress_at).await {
                 screen.line(line);
             }
         }
         let events = node.as_ref().map(node::Node::subscribe);
-        give_back::keep(&clock, events, give_back::now).await
+        let telling = async {
+            if let Some(services) = exposing {
+                let tell = |ports: Vec<_>| {
+                    let lines = progress::opened(&ports, &printed);
+                    lines.into_iter().for_each(|line| screen.line(line));
+                };
+                services.tell_of_ports(tell).await;
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            outcome = give_back::keep(&clock, events, give_back::now) => outcome,
+            never = telling => never,
+        }
     };
     let outcome = tokio::select! {
         outcome = session => outcome,
@@ -416,14 +434,14 @@ impl Access {
     }
 }
 
-/// Applies the manifests and follows them until all are ready.
+/// Applies the manifests and follows them until all are ready. Gives the node ports that were printed.
 async fn deploy(
     cluster: &Cluster,
     manifests: &[Manifest],
     node: Option<&node::Node>,
     screen: &progress::Screen,
     kubectl: &str,
-) -> Result<()> {
+) -> Result<HashSet<u16>> {
     let (client, registry) = (cluster.admin(), Registry::builtin());
     // From before the first object: its image may be compiled while the others are still sent.
     let images = node.map(node::Node::subscribe);
@@ -448,12 +466,14 @@ async fn deploy(
         );
     }
     progress::follow(cluster.context(), &applied, images, screen).await;
-    for line in progress::urls(cluster.context(), Some(&applied)).await {
+    let mut printed = HashSet::new();
+    for (port, line) in progress::urls(cluster.context(), Some(&applied)).await {
         screen.line(line);
+        printed.insert(port);
     }
     let logs = progress::logs_hint(&applied);
     screen.hint(kubectl, &["get pods", &logs]);
-    Ok(())
+    Ok(printed)
 }
 
 /// A user's kubeconfig that cannot be changed is no reason not to start.

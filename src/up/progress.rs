@@ -1,11 +1,13 @@
 //! What a person sees while manifests become pods.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use coracle_client::{Context, Lister, ObjectKey};
 use coracle_cri::{ImageStep, RuntimeEvent};
+use coracle_network::Protocol;
+use coracle_services::OpenPort;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -17,6 +19,9 @@ use crate::ready::{self, Progress};
 
 /// How often the objects that wait are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Ports of the host that are told of at once.
+const MOST_PORTS: usize = 16;
 
 /// How long an object has to have a problem before it is told.
 const LASTS: Duration = Duration::from_secs(1);
@@ -250,8 +255,8 @@ async fn next(images: &mut Option<broadcast::Receiver<RuntimeEvent>>) -> Runtime
 }
 
 /// A line for every node port of the Services in `of`, or of all Services: a cluster that is started
-/// again serves what it served before.
-pub(super) async fn urls(context: &Context, of: Option<&[Applied]>) -> Vec<String> {
+/// again serves what it served before. With the port.
+pub(super) async fn urls(context: &Context, of: Option<&[Applied]>) -> Vec<(u16, String)> {
     let services: Lister<Service> = context.lister();
     services.synced().await;
     let found = match of {
@@ -271,13 +276,40 @@ pub(super) async fn urls(context: &Context, of: Option<&[Applied]>) -> Vec<Strin
             .iter()
             .flat_map(|spec| spec.ports.iter().flatten());
         let tcp = ports.filter(|port| port.protocol.as_deref().is_none_or(|name| name == "TCP"));
-        let open = tcp.filter_map(|port| port.node_port.filter(|port| *port > 0));
+        let open =
+            tcp.filter_map(|port| u16::try_from(port.node_port?).ok().filter(|port| *port > 0));
         open.map(|port| {
             let name = service.metadata.name.as_deref().unwrap_or_default();
-            format!("\n  http://127.0.0.1:{port}/   (service/{name})\n")
+            let line = format!("\n  http://127.0.0.1:{port}/   (service/{name})\n");
+            (port, line)
         })
     });
     lines.collect()
+}
+
+/// Lines for ports of the host that were opened, but those of `printed`, of which there is a line.
+pub(super) fn opened(ports: &[OpenPort], printed: &HashSet<u16>) -> Vec<String> {
+    let is_news = |port: &&OpenPort| {
+        port.protocol == Protocol::Udp || !printed.contains(&port.address.port())
+    };
+    let news: Vec<_> = ports.iter().filter(is_news).collect();
+    let line = |port: &&OpenPort| {
+        let protocol = match port.protocol {
+            Protocol::Tcp => "TCP",
+            Protocol::Udp => "UDP",
+        };
+        let (address, owner) = (port.address, &port.owner);
+        match port.namespace.as_str() {
+            "default" => format!("{protocol} {address} is open for {owner}"),
+            namespace => format!("{protocol} {address} is open for {owner} of {namespace}"),
+        }
+    };
+    let mut lines: Vec<String> = news.iter().take(MOST_PORTS).map(line).collect();
+    match news.len().saturating_sub(MOST_PORTS) {
+        0 => {}
+        more => lines.push(format!("{more} more ports are open, too")),
+    }
+    lines
 }
 
 /// A `logs` command for something that was applied.
@@ -305,6 +337,32 @@ fn key_of(object: &Applied) -> ObjectKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ports_that_are_opened_are_told_but_for_those_that_have_a_line() {
+        let port = |number: u16, protocol, namespace: &str| OpenPort {
+            address: ([127, 0, 0, 1], number).into(),
+            protocol,
+            owner: "service/web".to_owned(),
+            namespace: namespace.to_owned(),
+        };
+        let ports = [
+            port(30080, Protocol::Tcp, "default"),
+            port(30080, Protocol::Udp, "default"),
+            port(30081, Protocol::Tcp, "shop"),
+        ];
+        let lines = [
+            "UDP 127.0.0.1:30080 is open for service/web",
+            "TCP 127.0.0.1:30081 is open for service/web of shop",
+        ];
+        assert_eq!(opened(&ports, &HashSet::from([30080])), lines);
+        let many: Vec<_> = (1..=20)
+            .map(|number| port(number, Protocol::Tcp, "shop"))
+            .collect();
+        let lines = opened(&many, &HashSet::new());
+        assert_eq!(lines.len(), MOST_PORTS + 1);
+        assert_eq!(lines[MOST_PORTS], "4 more ports are open, too");
+    }
 
     #[test]
     fn a_problem_is_told_once_and_only_if_it_lasts() {

@@ -38,4 +38,4 @@ mod shown;
 mod upstream;
 
 pub use access::{ACCESS_LOG_ANNOTATION, AccessLog, AccessSink};
-pub use services::{DialError, Services, ServicesConfig};
+pub use services::{DialError, OpenPort, Services, ServicesConfig};

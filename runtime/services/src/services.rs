@@ -1,5 +1,6 @@
 //! The component: one index, what answers from it, and its place in the fabric.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use tokio::sync::watch;
 use crate::access::AccessLog;
 use crate::balancers;
 use crate::exposed::{Door, Doors, Exposed, OpenDoors};
-use crate::index::{Found, Front, Index, Indexed, Transport};
+use crate::index::{Exposure, Found, Front, Index, Indexed, Transport};
 use crate::metrics;
 use crate::names::{Caches, ClusterZone, Names, ZoneConfig, attach};
 use crate::router::{CANDIDATES, Router};
@@ -131,6 +132,37 @@ fn external_port(service: Option<&Service>, wanted: &str) -> Option<u16> {
         None => wanted.parse().ok()?,
     };
     u16::try_from(number).ok().filter(|port| *port != 0)
+}
+
+/// A port of the host at which a Service or a pod is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenPort {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Whose it is: `service/NAME` or `pod/NAME`.
+    pub owner: String,
+    /// The owner's namespace.
+    pub namespace: String,
+}
+
+impl OpenPort {
+    fn new(door: &Door, (exposure, owner): &(Exposure, ObjectKey)) -> Self {
+        let kind = match exposure {
+            Exposure::HostPort(..) => "pod",
+            Exposure::NodePort(..) | Exposure::Outer(..) | Exposure::Health(_) => "service",
+        };
+        Self {
+            address: door.address,
+            protocol: match door.transport {
+                Transport::Tcp => Protocol::Tcp,
+                Transport::Udp => Protocol::Udp,
+            },
+            owner: format!("{kind}/{}", owner.name),
+            namespace: owner.namespace.clone(),
+        }
+    }
 }
 
 /// The node's Services; cheap to clone.
@@ -256,9 +288,29 @@ impl Services {
             tcp.find_map(|port| port.node_port)
         })?;
         let doors = self.doors.borrow();
-        let mut open = doors.open.iter();
+        let mut open = doors.open.keys();
         let is_it = |door: &&Door| door.transport == Transport::Tcp && door.address.port() == port;
         open.find(is_it).map(|door| door.address)
+    }
+
+    /// Tells of the ports of the host that are open, at once and whenever further ones are, or one is another's; never ends.
+    pub async fn tell_of_ports(&self, mut told: impl FnMut(Vec<OpenPort>)) {
+        let mut doors = self.doors.subscribe();
+        let mut known: BTreeMap<Door, (Exposure, ObjectKey)> = BTreeMap::new();
+        loop {
+            let open = doors.borrow_and_update().open.clone();
+            let news = open
+                .iter()
+                .filter(|(door, held)| known.get(door) != Some(held));
+            let news: Vec<_> = news.map(|(door, held)| OpenPort::new(door, held)).collect();
+            known = open;
+            if !news.is_empty() {
+                told(news);
+            }
+            if doors.changed().await.is_err() {
+                return; // the sender is in self
+            }
+        }
     }
 
     /// The endpoints for a connection from `client` to a TCP port of a Service, in the order to be tried; at least one.

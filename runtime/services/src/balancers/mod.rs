@@ -2,7 +2,7 @@
 //!
 //! What a cloud does elsewhere: a Service of type LoadBalancer gets an address, which stands in its
 //! status; the [doors](crate::exposed) open its ports there. Several Services share an address
-//! while their ports differ.
+//! while their ports differ. The status of every Service says so while a port of the host that it wants is not open.
 
 mod reconcile;
 #[cfg(test)]
@@ -25,9 +25,6 @@ const NAME: &str = "service-controller";
 
 /// Gives Services their addresses until the context is stopped.
 pub(crate) async fn run(context: &Context, pool: Arc<[IpAddr]>, doors: OpenDoors) {
-    if pool.is_empty() {
-        return;
-    }
     let context = context.for_component(NAME);
     let services = context.lister::<Service>();
     let queue = context.watch::<Service>().into_queue().await;
@@ -48,7 +45,9 @@ pub(crate) async fn run(context: &Context, pool: Arc<[IpAddr]>, doors: OpenDoors
             },
         };
         let concerned = key.as_ref().is_none_or(|key| {
-            known.contains_key(key) || services.get(key).is_some_and(|service| concerns(&service))
+            let is_closed = failed.keys().any(|(_, owner)| owner == key);
+            let found = || services.get(key).is_some_and(|service| concerns(&service));
+            known.contains_key(key) || is_closed || found()
         });
         let mut outcome = Outcome::Done;
         if concerned {

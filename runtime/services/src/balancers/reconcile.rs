@@ -1,4 +1,5 @@
-//! Which address each load balancer has: a pure function of the Services and the pool.
+//! Which address each load balancer has, and which Services' ports are not open: a pure function of the Services, the pool and
+//! what could not be opened.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -62,21 +63,21 @@ fn has_been_given(service: &Service) -> bool {
     type_ != Some("LoadBalancer") && !ingress(service).is_empty()
 }
 
-/// Brings the statuses to what the specs ask for, as far as the pool goes.
+/// Brings the statuses to what the specs ask for, as far as the pool goes. Without any pool load balancers are somebody
+/// else's.
 pub(super) fn reconcile(world: &World<'_>) -> Vec<Change> {
     let mut changes = Vec::new();
-    for service in world
-        .services
-        .iter()
-        .filter(|service| has_been_given(service))
-    {
-        changes.push(Change {
+    let is_ours = !world.pool.is_empty();
+    let (mut wanting, others): (Vec<&Arc<Service>>, Vec<_>) =
+        world.services.iter().partition(|s| is_ours && wants(s));
+    for service in others {
+        let status = status_of_other(service, is_ours && has_been_given(service), world);
+        changes.extend(status.map(|status| Change {
             service: service.clone(),
-            patch: json!({"status": {"loadBalancer": {"ingress": null}}}),
+            patch: json!({"status": status}),
             problem: None,
-        });
+        }));
     }
-    let mut wanting: Vec<&Arc<Service>> = world.services.iter().filter(|s| wants(s)).collect();
     // Whoever has an address keeps it; then first come, first served.
     wanting.sort_by_key(|service| {
         let created = service
@@ -101,6 +102,46 @@ pub(super) fn reconcile(world: &World<'_>) -> Vec<Change> {
         changes.extend(change(service, choice, world));
     }
     changes
+}
+
+/// What is to be written of a Service that is no load balancer (any more): that its node ports, or external addresses, are
+/// closed, or are open again.
+fn status_of_other(service: &Service, was_given: bool, world: &World<'_>) -> Option<Value> {
+    let closed = closed(service, world);
+    let (reason, problem) = match closed {
+        Some((door, kind)) => (reason_of(kind), Some(cannot_be_opened(door))),
+        None => ("Listening", None),
+    };
+    let mut status = json!({});
+    if was_given {
+        status["loadBalancer"] = json!({"ingress": null});
+    }
+    let conditions = conditions(service, reason, problem.as_deref(), world.now);
+    let known = service.status.as_ref().and_then(|s| s.conditions.clone());
+    if !is_terminating(service) && known.unwrap_or_default() != conditions {
+        status["conditions"] = json!(conditions);
+    }
+    status.as_object().filter(|all| !all.is_empty())?;
+    Some(status)
+}
+
+/// A door of the Service's that could not be opened. An external address may be another machine's.
+fn closed(service: &Service, world: &World<'_>) -> Option<(Door, io::ErrorKind)> {
+    let spec = service.spec.as_ref()?;
+    let key = ObjectKey::of(service);
+    let has = |number: u16| {
+        let mut ports = spec.ports.iter().flatten();
+        ports.any(|port| [Some(port.port), port.node_port].contains(&Some(number.into())))
+    };
+    let mut failed = world.failed.iter();
+    failed.find_map(|((door, owner), kind)| {
+        let is_its = *owner == key && has(door.address.port());
+        (is_its && *kind != io::ErrorKind::AddrNotAvailable).then_some((*door, *kind))
+    })
+}
+
+fn cannot_be_opened(door: Door) -> String {
+    format!("{} cannot be opened for it on this host", door.address)
 }
 
 /// The address that a Service keeps or gets, or why there is none.
@@ -178,14 +219,12 @@ fn change(
     let mut doors = address
         .into_iter()
         .flat_map(|address| doors(service, address));
-    let closed = doors.find_map(|door| Some((door, failure(&door)?)));
+    let of_address = doors.find_map(|door| Some((door, failure(&door)?)));
+    let closed = of_address.or_else(|| closed(service, world));
     let (reason, problem) = match (&choice, closed) {
         (Err(problem), _) => ("NoAddress", Some(problem.clone())),
         // The door tells the owner itself, by an Event.
-        (Ok(_), Some((door, kind))) => {
-            let problem = format!("{} cannot be opened for it on this host", door.address);
-            (reason_of(kind), Some(problem))
-        }
+        (Ok(_), Some((door, kind))) => (reason_of(kind), Some(cannot_be_opened(door))),
         (Ok(_), None) => ("Listening", None),
     };
     let conditions = conditions(service, reason, problem.as_deref(), world.now);

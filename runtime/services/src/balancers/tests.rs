@@ -200,3 +200,39 @@ fn a_port_that_is_closed_to_others_is_no_problem_and_too_many_are_one() {
     assert_eq!(ports[0]["error"], "coracle.dev/TooManyPorts");
     assert_eq!(status["conditions"][0]["reason"], "TooManyPorts");
 }
+
+#[test]
+fn a_node_port_in_use_is_a_condition_of_its_service_until_it_is_open() {
+    let mut service = balancer("a", 1, &[80]);
+    service["spec"]["type"] = json!("NodePort");
+    service["spec"]["ports"][0]["nodePort"] = json!(30_080);
+    let in_use = |port, kind| [(SocketAddr::new(ip(1), port), "a", kind)];
+    let taken = in_use(30_080, io::ErrorKind::AddrInUse);
+    // Whether this node gives addresses or not.
+    for pool in [&[ip(1)][..], &[]] {
+        let changes = run(std::slice::from_ref(&service), pool, &taken);
+        let mut told = service.clone();
+        told["status"] = changes[0].patch["status"].clone();
+        let condition = &told["status"]["conditions"][0];
+        assert_eq!(condition["type"], "coracle.dev/Reachable");
+        assert_eq!(
+            (condition["status"].as_str(), condition["reason"].as_str()),
+            (Some("False"), Some("PortInUse"))
+        );
+        assert_eq!(told["status"].get("loadBalancer"), None);
+        let settled = run(std::slice::from_ref(&told), pool, &taken);
+        assert!(settled.is_empty(), "{settled:?}");
+        let open = run(&[told], pool, &[]);
+        assert_eq!(open[0].patch["status"]["conditions"][0]["status"], "True");
+    }
+    // A pod of that name wants another port, and an external address is another machine's.
+    let of_others = [
+        in_use(8080, io::ErrorKind::AddrInUse),
+        in_use(80, io::ErrorKind::AddrNotAvailable),
+    ];
+    let none = run(&[service], &[ip(1)], of_others.as_flattened());
+    assert!(none.is_empty(), "{none:?}");
+    // Without a pool load balancers are left alone.
+    let given = given(balancer("a", 1, &[80]), "127.0.0.1");
+    assert!(run(&[given], &[], &[]).is_empty());
+}

@@ -43,7 +43,8 @@ const REST: Duration = Duration::from_millis(50);
 /// What is open now, and what could not be opened and why.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Doors {
-    pub(crate) open: Vec<Door>,
+    /// As what, and for whom.
+    pub(crate) open: BTreeMap<Door, (Exposure, ObjectKey)>,
     /// By whom wants it: a place that another one of the cluster has is in use, and one too many is past a quota.
     pub(crate) failed: BTreeMap<(Door, ObjectKey), io::ErrorKind>,
 }
@@ -124,8 +125,10 @@ impl Exposed {
                     }
                 }
             }
+            let mut wanted = plan.wanted;
+            wanted.retain(|door, _| open.contains_key(door));
             self.doors.send_replace(Doors {
-                open: open.keys().copied().collect(),
+                open: wanted,
                 failed: failures(&failed).chain(in_vain(&left_out)).collect(),
             });
             let retry = async {

@@ -91,6 +91,8 @@ pub(super) enum Why {
 /// What to do next.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
+    /// Everything that is wanted and may be open, as what, and for whom.
+    pub(super) wanted: BTreeMap<Door, (Exposure, ObjectKey)>,
     /// What to close, first.
     pub(super) close: Vec<Door>,
     /// What to open, for what, and for whom.
@@ -166,6 +168,10 @@ pub(super) fn reconcile(world: &World<'_>) -> Plan {
             _ => plan.open.push((*door, *exposure, (*service).clone())),
         }
     }
+    let owned = |(door, (exposure, service)): (Door, (Exposure, &ObjectKey))| {
+        (door, (exposure, service.clone()))
+    };
+    plan.wanted = wanted.into_iter().map(owned).collect();
     plan
 }
 

@@ -30,6 +30,13 @@ fn tcp(port: u16) -> Door {
     }
 }
 
+/// What is open, and for whom.
+fn held(doors: &Doors) -> Vec<(Door, ObjectKey)> {
+    let open = doors.open.iter();
+    open.map(|(door, (_, owner))| (*door, owner.clone()))
+        .collect()
+}
+
 fn node_port(port: u16) -> Exposure {
     Exposure::NodePort(port, Transport::Tcp)
 }
@@ -84,7 +91,7 @@ impl Node {
 
     async fn open(&self, door: Door) {
         let mut doors = self.services.doors.subscribe();
-        let is_open = |doors: &Doors| doors.open.contains(&door);
+        let is_open = |doors: &Doors| doors.open.contains_key(&door);
         doors.wait_for(is_open).await.expect("the services live");
     }
 

@@ -29,7 +29,8 @@ async fn a_load_balancer_whose_port_is_a_node_port_is_known_to_be_closed_until_t
     let mut doors = node.services.doors.subscribe();
     let is_known = |doors: &Doors| !doors.failed.is_empty();
     doors.wait_for(is_known).await.expect("the services live");
-    assert_eq!((known().open, known().failed), (vec![tcp(port)], in_use));
+    assert_eq!(held(&known()), [(tcp(port), key("web"))]);
+    assert_eq!(known().failed, in_use);
     node.context.informer::<Service>().delete(web(port));
     let is_open = |doors: &Doors| doors.failed.is_empty() && !doors.open.is_empty();
     doors.wait_for(is_open).await.expect("the services live");
@@ -92,11 +93,12 @@ async fn who_names_the_address_of_a_load_balancer_is_told_whose_it_is() {
     assert!(message.starts_with(&expected), "{message}");
     let failed = BTreeMap::from([((tcp(port), key("a")), io::ErrorKind::AddrInUse)]);
     let mut doors = node.services.doors.subscribe();
-    let is_known = |doors: &Doors| doors.failed == failed && doors.open == [tcp(port)];
+    let held_by = |doors: &Doors, name| held(doors) == [(tcp(port), key(name))];
+    let is_known = |doors: &Doors| doors.failed == failed && held_by(doors, "m");
     doors.wait_for(is_known).await.expect("the services live");
     // It takes its turn, which is no failure of the one that has gone.
     informer.delete(balanced("m", port, "127.0.0.0/8"));
-    let is_over = |doors: &Doors| doors.failed.is_empty() && doors.open == [tcp(port)];
+    let is_over = |doors: &Doors| doors.failed.is_empty() && held_by(doors, "a");
     doors.wait_for(is_over).await.expect("the services live");
 }
 
@@ -115,8 +117,38 @@ async fn a_port_past_the_most_is_told_and_opened_when_there_is_room() {
     assert!(message.starts_with(&expected), "{message}");
     let failed = BTreeMap::from([((tcp(second), key("late")), io::ErrorKind::QuotaExceeded)]);
     let mut doors = node.services.doors.subscribe();
-    let is_known = |doors: &Doors| doors.failed == failed && doors.open == [tcp(first)];
+    let is_open = |doors: &Doors| held(doors) == [(tcp(first), key("web"))];
+    let is_known = |doors: &Doors| doors.failed == failed && is_open(doors);
     doors.wait_for(is_known).await.expect("the services live");
     informer.delete(web(first));
     node.opened(second).await;
+}
+
+#[tokio::test]
+async fn every_port_that_is_open_is_told_once_and_again_for_another_owner() {
+    let node = Node::start();
+    let (sender, mut told) = mpsc::unbounded_channel();
+    let services = node.services.clone();
+    let telling = tokio::spawn(async move {
+        let tell = |ports: Vec<crate::OpenPort>| {
+            ports.into_iter().for_each(|port| drop(sender.send(port)))
+        };
+        services.tell_of_ports(tell).await;
+    });
+    let (port, on_host) = (free_port().await, free_port().await);
+    let informer = node.context.informer::<Service>();
+    informer.apply(balanced("m", port, "127.0.0.0/8"));
+    let mut next = async || {
+        let told = told.recv().await.expect("a port");
+        assert_eq!(told.protocol, coracle_network::Protocol::Tcp);
+        (told.address.port(), told.namespace, told.owner)
+    };
+    let of = |port, owner: &str| (port, "default".to_owned(), owner.to_owned());
+    assert_eq!(next().await, of(port, "service/m"));
+    node.context.informer().apply(direct(2, on_host, "Running"));
+    assert_eq!(next().await, of(on_host, "pod/direct"));
+    informer.apply(balanced("n", port, "127.0.0.0/8"));
+    informer.delete(balanced("m", port, "127.0.0.0/8"));
+    assert_eq!(next().await, of(port, "service/n"));
+    telling.abort();
 }
