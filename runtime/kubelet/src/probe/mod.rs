@@ -18,6 +18,7 @@ use std::time::Duration;
 use coracle_client::{EventKind, InvolvedObject};
 use coracle_cri::SandboxId;
 use k8s_openapi::api::core::v1::{Container, Pod, Probe};
+use tokio::time::MissedTickBehavior;
 
 use crate::actions::{field_path, find};
 use crate::handlers::{Failure, Place, Target};
@@ -91,15 +92,11 @@ impl Prober {
         let timeout = seconds(probe.timeout_seconds, 1);
         let mut judge = Judge::new(kind, probe);
         let mut early = EARLY;
-        tokio::time::sleep(Duration::from_secs(
-            probe
-                .initial_delay_seconds
-                .unwrap_or(0)
-                .max(0)
-                .unsigned_abs()
-                .into(),
-        ))
-        .await;
+        tokio::time::sleep(self.left_of(seconds(probe.initial_delay_seconds, 0))).await;
+        // An attempt that takes long does not push the next ones back.
+        let mut turns = tokio::time::interval(period);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        turns.tick().await;
         while self.is_running(kind) {
             let outcome = match &target {
                 Ok(target) => target.attempt(&self.place(), timeout).await,
@@ -113,6 +110,7 @@ impl Prober {
             if matches!(outcome, Err(Failure::Refused(_))) && judge.is_new() && early < period {
                 tokio::time::sleep(early).await;
                 early *= 2;
+                turns.reset();
                 continue;
             }
             self.count(kind, &outcome);
@@ -124,7 +122,7 @@ impl Prober {
                     let message =
                         format!("{title} probe errored and resulted in unknown state: {error}");
                     self.event("Unhealthy", message);
-                    tokio::time::sleep(period).await;
+                    turns.tick().await;
                     continue;
                 }
                 Err(failure) => {
@@ -138,9 +136,21 @@ impl Prober {
                     return passed;
                 }
             }
-            tokio::time::sleep(period).await;
+            turns.tick().await;
         }
         false
+    }
+
+    /// What is left of a delay that counts from the start of the run, whatever its hook and its startup probe took.
+    fn left_of(&self, delay: Duration) -> Duration {
+        let run = self.kubelet.with(&self.sandbox.0, |observed| {
+            observed.container(&self.container.name).run.clone()
+        });
+        let Some(Run::Running { started_at, .. }) = run else {
+            return delay;
+        };
+        let gone = self.kubelet.0.ctx.clock().now() - started_at;
+        delay.saturating_sub(Duration::try_from(gone).unwrap_or_default())
     }
 
     fn count(&self, kind: Kind, outcome: &Result<(), Failure>) {

@@ -80,6 +80,43 @@ async fn other_probes_wait_until_the_container_has_started() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_delay_counts_from_the_start_of_the_container() {
+    let node = TestNode::start().await;
+    node.script("slow", Script::serves_after(Duration::from_secs(60)));
+    let startup =
+        json!({"tcpSocket": {"port": "http"}, "periodSeconds": 10, "failureThreshold": 30});
+    let readiness = json!({"tcpSocket": {"port": "http"}, "initialDelaySeconds": 60});
+    let probes = json!({"startupProbe": startup, "readinessProbe": readiness});
+    node.run("started", "slow", probed(probes)).await;
+    node.ready("started").await;
+    assert!((60..=75).contains(&node.elapsed()), "{}", node.elapsed());
+    let before = node.elapsed();
+    node.run(
+        "plain",
+        "app:1",
+        probed(json!({"readinessProbe": readiness})),
+    )
+    .await;
+    node.ready("plain").await;
+    let took = node.elapsed() - before;
+    assert!((60..=62).contains(&took), "{took}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_that_take_long_come_as_often_as_others() {
+    let node = TestNode::start().await;
+    node.runtime
+        .on_exec(|_| Ok(Box::pin(std::future::pending())));
+    let probe = json!({"exec": {"command": ["check"]}, "periodSeconds": 10, "timeoutSeconds": 9});
+    node.run("web", "app:1", probed(json!({"livenessProbe": probe})))
+        .await;
+    node.pod_when("web", "it is started again", |pod| restarts(pod) == 1)
+        .await;
+    // The third attempt begins after 20 seconds.
+    assert!((29..=32).contains(&node.elapsed()), "{}", node.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_command_decides_whether_a_container_is_ready() {
     let node = TestNode::start().await;
     node.runtime.on_exec(|mut process| {
