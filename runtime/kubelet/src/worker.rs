@@ -25,7 +25,10 @@ impl Kubelet {
         }
         let decision = self.0.state.lock().decide(key, live, now, monotonic);
         if let Some(pod) = decision.admitted {
-            self.tell_ignored(&pod);
+            self.tell_ignored(&pod, None);
+        }
+        if let Some((before, pod)) = decision.debugged {
+            self.tell_ignored(&pod, Some(&before));
         }
         for (uid, action) in decision.actions {
             tokio::spawn(self.clone().carry_out(uid, action));
@@ -90,9 +93,10 @@ impl Kubelet {
         }
     }
 
-    /// Names, once, what the spec asks for and nobody here can give.
-    fn tell_ignored(&self, pod: &Pod) {
-        let Some(message) = fields::ignored(pod, self.0.config.is_on_host(pod)) else {
+    /// Names, once, what the spec asks for and nobody here can give: of a pod that was let in, or that asks for more than
+    /// `before`.
+    fn tell_ignored(&self, pod: &Pod, before: Option<&Pod>) {
+        let Some(message) = fields::ignored(pod, before, self.0.config.is_on_host(pod)) else {
             return;
         };
         let recorder = self.0.ctx.recorder();

@@ -63,24 +63,28 @@ const fn row(paths: &'static [&'static str], effect: Effect, does: &'static str)
     }
 }
 
-/// What of the pod's spec has no effect here, in the words of one Event. Whether a pod has the host's network is said by
-/// who knows the flags.
-pub(crate) fn ignored(pod: &Pod, is_on_host: bool) -> Option<String> {
-    let spec = serde_json::to_value(pod.spec.as_ref()?).ok()?;
-    let mut without = Vec::new();
-    let silent = |effect| matches!(effect, Effect::Meaningless | Effect::NotYet);
-    for row in FIELDS.iter().filter(|row| silent(row.effect)) {
-        for path in row.paths {
-            let has_effect = is_on_host && *path == "hostNetwork";
-            if is_set(&spec, path) && !has_effect {
-                without.push(*path);
-            }
-        }
+/// What of the pod's spec has no effect here, in the words of one Event; nothing that was so `before` already. Whether a pod
+/// has the host's network is said by who knows the flags.
+pub(crate) fn ignored(pod: &Pod, before: Option<&Pod>, is_on_host: bool) -> Option<String> {
+    let mut without = without_effect(pod, is_on_host);
+    if let Some(before) = before {
+        let told = without_effect(before, is_on_host);
+        without.retain(|path| !told.contains(path));
     }
     (!without.is_empty()).then(|| {
         let fields = without.join(", ");
         format!("without effect on this node (docs/fields.md says why): {fields}")
     })
+}
+
+fn without_effect(pod: &Pod, is_on_host: bool) -> Vec<&'static str> {
+    let spec = serde_json::to_value(&pod.spec).unwrap_or_default();
+    let silent = |effect| matches!(effect, Effect::Meaningless | Effect::NotYet);
+    let rows = FIELDS.iter().filter(|row| silent(row.effect));
+    let paths = rows.flat_map(|row| row.paths).copied();
+    paths
+        .filter(|path| is_set(&spec, path) && !(is_on_host && *path == "hostNetwork"))
+        .collect()
 }
 
 /// The lists whose elements are containers.

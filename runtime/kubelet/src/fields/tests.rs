@@ -86,7 +86,7 @@ fn the_page_is_up_to_date() {
 fn what_has_no_effect_is_named_once_and_the_rest_is_not() {
     let read = |spec: serde_json::Value| {
         let pod: Pod = serde_json::from_value(json!({"spec": spec})).expect("a pod");
-        ignored(&pod, false)
+        ignored(&pod, None, false)
     };
     let hardened = json!({"runAsNonRoot": true, "allowPrivilegeEscalation": false, "privileged": false,
                           "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"}});

@@ -30,6 +30,8 @@ pub(crate) struct Decision {
     pub(crate) ended: Vec<(Arc<Pod>, Failure)>,
     /// A pod that was let in just now.
     pub(crate) admitted: Option<Arc<Pod>>,
+    /// A pod as it was, and with the containers to debug with that it got.
+    pub(crate) debugged: Option<(Arc<Pod>, Arc<Pod>)>,
     /// A static pod that is to be shown in the API.
     pub(crate) make_mirror: Option<Arc<Pod>>,
     /// A mirror that is to go.
@@ -63,7 +65,12 @@ impl State {
         if let Some(pod) = live {
             match self.entries.get_mut(coracle_client::uid(pod.as_ref())) {
                 // Our own write may be ahead of the cache.
-                Some(entry) if revision(&pod) >= revision(&entry.pod) => entry.replace(pod),
+                Some(entry) if revision(&pod) >= revision(&entry.pod) => {
+                    if debug_containers(&pod) > debug_containers(&entry.pod) {
+                        decision.debugged = Some((entry.pod.clone(), pod.clone()));
+                    }
+                    entry.replace(pod);
+                }
                 Some(_) => {}
                 None if self.draining => {}
                 None => {
@@ -175,6 +182,13 @@ impl State {
         }
         None
     }
+}
+
+/// How many containers to debug with a pod has; they are only ever added.
+fn debug_containers(pod: &Pod) -> usize {
+    let spec = pod.spec.as_ref();
+    let containers = spec.and_then(|spec| spec.ephemeral_containers.as_ref());
+    containers.map_or(0, Vec::len)
 }
 
 /// A pod that is gone is wound down as if it had been deleted with this grace.

@@ -85,6 +85,7 @@ async fn a_container_to_debug_with_runs_once_beside_the_others() {
     node.run("web", "app:1", json!({})).await;
     let before = node.ready("web").await;
     let debug = json!({"name": "debugger", "image": "toolbox", "targetContainerName": "app",
+                       "securityContext": {"capabilities": {"add": ["SYS_PTRACE"]}},
                        "terminationMessagePolicy": "File", "imagePullPolicy": "IfNotPresent"});
     let patch = json!({"spec": {"ephemeralContainers": [debug]}});
     let objects = node.ctx.objects();
@@ -106,6 +107,12 @@ async fn a_container_to_debug_with_runs_once_beside_the_others() {
     node.clock.sleep(Duration::from_secs(600)).await;
     assert_eq!(node.begun_and_ended(), ["start app", "start debugger"]);
     node.event("Started", "debugger").await;
+    // As `kubectl debug --profile=general` asks.
+    node.event(
+        "FieldsIgnored",
+        "containers[].securityContext.capabilities.add",
+    )
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
