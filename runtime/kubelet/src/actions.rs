@@ -197,16 +197,16 @@ impl Kubelet {
         self.follow_sources(pod)
             .await
             .map_err(VolumeError::Failed)?;
-        let tokens = self.tokens_of(pod).await.map_err(VolumeError::token)?;
+        let (tokens, all) = self.tokens_of(pod).await;
         let (kubelet, pod, address) = (self.clone(), pod.clone(), address.to_owned());
         let write = move || {
             let sources = PodSources::of(&kubelet, &pod).with(tokens);
             volumes::prepare(&pod, &address, &kubelet.0.config, &sources)
         };
         // Files are written off the async threads.
-        tokio::task::spawn_blocking(write)
-            .await
-            .unwrap_or_else(|error| Err(VolumeError::Failed(error.to_string())))
+        let written = tokio::task::spawn_blocking(write).await;
+        let written = written.unwrap_or_else(|error| Err(VolumeError::Failed(error.to_string())));
+        all.map_err(VolumeError::token).and(written)
     }
 
     async fn start_container(&self, uid: &str, entry: &Entry, name: &str, restart_count: u32) {

@@ -94,18 +94,20 @@ impl Tokens {
 }
 
 impl Kubelet {
-    /// The tokens that the pod's volumes want, made anew where they are due. The error names the volume, and says why
-    /// in upstream's words.
-    pub(crate) async fn tokens_of(&self, pod: &Pod) -> Result<PodTokens, (String, String)> {
-        let mut tokens = PodTokens::default();
+    /// The tokens that the pod's volumes want, made anew where they are due. The error, beside those that there are,
+    /// names the volume, and says why in upstream's words.
+    pub(crate) async fn tokens_of(&self, pod: &Pod) -> (PodTokens, Result<(), (String, String)>) {
+        let (mut tokens, mut first) = (PodTokens::default(), Ok(()));
         for (volume, source) in sources(pod) {
             let wanted = wanted(source);
             if let Entry::Vacant(place) = tokens.0.entry(wanted) {
-                let token = self.token(pod, place.key()).await;
-                place.insert(token.map_err(|why| (volume.to_owned(), why))?);
+                match self.token(pod, place.key()).await {
+                    Ok(token) => drop(place.insert(token)),
+                    Err(why) => first = first.and(Err((volume.to_owned(), why))),
+                }
             }
         }
-        Ok(tokens)
+        (tokens, first)
     }
 
     async fn token(&self, pod: &Pod, wanted: &Wanted) -> Result<String, String> {

@@ -39,22 +39,24 @@ use host_path::Closed;
 use mount::relative;
 
 /// Makes every volume of `pod`, which has `address`; of one that stands already, files whose sources
-/// have changed are swapped for new ones in one step.
+/// have changed are swapped for new ones in one step. The error is that of the first that could not be made; it keeps
+/// no other from being up to date, since a pod that runs goes on with what it has.
 pub(crate) fn prepare(
     pod: &Pod,
     address: &str,
     config: &KubeletConfig,
     sources: &dyn Sources,
 ) -> Result<(), VolumeError> {
+    let mut first = Ok(());
     for volume in volumes(pod) {
-        prepare_one(pod, volume, address, config, sources).map_err(|problem| {
-            VolumeError::SetUp {
-                volume: volume.name.clone(),
-                problem: Box::new(problem),
-            }
-        })?;
+        let made = prepare_one(pod, volume, address, config, sources);
+        let made = made.map_err(|problem| VolumeError::SetUp {
+            volume: volume.name.clone(),
+            problem: Box::new(problem),
+        });
+        first = first.and(made);
     }
-    Ok(())
+    first
 }
 
 fn prepare_one(

@@ -260,6 +260,24 @@ fn what_is_missing_is_named_unless_it_is_optional() {
 }
 
 #[test]
+fn a_volume_that_cannot_be_made_keeps_no_other_from_changing() {
+    let mut host = Host::new();
+    let volumes = json!([
+        {"name": "gone", "secret": {"secretName": "gone"}},
+        {"name": "v", "configMap": {"name": "settings"}},
+    ]);
+    let pod = json!({"metadata": {"name": "web", "uid": "u"}, "spec": {"containers": [], "volumes": volumes}});
+    let pod: Pod = serde_json::from_value(pod).expect("a pod");
+    let folder = host.path("data/pods/u/volumes/v");
+    for value in ["1", "new"] {
+        host.cluster.settings = json!({"a": value});
+        let error = prepare(&pod, "10.240.0.2", &host.config(), &host.cluster).expect_err("one");
+        assert!(error.to_string().contains("\"gone\""), "{error}");
+        assert_eq!(fs::read_to_string(folder.join("a")).expect("there"), value);
+    }
+}
+
+#[test]
 fn paths_that_leave_the_volume_are_refused() {
     let host = Host::new();
     for path in ["../x", "/x", "a/../../x", "..data/x", ""] {
