@@ -24,7 +24,7 @@ use coracle_cri::{ContainerStatus, PodRuntime, RuntimeEvent};
 use ipnet::IpNet;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service,
+    ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, ResourceRequirements, Secret, Service,
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -286,12 +286,10 @@ impl Kubelet {
         self.0.ctx.informer::<Pod>().subscribe_while({
             let kubelet = kubelet.clone();
             move |change| {
-                let shown = |pod: &Pod| {
-                    let meta = &pod.metadata;
-                    (meta.labels.clone(), meta.annotations.clone())
-                };
-                let is_shown = |old: &Arc<Pod>| shown(old) != shown(change.object());
-                if change.old().is_some_and(is_shown) {
+                if change
+                    .old()
+                    .is_some_and(|old| shows_otherwise(old, change.object()))
+                {
                     note(
                         &kubelet,
                         Source::Pod,
@@ -391,6 +389,22 @@ impl Kubelet {
         self.0.changed.notify_waiters();
         self.0.queue.add(key);
     }
+}
+
+/// Whether volumes show a pod otherwise than before: by its labels and annotations, or by resources that it was given.
+fn shows_otherwise(old: &Pod, new: &Pod) -> bool {
+    fn resources(pod: &Pod) -> impl Iterator<Item = Option<&ResourceRequirements>> {
+        let spec = pod.spec.as_ref();
+        let of_pod = spec.and_then(|spec| spec.resources.as_ref());
+        let init = spec.into_iter().flat_map(|spec| &spec.init_containers);
+        let main = spec.into_iter().flat_map(|spec| &spec.containers);
+        let containers = init.flatten().chain(main);
+        std::iter::once(of_pod).chain(containers.map(|one| one.resources.as_ref()))
+    }
+    let (before, after) = (&old.metadata, &new.metadata);
+    before.labels != after.labels
+        || before.annotations != after.annotations
+        || !resources(old).eq(resources(new))
 }
 
 /// Whether no kubelet has ever taken the pod up.

@@ -29,7 +29,7 @@ const MOST: usize = 1024;
 pub(crate) enum Source {
     ConfigMap,
     Secret,
-    /// The pod's own labels and annotations.
+    /// The pod's own labels, annotations and resources.
     Pod,
 }
 

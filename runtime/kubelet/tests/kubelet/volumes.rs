@@ -278,15 +278,22 @@ async fn files_follow_what_they_are_made_of_within_seconds() {
     let node = TestNode::start().await;
     node.create::<ConfigMap>(config_map("settings", json!({"greeting": "hello"})))
         .await;
-    let labels = json!([{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]);
+    let memory = json!({"containerName": "app", "resource": "limits.memory", "divisor": "1Mi"});
+    let own = json!([
+        {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
+        {"path": "memory", "resourceFieldRef": memory},
+    ]);
     let spec = json!({
         "volumes": [
             {"name": "config", "configMap": {"name": "settings"}},
-            {"name": "own", "downwardAPI": {"items": labels}},
+            {"name": "own", "downwardAPI": {"items": own}},
         ],
-        "containers": [{"volumeMounts": [
-            {"name": "config", "mountPath": "/config"}, {"name": "own", "mountPath": "/own"},
-        ]}],
+        "containers": [{
+            "resources": {"limits": {"memory": "64Mi"}},
+            "volumeMounts": [
+                {"name": "config", "mountPath": "/config"}, {"name": "own", "mountPath": "/own"},
+            ],
+        }],
     });
     node.run("web", "app:1", spec).await;
     let pod = node.ready("web").await;
@@ -306,13 +313,21 @@ async fn files_follow_what_they_are_made_of_within_seconds() {
         .patch::<Pod>(&key("web"), &when, labels)
         .await
         .expect("patched");
+    let limit = json!({"name": "app", "resources": {"limits": {"memory": "128Mi"}}});
+    let limit = json!({"spec": {"containers": [limit]}});
+    objects
+        .patch_subresource::<Pod>(&key("web"), "resize", &when, limit)
+        .await
+        .expect("patched");
     let has = |index: usize, file: &str, text: &str| {
         let path = mounts[index].host_path.join(file);
         std::fs::read_to_string(path).is_ok_and(|read| read == text)
     };
     let begun = node.clock.monotonic();
     node.eventually("the files are new", || {
-        has(0, "greeting", "goodbye") && has(1, "labels", "colour=\"red\"")
+        has(0, "greeting", "goodbye")
+            && has(1, "labels", "colour=\"red\"")
+            && has(1, "memory", "128")
     })
     .await;
     // Not only at the next look at everything, which is a minute away.
