@@ -10,11 +10,12 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Container, EnvVarSource, FileKeySelector, PersistentVolume, PersistentVolumeClaim,
-    Pod, Secret, Service, ServiceAccountTokenProjection,
+    Pod, ResourceFieldSelector, Secret, Service, ServiceAccountTokenProjection,
 };
 
 use crate::expand::{MOST_BYTES, expand};
-use crate::{env_file, resources};
+use crate::kubelet::Capacity;
+use crate::{env_file, quote, resources, step};
 
 /// The objects that an environment may name.
 pub(crate) trait Sources {
@@ -26,8 +27,8 @@ pub(crate) trait Sources {
     fn services(&self) -> Vec<Arc<Service>>;
     /// The Service `kubernetes` of the namespace `default`.
     fn kubernetes(&self) -> Option<Arc<Service>>;
-    /// What the node has, where a container has no limit: (`cpu` in thousandths, `memory` in bytes).
-    fn allocatable(&self) -> (u64, u64);
+    /// What the node has, where a container has no limit.
+    fn allocatable(&self) -> Capacity;
     /// The addresses of the node inside the pod network, with commas between.
     fn host_ips(&self) -> String;
     /// The token that a volume's source asks for, if it was fetched.
@@ -93,6 +94,9 @@ pub(crate) enum ConfigError {
     /// A resource that is none.
     #[error("unsupported container resource: {0}")]
     UnknownResource(String),
+    /// A container that the pod has not.
+    #[error("container {0} not found")]
+    NoContainer(String),
     /// A file of variables could not be read.
     #[error("failed to read environment variable file {path:?}: {problem}")]
     File {
@@ -194,26 +198,12 @@ fn value_from(
         return field(pod, &reference.field_path, addresses, &sources.host_ips()).map(Some);
     }
     if let Some(reference) = &source.resource_field_ref {
-        let all = pod.spec.iter().flat_map(|spec| &spec.containers);
-        let named = reference
-            .container_name
-            .as_deref()
-            .filter(|name| !name.is_empty());
-        let of = named
-            .and_then(|name| all.into_iter().find(|c| c.name == name))
-            .unwrap_or(container);
-        let divisor = reference
-            .divisor
-            .as_ref()
-            .map(|quantity| quantity.0.as_str());
-        let node = sources.allocatable();
-        let allocatable = pod
-            .spec
-            .as_ref()
-            .map_or(node, |spec| resources::allocatable(spec, node));
-        return resources::field(of, &reference.resource, divisor, allocatable)
-            .map(Some)
-            .ok_or_else(|| ConfigError::UnknownResource(reference.resource.clone()));
+        let name = reference.container_name.as_deref().unwrap_or_default();
+        return if name.is_empty() {
+            resource(pod, container, reference, sources).map(Some)
+        } else {
+            resource_of(pod, name, reference, sources).map(Some)
+        };
     }
     if let Some(reference) = &source.config_map_key_ref {
         let optional = reference.optional == Some(true);
@@ -255,6 +245,32 @@ fn value_from(
         return file_value(reference, sources);
     }
     Ok(None)
+}
+
+/// The value of a resource of the container of that name, be it one that runs before the others or beside them.
+pub(crate) fn resource_of(
+    pod: &Pod,
+    name: &str,
+    reference: &ResourceFieldSelector,
+    sources: &dyn Sources,
+) -> Result<String, ConfigError> {
+    let part = step::part(pod, name).ok_or_else(|| ConfigError::NoContainer(name.to_owned()))?;
+    resource(pod, &part.container, reference, sources)
+}
+
+fn resource(
+    pod: &Pod,
+    container: &Container,
+    reference: &ResourceFieldSelector,
+    sources: &dyn Sources,
+) -> Result<String, ConfigError> {
+    let divisor = reference.divisor.as_ref();
+    let divisor = divisor.map(|quantity| quantity.0.as_str());
+    let node = sources.allocatable();
+    let spec = pod.spec.as_ref();
+    let allocatable = spec.map_or(node, |spec| resources::allocatable(spec, node));
+    resources::field(container, &reference.resource, divisor, &allocatable)
+        .ok_or_else(|| ConfigError::UnknownResource(reference.resource.clone()))
 }
 
 /// The value that a container before this one wrote into a file.
@@ -312,7 +328,7 @@ pub(crate) fn field(
         let lines = map
             .iter()
             .flatten()
-            .map(|(key, value)| format!("{key}={value:?}"));
+            .map(|(key, value)| format!("{key}={}", quote::quoted(value)));
         lines.collect::<Vec<_>>().join("\n")
     };
     Ok(match path {

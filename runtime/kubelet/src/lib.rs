@@ -24,6 +24,7 @@ mod kubelet;
 pub mod logs;
 mod node;
 mod probe;
+mod quote;
 mod references;
 mod resources;
 mod sources;

@@ -6,6 +6,8 @@ use coracle_api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 
+use crate::kubelet::Capacity;
+
 /// What a container may use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Resources {
@@ -60,14 +62,14 @@ pub(crate) fn pod_cpu_limit(spec: &PodSpec) -> Option<u64> {
     Some(unsigned(limit.milli_value()))
 }
 
-/// The node's `allocatable` processor, in thousandths, and memory, as a container of the pod without limits of its own sees
-/// them: no more than the pod has.
-pub(crate) fn allocatable(spec: &PodSpec, (cpu, memory): (u64, u64)) -> (u64, u64) {
+/// What the node has, as a container of the pod without limits of its own sees it: no more than the pod has.
+pub(crate) fn allocatable(spec: &PodSpec, node: Capacity) -> Capacity {
     let whole = pod_amount(spec, |whole| whole.limits.as_ref(), "memory");
-    (
-        pod_cpu_limit(spec).unwrap_or(cpu),
-        whole.map_or(memory, |limit| unsigned(limit.value())),
-    )
+    Capacity {
+        cpu_millis: pod_cpu_limit(spec).unwrap_or(node.cpu_millis),
+        memory: whole.map_or(node.memory, |limit| unsigned(limit.value())),
+        ..node
+    }
 }
 
 fn pod_amount<'a>(
@@ -194,7 +196,7 @@ pub(crate) fn field(
     container: &Container,
     resource: &str,
     divisor: Option<&str>,
-    allocatable: (u64, u64),
+    allocatable: &Capacity,
 ) -> Option<String> {
     let (requests, limits) = maps(container);
     let (map, name) = match resource.split_once('.')? {
@@ -203,34 +205,31 @@ pub(crate) fn field(
         _ => return None,
     };
     let is_limit = resource.starts_with("limits.");
+    // A limit of nothing is none (upstream's `MergeContainerResourceLimits`).
+    let amount = amount(map, name).filter(|amount| !is_limit || !amount.is_zero());
+    let default = |of_node: u64| if is_limit { of_node } else { 0 };
     let divisor = divisor
         .and_then(|text| text.parse::<Quantity>().ok())
         .filter(|divisor| !divisor.is_zero());
+    let in_bytes = |of_node: u64| {
+        let value = amount.map_or(default(of_node), |quantity| unsigned(quantity.value()));
+        (
+            value,
+            divisor.map_or(1, |divisor| unsigned(divisor.value())),
+        )
+    };
     let (value, divisor) = match name {
         "cpu" => {
-            let default = if is_limit { allocatable.0 } else { 0 };
-            let value =
-                amount(map, name).map_or(default, |quantity| unsigned(quantity.milli_value()));
+            let of_node = default(allocatable.cpu_millis);
+            let value = amount.map_or(of_node, |quantity| unsigned(quantity.milli_value()));
             (
                 value,
                 divisor.map_or(1000, |divisor| unsigned(divisor.milli_value())),
             )
         }
-        name if name == "memory"
-            || name == "ephemeral-storage"
-            || name.starts_with("hugepages-") =>
-        {
-            let default = if is_limit && name == "memory" {
-                allocatable.1
-            } else {
-                0
-            };
-            let value = amount(map, name).map_or(default, |quantity| unsigned(quantity.value()));
-            (
-                value,
-                divisor.map_or(1, |divisor| unsigned(divisor.value())),
-            )
-        }
+        "memory" => in_bytes(allocatable.memory),
+        "ephemeral-storage" => in_bytes(allocatable.ephemeral_storage),
+        name if name.starts_with("hugepages-") => in_bytes(0),
         _ => return None,
     };
     Some(value.div_ceil(divisor.max(1)).to_string())
@@ -276,6 +275,13 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    const NODE: Capacity = Capacity {
+        cpu_millis: 4000,
+        memory: 1 << 30,
+        ephemeral_storage: 1 << 40,
+        pods: 10,
+    };
+
     fn container(resources: serde_json::Value) -> Container {
         serde_json::from_value(json!({"name": "c", "resources": resources})).expect("valid")
     }
@@ -308,12 +314,17 @@ mod tests {
             (None, None)
         );
         assert_eq!(cpu_weight(&none, &none.containers[1]), 1);
-        assert_eq!(allocatable(&none, (4000, 7)), (4000, 7));
+        assert_eq!(allocatable(&none, NODE), NODE);
         let whole = json!({"requests": {"cpu": "1"}, "limits": {"cpu": "2", "memory": "32Mi"}});
         let whole = spec(whole);
         assert_eq!(pod_memory_limit(&whole), Some(32 << 20));
         assert_eq!(pod_cpu_limit(&whole), Some(2000));
-        assert_eq!(allocatable(&whole, (4000, 7)), (2000, 32 << 20));
+        let of_pod = Capacity {
+            cpu_millis: 2000,
+            memory: 32 << 20,
+            ..NODE
+        };
+        assert_eq!(allocatable(&whole, NODE), of_pod);
         let weights = whole.containers.iter();
         let weights: Vec<u64> = weights.map(|one| cpu_weight(&whole, one)).collect();
         assert_eq!(weights, [100, 450, 450]);
@@ -343,12 +354,24 @@ mod tests {
 
     #[test]
     fn downward_values_are_divided_and_rounded_up() {
-        let container = container(json!({"limits": {"cpu": "1500m", "memory": "10Mi"}}));
-        let read = |resource: &str, divisor| field(&container, resource, divisor, (4000, 1 << 30));
+        let limited = container(json!({"limits": {"cpu": "1500m", "memory": "10Mi"}}));
+        let read = |resource: &str, divisor| field(&limited, resource, divisor, &NODE);
         assert_eq!(read("limits.cpu", None).as_deref(), Some("2"));
         assert_eq!(read("limits.cpu", Some("1m")).as_deref(), Some("1500"));
         assert_eq!(read("limits.memory", Some("1Mi")).as_deref(), Some("10"));
         assert_eq!(read("requests.memory", None).as_deref(), Some("0"));
         assert_eq!(read("limits.disk", None), None);
+        // Without a limit, or with one of nothing, there is what the node has; a request is only what was asked for.
+        assert_eq!(
+            read("limits.ephemeral-storage", Some("1Gi")).as_deref(),
+            Some("1024")
+        );
+        assert_eq!(
+            read("requests.ephemeral-storage", None).as_deref(),
+            Some("0")
+        );
+        let nothing = container(json!({"limits": {"memory": "0"}}));
+        let found = field(&nothing, "limits.memory", Some("1Mi"), &NODE);
+        assert_eq!(found.as_deref(), Some("1024"));
     }
 }

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 use crate::environment::Sources;
-use crate::kubelet::Kubelet;
+use crate::kubelet::{Capacity, Kubelet};
 use crate::tokens::PodTokens;
 use crate::{env_file, volumes};
 
@@ -67,9 +67,8 @@ impl Sources for PodSources {
             .get(&ObjectKey::new("default", "kubernetes"))
     }
 
-    fn allocatable(&self) -> (u64, u64) {
-        let capacity = self.kubelet.0.config.capacity;
-        (capacity.cpu_millis, capacity.memory)
+    fn allocatable(&self) -> Capacity {
+        self.kubelet.0.config.capacity
     }
 
     fn host_ips(&self) -> String {

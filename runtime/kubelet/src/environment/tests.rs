@@ -24,8 +24,13 @@ impl Sources for Cluster {
     fn kubernetes(&self) -> Option<Arc<Service>> {
         None
     }
-    fn allocatable(&self) -> (u64, u64) {
-        (2000, 1 << 30)
+    fn allocatable(&self) -> Capacity {
+        Capacity {
+            cpu_millis: 2000,
+            memory: 1 << 30,
+            ephemeral_storage: 1 << 40,
+            pods: 10,
+        }
     }
     fn host_ips(&self) -> String {
         "10.240.0.1,fd00::1".into()
@@ -41,7 +46,8 @@ impl Sources for Cluster {
 
 fn resolve(container: serde_json::Value) -> Result<BTreeMap<String, String>, ConfigError> {
     let pod = json!({"metadata": {"name": "web", "namespace": "default", "labels": {"app": "x"}},
-                     "spec": {"containers": [container]}});
+                     "spec": {"containers": [container, {"name": "beside", "resources": {"limits": {"cpu": "500m"}}}],
+                              "initContainers": [{"name": "before", "resources": {"limits": {"cpu": "700m"}}}]}});
     let pod: Pod = serde_json::from_value(pod).expect("valid");
     let container = &pod.spec.as_ref().expect("a spec").containers[0];
     environment(&pod, container, "10.240.0.9", &Cluster).map(|values| values.into_iter().collect())
@@ -98,6 +104,10 @@ fn what_is_missing_is_named() {
         message(json!({"configMapKeyRef": {"name": "config", "key": "k"}})),
         "couldn't find key k in ConfigMap default/config"
     );
+    assert_eq!(
+        message(json!({"resourceFieldRef": {"containerName": "none", "resource": "limits.cpu"}})),
+        "container none not found"
+    );
     assert!(
         message(json!({"secretKeyRef": {"name": "secret", "key": "raw"}}))
             .contains("not valid UTF-8")
@@ -121,6 +131,11 @@ fn a_value_comes_from_wherever_it_may() {
     let resource = |name: &str, divisor: &str| {
         from(json!({"resourceFieldRef": {"resource": name, "divisor": divisor}}))
     };
+    let of = |name: &str, resource: &str, divisor: &str| {
+        from(
+            json!({"resourceFieldRef": {"containerName": name, "resource": resource, "divisor": divisor}}),
+        )
+    };
     let file = |path: &str, key: &str| {
         from(
             json!({"fileKeyRef": {"volumeName": "env", "path": path, "key": key, "optional": true}}),
@@ -143,6 +158,12 @@ fn a_value_comes_from_wherever_it_may() {
         (resource("requests.memory", "0"), Some("1048576")),
         (resource("limits.ephemeral-storage", "1Mi"), Some("1024")),
         (resource("requests.hugepages-2Mi", "0"), Some("0")),
+        (of("beside", "limits.cpu", "1m"), Some("500")),
+        (of("before", "limits.cpu", "1m"), Some("700")),
+        (
+            of("before", "limits.ephemeral-storage", "1Gi"),
+            Some("1024"),
+        ),
         (file("app.env", "COLOUR"), Some("red")),
         (file("app.env", "SIZE"), None),
         (file("none.env", "COLOUR"), None),

@@ -7,8 +7,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::{Problem, relative};
-use crate::environment::{Sources, field};
-use crate::resources;
+use crate::environment::{Sources, field, resource_of};
 
 /// Bytes that one volume may have; a single object is bounded by the API server already.
 const LIMIT: usize = 16 << 20;
@@ -204,18 +203,7 @@ impl Payload<'_> {
                 )?
             } else if let Some(reference) = &item.resource_field_ref {
                 let name = reference.container_name.as_deref().unwrap_or_default();
-                let divisor = reference
-                    .divisor
-                    .as_ref()
-                    .map(|quantity| quantity.0.as_str());
-                let unknown =
-                    || crate::environment::ConfigError::UnknownResource(reference.resource.clone());
-                let container = crate::actions::find(self.pod, name).ok_or_else(unknown)?;
-                let node = self.sources.allocatable();
-                let spec = self.pod.spec.as_ref();
-                let allocatable = spec.map_or(node, |spec| resources::allocatable(spec, node));
-                resources::field(&container, &reference.resource, divisor, allocatable)
-                    .ok_or_else(unknown)?
+                resource_of(self.pod, name, reference, self.sources)?
             } else {
                 continue;
             };

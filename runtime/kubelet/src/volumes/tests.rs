@@ -38,8 +38,13 @@ impl Sources for Cluster {
     fn kubernetes(&self) -> Option<Arc<Service>> {
         None
     }
-    fn allocatable(&self) -> (u64, u64) {
-        (2000, 1 << 30)
+    fn allocatable(&self) -> Capacity {
+        Capacity {
+            cpu_millis: 2000,
+            memory: 1 << 30,
+            ephemeral_storage: 1 << 40,
+            pods: 10,
+        }
     }
     fn host_ips(&self) -> String {
         "10.240.0.1".into()
