@@ -182,7 +182,8 @@ pub struct UpArgs {
     pub allow_images_from: Vec<PathBuf>,
 
     /// Folder of manifests whose Pods the node runs by itself, as they come, change and go: static
-    /// pods, shown as mirror pods. Its .wasm files are allowed as images
+    /// pods, shown as mirror pods. They may name no Secrets, ConfigMaps, claims or service accounts.
+    /// Its .wasm files are allowed as images
     #[arg(long, value_name = "DIR")]
     pub static_pods: Option<PathBuf>,
 

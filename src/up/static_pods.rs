@@ -1,11 +1,14 @@
 //! The node's static pods: the manifests of a folder, looked at again and again.
 
+use std::collections::HashSet;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use coracle_api::core::v1::pod;
 use coracle_clock::Clock;
-use coracle_kubelet::Kubelet;
+use coracle_kubelet::{Kubelet, named_kind};
+use coracle_server::manifest::Manifest;
 use k8s_openapi::api::core::v1::Pod;
 use tokio_util::sync::CancellationToken;
 
@@ -65,15 +68,35 @@ fn look(folder: &Path, before: Option<&Seen>) -> anyhow::Result<Option<(Seen, Ve
     if before == Some(&now) {
         return Ok(None);
     }
-    let mut pods = Vec::new();
+    let (mut pods, mut names) = (Vec::new(), HashSet::new());
     for (path, _, _) in &now {
         match read(path) {
-            Ok(found) => pods.extend(found),
+            Ok(found) => {
+                for pod in found {
+                    // Two of one name would both run, and only one of them could be shown.
+                    if names.insert(name_of(&pod)) {
+                        pods.push(pod);
+                    } else {
+                        let (namespace, name) = name_of(&pod);
+                        tracing::warn!(path = %path.display(), "no static pod: {namespace}/{name} is there already");
+                    }
+                }
+            }
             Err(error) if is_passing(&error) => return Err(error),
             Err(error) => tracing::warn!(path = %path.display(), "no static pod: {error:#}"),
         }
     }
     Ok(Some((now, pods)))
+}
+
+/// Namespace and name; a manifest that says no namespace means `default`.
+fn name_of(pod: &Pod) -> (String, String) {
+    let namespace = pod.metadata.namespace.clone();
+    let namespace = namespace.filter(|namespace| !namespace.is_empty());
+    (
+        namespace.unwrap_or_else(|| "default".to_owned()),
+        pod.metadata.name.clone().unwrap_or_default(),
+    )
 }
 
 /// What the system said, if it is the system's error.
@@ -89,13 +112,23 @@ fn is_passing(error: &anyhow::Error) -> bool {
     kind.is_some_and(|kind| !matches!(kind, ErrorKind::NotFound | ErrorKind::PermissionDenied))
 }
 
+/// The pods of a file as the API server would take them: with defaults, and without faults. The node could run others, but
+/// nobody would see them, since it may not show them.
 fn read(path: &Path) -> anyhow::Result<Vec<Pod>> {
     let mut pods = Vec::new();
-    for manifest in manifests::load(&[path.to_owned()])? {
-        let kind = manifest.object["kind"].as_str().unwrap_or_default();
-        anyhow::ensure!(kind == "Pod", "{} is a {kind}", manifest.source);
-        let pod = serde_json::from_value(manifest.object)
-            .map_err(|error| anyhow::anyhow!("{} is not a Pod: {error}", manifest.source))?;
+    for manifests::Manifest { object, source } in manifests::load(&[path.to_owned()])? {
+        let kind = object["kind"].as_str().unwrap_or_default();
+        anyhow::ensure!(kind == "Pod", "{source} is a {kind}");
+        let Manifest { object, warnings } = Manifest::read(object, &pod::RESOURCE)
+            .map_err(|error| anyhow::anyhow!("{source}: {error}"))?;
+        for warning in warnings {
+            tracing::warn!("{source}: {warning}");
+        }
+        let pod = serde_json::from_value(object.root().clone().into())
+            .map_err(|error| anyhow::anyhow!("{source} is not a Pod: {error}"))?;
+        if let Some(kind) = named_kind(&pod) {
+            anyhow::bail!("{source}: static pods may not reference {kind}");
+        }
         pods.push(pod);
     }
     Ok(pods)
@@ -134,6 +167,9 @@ mod tests {
             "{image}"
         );
         assert_eq!(names(look(folder.path(), Some(&seen))), None, "nothing new");
+        // Of two with one name the first counts.
+        let twin = POD.replace("a.wasm", "b.wasm");
+        std::fs::write(folder.path().join("web-2.yaml"), twin).expect("written");
         // One bad file does not hide the others.
         std::fs::write(folder.path().join("bad.yaml"), "kind: [").expect("written");
         let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m}\n";
@@ -142,6 +178,45 @@ mod tests {
             names(look(folder.path(), Some(&seen))),
             Some(vec!["web".into()])
         );
+    }
+
+    #[test]
+    fn a_pod_that_the_api_server_would_not_take_is_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("pod.yaml");
+        let error = |manifest: &str| {
+            std::fs::write(&path, manifest).expect("written");
+            let error = read(&path).expect_err("it is wrong");
+            assert!(!is_passing(&error), "{error:#}");
+            format!("{error:#}")
+        };
+        let bad = error(&POD.replace("name: web", "name: Bad_Name"));
+        assert!(
+            bad.contains(r#"Pod "Bad_Name" is invalid: metadata.name: Invalid value"#),
+            "{bad}"
+        );
+        let twice = error(&POD.replace("spec: {", "spec: {restartPolicy: Sometimes, "));
+        assert!(
+            twice.contains("spec.restartPolicy: Unsupported value"),
+            "{twice}"
+        );
+        let named = error(&POD.replace("spec: {", "spec: {imagePullSecrets: [{name: login}], "));
+        assert!(
+            named.ends_with("static pods may not reference secrets"),
+            "{named}"
+        );
+    }
+
+    #[test]
+    fn a_pod_has_the_defaults_of_the_api() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("pod.yaml");
+        std::fs::write(&path, POD.replace("file:./a.wasm", "team/app:latest")).expect("written");
+        let pods = read(&path).expect("a pod");
+        let spec = pods[0].spec.as_ref().expect("a spec");
+        let policy = spec.containers[0].image_pull_policy.as_deref();
+        assert_eq!(policy, Some("Always"));
+        assert_eq!(spec.termination_grace_period_seconds, Some(30));
     }
 
     #[test]

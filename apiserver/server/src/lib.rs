@@ -37,6 +37,7 @@ mod items;
 mod limits;
 mod listen;
 mod lists;
+pub mod manifest;
 mod metadata;
 mod metrics;
 mod negotiate;

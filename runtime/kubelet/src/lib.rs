@@ -44,6 +44,7 @@ pub use api::Body;
 pub use images::ImageCollection;
 pub use ipam::Ipam;
 pub use kubelet::{Capacity, Kubelet, KubeletConfig};
+pub use references::named_kind;
 pub use stats::ServicesShown;
 pub use streams::Upgraded;
 pub use translate::PodDefaults;

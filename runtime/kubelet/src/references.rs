@@ -46,6 +46,44 @@ impl References {
     }
 }
 
+/// The first kind of objects that `pod` names, by its plural. Static pods name none: they run without the API server
+/// (upstream's `HasAPIObjectReference`, and what nodes may create mirrors of).
+pub fn named_kind(pod: &Pod) -> Option<&'static str> {
+    let spec = pod.spec.as_ref()?;
+    let has_account = |name: &Option<String>| name.as_deref().is_some_and(|name| !name.is_empty());
+    if has_account(&spec.service_account_name) || has_account(&spec.service_account) {
+        return Some("serviceaccounts");
+    }
+    let References {
+        config_maps,
+        secrets,
+    } = References::of(pod);
+    if !secrets.is_empty() {
+        return Some("secrets");
+    }
+    if !config_maps.is_empty() {
+        return Some("configmaps");
+    }
+    if spec.resource_claims.iter().flatten().next().is_some() {
+        return Some("resourceclaims");
+    }
+    let mut volumes = spec.volumes.iter().flatten();
+    volumes.find_map(|volume| {
+        if volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() {
+            return Some("persistentvolumeclaims");
+        }
+        let projected = volume.projected.iter();
+        let mut parts = projected.flat_map(|source| source.sources.iter().flatten());
+        parts.find_map(|part| {
+            let bundle = part.cluster_trust_bundle.as_ref();
+            let token = part.service_account_token.as_ref();
+            bundle
+                .map(|_| "clustertrustbundles")
+                .or(token.map(|_| "serviceaccounts"))
+        })
+    })
+}
+
 #[derive(Default)]
 struct Names {
     config_maps: BTreeSet<String>,
@@ -180,5 +218,51 @@ mod tests {
     #[test]
     fn a_pod_that_names_nothing_is_followed_by_nothing() {
         assert_eq!(References::of(&Pod::default()), References::default());
+    }
+
+    #[test]
+    fn the_first_kind_that_a_pod_names_is_told() {
+        let container = json!({"name": "a", "image": "a"});
+        let volume = |source: serde_json::Value| {
+            let mut volume = source;
+            volume["name"] = "v".into();
+            json!({"containers": [container.clone()], "volumes": [volume]})
+        };
+        for (spec, expected) in [
+            (json!({"containers": [container]}), None),
+            (volume(json!({"emptyDir": {}})), None),
+            (volume(json!({"hostPath": {"path": "/srv"}})), None),
+            (
+                volume(
+                    json!({"downwardAPI": {"items": [{"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}]}}),
+                ),
+                None,
+            ),
+            (
+                json!({"containers": [container], "serviceAccountName": "default"}),
+                Some("serviceaccounts"),
+            ),
+            (
+                json!({"containers": [container], "imagePullSecrets": [{"name": "login"}]}),
+                Some("secrets"),
+            ),
+            (
+                json!({"containers": [{"name": "a", "envFrom": [{"configMapRef": {"name": "m", "optional": true}}]}]}),
+                Some("configmaps"),
+            ),
+            (
+                volume(json!({"persistentVolumeClaim": {"claimName": "data"}})),
+                Some("persistentvolumeclaims"),
+            ),
+            (
+                volume(
+                    json!({"projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}),
+                ),
+                Some("serviceaccounts"),
+            ),
+        ] {
+            let pod: Pod = serde_json::from_value(json!({"spec": spec})).expect("a pod");
+            assert_eq!(named_kind(&pod), expected, "{spec}");
+        }
     }
 }
