@@ -19,7 +19,7 @@ mod writer;
 pub(crate) use queue::LogQueue;
 pub(crate) use rate::{FloodRate, LogRate};
 pub(crate) use stream::GuestOutput;
-pub(crate) use writer::{LogFile, LogWriter, Rotation};
+pub(crate) use writer::{LogFile, LogWriter, Rotation, remove_runs_before};
 
 /// Longest content of one log line; longer lines are split, as containerd does.
 const MAX_LINE: usize = 16 << 10;

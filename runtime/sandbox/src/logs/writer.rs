@@ -163,6 +163,26 @@ fn remove(path: &Path) -> io::Result<()> {
     fs::remove_file(path)
 }
 
+/// Removes the logs of runs before number `first` from the folder of a container: nobody can ask for them, and a container
+/// that fails again and again would fill the disk with them.
+pub(crate) fn remove_runs_before(first: u32, folder: &Path) -> io::Result<()> {
+    let files = match fs::read_dir(folder) {
+        // No run has come as far as to have a log.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        files => files?,
+    };
+    for entry in files {
+        let entry = entry?;
+        let name = entry.file_name();
+        let run = name.to_string_lossy();
+        let run = run.split_once(".log").and_then(|(run, _)| run.parse().ok());
+        if run.is_some_and(|run: u32| run < first) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 fn open(path: &Path) -> io::Result<File> {
     File::options().create(true).append(true).open(path)
 }
@@ -342,6 +362,27 @@ mod tests {
             let left = file.metadata().unwrap().len();
             assert!((1..=REMOVED_PIECE).contains(&left), "{left}");
         }
+    }
+
+    #[test]
+    fn logs_of_runs_that_nobody_can_ask_for_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [
+            "0.log",
+            "8.log",
+            "8.log.20300101-000000.1",
+            "9.log",
+            "10.log",
+            "notes",
+        ] {
+            std::fs::write(folder.path().join(name), name).unwrap();
+        }
+        remove_runs_before(9, folder.path()).unwrap();
+        let left = std::fs::read_dir(folder.path()).unwrap();
+        let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["10.log", "9.log", "notes"]);
+        remove_runs_before(9, &folder.path().join("missing")).unwrap();
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ use crate::exec::GuestEnd;
 use crate::exit::Exit;
 use crate::hosts::keyvalue::Buckets;
 use crate::image::apply_image;
-use crate::logs::{LogFile, LogQueue, LogWriter, Rotation};
+use crate::logs::{LogFile, LogQueue, LogWriter, Rotation, remove_runs_before};
 use crate::pod::{Pod, Run};
 use crate::preopens::{PodFiles, Preopens};
 use crate::termination::Termination;
@@ -124,6 +124,8 @@ struct Files {
     mounts: Vec<Mount>,
     read_only_root: bool,
     log: PathBuf,
+    /// The run before this one, whose log is the last that can still be asked for.
+    run_before: u32,
     message: TerminationMessage,
 }
 
@@ -136,6 +138,7 @@ impl Files {
             mounts: config.mounts.clone(),
             read_only_root: config.read_only_root,
             log: log_path(&pod.config.log_directory, config),
+            run_before: config.restart_count.saturating_sub(1),
             message: config.termination_message.clone(),
         }
     }
@@ -143,7 +146,11 @@ impl Files {
     /// Makes all of it. Blocks on the disk.
     fn make(self, clock: Clock) -> Result<(Preopens, Termination, LogFile), RuntimeError> {
         let Self {
-            root, log, message, ..
+            root,
+            log,
+            run_before,
+            message,
+            ..
         } = self;
         let file = message.path.clone();
         let failed = |what: String| {
@@ -157,6 +164,13 @@ impl Files {
         }
         let termination = Termination::prepare(root, log.clone(), message)
             .map_err(failed(format!("make {file}")))?;
+        if run_before > 0
+            && let Some(folder) = log.parent()
+            && let Err(error) = remove_runs_before(run_before, folder)
+        {
+            // They cost disk, and the container nothing.
+            tracing::warn!(folder = %folder.display(), %error, "logs of former runs stay");
+        }
         let what = format!("open the log file {}", log.display());
         let log = LogFile::open(log, Rotation::default(), clock).map_err(failed(what))?;
         Ok((preopens, termination, log))

@@ -279,6 +279,24 @@ async fn a_container_restarts_under_the_next_number_and_never_twice_at_once() {
 }
 
 #[tokio::test]
+async fn a_container_that_starts_again_and_again_keeps_the_logs_of_two_runs() {
+    let node = Node::start();
+    let pod = node.pod("crashes", 2).await;
+    let body = "(call $print (i32.const 1) (i32.const 1024) (i32.const 5))";
+    let image = node.image(&module("again", body)).await.unwrap();
+    let mut config = container(&pod, "app", &image);
+    let id = config.id.clone();
+    for run in 0..4 {
+        config.restart_count = run;
+        node.start_with(config.clone()).await.unwrap();
+        node.exit(&id).await;
+        assert_eq!(node.log(&id, run), ["stdout F again"], "run {run}");
+    }
+    let runs = (0..4).filter(|run| !node.log(&id, *run).is_empty());
+    assert_eq!(runs.collect::<Vec<_>>(), [2, 3]);
+}
+
+#[tokio::test]
 async fn what_cannot_run_says_why() {
     let node = Node::start();
     let text = node.folder.path().join("readme.wasm");
