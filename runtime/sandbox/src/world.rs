@@ -264,6 +264,11 @@ mod tests {
                 "one thread",
             ),
             (
+                r#"(module (memory (export "memory") 1 2 shared) (func (export "_start")))"#,
+                "wants threads",
+                "one thread",
+            ),
+            (
                 r#"(module (import "gojs" "runtime.wasmExit" (func)) (func (export "run")))"#,
                 "wants JavaScript around it (Go's GOOS=js)",
                 "GOOS=wasip1",

@@ -68,6 +68,13 @@ impl Outline {
                         outline.note_import(import.module, import.name, import.ty);
                     }
                 }
+                Payload::MemorySection(section) => {
+                    for memory in section {
+                        if memory?.shared {
+                            outline.needs = Needs::Threads;
+                        }
+                    }
+                }
                 Payload::ExportSection(section) => {
                     for export in section {
                         outline.add(export?.name, true);
