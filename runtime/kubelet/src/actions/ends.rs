@@ -134,6 +134,12 @@ fn why_killed(pod: &Pod, name: &str, observed: &Observed) -> String {
     if observed.ending_since.is_some() {
         return format!("Stopping container {name}");
     }
+    if record.outdated {
+        return match part.role {
+            Role::Sidecar => format!("Init container {name} definition changed"),
+            _ => format!("Container {name} definition changed, will be restarted"),
+        };
+    }
     match record.probes.gave_up {
         Some(probe) if part.role == Role::Sidecar => {
             format!("Init container {name} failed {probe} probe")

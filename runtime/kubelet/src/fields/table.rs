@@ -180,7 +180,7 @@ pub(super) const FIELDS: &[Row] = &[
     row(
         &["containers[].image"],
         Works,
-        "from a registry, the node's store or a file, see images.md",
+        "from a registry, the node's store or a file, see images.md; a container that gets another one is started again with it",
     ),
     row(
         &["containers[].imagePullPolicy"],

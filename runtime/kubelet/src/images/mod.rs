@@ -59,15 +59,20 @@ impl Kubelet {
             }
         }
         let now = self.0.ctx.clock().now();
-        let backs_off = self.with(uid, |observed| {
-            let record = observed.container_mut(name);
+        let mut state = self.0.state.lock();
+        let backs_off = state.entries.get_mut(uid).map(|entry| {
+            let is_other = find(&entry.pod, name).is_none_or(|now| now.image != container.image);
+            let record = entry.observed.container_mut(name);
             match outcome {
+                // Nobody wants it any more.
+                _ if is_other => record.image = ImageState::Absent,
                 Ok((pulled, _)) => record.image = ImageState::Ready(pulled),
                 Err(error) => record.image_failed(&error, now),
             }
             let refusal = record.image.refusal();
             refusal.is_some_and(|refusal| refusal.reason == "ErrImagePull" && refusal.attempts > 1)
         });
+        drop(state);
         if backs_off == Some(true) {
             let recorder = self.0.ctx.recorder();
             let message = format!("Back-off pulling image {image:?}");

@@ -66,9 +66,6 @@ impl State {
             match self.entries.get_mut(coracle_client::uid(pod.as_ref())) {
                 // Our own write may be ahead of the cache.
                 Some(entry) if revision(&pod) >= revision(&entry.pod) => {
-                    if debug_containers(&pod) > debug_containers(&entry.pod) {
-                        decision.debugged = Some((entry.pod.clone(), pod.clone()));
-                    }
                     entry.replace(pod);
                 }
                 Some(_) => {}
@@ -109,6 +106,10 @@ impl State {
             {
                 decision.make_mirror = Some(entry.pod.clone());
             }
+            let before = entry.before_debugged.take();
+            decision.debugged = before
+                .map(|before| (before, entry.pod.clone()))
+                .or(decision.debugged.take());
             entry.reconsider(&mut self.used, &self.node);
             let phase = step::resize::phase(&entry.pod, &entry.observed);
             let told = std::mem::replace(&mut entry.resize, phase);
@@ -182,13 +183,6 @@ impl State {
         }
         None
     }
-}
-
-/// How many containers to debug with a pod has; they are only ever added.
-fn debug_containers(pod: &Pod) -> usize {
-    let spec = pod.spec.as_ref();
-    let containers = spec.and_then(|spec| spec.ephemeral_containers.as_ref());
-    containers.map_or(0, Vec::len)
 }
 
 /// A pod that is gone is wound down as if it had been deleted with this grace.

@@ -45,6 +45,8 @@ pub(crate) struct Entry {
     pub(crate) mirror: Option<Mirror>,
     /// Where the change of its resources is, as far as it was told.
     pub(super) resize: Phase,
+    /// The pod as it was before it got containers to debug with, until what those ask for in vain is told.
+    pub(super) before_debugged: Option<Arc<Pod>>,
 }
 
 impl Entry {
@@ -68,6 +70,7 @@ impl Entry {
             settled: None,
             mirror: None,
             resize: Phase::None,
+            before_debugged: None,
         }
     }
 
@@ -130,7 +133,21 @@ impl Entry {
     pub(crate) fn replace(&mut self, pod: Arc<Pod>) {
         let is_changed = self.pod.metadata.generation != pod.metadata.generation;
         let before = std::mem::replace(&mut self.pod, pod);
-        if is_changed && self.promised.is_some() {
+        if !is_changed {
+            return;
+        }
+        if debug_containers(&self.pod) > debug_containers(&before) {
+            self.before_debugged.get_or_insert_with(|| before.clone());
+        }
+        for part in self.pod.spec.iter().flat_map(step::parts) {
+            let had = step::part(&before, part.name());
+            if had.is_some_and(|had| had.container.image != part.container.image)
+                && let Some(record) = self.observed.containers.get_mut(part.name())
+            {
+                record.image_changed(part.role);
+            }
+        }
+        if self.promised.is_some() {
             // Until it is known whether it can have what it asks for.
             self.observed.granted.get_or_insert(before);
         }
@@ -188,6 +205,13 @@ impl Entry {
         HOLD.checked_sub(monotonic.saturating_sub(since))
             .filter(|left| !left.is_zero())
     }
+}
+
+/// How many containers to debug with a pod has; they are only ever added.
+fn debug_containers(pod: &Pod) -> usize {
+    let spec = pod.spec.as_ref();
+    let containers = spec.and_then(|spec| spec.ephemeral_containers.as_ref());
+    containers.map_or(0, Vec::len)
 }
 
 #[cfg(test)]

@@ -262,6 +262,7 @@ impl Next<'_> {
             Run::Never => 0,
             Run::Exited(exit)
                 if record.again
+                    || record.outdated
                     || is_due_again(part, record)
                     || part.restarts(self.spec, exit.exit_code) =>
             {
@@ -291,11 +292,11 @@ impl Next<'_> {
         }
     }
 
-    /// A run that is up goes on until a probe or its postStart hook gives it up, or it is to have other
-    /// resources that it has to be started again for.
+    /// A run that is up goes on until a probe or its postStart hook gives it up, or it is to have another image, or
+    /// other resources that it has to be started again for.
     fn keep(&mut self, part: &Part<'_>, record: &ContainerRecord) {
         let is_resized = resize::is_wanted(self.spec, part, record);
-        if resize::needs_restart(self.spec, part, record) {
+        if record.outdated || resize::needs_restart(self.spec, part, record) {
             let since = record.stop_since.unwrap_or(self.now);
             let grace = own_grace(self.spec);
             return ending::stop(part, record, since, grace, true, self.now, self.step);

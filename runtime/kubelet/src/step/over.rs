@@ -15,7 +15,8 @@ use super::{Action, Observed, Run, Step, ending};
 pub(super) fn trigger<'a>(spec: &'a PodSpec, observed: &Observed) -> Option<Part<'a>> {
     parts(spec).find(|part| {
         let record = observed.container(part.name());
-        matches!(&record.run, Run::Exited(exit) if !record.again && part.restarts_all(exit.exit_code))
+        let is_over = record.again || record.outdated;
+        matches!(&record.run, Run::Exited(exit) if !is_over && part.restarts_all(exit.exit_code))
     })
 }
 

@@ -6,7 +6,7 @@ use coracle_clock::Timestamp;
 use coracle_cri::{ImageError, ImageRef};
 use k8s_openapi::api::core::v1::{ContainerStatus, ResourceRequirements};
 
-use super::Backoff;
+use super::{Backoff, Role};
 
 /// Delays between attempts to get an image (upstream: 10 s doubling to 5 min, like restarts).
 fn image_retry(attempts: u32) -> Duration {
@@ -45,6 +45,8 @@ pub struct ContainerRecord {
     pub stale: bool,
     /// All containers start over: the latest run counts no more.
     pub again: bool,
+    /// The container got another image while the latest run was up: that ends, and another follows whatever the policies say.
+    pub outdated: bool,
     /// What the latest run may use.
     pub allocated: ResourceRequirements,
     /// What its pod as a whole might use when that run was given its share of it.
@@ -276,6 +278,19 @@ impl ContainerRecord {
         }
     }
 
+    /// Notes that the container, which is that to its pod, got another image: what held up the one before does not hold up
+    /// this one, and a run with the one before is over.
+    pub fn image_changed(&mut self, role: Role) {
+        // One that is on its way is looked at when it is there.
+        if !matches!(self.image, ImageState::Pulling { .. }) {
+            self.image = ImageState::Absent;
+        }
+        self.backoff = Backoff::default();
+        self.start_at = None;
+        // What runs to its end does so, as upstream.
+        self.outdated |= matches!(role, Role::Main | Role::Sidecar) && self.run.is_active();
+    }
+
     /// Notes that the run is being ended; its grace counts from the first time.
     pub fn stopping(&mut self, now: Timestamp) {
         self.stop_since.get_or_insert(now);
@@ -310,6 +325,9 @@ impl ContainerRecord {
         let ran_for = Duration::try_from(exit.finished_at - exit.started_at).unwrap_or_default();
         let delay = self.backoff.after_run(ran_for);
         self.start_at = (!delay.is_zero()).then(|| exit.finished_at + delay);
+        if self.outdated {
+            (self.backoff, self.start_at) = (Backoff::default(), None);
+        }
         self.image = ImageState::Absent;
         self.run = Run::Exited(exit);
         self.is_fresh();
@@ -327,6 +345,7 @@ impl ContainerRecord {
         self.start_at = None;
         self.probes = ProbeResults::default();
         self.drained = false;
+        self.outdated = false;
         self.post_start = Hook::Due;
         self.pre_stop = Hook::Due;
         self.stop_since = None;

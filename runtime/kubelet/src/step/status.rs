@@ -169,7 +169,10 @@ impl View<'_> {
         let image = record.image_ref.as_ref();
         ContainerStatus {
             name: container.name.clone(),
-            image: container.image.clone().unwrap_or_default(),
+            image: match image {
+                Some(image) if has_run => image.image.clone(),
+                _ => container.image.clone().unwrap_or_default(),
+            },
             image_id: image
                 .map(|i| image_id(&i.image, &i.digest))
                 .unwrap_or_default(),
@@ -259,9 +262,8 @@ impl View<'_> {
                         None => (waiting("RestartingAllContainers", None), latest),
                     };
                 }
-                let will_restart = !self.is_over
-                    && self.pod.metadata.deletion_timestamp.is_none()
-                    && part.restarts(self.spec, exit.exit_code);
+                let will_restart =
+                    !is_ending && (record.outdated || part.restarts(self.spec, exit.exit_code));
                 if will_restart
                     && let Some((reason, message)) = self.image_problem(container, record)
                 {

@@ -82,7 +82,7 @@ fn of_containers(pod: &Pod, spec: &PodSpec, observed: &Observed) -> Option<Verdi
     let (mut main, mut failed, mut cut_off) = (0, 0, false);
     for part in parts(spec) {
         let record = observed.container(part.name());
-        if record.again && !is_deleted {
+        if (record.again || record.outdated) && !is_deleted {
             return None;
         }
         let exit = match (part.role, &record.run) {

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use coracle_client::Precondition;
 use coracle_cri::fake::{Call, Script};
 use coracle_cri::{ImageFs, PodRuntime};
-use k8s_openapi::api::core::v1::{Event, Node, Secret};
+use k8s_openapi::api::core::v1::{Event, Node, Pod, Secret};
 use serde_json::json;
 
-use crate::node::{TestNode, app, waiting};
+use crate::node::{TestNode, app, is_ready, key, phase, restarts, waiting};
 
 /// Names of the images that the Node shows.
 fn shown(node: &Node) -> Vec<String> {
@@ -45,6 +46,70 @@ async fn a_pull_is_told_in_upstreams_words_and_a_second_one_is_none() {
         pulls.count() == 1
     })
     .await;
+}
+
+/// What `kubectl set image` does.
+async fn set_image(node: &TestNode, pod: &str, image: &str) {
+    let patch = json!({"spec": {"containers": [{"name": "app", "image": image}]}});
+    let objects = node.ctx.objects();
+    objects
+        .strategic_patch::<Pod>(&key(pod), &Precondition::default(), patch)
+        .await
+        .expect("patched");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_gets_another_image_is_started_again_with_it() {
+    let node = TestNode::start().await;
+    for (name, policy) in [("web", "Always"), ("job", "Never")] {
+        node.run(name, "app:1", json!({"restartPolicy": policy}))
+            .await;
+        let before = node.ready(name).await;
+        set_image(&node, name, "app:2").await;
+        let pod = node
+            .pod_when(name, "the other image runs", |pod| {
+                is_ready(pod) && restarts(pod) == 1
+            })
+            .await;
+        assert_eq!(phase(&pod), "Running");
+        let (had, has) = (app(&before).expect("told"), app(&pod).expect("told"));
+        assert_eq!((had.image.as_str(), has.image.as_str()), ("app:1", "app:2"));
+        assert_ne!(had.image_id, has.image_id);
+        node.clock.sleep(Duration::from_secs(60)).await;
+        assert_eq!(restarts(&*node.ready(name).await), 1, "once");
+    }
+    let words = "Container app definition changed, will be restarted";
+    node.event("Killing", words).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_held_up_an_image_does_not_hold_up_the_next() {
+    let node = TestNode::start().await;
+    node.script("typo:1", Script::image_error("404 Not Found"));
+    node.script("bad:1", Script::exits(1));
+    for image in ["typo:1", "bad:1"] {
+        let name = image.trim_end_matches(":1");
+        node.run(name, image, json!({})).await;
+        // Long enough for minutes of back-off.
+        node.clock.sleep(Duration::from_secs(120)).await;
+        let begun = node.elapsed();
+        set_image(&node, name, "app:1").await;
+        node.ready(name).await;
+        assert!(node.elapsed() - begun <= 1, "{image}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_was_replaced_while_it_was_pulled_does_not_run() {
+    let node = TestNode::start().await;
+    node.script("large:1", Script::runs().pulls_for(Duration::from_secs(30)));
+    node.run("web", "large:1", json!({})).await;
+    node.clock.sleep(Duration::from_secs(5)).await;
+    set_image(&node, "web", "app:1").await;
+    let pod = node.ready("web").await;
+    assert_eq!(app(&pod).expect("told").image, "app:1");
+    assert_eq!(restarts(&pod), 0);
+    assert_eq!(node.begun_and_ended(), ["start app"]);
 }
 
 #[tokio::test(start_paused = true)]

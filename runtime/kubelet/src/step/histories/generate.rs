@@ -21,6 +21,8 @@ pub(super) enum Happening {
     GivesUp(u8),
     /// Time passes.
     Waits(u16),
+    /// The user gives a container another image.
+    OtherImage(u8, u8),
     /// The user deletes the pod with this grace.
     Deleted(u8),
     /// The user adds a container to debug with.
@@ -46,6 +48,7 @@ pub(super) fn happening() -> impl Strategy<Value = Happening> {
         8 => (0..400u16).prop_map(Happening::Waits),
         2 => (0..40u8).prop_map(Happening::Deleted),
         2 => Just(Happening::Debugged),
+        3 => any::<(u8, u8)>().prop_map(|(which, image)| Happening::OtherImage(which, image % 4)),
         4 => any::<(u8, u8, bool)>().prop_map(|(which, cpu, fits)| Happening::Resized(which, cpu, fits)),
         2 => any::<(u8, bool)>().prop_map(|(cpu, fits)| Happening::ResizedWhole(cpu, fits)),
         1 => Just(Happening::Evicted),
@@ -80,7 +83,7 @@ fn shape() -> impl Strategy<Value = Shape> {
 
 fn container(name: String, shape: &Shape, init: bool) -> Value {
     let hook = |there: bool| there.then(|| json!({"sleep": {"seconds": 1}}));
-    let mut container = json!({"name": name, "restartPolicy": shape.policy});
+    let mut container = json!({"name": name, "image": "a", "restartPolicy": shape.policy});
     // What runs to its end has neither hooks nor probes.
     if !init || shape.policy == Some("Always") {
         let (start, stop) = (hook(shape.post_start), hook(shape.pre_stop));

@@ -61,6 +61,20 @@ impl World {
                 let added = json!({"name": name, "image": "a"});
                 debug.push(serde_json::from_value(added).expect("a container"));
             }
+            Happening::OtherImage(which, image) => {
+                let spec = self.pod.spec.as_mut().expect("a spec");
+                let init = spec.init_containers.iter_mut().flatten();
+                let mut all: Vec<_> = init.chain(&mut spec.containers).collect();
+                let index = usize::from(*which) % all.len();
+                let image = Some(format!("image-{image}"));
+                let name = all[index].name.clone();
+                if std::mem::replace(&mut all[index].image, image.clone()) != image {
+                    let role = part(&self.pod, &name).expect("known").role;
+                    if let Some(record) = self.observed.containers.get_mut(&name) {
+                        record.image_changed(role);
+                    }
+                }
+            }
             Happening::ResizedWhole(cpu, fits) => {
                 self.ask(*fits);
                 let spec = self.pod.spec.as_mut().expect("a spec");
@@ -136,8 +150,9 @@ impl World {
             }
             Action::EnsureImage { container } => {
                 let now = self.now;
+                let wanted = part(&self.pod, &container).expect("known").container;
                 let image = ImageRef {
-                    image: "a".into(),
+                    image: wanted.image.clone().expect("an image"),
                     digest: "sha256:0".into(),
                     size: 1,
                 };

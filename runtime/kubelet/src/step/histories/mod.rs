@@ -104,6 +104,8 @@ proptest! {
                 let record = world.observed.container(part.name());
                 let is_up = matches!(record.run, Run::Running { .. });
                 prop_assert!(!is_up || !resize::is_wanted(spec, &part, record));
+                let runs = record.image_ref.as_ref().map(|image| &image.image);
+                prop_assert!(!is_up || runs == part.container.image.as_ref());
             }
         }
     }

@@ -218,6 +218,7 @@ impl World {
                 );
                 assert!(part.role != Role::Debug, "{name} is started again");
                 let is_due = record.again
+                    || record.outdated
                     || part.restarts(self.spec(), exit.exit_code)
                     || part.role == Role::Init && record.stale;
                 assert!(is_due, "{name} is over and starts again");
