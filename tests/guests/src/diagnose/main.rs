@@ -16,6 +16,11 @@
 //! | `flood BYTES` | so many bytes of stdout in lines of 80 |
 //! | `line BYTES` | one line of so many bytes, without an end |
 //! | `recurse [DEPTH]` | calls itself that deep, or until the stack ends |
+//! | `call` | asks for the time, for ever |
+//! | `yield` | gives its turn away, for ever |
+//! | `nap` | waits for a nanosecond, for ever |
+//! | `hoard [ROUNDS]` | opens its root until that is refused, says how often it could and why not, closes all and begins again |
+//! | `escape [ROUNDS]` | looks for ways out of its folders, a line for each that leads nowhere; one that leads out is a failure |
 //! | `trap` | executes `unreachable` three functions deep: `outer`, `middle`, `innermost` |
 //! | `panic TEXT` | a Rust panic: the text on stderr, then a trap |
 //!
@@ -74,6 +79,13 @@ fn run(words: &[&str], args: &[String]) -> io::Result<ExitCode> {
         ["line", bytes] => hostile::line(number(bytes)?)?,
         ["recurse"] => hostile::recurse(u64::MAX),
         ["recurse", depth] => hostile::recurse(number(depth)?),
+        ["call"] => hostile::call(),
+        ["yield"] => hostile::give_way(),
+        ["nap"] => hostile::nap(),
+        ["hoard"] => hostile::hoard(u64::MAX)?,
+        ["hoard", rounds] => hostile::hoard(number(rounds)?)?,
+        ["escape"] => hostile::escape(u64::MAX)?,
+        ["escape", rounds] => hostile::escape(number(rounds)?)?,
         ["trap"] => hostile::outer(),
         ["panic", text] => panic!("{text}"),
         _ => {

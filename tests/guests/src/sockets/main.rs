@@ -11,6 +11,7 @@
 //! | `loopback PORT` | listens and connects to itself at 127.0.0.1 |
 //! | `twice PORT` | listens on the same port twice and says what the second said |
 //! | `connections HOST PORT COUNT` | opens so many connections at once, keeps them, says when that is done |
+//! | `hoard [ROUNDS]` | takes ports of TCP and UDP in turn until that is refused, says how many and why not more, gives all back and begins again |
 //!
 //! A failure is a line on stderr that ends with the host's word, such as `connection-refused`, and code 1; arguments that
 //! make no sense are code 2.
@@ -21,6 +22,12 @@ use std::process::ExitCode;
 use guestbook_net::executor::{block_on, spawn};
 use guestbook_net::names::lookup;
 use guestbook_net::tcp::{TcpListener, TcpStream};
+use wasip2::sockets::instance_network::instance_network;
+use wasip2::sockets::network::{ErrorCode, IpAddressFamily, IpSocketAddress, Ipv4SocketAddress};
+use wasip2::sockets::tcp::TcpSocket;
+use wasip2::sockets::tcp_create_socket::create_tcp_socket;
+use wasip2::sockets::udp::UdpSocket;
+use wasip2::sockets::udp_create_socket::create_udp_socket;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -114,6 +121,8 @@ async fn run(words: &[&str]) -> io::Result<ExitCode> {
             println!("{} connections are open", open.len());
             block_forever().await;
         }
+        ["hoard"] => hoard(u64::MAX)?,
+        ["hoard", rounds] => hoard(number(rounds)?)?,
         _ => {
             eprintln!("unknown arguments {words:?}");
             return Ok(ExitCode::from(2));
@@ -164,6 +173,45 @@ async fn read_to_end(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
         }
         all.extend(bytes);
     }
+}
+
+fn hoard(rounds: u64) -> io::Result<()> {
+    for _ in 0..rounds {
+        let (mut tcp, mut udp) = (Vec::new(), Vec::new());
+        let refusal = loop {
+            let taken = tcp_port().map(|socket| tcp.push(socket));
+            if let Err(refusal) = taken.and_then(|()| udp_port().map(|socket| udp.push(socket))) {
+                break refusal;
+            }
+        };
+        println!("{} sockets: {}", tcp.len() + udp.len(), refusal.name());
+        if tcp.is_empty() {
+            return Err(io::Error::other(refusal.name()));
+        }
+    }
+    Ok(())
+}
+
+/// Any port of all addresses.
+const ANY: IpSocketAddress = IpSocketAddress::Ipv4(Ipv4SocketAddress {
+    port: 0,
+    address: (0, 0, 0, 0),
+});
+
+fn tcp_port() -> Result<TcpSocket, ErrorCode> {
+    let socket = create_tcp_socket(IpAddressFamily::Ipv4)?;
+    socket.start_bind(&instance_network(), ANY)?;
+    socket.finish_bind()?;
+    socket.start_listen()?;
+    socket.finish_listen()?;
+    Ok(socket)
+}
+
+fn udp_port() -> Result<UdpSocket, ErrorCode> {
+    let socket = create_udp_socket(IpAddressFamily::Ipv4)?;
+    socket.start_bind(&instance_network(), ANY)?;
+    socket.finish_bind()?;
+    Ok(socket)
 }
 
 /// Waits for ever, in the host.
