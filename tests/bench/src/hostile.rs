@@ -4,7 +4,11 @@
 //! Both latencies are those of one client that asks again as soon as it was answered. They are taken without hostile
 //! guests before and after each kind, so that what else changes on the machine shows in both.
 
-use std::path::{Path, PathBuf};
+mod intruders;
+mod kinds;
+mod programs;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -15,13 +19,15 @@ use http::{Method, Request};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use crate::client::{Connection, Protocol};
 use crate::cluster::{Binary, Cluster};
 use crate::figures::{Figure, Report, Spread};
+use crate::hostile::intruders::Intruders;
+use crate::hostile::kinds::{KINDS, Kind};
 use crate::latency::is_ready;
 use crate::load::milliseconds;
 
@@ -48,58 +54,10 @@ pub(crate) struct Hostile {
     /// The folder of the test guests [default: tests/guests/wasm beside the samples]
     #[arg(long, value_name = "DIR")]
     test_guests: Option<PathBuf>,
+    /// Only kinds whose figures have this in their name; repeatable [default: all]
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
 }
-
-/// A kind of hostile guest, what the test guest `diagnose` is told to do, and the names of its figures: medians, then
-/// 99th percentiles, of http and of the API.
-struct Kind {
-    what: &'static str,
-    arguments: &'static [&'static str],
-    figures: [&'static str; 4],
-}
-
-const KINDS: &[Kind] = &[
-    Kind {
-        what: "endless loops",
-        arguments: &["spin"],
-        figures: [
-            "hostile.spin.http_median",
-            "hostile.spin.api_median",
-            "hostile.spin.http_p99",
-            "hostile.spin.api_p99",
-        ],
-    },
-    Kind {
-        what: "floods of output",
-        arguments: &["flood", "1000000000000"],
-        figures: [
-            "hostile.flood.http_median",
-            "hostile.flood.api_median",
-            "hostile.flood.http_p99",
-            "hostile.flood.api_p99",
-        ],
-    },
-    Kind {
-        what: "memory hogs",
-        arguments: &["hog"],
-        figures: [
-            "hostile.hog.http_median",
-            "hostile.hog.api_median",
-            "hostile.hog.http_p99",
-            "hostile.hog.api_p99",
-        ],
-    },
-    Kind {
-        what: "recursion without an end",
-        arguments: &["recurse"],
-        figures: [
-            "hostile.recurse.http_median",
-            "hostile.recurse.api_median",
-            "hostile.recurse.http_p99",
-            "hostile.recurse.api_p99",
-        ],
-    },
-];
 
 /// Starts a cluster with a neighbour, and measures it beside each kind of hostile guest.
 pub(crate) async fn measure(
@@ -116,20 +74,31 @@ pub(crate) async fn measure(
         let folder = folder.display();
         format!("failed to find {folder}: name the folder of the guests with --test-guests")
     })?;
-    let allowed = folder.to_str().context("the guests' path is not UTF-8")?;
-    let (cluster, _) = binary.up(&["--allow-images-from", allowed], clock).await?;
-    let mut bench = Bench::start(&cluster, binary, clock.clone()).await?;
+    let made = tempfile::Builder::new()
+        .prefix("coracle-bench-")
+        .tempdir_in(&binary.scratch)
+        .context("failed to make a folder for images")?;
+    let [folder_text, made_text] =
+        [&*folder, made.path()].map(|path| path.to_str().context("a folder's name is not UTF-8"));
+    let flags = [
+        "--allow-images-from",
+        folder_text?,
+        "--allow-images-from",
+        made_text?,
+    ];
+    let (cluster, _) = binary.up(&flags, clock).await?;
     let long = Duration::from_secs(hostile.seconds);
+    let mut bench = Bench::start(&cluster, binary, clock.clone()).await?;
+    let mut intruders =
+        Intruders::new(&cluster, folder, made.path(), hostile.guests, long, clock).await?;
     // Caches fill, code is loaded.
     bench.latencies(long).await?;
     let mut before = bench.latencies(long).await?;
     report.add(Figure::median("hostile.none.http", "ms", &before.http));
     report.add(Figure::median("hostile.none.api", "ms", &before.api));
-    for kind in KINDS {
+    for kind in KINDS.iter().filter(|kind| hostile.wants(kind)) {
         eprintln!("{} pods with {}", hostile.guests, kind.what);
-        let names = bench.let_in(kind, &folder, hostile.guests).await?;
-        let beside = bench.latencies(long).await?;
-        bench.throw_out(&names).await?;
+        let beside = intruders.beside(kind, bench.latencies(long)).await?;
         let after = bench.latencies(long).await?;
         let alone = before.and(&after);
         let (http, api) = (
@@ -143,6 +112,13 @@ pub(crate) async fn measure(
         before = after;
     }
     cluster.stop().await
+}
+
+impl Hostile {
+    fn wants(&self, kind: &Kind) -> bool {
+        let is_named = |text: &String| kind.figures.iter().any(|name| name.contains(text.as_str()));
+        self.only.is_empty() || self.only.iter().any(is_named)
+    }
 }
 
 /// How many times as long.
@@ -242,70 +218,6 @@ impl Bench {
         }
         Ok(Latencies { http, api })
     }
-
-    /// Starts pods of a kind, and waits until each has run.
-    async fn let_in(&mut self, kind: &Kind, folder: &Path, count: u64) -> Result<Vec<String>> {
-        let image = format!("file://{}", folder.join("diagnose.wasm").display());
-        let mut names = Vec::new();
-        for _ in 0..count {
-            let name = format!("hostile-{}", self.clock.name_suffix(5));
-            let pod = json!({
-                "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
-                "spec": {"terminationGracePeriodSeconds": 0, "containers": [{
-                    "name": "diagnose", "image": image, "args": kind.arguments,
-                    "resources": {"limits": {"memory": "256Mi"}},
-                }]},
-            });
-            self.api.create(PODS, &pod).await?;
-            names.push(name);
-        }
-        for name in &names {
-            let api = &mut self.api;
-            let has_run = async {
-                while !has_run(&api.get(&format!("{PODS}/{name}")).await?) {
-                    sleep(Duration::from_millis(10)).await;
-                }
-                anyhow::Ok(())
-            };
-            timeout(LIMIT, has_run)
-                .await
-                .with_context(|| format!("pod {name} did not run"))??;
-        }
-        Ok(names)
-    }
-
-    async fn throw_out(&mut self, names: &[String]) -> Result<()> {
-        for name in names {
-            self.api.delete(&format!("{PODS}/{name}")).await?;
-        }
-        let api = &mut self.api;
-        let gone = async {
-            for name in names {
-                let path = format!("{PODS}/{name}");
-                while api
-                    .exchange(Method::GET, &path, Bytes::new())
-                    .await?
-                    .0
-                    .is_success()
-                {
-                    sleep(Duration::from_millis(10)).await;
-                }
-            }
-            anyhow::Ok(())
-        };
-        timeout(LIMIT, gone)
-            .await
-            .context("hostile pods were not deleted")?
-    }
-}
-
-/// Whether the pod's container runs, or has run.
-fn has_run(pod: &Value) -> bool {
-    let status = &pod["status"]["containerStatuses"][0];
-    let states = [&status["state"], &status["lastState"]];
-    states
-        .iter()
-        .any(|state| state["running"].is_object() || state["terminated"].is_object())
 }
 
 async fn connect(port: u16) -> Result<SendRequest<Empty<Bytes>>> {
@@ -326,30 +238,4 @@ async fn ask(http: &mut SendRequest<Empty<Bytes>>) -> Result<()> {
         bail!("the neighbour answered {status}");
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_container_that_crashes_has_run() {
-        let pod = |status: Value| json!({"status": {"containerStatuses": [status]}});
-        assert!(has_run(&pod(json!({"state": {"running": {}}}))));
-        let waiting = json!({"waiting": {"reason": "CrashLoopBackOff"}});
-        assert!(has_run(&pod(
-            json!({"state": waiting, "lastState": {"terminated": {}}})
-        )));
-        assert!(!has_run(&pod(json!({"state": waiting}))));
-        assert!(!has_run(&json!({})));
-    }
-
-    #[test]
-    fn every_kind_has_figures_of_its_own() {
-        let mut names: Vec<&str> = KINDS.iter().flat_map(|kind| kind.figures).collect();
-        let count = names.len();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), count);
-    }
 }
