@@ -1,4 +1,4 @@
-//! How many files the process may have open: every pod's log is one, every connection another.
+//! How many files the process may have open: every file of a guest is one, every log, every connection.
 
 /// Asks for as many as the system lets this process have. Many systems give 1024 and allow half a million to whoever
 /// asks: the small number is for programs that use `select`.

@@ -7,7 +7,6 @@
 //! ```
 
 mod access;
-mod descriptors;
 mod dns;
 mod give_back;
 mod ingress;
@@ -64,7 +63,7 @@ const LOGGED: &str = "warn,kube_runtime::watcher=error";
 /// Runs `coracle up` until Ctrl-C.
 pub fn run(args: UpArgs) -> Result<()> {
     start_tracing();
-    descriptors::allow_many();
+    crate::open_files::raise();
     // The control plane's own runtime; the data plane and guests have threads of theirs.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("control")
@@ -85,7 +84,6 @@ pub fn run(args: UpArgs) -> Result<()> {
 }
 
 async fn up(args: UpArgs) -> Result<()> {
-    crate::open_files::raise();
     // Everything that can be wrong with the input is found before anything is started.
     let manifests = manifests::load(&args.filenames)?;
     // After standard input was read: until then Ctrl-C ends the process as it ends any other.
