@@ -8,11 +8,12 @@ use std::sync::Arc;
 use coracle_network::SocketScope;
 use wasmtime::component::{
     HasData, InstancePre as ComponentPre, Linker as ComponentLinker, Resource, ResourceTable,
+    ResourceTableError,
 };
 use wasmtime::{Engine, InstancePre, Linker, Module, Store};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
 use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView};
-use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystem, WasiFilesystemView};
+use wasmtime_wasi::filesystem::Descriptor;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi::p2::bindings::filesystem::preopens;
@@ -32,6 +33,7 @@ use crate::sockets::p2::{self, SocketHost, SocketsView};
 use crate::weight::take_turns;
 use crate::world::{Wasi, World};
 
+mod files;
 #[cfg(feature = "p3")]
 mod p3;
 mod streams;
@@ -226,7 +228,8 @@ impl FoldersView<'_> {
         let folders = self.guest.folders()?;
         let pushed = folders.into_iter().map(|(dir, name)| {
             let descriptor = self.table.push(Descriptor::Dir(dir))?;
-            Ok::<_, wasmtime::Error>((descriptor, name))
+            let descriptor = files::keep(self.table, descriptor)?;
+            Ok::<_, wasmtime::Error>((descriptor.ok_or(ResourceTableError::Full)?, name))
         });
         pushed.collect()
     }
@@ -252,7 +255,7 @@ fn add_wasi(linker: &mut ComponentLinker<ComponentState>) -> wasmtime::Result<()
     random::insecure::add_to_linker::<S, WasiRandom>(linker, |state| state.wasi.random())?;
     random::insecure_seed::add_to_linker::<S, WasiRandom>(linker, |state| state.wasi.random())?;
     filesystem::preopens::add_to_linker::<S, Folders>(linker, folders)?;
-    filesystem::types::add_to_linker::<S, WasiFilesystem>(linker, S::filesystem)?;
+    files::add_to_linker(linker)?;
     cli::environment::add_to_linker::<S, WasiCli>(linker, S::cli)?;
     cli::exit::add_to_linker::<S, WasiCli>(linker, S::cli)?;
     cli::stdin::add_to_linker::<S, WasiCli>(linker, S::cli)?;

@@ -30,6 +30,7 @@ impl Errno {
     pub(super) const ISCONN: Self = Self(30);
     pub(super) const MFILE: Self = Self(33);
     pub(super) const MSGSIZE: Self = Self(35);
+    pub(super) const NFILE: Self = Self(41);
     pub(super) const NOPROTOOPT: Self = Self(50);
     pub(super) const NOTCONN: Self = Self(53);
     pub(super) const NOTDIR: Self = Self(54);

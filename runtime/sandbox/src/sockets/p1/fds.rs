@@ -15,7 +15,7 @@ use wiggle::GuestMemory;
 use super::Listeners;
 use super::errno::Errno;
 use super::wasmedge::Options;
-use crate::handles::handle_limit;
+use crate::handles::{handle_limit, may_hold};
 use crate::sockets::{Family, without_waiting};
 
 pub(super) use super::udp::Udp;
@@ -177,6 +177,17 @@ impl FdTable {
     /// Where sockets are opened.
     pub(super) fn scope(&self) -> &SocketScope {
         &self.scope
+    }
+
+    /// Whether there may be another file: there is room here, and the process has descriptors left.
+    pub(super) fn may_open(&self) -> Result<(), Errno> {
+        if !self.has_room() {
+            return Err(Errno::MFILE);
+        }
+        match may_hold(self.entries.len()) {
+            true => Ok(()),
+            false => Err(Errno::NFILE),
+        }
     }
 
     pub(super) fn has_room(&self) -> bool {

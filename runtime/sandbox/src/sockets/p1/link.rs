@@ -247,13 +247,7 @@ fn add_tables<T: FdHost + 'static>(linker: &mut Linker<T>) -> Result<()> {
                     .fds
                     .wasi(fd.cast_unsigned(), Errno::NOTDIR)
                     .and_then(|fd| memory.get_mut(out.cast_unsigned(), 4).map(|_| fd))
-                    .and_then(|fd| {
-                        if view.fds.has_room() {
-                            Ok(fd)
-                        } else {
-                            Err(Errno::MFILE)
-                        }
-                    });
+                    .and_then(|fd| view.fds.may_open().map(|()| fd));
                 let fd = match checked {
                     Ok(fd) => fd.cast_signed(),
                     Err(errno) => return Ok(errno.code()),
