@@ -310,3 +310,18 @@ async fn a_working_directory_that_leads_out_of_its_mount_is_none() {
         assert_ne!(run(&node, config).await.0.code, 0, "{file}");
     }
 }
+
+#[tokio::test]
+async fn no_way_leads_out_of_a_guests_folders() {
+    let node = Node::start();
+    let pod = node.pod("ways", 2).await;
+    for file in COMMANDS {
+        let config = guest(&node, &pod, file, &["escape", "1"]).await;
+        let (exited, log) = run(&node, config).await;
+        let log = log.join("\n");
+        assert_eq!(exited.code, 0, "{file}: {exited:?} {log}");
+        // Refused, and not merely not found: nothing is said of what is there.
+        assert!(log.contains("/etc/passwd: "), "{file}: {log}");
+        assert!(!log.contains("No such file"), "{file}: {log}");
+    }
+}
