@@ -165,6 +165,11 @@ pub trait PodRuntime: Send + Sync + 'static {
     async fn attach(&self, id: &ContainerId, request: AttachRequest) -> Result<Session, ExecError>;
 
     /// Opens a TCP connection into the sandbox's namespace, as `localhost` of the pod
-    /// (port-forward, probes). Shutting its writing half down leaves the reading one open.
+    /// (port-forward). Shutting its writing half down leaves the reading one open.
     async fn connect(&self, id: &SandboxId, port: u16) -> Result<BoxedStream, RuntimeError>;
+
+    /// The same at the pod's address, where others reach it (probes): what listens at `localhost` alone refuses.
+    async fn reach(&self, id: &SandboxId, port: u16) -> Result<BoxedStream, RuntimeError> {
+        self.connect(id, port).await
+    }
 }

@@ -301,6 +301,12 @@ impl NetworkNamespace {
             .await
     }
 
+    /// Connects from the node to `port` of the pod's address, as others do.
+    pub async fn dial(&self, port: u16) -> Result<TcpStream, NetError> {
+        let to = SocketAddr::new(self.address, port);
+        self.fabric()?.dial(to).await
+    }
+
     /// The addresses of `name`: an address, the hosts file, or what the resolver says to the
     /// candidates that the search suffixes give.
     pub async fn lookup(self: &Arc<Self>, name: &str) -> Result<Vec<IpAddr>, ResolveError> {

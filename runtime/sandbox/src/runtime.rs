@@ -18,7 +18,7 @@ use coracle_cri::{
     Session,
 };
 use coracle_image::{CompiledCache, Images, Use};
-use coracle_network::{DnsConfig, Fabric, NamespaceConfig};
+use coracle_network::{DnsConfig, Fabric, NamespaceConfig, NetError, TcpStream};
 use parking_lot::RwLock;
 use tokio::sync::{Semaphore, broadcast};
 
@@ -391,14 +391,26 @@ impl PodRuntime for WasmRuntime {
 
     async fn connect(&self, id: &SandboxId, port: u16) -> Result<BoxedStream, RuntimeError> {
         let pod = self.0.pod(id)?;
-        let stream = pod.namespace.dial_loopback(port).await.map_err(|error| {
-            RuntimeError::InvalidState(format!(
-                "failed to connect to port {port} of pod {}: {error}",
-                pod.config.pod
-            ))
-        })?;
-        Ok(Box::pin(stream))
+        connected(&pod, port, pod.namespace.dial_loopback(port).await)
     }
+
+    async fn reach(&self, id: &SandboxId, port: u16) -> Result<BoxedStream, RuntimeError> {
+        let pod = self.0.pod(id)?;
+        connected(&pod, port, pod.namespace.dial(port).await)
+    }
+}
+
+fn connected(
+    pod: &Pod,
+    port: u16,
+    stream: Result<TcpStream, NetError>,
+) -> Result<BoxedStream, RuntimeError> {
+    let stream = stream.map_err(|error| {
+        let name = &pod.config.pod;
+        let text = format!("failed to connect to port {port} of pod {name}: {error}");
+        RuntimeError::InvalidState(text)
+    })?;
+    Ok(Box::pin(stream))
 }
 
 impl Inner {

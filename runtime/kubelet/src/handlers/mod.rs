@@ -177,7 +177,7 @@ impl Place<'_> {
     }
 
     async fn dial(&self, address: &str, port: u16) -> Result<BoxedStream, Failure> {
-        let stream = self.kubelet.0.runtime.connect(self.sandbox, port).await;
+        let stream = self.kubelet.0.runtime.reach(self.sandbox, port).await;
         stream.map_err(|_| {
             let message = format!("dial tcp {address}:{port}: connect: connection refused");
             Failure::Refused(message)

@@ -161,8 +161,16 @@ async fn the_node_dials_pods_services_and_loopbacks() {
     let _forwarded = namespace.dial_loopback(80).await.unwrap();
     let far = listener.accept().await.unwrap();
     assert_eq!(far.peer_addr().ip(), IpAddr::from(Ipv4Addr::LOCALHOST));
+    let _reached = namespace.dial(80).await.unwrap();
+    assert_eq!(listener.accept().await.unwrap().peer_addr().ip(), NODE);
     drop(listener);
     assert!(namespace.dial_loopback(80).await.is_err());
+    // What is for the pod alone is there for who forwards a port, and for nobody else.
+    let loopback = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 80);
+    let _listener = namespace.scope().listen_tcp(loopback, 8).unwrap();
+    namespace.dial_loopback(80).await.unwrap();
+    let refused = namespace.dial(80).await.unwrap_err();
+    assert_eq!(refused, NetError::ConnectionRefused(at(2, 80)));
 }
 
 /// Denies everything that `2` starts and everything that arrives at `3`.
