@@ -131,7 +131,7 @@ fn what_trapped(error: &wasmtime::Error) -> String {
     if let Some(ResourceTableError::Full) = table {
         let most = handle_limit();
         return format!(
-            "the guest holds as many handles (files, sockets, streams, timers) as it may: {most}"
+            "the guest holds as many handles (files, sockets, streams, timers, tasks) as it may: {most}"
         );
     }
     match error.downcast_ref::<Trap>() {

@@ -1,4 +1,5 @@
-//! How many things of the host a guest may hold at once: files, folders, sockets, streams, timers.
+//! How many things of the host a guest may hold at once: files, folders, sockets, streams, timers; and, apart from them, tasks,
+//! streams and futures of WASI 0.3.
 //!
 //! Files and folders are descriptors of the process, which has so many for all guests and for itself. What is left when three
 //! quarters are in use is for itself and for guests that hold few.

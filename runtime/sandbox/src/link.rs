@@ -26,6 +26,8 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use crate::compile::Code;
 use crate::container::{Guest, OutgoingHttp};
 use crate::cpu::CpuShare;
+#[cfg(feature = "p3")]
+use crate::handles::handle_limit;
 use crate::hosts;
 use crate::memory::StoreMemory;
 use crate::sockets::p1::{self, FdHost, FdTable, FdView};
@@ -139,6 +141,11 @@ pub(crate) fn new_store<T: HasMemory + Send + 'static>(
 ) -> Store<T> {
     let mut store = Store::new(engine, state);
     store.limiter(|state| state.memory());
+    // Tasks, streams and futures of WASI 0.3 are kept apart from what the host gives.
+    #[cfg(feature = "p3")]
+    if let Some(tasks) = store.concurrent_resource_table() {
+        tasks.set_max_capacity(handle_limit());
+    }
     take_turns(&mut store, cpu.weight(), cpu.clock().clone());
     store
 }

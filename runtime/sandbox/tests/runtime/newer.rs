@@ -56,6 +56,33 @@ async fn a_command_says_ends_and_fails_as_its_kind_does() {
 }
 
 #[tokio::test]
+async fn a_component_that_hoards_tasks_is_ended_and_told_so() {
+    let node = Node::start();
+    let pod = node.pod("tasks", 2).await;
+    // What waits for tasks is kept where they are.
+    let hoard = r#"(component
+        (core func $new (canon waitable-set.new))
+        (core module $m
+          (import "" "new" (func $new (result i32)))
+          (func (export "run") (result i32)
+            (local $many i32)
+            (loop $again
+              (drop (call $new))
+              (local.set $many (i32.add (local.get $many) (i32.const 1)))
+              (br_if $again (i32.lt_u (local.get $many) (i32.const 50000))))
+            (i32.const 0)))
+        (core instance $i (instantiate $m (with "" (instance (export "new" (func $new))))))
+        (func $run (result (result)) (canon lift (core func $i "run")))
+        (instance $command (export "run" (func $run)))
+        (export "wasi:cli/run@0.2.0" (instance $command)))"#;
+    let image = node.image(hoard).await.unwrap();
+    let (exited, _) = run(&node, container(&pod, "app", &image)).await;
+    assert_eq!(exited.code, 134, "{exited:?}");
+    let message = exited.message;
+    assert!(message.contains("as many handles"), "{message}");
+}
+
+#[tokio::test]
 async fn its_files_are_its_mounts() {
     let node = Node::start();
     let pod = node.pod("files", 2).await;
