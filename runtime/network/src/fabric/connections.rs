@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Fabric;
 use super::targets::{Caller, Target, is_same};
@@ -73,14 +74,16 @@ impl Fabric {
         });
         let caller = self.node_caller();
         let mut carrier = Carrier::Host(HostSocket::new(stream));
+        let end = self.clock.monotonic() + self.config.connect_timeout;
         let work = async {
             loop {
                 let mut error = None;
                 let mut full = None;
-                for endpoint in endpoints {
+                for (index, endpoint) in endpoints.iter().enumerate() {
                     let endpoint = canonical(*endpoint);
+                    let patience = self.share(end, endpoints.len() - index);
                     let handed = self
-                        .hand_over(&caller, carrier, peer, endpoint, attempt.as_ref())
+                        .hand_over(&caller, carrier, peer, endpoint, attempt.as_ref(), patience)
                         .await;
                     if let (Err(_), Some(attempt)) = (&handed, &attempt) {
                         attempt.passed_over();
@@ -147,6 +150,7 @@ impl Fabric {
         peer: SocketAddr,
         endpoint: SocketAddr,
         attempt: Option<&Attempt>,
+        patience: Duration,
     ) -> Result<(), (Miss, Carrier)> {
         let passage = || Some(attempt?.clone().taken(endpoint, Near::Endpoint));
         let target = match self.target(caller, endpoint, Protocol::Tcp) {
@@ -171,14 +175,14 @@ impl Fabric {
                 Err(error) => Err((error.into(), carrier)),
             },
             Target::Datagrams(_) => Err((NetError::ConnectionRefused(endpoint).into(), carrier)),
-            Target::Remote(_) | Target::Outside => {
+            target @ (Target::Remote(_) | Target::Outside) => {
                 let (slot, own) = match (self.node.take_slot(), self.node.take_slot()) {
                     (Ok(slot), Ok(own)) => (slot, own),
                     (Err(error), _) | (_, Err(error)) => return Err((error.into(), carrier)),
                 };
                 let from = self.node_source(caller, endpoint.ip());
                 match self
-                    .open(caller, &slot, from, endpoint, &target, None)
+                    .open(caller, &slot, from, &(endpoint, target), None, patience)
                     .await
                 {
                     Ok(far) => {
@@ -245,19 +249,19 @@ impl Fabric {
         });
         let service = attempt.as_ref().map(Attempt::service);
         let ends = routes.ends;
+        let end = self.clock.monotonic() + self.config.connect_timeout;
         let work = async {
             loop {
                 let mut error = routes.failure.clone();
                 let mut full = None;
-                for (endpoint, target) in &ends {
-                    let opened = self
-                        .open(caller, &slot, from, *endpoint, target, service)
-                        .await;
+                for (index, one) in ends.iter().enumerate() {
+                    let patience = self.share(end, ends.len() - index);
+                    let opened = self.open(caller, &slot, from, one, service, patience).await;
                     if let (Err(_), Some(attempt)) = (&opened, &attempt) {
                         attempt.passed_over();
                     }
                     match opened {
-                        Ok(carrier) => return Ok((carrier, *endpoint)),
+                        Ok(carrier) => return Ok((carrier, one.0)),
                         Err(Miss::Full(backlog)) => drop(full.get_or_insert(backlog).clone()),
                         Err(Miss::Error(failure)) => error = failure,
                     }
@@ -286,16 +290,24 @@ impl Fabric {
         }
     }
 
-    /// Tries one endpoint; gives the caller's end.
+    /// How long an endpoint outside may be silent when so many are left to be tried, itself included: an even share of the time
+    /// until `end`, so that each has its turn.
+    fn share(&self, end: Duration, left: usize) -> Duration {
+        let time = end.saturating_sub(self.clock.monotonic());
+        time / u32::try_from(left).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// Tries one endpoint; gives the caller's end. One outside has `patience` to answer.
     async fn open(
         &self,
         caller: &Caller,
         slot: &SocketSlot,
         from: SocketAddr,
-        to: SocketAddr,
-        target: &Target,
+        (to, target): &(SocketAddr, Target),
         service: Option<&Arc<ServiceFlows>>,
+        patience: Duration,
     ) -> Result<Carrier, Miss> {
+        let to = *to;
         if caller.namespace.is_some() {
             self.may_connect(caller, to, Protocol::Tcp)?;
         }
@@ -314,12 +326,15 @@ impl Fabric {
             Target::Handler(handler) => Ok(self.hand_pair(handler.as_ref(), slot, from, to)?),
             Target::Datagrams(_) => Err(NetError::ConnectionRefused(to).into()),
             Target::Remote(remote) => {
-                let handler = remote.open(from, to).await?;
+                let opened = tokio::time::timeout(patience, remote.open(from, to)).await;
+                let handler = opened.unwrap_or(Err(NetError::TimedOut(to)))?;
                 Ok(self.hand_pair(handler.as_ref(), slot, from, to)?)
             }
             Target::Outside => {
-                let stream = tokio::net::TcpStream::connect(to)
-                    .await
+                let connect = tokio::net::TcpStream::connect(to);
+                let connected = tokio::time::timeout(patience, connect).await;
+                let stream = connected
+                    .map_err(|_| NetError::TimedOut(to))?
                     .map_err(|error| NetError::from_host(&error, to))?;
                 Ok(Carrier::Host(HostSocket::new(stream)))
             }

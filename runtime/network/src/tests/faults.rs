@@ -269,3 +269,42 @@ async fn lost_messages_are_counted_and_those_after_them_arrive() {
     assert_eq!(again.recv().await.data, "somebody");
     assert_eq!(server.buffered_bytes(), 0);
 }
+
+/// Another node, which has these pods and never answers.
+struct Silent(Vec<IpAddr>);
+
+#[async_trait::async_trait]
+impl crate::route::RemoteNodes for Silent {
+    fn reaches(&self, address: IpAddr) -> bool {
+        self.0.contains(&address)
+    }
+
+    async fn open(
+        &self,
+        _from: SocketAddr,
+        _to: SocketAddr,
+    ) -> Result<Arc<dyn crate::route::StreamHandler>, NetError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_endpoint_leaves_time_for_the_next() {
+    let (fabric, client, servers) = three_endpoints();
+    fabric.set_remote_nodes(Arc::new(Silent(vec![pod_ip(13), pod_ip(14)])));
+    let begun = fabric.clock().monotonic();
+    let leads_to = |endpoints: &[SocketAddr]| {
+        fabric.set_router(Arc::new(Endpoints(endpoints.to_vec())));
+    };
+    leads_to(&[at(13, 80), at(14, 80), at(3, 80)]);
+    let connected = client.connect_tcp(vip(80)).await.unwrap();
+    assert_eq!(connected.path().endpoint, at(3, 80));
+    let took = || fabric.clock().monotonic().saturating_sub(begun).as_secs();
+    assert_eq!(took(), 20, "two of three shares");
+
+    leads_to(&[at(13, 80), at(14, 80)]);
+    let nobody = client.connect_tcp(vip(80)).await.unwrap_err();
+    assert!(matches!(nobody, NetError::TimedOut(_)), "{nobody}");
+    assert_eq!(took(), 50);
+    drop(servers);
+}
