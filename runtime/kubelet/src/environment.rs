@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use coracle_api::field_errors::go_quote;
 use indexmap::IndexMap;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Container, EnvVarSource, FileKeySelector, PersistentVolume, PersistentVolumeClaim,
@@ -15,7 +16,7 @@ use k8s_openapi::api::core::v1::{
 
 use crate::expand::{MOST_BYTES, expand};
 use crate::kubelet::Capacity;
-use crate::{env_file, quote, resources, step};
+use crate::{env_file, resources, step};
 
 /// The objects that an environment may name.
 pub(crate) trait Sources {
@@ -328,7 +329,7 @@ pub(crate) fn field(
         let lines = map
             .iter()
             .flatten()
-            .map(|(key, value)| format!("{key}={}", quote::quoted(value)));
+            .map(|(key, value)| format!("{key}={}", go_quote(value)));
         lines.collect::<Vec<_>>().join("\n")
     };
     Ok(match path {
@@ -455,4 +456,4 @@ fn not_text(pod: &Pod, name: &str, key: &str) -> ConfigError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -24,7 +24,6 @@ mod kubelet;
 pub mod logs;
 mod node;
 mod probe;
-mod quote;
 mod references;
 mod resources;
 mod sources;

@@ -1,6 +1,14 @@
 use super::*;
 use serde_json::json;
 
+/// What the node has.
+pub(crate) const NODE: Capacity = Capacity {
+    cpu_millis: 2000,
+    memory: 1 << 30,
+    ephemeral_storage: 1 << 40,
+    pods: 10,
+};
+
 struct Cluster;
 
 impl Sources for Cluster {
@@ -25,12 +33,7 @@ impl Sources for Cluster {
         None
     }
     fn allocatable(&self) -> Capacity {
-        Capacity {
-            cpu_millis: 2000,
-            memory: 1 << 30,
-            ephemeral_storage: 1 << 40,
-            pods: 10,
-        }
+        NODE
     }
     fn host_ips(&self) -> String {
         "10.240.0.1,fd00::1".into()

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{
 use serde_json::{Value, json};
 
 use super::*;
+use crate::environment::tests::NODE;
 use crate::kubelet::Capacity;
 use crate::translate::PodDefaults;
 
@@ -39,12 +40,7 @@ impl Sources for Cluster {
         None
     }
     fn allocatable(&self) -> Capacity {
-        Capacity {
-            cpu_millis: 2000,
-            memory: 1 << 30,
-            ephemeral_storage: 1 << 40,
-            pods: 10,
-        }
+        NODE
     }
     fn host_ips(&self) -> String {
         "10.240.0.1".into()
