@@ -74,14 +74,13 @@ impl Fabric {
         });
         let caller = self.node_caller();
         let mut carrier = Carrier::Host(HostSocket::new(stream));
-        let end = self.clock.monotonic() + self.config.connect_timeout;
+        let patience = self.patience(endpoints.len());
         let work = async {
             loop {
                 let mut error = None;
                 let mut full = None;
-                for (index, endpoint) in endpoints.iter().enumerate() {
+                for endpoint in endpoints {
                     let endpoint = canonical(*endpoint);
-                    let patience = self.share(end, endpoints.len() - index);
                     let handed = self
                         .hand_over(&caller, carrier, peer, endpoint, attempt.as_ref(), patience)
                         .await;
@@ -249,13 +248,12 @@ impl Fabric {
         });
         let service = attempt.as_ref().map(Attempt::service);
         let ends = routes.ends;
-        let end = self.clock.monotonic() + self.config.connect_timeout;
+        let patience = self.patience(ends.len());
         let work = async {
             loop {
                 let mut error = routes.failure.clone();
                 let mut full = None;
-                for (index, one) in ends.iter().enumerate() {
-                    let patience = self.share(end, ends.len() - index);
+                for one in &ends {
                     let opened = self.open(caller, &slot, from, one, service, patience).await;
                     if let (Err(_), Some(attempt)) = (&opened, &attempt) {
                         attempt.passed_over();
@@ -290,11 +288,11 @@ impl Fabric {
         }
     }
 
-    /// How long an endpoint outside may be silent when so many are left to be tried, itself included: an even share of the time
-    /// until `end`, so that each has its turn.
-    fn share(&self, end: Duration, left: usize) -> Duration {
-        let time = end.saturating_sub(self.clock.monotonic());
-        time / u32::try_from(left).unwrap_or(u32::MAX).max(1)
+    /// How long each of so many endpoints may be silent, if it is outside: an even share of the whole, so that all have their
+    /// turn.
+    fn patience(&self, endpoints: usize) -> Duration {
+        let endpoints = u32::try_from(endpoints).unwrap_or(u32::MAX).max(1);
+        self.config.connect_timeout / endpoints
     }
 
     /// Tries one endpoint; gives the caller's end. One outside has `patience` to answer.
