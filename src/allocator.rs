@@ -16,7 +16,7 @@ const PURGE_DELAY: mi_option_t = 15;
 
 /// Makes freed pages go back to the system at once. Call it before the process has other threads.
 ///
-/// mimalloc waits for 10 ms, and then for a thread that asks it for something. An idle node has none, so what a burst of work
+/// mimalloc waits for a second, and then for a thread that asks it for something. An idle node has none, so what a burst of work
 /// freed would stay resident.
 pub fn give_back_freed_memory() {
     let at_once: c_long = 0;
@@ -35,5 +35,26 @@ pub fn give_back_now() {
     // SAFETY: it takes a flag, may be called at any time, and touches only memory that is free.
     unsafe {
         mi_collect(all);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn purge_delay() -> c_long {
+        #[expect(unsafe_code, reason = "the allocator has no safe binding for it")]
+        // SAFETY: it reads an atomic of the allocator's own.
+        unsafe {
+            libmimalloc_sys::mi_option_get(PURGE_DELAY)
+        }
+    }
+
+    #[test]
+    fn the_number_is_that_of_the_delay() {
+        // No other option has this default; another version might count them otherwise.
+        assert_eq!(purge_delay(), 1000);
+        give_back_freed_memory();
+        assert_eq!(purge_delay(), 0);
     }
 }
