@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! A runs ──wakes B──▶ B is put down ──A waits──▶ B is the thread's next task ──▶ B runs ──wakes A──▶ …
-//!                                                       │ HANDOVERS in a row
+//!                                                       │ they have run for a TURN in a row
 //!                                                       └▶ B goes to the end of the queue once
 //! ```
 //!
@@ -20,19 +20,23 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Wake, Waker};
+use std::time::Duration;
 
 use futures::task::AtomicWaker;
 
-/// How often in a row guests come first on a thread before those who wait in its queue have their turn.
-const HANDOVERS: u32 = 32;
+use crate::engine::TICK;
+
+/// For how long guests come first on a thread, one after the other, before those who wait in its queue have their turn: as
+/// long as one guest alone may run. Their turn wakes another thread, which is dear where the guests only pass something on.
+const TURN: Duration = TICK;
 
 thread_local! {
     /// The guest that runs on this thread, by its address.
     static RUNNING: Cell<Option<usize>> = const { Cell::new(None) };
     /// Whom it has woken last.
     static WOKEN: RefCell<Option<Arc<Turn>>> = const { RefCell::new(None) };
-    /// Guests in a row that came first because another woke them.
-    static IN_A_ROW: Cell<u32> = const { Cell::new(0) };
+    /// What guests have used in a row that came first because another woke them.
+    static IN_A_ROW: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
 /// A guest's place in the order; the guest is to be polled with [`waker`](Self::waker).
@@ -73,13 +77,19 @@ impl Handover {
     /// Whether it is time for those in the queue: the guest is then to go to its end.
     pub(crate) fn lets_others_go_first(&self) -> bool {
         if !self.turn.came_first.swap(false, Ordering::Relaxed) {
-            IN_A_ROW.set(0);
+            IN_A_ROW.set(Duration::ZERO);
             return false;
         }
-        let in_a_row = IN_A_ROW.get() + 1;
-        let enough = in_a_row >= HANDOVERS;
-        IN_A_ROW.set(if enough { 0 } else { in_a_row });
+        let enough = IN_A_ROW.get() >= TURN;
+        if enough {
+            IN_A_ROW.set(Duration::ZERO);
+        }
         enough
+    }
+
+    /// Counts what a poll of the guest has used.
+    pub(crate) fn count(&self, used: Duration) {
+        IN_A_ROW.set(IN_A_ROW.get().saturating_add(used));
     }
 
     /// What the guest is to be polled with.
@@ -223,17 +233,24 @@ mod tests {
     }
 
     #[test]
-    fn others_have_their_turn_after_so_many_handovers() {
+    fn others_have_their_turn_after_so_long() {
         let ((first, _), (second, told)) = (guest(), guest());
-        let handed_over = || {
+        let handed_over = |used| {
             second.register(&Waker::from(told.clone()));
             let running = first.run();
             second.waker().wake_by_ref();
             drop(running);
+            first.count(used);
             second.lets_others_go_first()
         };
         assert!(!second.lets_others_go_first());
-        let yields: Vec<u32> = (1..=2 * HANDOVERS).filter(|_| handed_over()).collect();
-        assert_eq!(yields, [HANDOVERS, 2 * HANDOVERS]);
+        let yields = |used| (1..=20).filter(|_| handed_over(used)).collect::<Vec<_>>();
+        assert_eq!(yields(TURN / 10), [10, 20]);
+        assert_eq!(yields(TURN / 2), [2, 4, 6, 8, 10, 12, 14, 16, 18, 20]);
+        assert!(handed_over(TURN), "one alone used all of it");
+        // Whoever is not handed over begins anew.
+        assert!(!handed_over(TURN / 2));
+        assert!(!second.lets_others_go_first());
+        assert!(!handed_over(TURN / 2));
     }
 }

@@ -158,6 +158,7 @@ impl<T> Slices<T> {
         let outcome = self.work.as_mut().poll(&mut context);
         let used = stopwatch.stop(self.cpu.clock());
         drop(running);
+        self.handover.count(used);
         // One that waits for something else than a thread takes no part.
         let wants_more = settle(&mut self.claim, self.cpu.weight());
         self.cpu.count(used, wants_more);
