@@ -2,10 +2,12 @@
 //! plane's GETs, beside each kind of them and without any.
 //!
 //! Both latencies are those of one client that asks again as soon as it was answered. They are taken without hostile
-//! guests before and after each kind, so that what else changes on the machine shows in both.
+//! guests before and after each kind, so that what else changes on the machine shows in both. With `--wasmtime` they are
+//! also taken beside the same guests in processes of their own, as nice as can be: how flat the system keeps them.
 
 mod intruders;
 mod kinds;
+mod processes;
 mod programs;
 
 use std::path::PathBuf;
@@ -28,6 +30,7 @@ use crate::cluster::{Binary, Cluster};
 use crate::figures::{Figure, Report, Spread};
 use crate::hostile::intruders::Intruders;
 use crate::hostile::kinds::{KINDS, Kind};
+use crate::hostile::processes::Processes;
 use crate::latency::is_ready;
 use crate::load::milliseconds;
 
@@ -54,6 +57,10 @@ pub(crate) struct Hostile {
     /// The folder of the test guests [default: tests/guests/wasm beside the samples]
     #[arg(long, value_name = "DIR")]
     test_guests: Option<PathBuf>,
+    /// Compare with the same guests as processes of this `wasmtime`, of the version that Coracle is built with, which are
+    /// as nice as can be
+    #[arg(long, value_name = "PATH")]
+    wasmtime: Option<PathBuf>,
     /// Only kinds whose figures have this in their name; repeatable [default: all]
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
@@ -105,11 +112,21 @@ pub(crate) async fn measure(
             ratios(&beside.http, &alone.http),
             ratios(&beside.api, &alone.api),
         );
-        let ratios = [http.median, api.median, http.p99, api.p99];
-        for (name, ratio) in kind.figures.into_iter().zip(ratios) {
+        let mut all = vec![http.median, api.median, http.p99, api.p99];
+        before = after;
+        if let Some(wasmtime) = &hostile.wasmtime {
+            eprintln!("{} processes with {}", hostile.guests, kind.what);
+            let images = intruders.images(&kind.program)?;
+            let processes = Processes::start(wasmtime, &kind.program, images, hostile.guests)?;
+            let theirs = bench.latencies(long).await?;
+            processes.stop().await?;
+            all.push(ratios(&beside.http, &theirs.http).p99);
+            all.push(ratios(&beside.api, &theirs.api).p99);
+            before = bench.latencies(long).await?;
+        }
+        for (name, ratio) in kind.figures.into_iter().zip(all) {
             report.add(Figure::new(name, "times", ratio).below(FLAT));
         }
-        before = after;
     }
     cluster.stop().await
 }

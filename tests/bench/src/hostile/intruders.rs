@@ -98,7 +98,7 @@ impl Intruders {
     }
 
     /// What the kind's pods run, one after the other.
-    fn images(&mut self, program: &Program) -> Result<Vec<String>> {
+    pub(super) fn images(&mut self, program: &Program) -> Result<Vec<String>> {
         let count = usize::try_from(self.count)?;
         let path = |path: PathBuf| format!("file://{}", path.display());
         Ok(match program {

@@ -2,11 +2,12 @@
 
 use super::programs;
 
-/// A kind of hostile guest, and the names of its figures: medians, then 99th percentiles, of http and of the API.
+/// A kind of hostile guest, and the names of its figures: medians, then 99th percentiles, of http and of the API; then the
+/// 99th percentiles once more, by those beside processes.
 pub(super) struct Kind {
     pub(super) what: &'static str,
     pub(super) program: Program,
-    pub(super) figures: [&'static str; 4],
+    pub(super) figures: [&'static str; 6],
 }
 
 /// What such a guest is.
@@ -29,6 +30,8 @@ macro_rules! figures {
             concat!("hostile.", $name, ".api_median"),
             concat!("hostile.", $name, ".http_p99"),
             concat!("hostile.", $name, ".api_p99"),
+            concat!("hostile.", $name, ".http_p99_by_wasmtime"),
+            concat!("hostile.", $name, ".api_p99_by_wasmtime"),
         ]
     };
 }
