@@ -1,5 +1,8 @@
 //! What limits cost a guest that only computes: the same module in a pod with limits and in `wasmtime run`,
-//! which interrupts and counts nothing, in turns.
+//! which interrupts and counts nothing, in turns. Besides small loops, whose parts measure themselves, these may be
+//! programs that people use ([`programs`]).
+
+mod programs;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,6 +21,8 @@ use crate::figures::{Figure, Report};
 
 /// How long one run may take.
 const LIMIT: Duration = Duration::from_secs(120);
+/// How often is looked whether a pod has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 const PODS: &str = "/api/v1/namespaces/default/pods";
 /// Built from `guest/compute.c`, as is said there.
 const COMPUTE: &[u8] = include_bytes!("../testdata/compute.wasm");
@@ -44,6 +49,9 @@ pub(crate) struct Limits {
     /// How often each has its turn
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
     rounds: u64,
+    /// Also measure SQLite, yosys and CPython, from the folder that `.ci/languages` makes
+    #[arg(long, value_name = "DIR")]
+    languages: Option<PathBuf>,
 }
 
 /// Nanoseconds of each part: the least of all turns, as whatever else the machine does only adds to it.
@@ -67,8 +75,15 @@ pub(crate) async fn measure(
     let module = folder.path().canonicalize()?.join("compute.wasm");
     std::fs::write(&module, COMPUTE)?;
     let allowed = folder.path().canonicalize()?;
-    let allowed = allowed.to_str().context("the folder's path is not UTF-8")?;
-    let (cluster, _) = binary.up(&["--allow-images-from", allowed], clock).await?;
+    let mut flags = vec!["--allow-images-from", text(&allowed)?];
+    let languages = match &limits.languages {
+        Some(languages) => Some(programs::Languages::find(languages)?),
+        None => None,
+    };
+    if let Some(languages) = &languages {
+        flags.extend(["--allow-images-from", text(languages.folder())?]);
+    }
+    let (cluster, _) = binary.up(&flags, clock).await?;
     let mut connection = Connection::open(&cluster.access, Protocol::Http1).await?;
     let (mut ours, mut theirs) = ([f64::INFINITY; PARTS.len()], [f64::INFINITY; PARTS.len()]);
     for round in 0..limits.rounds {
@@ -87,7 +102,21 @@ pub(crate) async fn measure(
     // Of ratios, the geometric mean is the fair one.
     let mean = product.powf(1.0 / PARTS.len() as f64);
     report.add(Figure::new("limits.time_by_wasmtime", "", mean).below(TARGET));
+    if let Some(languages) = languages {
+        let mut pods = programs::Pods {
+            connection,
+            clock: clock.clone(),
+        };
+        languages
+            .measure(&mut pods, limits, folder.path(), report)
+            .await?;
+    }
     cluster.stop().await
+}
+
+fn text(path: &Path) -> Result<&str> {
+    let text = path.to_str();
+    text.with_context(|| format!("{} is not UTF-8", path.display()))
 }
 
 fn keep_least(least: &mut Times, times: Times) {
@@ -107,14 +136,7 @@ async fn run_pod(connection: &mut Connection, name: &str, module: &Path) -> Resu
     });
     connection.create(PODS, &pod).await?;
     let path = format!("{PODS}/{name}");
-    loop {
-        let pod = connection.get(&path).await?;
-        match pod["status"]["phase"].as_str() {
-            Some("Succeeded") => break,
-            Some("Failed") => anyhow::bail!("the pod failed: {}", statuses(&pod)),
-            _ => sleep(Duration::from_millis(20)).await,
-        }
-    }
+    until_it_ends(connection, &path).await?;
     let log = format!("{path}/log");
     let (status, log) = connection
         .exchange(Method::GET, &log, bytes::Bytes::new())
@@ -123,6 +145,18 @@ async fn run_pod(connection: &mut Connection, name: &str, module: &Path) -> Resu
     ensure!(status.is_success(), "no log: {status} {log}");
     connection.delete(&path).await?;
     read(&log)
+}
+
+/// Waits until a pod has succeeded; fails when it does.
+async fn until_it_ends(connection: &mut Connection, path: &str) -> Result<()> {
+    loop {
+        let pod = connection.get(path).await?;
+        match pod["status"]["phase"].as_str() {
+            Some("Succeeded") => return Ok(()),
+            Some("Failed") => anyhow::bail!("the pod failed: {}", statuses(&pod)),
+            _ => sleep(LOOK_EVERY).await,
+        }
+    }
 }
 
 fn statuses(pod: &Value) -> String {
