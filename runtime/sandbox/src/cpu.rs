@@ -204,7 +204,7 @@ impl CpuShare {
         }
         let (now, waits) = (self.clock.monotonic(), self.weight.is_claimed());
         let stands =
-            self.engine.contest.takes_all_threads() && self.standing.lock().look(now, waits);
+            self.engine.contest.wants_all_threads(now) && self.standing.lock().look(now, waits);
         self.is_heavy.store(stands, Ordering::Relaxed);
         stands
     }
@@ -237,13 +237,16 @@ impl CpuShare {
             self.throttled_periods.fetch_add(1, Ordering::Relaxed);
         }
         let contest = &self.engine.contest;
-        if contest.takes_all_threads() {
+        if !contest.may_want_all_threads() {
+            return;
+        }
+        let now = self.clock.monotonic();
+        if contest.wants_all_threads(now) {
             let one = Use {
                 time: used,
                 wants_more,
                 weight: self.weight.millis(),
             };
-            let now = self.clock.monotonic();
             let mut standing = self.standing.lock();
             let is_heavy = standing.count(now, one, &contest.demand, contest.threads());
             self.is_heavy.store(is_heavy, Ordering::Relaxed);
@@ -296,6 +299,8 @@ fn nanos(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logs::FloodRate;
+    use crate::weight::{settle, take_slice_away};
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -333,6 +338,29 @@ mod tests {
         assert!(total.limit.pause(&clock).is_some());
         total.set_limit(None, clock.monotonic());
         assert_eq!(total.limit.pause(&clock), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_heavy_stays_so_while_the_others_wait_for_a_moment() {
+        let engine = Arc::new(GuestEngine::new(16).unwrap());
+        engine.contest.set_threads(2);
+        let clock = Clock::fake(1);
+        let log_rate = Arc::new(LogRate::new(clock.clone(), FloodRate::new(&clock)));
+        let share = CpuShare::new(engine, clock, 100, None, Arc::default(), log_rate);
+        let mut claims = [None, None];
+        for claim in &mut claims {
+            take_slice_away();
+            settle(claim, share.weight());
+        }
+        share.count(500 * MS, true);
+        assert!(share.is_heavy());
+        // Each of them waits for a file.
+        drop(claims);
+        assert!(share.is_heavy());
+        tokio::time::advance(PERIOD / 2).await;
+        assert!(share.is_heavy());
+        tokio::time::advance(PERIOD).await;
+        assert!(!share.is_heavy(), "nobody wants more");
     }
 
     #[test]

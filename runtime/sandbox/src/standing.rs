@@ -3,8 +3,11 @@
 //! ```text
 //! light ─▶ used more than its share of a period, while guests want all threads ─▶ heavy
 //!   ▲                                                                              │
-//!   └─── used no more than its share of a period, and wanted no more, or nobody else wants it
+//!   └─── used no more than its share of a period, and wanted no more, or for a period nobody else wants it
 //! ```
+//!
+//! Who is heavy again soon after that needs two such periods in a row the next time, then four, then eight: one that uses much
+//! at once and waits in between would be light for each first part of it.
 //!
 //! Guests of heavy containers run on threads that the system lets run when nobody else wants to
 //! ([`threads`](crate::threads)): whoever stays within its share is answered as if they were not there. Heavy ones take
@@ -17,6 +20,10 @@ use parking_lot::Mutex;
 
 /// How long use is added up.
 pub(crate) const PERIOD: Duration = Duration::from_millis(100);
+/// Periods in which one that was heavy has to stay light for that to be forgotten.
+const FORGOTTEN_AFTER: u64 = 10;
+/// Periods in a row that make the worst light again.
+const MOST_NEEDED: u64 = 8;
 
 /// The weights of all containers that used processor time lately.
 #[derive(Debug, Default)]
@@ -64,7 +71,7 @@ fn share(threads: usize, weight: u64, total: u64) -> Duration {
 }
 
 /// How one container stands.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Standing {
     period: u64,
     used: Duration,
@@ -72,6 +79,12 @@ pub(crate) struct Standing {
     /// A guest of it had its slice taken away.
     wanted_more: bool,
     is_heavy: bool,
+    /// Periods in a row, until the one before, in which it was content.
+    content: u64,
+    /// So many make it light again.
+    needed: u64,
+    /// The period in which it became light again.
+    light_since: Option<u64>,
 }
 
 /// What one poll of a guest used.
@@ -100,7 +113,9 @@ impl Standing {
         self.share = share(threads, one.weight, demand.total(period));
         self.used += one.time;
         self.wanted_more |= one.wants_more;
-        self.is_heavy |= self.used > self.share;
+        if self.used > self.share && !self.is_heavy {
+            self.becomes_heavy();
+        }
         self.is_heavy
     }
 
@@ -108,9 +123,10 @@ impl Standing {
     pub(crate) fn look(&mut self, now: Duration, waits_for_a_thread: bool) -> bool {
         let period = number(now);
         if period > self.period + 1 && !waits_for_a_thread {
-            // A whole period passed in which it wanted nothing.
+            // Whole periods passed in which it wanted nothing.
+            let rested = period - self.period - 1;
             self.turn_over(period);
-            self.turn_over(period);
+            self.was_content(rested);
             // It has not been added to the demand.
             self.share = Duration::ZERO;
         }
@@ -118,11 +134,36 @@ impl Standing {
     }
 
     fn turn_over(&mut self, period: u64) {
-        // One that is held back uses little, but wants more.
-        self.is_heavy &= self.wanted_more || self.used > self.share;
-        self.period = period;
+        if period > self.period {
+            // One that is held back uses little, but wants more.
+            let is_content = !self.wanted_more && self.used <= self.share;
+            self.period = period;
+            if is_content {
+                self.was_content(1);
+            } else {
+                self.content = 0;
+            }
+        }
         self.used = Duration::ZERO;
         self.wanted_more = false;
+    }
+
+    fn was_content(&mut self, periods: u64) {
+        self.content = self.content.saturating_add(periods);
+        if self.is_heavy && self.content >= self.needed {
+            self.is_heavy = false;
+            self.light_since = Some(self.period);
+        }
+    }
+
+    fn becomes_heavy(&mut self) {
+        let is_soon = |since| self.period.saturating_sub(since) < FORGOTTEN_AFTER;
+        self.needed = match self.light_since.is_some_and(is_soon) {
+            true => (self.needed * 2).min(MOST_NEEDED),
+            false => 1,
+        };
+        self.content = 0;
+        self.is_heavy = true;
     }
 }
 
@@ -201,6 +242,25 @@ mod tests {
         assert!(!standing.look(202 * MS, false));
         assert!(!standing.count(203 * MS, slice(1), &demand, 2));
         assert_eq!(demand.total(2), 100, "it was added again");
+    }
+
+    #[test]
+    fn who_is_heavy_again_and_again_needs_more_rest() {
+        let demand = Demand::default();
+        let mut standing = Standing::default();
+        let mut period = 1;
+        let mut rests_for = |needed: u32, period: &mut u32| {
+            assert!(standing.count(*period * PERIOD, used(300), &demand, 2));
+            let less = (*period + needed) * PERIOD;
+            assert!(standing.clone().look(less, false), "{needed}");
+            *period += needed + 1;
+            assert!(!standing.look(*period * PERIOD, false), "{needed}");
+        };
+        for needed in [1, 2, 4, 8, 8] {
+            rests_for(needed, &mut period);
+        }
+        period += u32::try_from(FORGOTTEN_AFTER).unwrap();
+        rests_for(1, &mut period);
     }
 
     #[test]

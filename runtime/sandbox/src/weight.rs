@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 use wasmtime::{Store, UpdateDeadline};
 
 use crate::engine;
-use crate::standing::Demand;
+use crate::standing::{Demand, PERIOD};
 use crate::stopwatch::so_far;
 
 /// Longest slice in ticks: a neighbour never waits longer for one guest.
@@ -36,6 +36,9 @@ const MAX_TICKS: u64 = 5;
 const TICK: u64 = 1000;
 /// The least that a turn is worth: the lightest guest of all waits no longer than a hundred turns.
 const LEAST: u64 = TICK / 100;
+
+/// A period, in nanoseconds.
+const LATELY: u64 = PERIOD.as_nanos() as u64;
 
 thread_local! {
     /// Whether the guest that this thread runs has used up its slice.
@@ -50,6 +53,8 @@ pub(crate) struct Contest {
     claims: AtomicUsize,
     heaviest: AtomicU64,
     lightest: AtomicU64,
+    /// When guests were last seen to want all threads, in nanoseconds; 0 when that is longer ago than a period.
+    all_wanted_at: AtomicU64,
     /// How many claims there are of each weight.
     weights: Mutex<BTreeMap<u64, usize>>,
     /// The weights of all that use processor time.
@@ -86,8 +91,31 @@ impl Contest {
     }
 
     /// Whether guests that want to run on leave no thread to others.
-    pub(crate) fn takes_all_threads(&self) -> bool {
+    fn takes_all_threads(&self) -> bool {
         self.claims.load(Ordering::Relaxed) >= self.threads()
+    }
+
+    /// Whether [`wants_all_threads`](Self::wants_all_threads) may say so. It needs no time.
+    pub(crate) fn may_want_all_threads(&self) -> bool {
+        self.all_wanted_at.load(Ordering::Relaxed) != 0 || self.takes_all_threads()
+    }
+
+    /// Whether guests want all threads `now`, or did within the last period: one that waits for a file, or for a slow call
+    /// of the host, wants none meanwhile, but will.
+    pub(crate) fn wants_all_threads(&self, now: Duration) -> bool {
+        // What is 0 was never.
+        let now = u64::try_from(of(now)).unwrap_or(0).max(1);
+        if self.takes_all_threads() {
+            self.all_wanted_at.store(now, Ordering::Relaxed);
+            return true;
+        }
+        let last = self.all_wanted_at.load(Ordering::Relaxed);
+        let is_over = last == 0 || now.saturating_sub(last) >= LATELY;
+        if is_over {
+            // Should another thread have seen it again just now, it will do so soon once more.
+            self.all_wanted_at.store(0, Ordering::Relaxed);
+        }
+        !is_over
     }
 
     fn change(&self, millis: u64, joins: bool) {
@@ -319,6 +347,30 @@ mod tests {
         }
         assert_eq!(turn(200, 4, 100, 200), 500);
         assert_eq!(turn(u64::MAX, 1, 0, u64::MAX), 5000);
+    }
+
+    #[test]
+    fn threads_are_wanted_for_a_period_after_all_of_them_were() {
+        let contest = Arc::new(Contest::default());
+        contest.set_threads(2);
+        let ms = Duration::from_millis;
+        let weights = [100, 200].map(|millis| Weight::new(contest.clone(), millis));
+        let first = weights[0].claim();
+        assert!(!contest.may_want_all_threads() && !contest.wants_all_threads(ms(1000)));
+        let second = weights[1].claim();
+        assert!(contest.may_want_all_threads() && contest.wants_all_threads(ms(1000)));
+        drop(second);
+        assert!(contest.may_want_all_threads());
+        assert!(contest.wants_all_threads(ms(1000)) && contest.wants_all_threads(ms(1099)));
+        assert!(!contest.wants_all_threads(ms(1100)));
+        assert!(
+            !contest.may_want_all_threads(),
+            "and then nobody asks for the time"
+        );
+        let second = weights[1].claim();
+        assert!(contest.wants_all_threads(ms(0)), "also when a clock begins");
+        drop((first, second));
+        assert!(contest.wants_all_threads(ms(99)));
     }
 
     #[test]
