@@ -6,7 +6,7 @@
 //! ([`standing`](crate::standing)); and one over its quota stays pending until the period ends.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use coracle_clock::Clock;
@@ -33,6 +33,8 @@ pub(crate) struct CpuShare {
     limit: Limit,
     /// How fast its pod writes its logs.
     log_rate: Arc<LogRate>,
+    /// Polls of its guests that are under way.
+    running: AtomicUsize,
     /// What `standing` said last.
     is_heavy: AtomicBool,
     standing: Mutex<Standing>,
@@ -154,6 +156,7 @@ impl CpuShare {
             throttled_nanos: AtomicU64::new(0),
             limit,
             log_rate,
+            running: AtomicUsize::new(0),
             is_heavy: AtomicBool::new(false),
             standing: Mutex::default(),
         })
@@ -202,9 +205,14 @@ impl CpuShare {
         if !self.is_heavy.load(Ordering::Relaxed) {
             return false;
         }
-        let (now, waits) = (self.clock.monotonic(), self.weight.is_claimed());
-        let stands =
-            self.engine.contest.wants_all_threads(now) && self.standing.lock().look(now, waits);
+        let now = self.clock.monotonic();
+        let is_busy = self.weight.is_claimed() || self.running.load(Ordering::Relaxed) > 0;
+        let stands = if self.engine.contest.wants_all_threads(now) {
+            self.standing.lock().look(now, is_busy)
+        } else {
+            self.standing.lock().release(now);
+            false
+        };
         self.is_heavy.store(stands, Ordering::Relaxed);
         stands
     }
@@ -221,6 +229,12 @@ impl CpuShare {
         self.throttled_nanos
             .fetch_add(nanos(pause), Ordering::Relaxed);
         Some(pause)
+    }
+
+    /// To be held while a guest of it is polled.
+    pub(crate) fn run(&self) -> Running<'_> {
+        self.running.fetch_add(1, Ordering::Relaxed);
+        Running(&self.running)
     }
 
     /// Counts a poll, which ended because its slice was over if it `wants_more`.
@@ -251,6 +265,15 @@ impl CpuShare {
             let is_heavy = standing.count(now, one, &contest.demand, contest.threads());
             self.is_heavy.store(is_heavy, Ordering::Relaxed);
         }
+    }
+}
+
+/// A poll that is under way.
+pub(crate) struct Running<'a>(&'a AtomicUsize);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -300,6 +323,7 @@ fn nanos(time: Duration) -> u64 {
 mod tests {
     use super::*;
     use crate::logs::FloodRate;
+    use crate::standing;
     use crate::weight::{settle, take_slice_away};
 
     const MS: Duration = Duration::from_millis(1);
@@ -346,21 +370,35 @@ mod tests {
         engine.contest.set_threads(2);
         let clock = Clock::fake(1);
         let log_rate = Arc::new(LogRate::new(clock.clone(), FloodRate::new(&clock)));
+        let others = Weight::new(engine.contest.clone(), 100);
         let share = CpuShare::new(engine, clock, 100, None, Arc::default(), log_rate);
         let mut claims = [None, None];
         for claim in &mut claims {
             take_slice_away();
-            settle(claim, share.weight());
+            settle(claim, &others);
         }
         share.count(500 * MS, true);
         assert!(share.is_heavy());
         // Each of them waits for a file.
-        drop(claims);
+        claims = [None, None];
         assert!(share.is_heavy());
-        tokio::time::advance(PERIOD / 2).await;
+        tokio::time::advance(standing::PERIOD / 2).await;
         assert!(share.is_heavy());
-        tokio::time::advance(PERIOD).await;
+        tokio::time::advance(standing::PERIOD).await;
         assert!(!share.is_heavy(), "nobody wants more");
+        for claim in &mut claims {
+            take_slice_away();
+            settle(claim, &others);
+        }
+        share.count(MS, true);
+        assert!(!share.is_heavy(), "what was does not count any more");
+        // While one of its guests is in a long call, the others' rest is none of its.
+        share.count(500 * MS, false);
+        tokio::time::advance(3 * standing::PERIOD).await;
+        let running = share.run();
+        assert!(share.is_heavy());
+        drop(running);
+        assert!(!share.is_heavy());
     }
 
     #[test]

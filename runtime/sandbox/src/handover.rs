@@ -26,8 +26,8 @@ use futures::task::AtomicWaker;
 
 use crate::engine::TICK;
 
-/// For how long guests come first on a thread, one after the other, before those who wait in its queue have their turn: as
-/// long as one guest alone may run. Their turn wakes another thread, which is dear where the guests only pass something on.
+/// For how long guests come first on a thread, one after the other, before those who wait in its queue have their turn: the
+/// shortest slice of a guest. Their turn wakes another thread, which is dear where the guests only pass something on.
 const TURN: Duration = TICK;
 
 thread_local! {
@@ -35,7 +35,7 @@ thread_local! {
     static RUNNING: Cell<Option<usize>> = const { Cell::new(None) };
     /// Whom it has woken last.
     static WOKEN: RefCell<Option<Arc<Turn>>> = const { RefCell::new(None) };
-    /// What guests have used in a row that came first because another woke them.
+    /// What guests have used in a row that came first because another woke them, the one before them included.
     static IN_A_ROW: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 

@@ -152,7 +152,8 @@ impl<T> Slices<T> {
                 None => break,
             }
         }
-        let running = (self.cpu.engine().ticker.enter(), self.handover.run());
+        let ticking = self.cpu.engine().ticker.enter();
+        let running = (ticking, self.cpu.run(), self.handover.run());
         let stopwatch = Stopwatch::start(self.cpu.clock());
         let mut context = Context::from_waker(self.handover.waker());
         let outcome = self.work.as_mut().poll(&mut context);

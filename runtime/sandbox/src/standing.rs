@@ -80,9 +80,9 @@ pub(crate) struct Standing {
     wanted_more: bool,
     is_heavy: bool,
     /// Periods in a row, until the one before, in which it was content.
-    content: u64,
+    content_periods: u64,
     /// So many make it light again.
-    needed: u64,
+    periods_needed: u64,
     /// The period in which it became light again.
     light_since: Option<u64>,
 }
@@ -105,9 +105,10 @@ impl Standing {
         demand: &Demand,
         threads: usize,
     ) -> bool {
-        let period = number(now);
+        // A thread that is late counts for what is now.
+        let period = number(now).max(self.period);
         if period != self.period || self.share.is_zero() {
-            self.turn_over(period);
+            self.turn_over(period, 0);
             demand.add(period, one.weight);
         }
         self.share = share(threads, one.weight, demand.total(period));
@@ -119,50 +120,57 @@ impl Standing {
         self.is_heavy
     }
 
-    /// Says how it stands before its next poll, and while a guest of it `waits_for_a_thread` or not.
-    pub(crate) fn look(&mut self, now: Duration, waits_for_a_thread: bool) -> bool {
+    /// Says how it stands before its next poll, and while another guest of it `is_busy` or not: runs, or waits for a
+    /// thread.
+    pub(crate) fn look(&mut self, now: Duration, is_busy: bool) -> bool {
         let period = number(now);
-        if period > self.period + 1 && !waits_for_a_thread {
+        if period > self.period + 1 && !is_busy {
             // Whole periods passed in which it wanted nothing.
-            let rested = period - self.period - 1;
-            self.turn_over(period);
-            self.was_content(rested);
+            self.turn_over(period, period - self.period - 1);
             // It has not been added to the demand.
             self.share = Duration::ZERO;
         }
         self.is_heavy
     }
 
-    fn turn_over(&mut self, period: u64) {
+    /// Nobody else wants what it uses: it is light until it uses too much once more.
+    pub(crate) fn release(&mut self, now: Duration) {
+        *self = Self {
+            period: number(now).max(self.period),
+            periods_needed: self.periods_needed,
+            light_since: Some(number(now)),
+            ..Self::default()
+        };
+    }
+
+    /// Ends a period, and `rested` ones after it in which nothing was used.
+    fn turn_over(&mut self, period: u64, rested: u64) {
         if period > self.period {
-            // One that is held back uses little, but wants more.
-            let is_content = !self.wanted_more && self.used <= self.share;
             self.period = period;
-            if is_content {
-                self.was_content(1);
-            } else {
-                self.content = 0;
+            // One that is held back uses little, but wants more.
+            let was_content = !self.wanted_more && self.used <= self.share;
+            self.content_periods = rested
+                + match was_content {
+                    true => self.content_periods + 1,
+                    false => 0,
+                };
+            if self.is_heavy && self.content_periods >= self.periods_needed {
+                self.is_heavy = false;
+                let longer = self.content_periods - self.periods_needed;
+                self.light_since = Some(period.saturating_sub(longer));
             }
         }
         self.used = Duration::ZERO;
         self.wanted_more = false;
     }
 
-    fn was_content(&mut self, periods: u64) {
-        self.content = self.content.saturating_add(periods);
-        if self.is_heavy && self.content >= self.needed {
-            self.is_heavy = false;
-            self.light_since = Some(self.period);
-        }
-    }
-
     fn becomes_heavy(&mut self) {
         let is_soon = |since| self.period.saturating_sub(since) < FORGOTTEN_AFTER;
-        self.needed = match self.light_since.is_some_and(is_soon) {
-            true => (self.needed * 2).min(MOST_NEEDED),
+        self.periods_needed = match self.light_since.is_some_and(is_soon) {
+            true => (self.periods_needed * 2).clamp(1, MOST_NEEDED),
             false => 1,
         };
-        self.content = 0;
+        self.content_periods = 0;
         self.is_heavy = true;
     }
 }
@@ -261,6 +269,40 @@ mod tests {
         }
         period += u32::try_from(FORGOTTEN_AFTER).unwrap();
         rests_for(1, &mut period);
+    }
+
+    #[test]
+    fn a_long_rest_makes_forget_also_if_nobody_looks_meanwhile() {
+        let demand = Demand::default();
+        let mut standing = Standing::default();
+        let minute = |n: u32| n * Duration::from_secs(60);
+        for n in 1..4 {
+            assert!(!standing.look(minute(n), false));
+            assert!(standing.count(minute(n), used(300), &demand, 2));
+            assert_eq!(standing.periods_needed, 1, "{n}");
+        }
+    }
+
+    #[test]
+    fn who_is_released_is_light_until_it_uses_too_much_once_more() {
+        let demand = Demand::default();
+        let mut standing = Standing::default();
+        assert!(standing.count(MS, slice(300), &demand, 2));
+        standing.release(2 * MS);
+        assert!(!standing.look(3 * MS, true));
+        assert!(!standing.count(PERIOD, slice(1), &demand, 2));
+        assert!(standing.count(PERIOD, slice(300), &demand, 2));
+        assert_eq!(standing.periods_needed, 2, "soon");
+    }
+
+    #[test]
+    fn a_thread_that_is_late_takes_nothing_from_what_was_used_since() {
+        let demand = Demand::default();
+        let mut standing = Standing::default();
+        assert!(!standing.count(5 * PERIOD, used(150), &demand, 2));
+        assert!(!standing.count(4 * PERIOD, used(1), &demand, 2));
+        assert!(standing.count(5 * PERIOD, used(100), &demand, 2), "251 ms");
+        assert_eq!(demand.total(5), 100, "it was added once");
     }
 
     #[test]
