@@ -117,7 +117,8 @@ pub(crate) async fn measure(
         if let Some(wasmtime) = &hostile.wasmtime {
             eprintln!("{} processes with {}", hostile.guests, kind.what);
             let images = intruders.images(&kind.program)?;
-            let processes = Processes::start(wasmtime, &kind.program, images, hostile.guests)?;
+            let processes =
+                Processes::start(wasmtime, &kind.program, images, hostile.guests).await?;
             let theirs = bench.latencies(long).await?;
             processes.stop().await?;
             all.push(ratios(&beside.http, &theirs.http).p99);

@@ -147,7 +147,7 @@ async fn run_pod(connection: &mut Connection, name: &str, module: &Path) -> Resu
     read(&log)
 }
 
-/// Waits until a pod has succeeded; fails when it does.
+/// Waits until a pod has succeeded, or fails as it has.
 async fn until_it_ends(connection: &mut Connection, path: &str) -> Result<()> {
     loop {
         let pod = connection.get(path).await?;

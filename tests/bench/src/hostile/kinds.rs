@@ -23,6 +23,17 @@ pub(super) enum Program {
     },
 }
 
+impl Program {
+    /// Whether it goes on until it is ended.
+    pub(super) fn is_endless(&self) -> bool {
+        match self {
+            Self::Guest(_, arguments) => !matches!(arguments, ["hog"] | ["recurse"]),
+            Self::Text(_) => true,
+            Self::Made { .. } => false,
+        }
+    }
+}
+
 macro_rules! figures {
     ($name:literal) => {
         [

@@ -1,8 +1,7 @@
 //! The same guests without Coracle: processes of `wasmtime`, which the system keeps apart.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::sync::Arc;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -17,70 +16,88 @@ use super::kinds::Program;
 const NICENESS: &str = "19";
 /// As much as the pods may have.
 const MEMORY: &str = "max-memory-size=268435456";
-/// A pod whose guest has ended begins once more at once, and after that when a measurement is over.
+/// A pod whose guest has ended begins once more at once, and after that not before a usual measurement is over.
 const LIVES: usize = 2;
 /// Between two images of one place, about as long as it takes until a pod is replaced.
 const BETWEEN_IMAGES: Duration = Duration::from_millis(100);
+/// Until guests have been compiled and run, and until processes that were ended have gone.
+const SETTLES: Duration = Duration::from_secs(1);
 
 /// Processes that run until they are stopped.
 pub(super) struct Processes {
-    running: JoinSet<()>,
-    /// None of them ends by itself.
-    are_endless: bool,
+    /// How the last one of each place ended.
+    running: JoinSet<Result<ExitStatus>>,
+    is_endless: bool,
 }
 
 impl Processes {
-    /// `count` at once. What is not in `images` twice runs one after the other.
-    pub(super) fn start(
+    /// `count` at once, each with a folder of its own. Images that are no two alike run one after the other.
+    pub(super) async fn start(
         wasmtime: &Path,
         program: &Program,
         images: Vec<String>,
         count: u64,
     ) -> Result<Self> {
-        let folder = Arc::new(TempDir::new().context("failed to make a folder for guests")?);
         let mut places = vec![Vec::new(); usize::try_from(count)?];
-        let (used, length) = (images.into_iter(), places.len());
-        for (at, image) in used.enumerate() {
+        let length = places.len();
+        for (at, image) in images.into_iter().enumerate() {
             let path = image.strip_prefix("file://").unwrap_or(&image);
             places[at % length].push(PathBuf::from(path));
         }
         let mut running = JoinSet::new();
         for images in places {
+            let folder = TempDir::new().context("failed to make a folder for a guest")?;
             let run = || run(wasmtime, program, &images[0], folder.path());
             let commands: Vec<Command> = match program {
                 Program::Made { .. } => images.iter().map(|it| compile(wasmtime, it)).collect(),
                 Program::Guest(..) => (0..LIVES).map(|_| run()).collect(),
                 Program::Text(_) => vec![run()],
             };
-            let folder = folder.clone();
-            running.spawn(async move {
-                for mut command in commands {
-                    // Most fail, as they do in pods.
-                    if let Err(error) = command.status().await {
-                        eprintln!("a process failed to start: {error}");
-                    }
-                    sleep(BETWEEN_IMAGES).await;
-                }
-                drop(folder);
-            });
+            running.spawn(one_after_the_other(commands, folder));
         }
-        let are_endless = matches!(program, Program::Text(_));
-        Ok(Self {
+        let mut processes = Self {
             running,
-            are_endless,
-        })
+            is_endless: program.is_endless(),
+        };
+        if processes.is_endless {
+            sleep(SETTLES).await;
+            processes.look()?;
+        }
+        Ok(processes)
     }
 
-    /// Ends them all; fails when one has ended that should not.
+    /// Ends them all. Fails when some could not be started, or have ended by themselves that should not.
     pub(super) async fn stop(mut self) -> Result<()> {
-        let has_ended = self.running.try_join_next().is_some();
+        self.look()?;
         self.running.shutdown().await;
-        ensure!(
-            !(self.are_endless && has_ended),
-            "a component ended in wasmtime, which must be built with wasi-config"
-        );
+        sleep(SETTLES).await;
         Ok(())
     }
+
+    fn look(&mut self) -> Result<()> {
+        while let Some(ended) = self.running.try_join_next() {
+            let status = ended??;
+            ensure!(
+                !self.is_endless,
+                "a guest ended in wasmtime ({status}), which must be built with wasi-config"
+            );
+        }
+        Ok(())
+    }
+}
+
+async fn one_after_the_other(commands: Vec<Command>, _folder: TempDir) -> Result<ExitStatus> {
+    let mut last = ExitStatus::default();
+    for mut command in commands {
+        last = command.status().await.context("failed to run nice")?;
+        // Most fail, as they do in pods; but this is what `nice` says of what it cannot run.
+        ensure!(
+            !matches!(last.code(), Some(126 | 127)),
+            "wasmtime cannot be run: name it with --wasmtime"
+        );
+        sleep(BETWEEN_IMAGES).await;
+    }
+    Ok(last)
 }
 
 fn run(wasmtime: &Path, program: &Program, image: &Path, folder: &Path) -> Command {

@@ -79,7 +79,10 @@ pub(super) struct Pods {
 impl Languages {
     /// Checks that everything is there.
     pub(super) fn find(folder: &Path) -> Result<Self> {
-        let is_there = |workload: &Workload| folder.join(workload.file).is_file();
+        let is_there = |workload: &Workload| {
+            let share = workload.share.map(|(share, _)| folder.join(share));
+            folder.join(workload.file).is_file() && share.is_none_or(|share| share.is_dir())
+        };
         ensure!(
             WORKLOADS.iter().all(is_there),
             "{} has not all programs: .ci/languages makes it",
