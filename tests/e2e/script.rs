@@ -66,6 +66,8 @@ use crate::tools::{Background, contains, drain, echoes, fetch, forwarded, kubect
 const COMMAND_LIMIT: Duration = Duration::from_secs(90);
 /// How many node ports a script has.
 const NODE_PORTS: usize = 60;
+/// Below the ports that Linux gives to whoever connects (from 32768 on): one of those is taken now and then.
+const FIRST_NODE_PORT: usize = 20_000;
 /// What a state may take to come about.
 pub(crate) const STATE_LIMIT: Duration = Duration::from_secs(60);
 
@@ -431,7 +433,7 @@ impl Session {
 
     /// Every script has a data directory, a port and a range of node ports of its own.
     fn up_flags(&self, more: &[String]) -> Vec<String> {
-        let first = 30_000 + NODE_PORTS * self.index;
+        let first = FIRST_NODE_PORT + NODE_PORTS * self.index;
         let mut flags = vec![format!(
             "--service-node-port-range={first}-{}",
             first + NODE_PORTS - 1
