@@ -6,7 +6,7 @@
 //! ([`standing`](crate::standing)); and one over its quota stays pending until the period ends.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use coracle_clock::Clock;
@@ -33,8 +33,6 @@ pub(crate) struct CpuShare {
     limit: Limit,
     /// How fast its pod writes its logs.
     log_rate: Arc<LogRate>,
-    /// Polls of its guests that are under way.
-    running: AtomicUsize,
     /// What `standing` said last.
     is_heavy: AtomicBool,
     standing: Mutex<Standing>,
@@ -156,7 +154,6 @@ impl CpuShare {
             throttled_nanos: AtomicU64::new(0),
             limit,
             log_rate,
-            running: AtomicUsize::new(0),
             is_heavy: AtomicBool::new(false),
             standing: Mutex::default(),
         })
@@ -206,9 +203,8 @@ impl CpuShare {
             return false;
         }
         let now = self.clock.monotonic();
-        let is_busy = self.weight.is_claimed() || self.running.load(Ordering::Relaxed) > 0;
         let stands = if self.engine.contest.wants_all_threads(now) {
-            self.standing.lock().look(now, is_busy)
+            self.standing.lock().look(now, self.weight.is_claimed())
         } else {
             self.standing.lock().release(now);
             false
@@ -229,12 +225,6 @@ impl CpuShare {
         self.throttled_nanos
             .fetch_add(nanos(pause), Ordering::Relaxed);
         Some(pause)
-    }
-
-    /// To be held while a guest of it is polled.
-    pub(crate) fn run(&self) -> Running<'_> {
-        self.running.fetch_add(1, Ordering::Relaxed);
-        Running(&self.running)
     }
 
     /// Counts a poll, which ended because its slice was over if it `wants_more`.
@@ -265,15 +255,6 @@ impl CpuShare {
             let is_heavy = standing.count(now, one, &contest.demand, contest.threads());
             self.is_heavy.store(is_heavy, Ordering::Relaxed);
         }
-    }
-}
-
-/// A poll that is under way.
-pub(crate) struct Running<'a>(&'a AtomicUsize);
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -324,7 +305,7 @@ mod tests {
     use super::*;
     use crate::logs::FloodRate;
     use crate::standing;
-    use crate::weight::{settle, take_slice_away};
+    use crate::weight::{hold, settle, take_slice_away};
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -395,9 +376,10 @@ mod tests {
         // While one of its guests is in a long call, the others' rest is none of its.
         share.count(500 * MS, false);
         tokio::time::advance(3 * standing::PERIOD).await;
-        let running = share.run();
+        let mut call = None;
+        hold(&mut call, share.weight());
         assert!(share.is_heavy());
-        drop(running);
+        drop(call);
         assert!(!share.is_heavy());
     }
 

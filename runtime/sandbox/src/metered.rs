@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::cpu::CpuShare;
 use crate::handover::Handover;
 use crate::stopwatch::Stopwatch;
-use crate::weight::{Claim, settle};
+use crate::weight::{Claim, hold, settle};
 
 type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -124,6 +124,8 @@ async fn go_on<T>(slices: Slices<T>) -> Back<T> {
     std::future::poll_fn(move |context| {
         let here = slices.as_mut().expect("polled until it is ready");
         if here.cpu.is_heavy() {
+            // It may be in one call of the host for long, which nothing interrupts.
+            hold(&mut here.claim, here.cpu.weight());
             return here.poll(context).map(Back::Done);
         }
         let slices = slices.take().expect("it is there");
@@ -152,8 +154,7 @@ impl<T> Slices<T> {
                 None => break,
             }
         }
-        let ticking = self.cpu.engine().ticker.enter();
-        let running = (ticking, self.cpu.run(), self.handover.run());
+        let running = (self.cpu.engine().ticker.enter(), self.handover.run());
         let stopwatch = Stopwatch::start(self.cpu.clock());
         let mut context = Context::from_waker(self.handover.waker());
         let outcome = self.work.as_mut().poll(&mut context);
@@ -283,6 +284,28 @@ mod tests {
         assert_eq!(thread, "guest");
         drop(stop);
         neighbour.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_heavy_guest_wants_a_thread_whenever_it_is_polled() {
+        let node = Node::new();
+        let neighbour = node.meter(&node.share(1000), spin(|_| false));
+        let neighbour = node.threads().light.spawn(neighbour);
+        let share = node.share(1);
+        let weight = share.weight().clone();
+        let greedy = async move {
+            spin(|thread| thread == HEAVY).await;
+            // The poll that ends first was interrupted, the next one not; the third may have a long call.
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+            (thread_name(), weight.is_claimed())
+        };
+        let greedy = node.meter(&share, greedy);
+        let (thread, is_claimed) = node.threads().light.spawn(greedy).await.unwrap();
+        // A machine that stops for whole periods makes it light.
+        assert_eq!(is_claimed, thread == HEAVY);
+        assert!(!share.weight().is_claimed(), "it has ended");
+        neighbour.abort();
     }
 
     /// Two guests that do nothing but wake each other, until told to stop.

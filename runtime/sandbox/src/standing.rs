@@ -120,8 +120,8 @@ impl Standing {
         self.is_heavy
     }
 
-    /// Says how it stands before its next poll, and while another guest of it `is_busy` or not: runs, or waits for a
-    /// thread.
+    /// Says how it stands before its next poll, and while a guest of it `is_busy` or not: has a long turn, or
+    /// waits for one.
     pub(crate) fn look(&mut self, now: Duration, is_busy: bool) -> bool {
         let period = number(now);
         if period > self.period + 1 && !is_busy {

@@ -100,8 +100,8 @@ impl Contest {
         self.all_wanted_at.load(Ordering::Relaxed) != 0 || self.takes_all_threads()
     }
 
-    /// Whether guests want all threads `now`, or did within the last period: one that waits for a file, or for a slow call
-    /// of the host, wants none meanwhile, but will.
+    /// Whether guests want all threads `now`, or did within the last period: one that waits for a file wants none meanwhile,
+    /// but will.
     pub(crate) fn wants_all_threads(&self, now: Duration) -> bool {
         // What is 0 was never.
         let now = u64::try_from(of(now)).unwrap_or(0).max(1);
@@ -307,15 +307,18 @@ async fn to_the_back() {
 pub(crate) fn settle(claim: &mut Option<Claim>, weight: &Arc<Weight>) -> bool {
     let wants_more = INTERRUPTED.take();
     match wants_more {
-        true => {
-            let millis = weight.millis();
-            if claim.as_ref().is_none_or(|claim| claim.millis != millis) {
-                *claim = Some(weight.claim());
-            }
-        }
+        true => hold(claim, weight),
         false => *claim = None,
     }
     wants_more
+}
+
+/// Makes `claim` one of a guest of `weight`, if it is none.
+pub(crate) fn hold(claim: &mut Option<Claim>, weight: &Arc<Weight>) {
+    let millis = weight.millis();
+    if claim.as_ref().is_none_or(|claim| claim.millis != millis) {
+        *claim = Some(weight.claim());
+    }
 }
 
 /// Ends the poll of this thread as the end of a slice does.
