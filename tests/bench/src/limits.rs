@@ -10,19 +10,17 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use coracle_clock::Clock;
-use http::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::process::Command;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::client::{Connection, Protocol};
 use crate::cluster::{Binary, Program};
 use crate::figures::{Figure, Report};
+use crate::run;
 
-/// How long one run may take.
-const LIMIT: Duration = Duration::from_secs(120);
-/// How often is looked whether a pod has ended.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How long one run may take; the first of a program in a pod is compiled, too.
+const LIMIT: Duration = Duration::from_secs(600);
 const PODS: &str = "/api/v1/namespaces/default/pods";
 /// Built from `guest/compute.c`, as is said there.
 const COMPUTE: &[u8] = include_bytes!("../testdata/compute.wasm");
@@ -88,10 +86,8 @@ pub(crate) async fn measure(
     let (mut ours, mut theirs) = ([f64::INFINITY; PARTS.len()], [f64::INFINITY; PARTS.len()]);
     for round in 0..limits.rounds {
         let name = format!("limits-{round}");
-        let run = timeout(LIMIT, run_pod(&mut connection, &name, &module)).await;
-        keep_least(&mut ours, run.context("the pod did not end")??);
-        let run = timeout(LIMIT, run_wasmtime(&limits.wasmtime, &module)).await;
-        keep_least(&mut theirs, run.context("wasmtime did not end")??);
+        keep_least(&mut ours, run_pod(&mut connection, &name, &module).await?);
+        keep_least(&mut theirs, run_wasmtime(&limits.wasmtime, &module).await?);
     }
     let mut product = 1.0;
     for (index, (_, name)) in PARTS.iter().enumerate() {
@@ -135,46 +131,24 @@ async fn run_pod(connection: &mut Connection, name: &str, module: &Path) -> Resu
         }]},
     });
     connection.create(PODS, &pod).await?;
-    let path = format!("{PODS}/{name}");
-    until_it_ends(connection, &path).await?;
-    let log = format!("{path}/log");
-    let (status, log) = connection
-        .exchange(Method::GET, &log, bytes::Bytes::new())
-        .await?;
-    let log = String::from_utf8_lossy(&log).into_owned();
-    ensure!(status.is_success(), "no log: {status} {log}");
-    connection.delete(&path).await?;
-    read(&log)
+    read(&run::output(connection, name, LIMIT).await?)
 }
 
-/// Waits until a pod has succeeded, or fails as it has.
-async fn until_it_ends(connection: &mut Connection, path: &str) -> Result<()> {
-    loop {
-        let pod = connection.get(path).await?;
-        match pod["status"]["phase"].as_str() {
-            Some("Succeeded") => return Ok(()),
-            Some("Failed") => anyhow::bail!("the pod failed: {}", statuses(&pod)),
-            _ => sleep(LOOK_EVERY).await,
-        }
-    }
-}
-
-fn statuses(pod: &Value) -> String {
-    pod["status"]["containerStatuses"].to_string()
+/// What a command prints; fails as it does.
+async fn succeed(command: &mut Command) -> Result<String> {
+    let output = timeout(LIMIT, command.output()).await;
+    let output = output.context("wasmtime did not end")?;
+    let output = output.context("failed to run wasmtime: name it with --wasmtime")?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "wasmtime failed: {errors}");
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Runs the module by itself.
 async fn run_wasmtime(wasmtime: &Path, module: &Path) -> Result<Times> {
-    let output = Command::new(wasmtime)
-        .arg("run")
-        .arg(module)
-        .kill_on_drop(true)
-        .output()
-        .await
-        .with_context(|| format!("failed to run {}", wasmtime.display()))?;
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(output.status.success(), "wasmtime failed: {errors}");
-    read(&String::from_utf8_lossy(&output.stdout))
+    let mut command = Command::new(wasmtime);
+    command.arg("run").arg(module).kill_on_drop(true);
+    read(&succeed(&mut command).await?)
 }
 
 /// Reads what the module prints.

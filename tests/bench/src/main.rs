@@ -42,6 +42,7 @@ mod objects;
 mod plain;
 mod pods;
 mod process;
+mod run;
 mod serve;
 mod space;
 mod start;

@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 use tokio::process::Command;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::timeout;
 
 use super::kinds::Program;
 
@@ -20,18 +21,17 @@ const MEMORY: &str = "max-memory-size=268435456";
 const LIVES: usize = 2;
 /// Between two images of one place, about as long as it takes until a pod is replaced.
 const BETWEEN_IMAGES: Duration = Duration::from_millis(100);
-/// Until guests have been compiled and run, and until processes that were ended have gone.
-const SETTLES: Duration = Duration::from_secs(1);
-
 /// Processes that run until they are stopped.
 pub(super) struct Processes {
     /// How the last one of each place ended.
     running: JoinSet<Result<ExitStatus>>,
+    stop: watch::Sender<()>,
     is_endless: bool,
 }
 
 impl Processes {
-    /// `count` at once, each with a folder of its own. Images that are no two alike run one after the other.
+    /// `count` at once, each with a folder of its own. Images that are no two alike are compiled one after the other;
+    /// others have been before, as those of pods.
     pub(super) async fn start(
         wasmtime: &Path,
         program: &Program,
@@ -44,63 +44,83 @@ impl Processes {
             let path = image.strip_prefix("file://").unwrap_or(&image);
             places[at % length].push(PathBuf::from(path));
         }
+        let (stop, stopped) = watch::channel(());
         let mut running = JoinSet::new();
         for images in places {
             let folder = TempDir::new().context("failed to make a folder for a guest")?;
-            let run = || run(wasmtime, program, &images[0], folder.path());
-            let commands: Vec<Command> = match program {
-                Program::Made { .. } => images.iter().map(|it| compile(wasmtime, it)).collect(),
-                Program::Guest(..) => (0..LIVES).map(|_| run()).collect(),
-                Program::Text(_) => vec![run()],
-            };
-            running.spawn(one_after_the_other(commands, folder));
+            let mut commands = Vec::new();
+            if let Program::Made { .. } = program {
+                let none = Path::new("/dev/null");
+                commands.extend(images.iter().map(|image| compile(wasmtime, image, none)));
+            } else {
+                let compiled = folder.path().join("guest.cwasm");
+                let made = compile(wasmtime, &images[0], &compiled).status().await?;
+                ensure!(
+                    made.success(),
+                    "wasmtime failed to compile a guest ({made}): name it with --wasmtime"
+                );
+                let lives = if program.is_endless() { 1 } else { LIVES };
+                let run = || run(wasmtime, program, &compiled, folder.path());
+                commands.extend((0..lives).map(|_| run()));
+            }
+            running.spawn(one_after_the_other(commands, folder, stopped.clone()));
         }
-        let mut processes = Self {
+        Ok(Self {
             running,
+            stop,
             is_endless: program.is_endless(),
-        };
-        if processes.is_endless {
-            sleep(SETTLES).await;
-            processes.look()?;
-        }
-        Ok(processes)
+        })
     }
 
-    /// Ends them all. Fails when some could not be started, or have ended by themselves that should not.
+    /// Ends them all and waits until they have gone. Fails when some could not be started, or had ended by themselves that
+    /// should not.
     pub(super) async fn stop(mut self) -> Result<()> {
-        self.look()?;
-        self.running.shutdown().await;
-        sleep(SETTLES).await;
-        Ok(())
-    }
-
-    fn look(&mut self) -> Result<()> {
-        while let Some(ended) = self.running.try_join_next() {
+        if let Some(ended) = self.running.try_join_next() {
             let status = ended??;
             ensure!(
                 !self.is_endless,
                 "a guest ended in wasmtime ({status}), which must be built with wasi-config"
             );
         }
+        // All that listen hear it.
+        let _ = self.stop.send(());
+        while let Some(ended) = self.running.join_next().await {
+            ended??;
+        }
         Ok(())
     }
 }
 
-async fn one_after_the_other(commands: Vec<Command>, _folder: TempDir) -> Result<ExitStatus> {
+/// Runs them until all have ended or `stopped` says so.
+async fn one_after_the_other(
+    commands: Vec<Command>,
+    _folder: TempDir,
+    mut stopped: watch::Receiver<()>,
+) -> Result<ExitStatus> {
     let mut last = ExitStatus::default();
     for mut command in commands {
-        last = command.status().await.context("failed to run nice")?;
+        let mut child = command.spawn().context("failed to run nice")?;
+        tokio::select! {
+            ended = child.wait() => last = ended?,
+            _ = stopped.changed() => {
+                child.kill().await?;
+                return Ok(last);
+            }
+        }
         // Most fail, as they do in pods; but this is what `nice` says of what it cannot run.
         ensure!(
             !matches!(last.code(), Some(126 | 127)),
             "wasmtime cannot be run: name it with --wasmtime"
         );
-        sleep(BETWEEN_IMAGES).await;
+        // The next image comes no sooner than to a pod.
+        if timeout(BETWEEN_IMAGES, stopped.changed()).await.is_ok() {
+            break;
+        }
     }
     Ok(last)
 }
 
-fn run(wasmtime: &Path, program: &Program, image: &Path, folder: &Path) -> Command {
+fn run(wasmtime: &Path, program: &Program, compiled: &Path, folder: &Path) -> Command {
     // Only components ask for settings.
     let (arguments, host): (&[&str], _) = match program {
         Program::Guest(_, arguments) => (arguments, "inherit-network"),
@@ -109,17 +129,16 @@ fn run(wasmtime: &Path, program: &Program, image: &Path, folder: &Path) -> Comma
     let mut command = nicely(wasmtime);
     let root = format!("{}::/", folder.display());
     command
-        .args(["run", "-W", MEMORY, "-S", host, "--dir", &root])
-        .arg(image)
+        .args(["run", "--allow-precompiled", "-W", MEMORY, "-S", host])
+        .args(["--dir", &root])
+        .arg(compiled)
         .args(arguments);
     command
 }
 
-fn compile(wasmtime: &Path, image: &Path) -> Command {
+fn compile(wasmtime: &Path, image: &Path, to: &Path) -> Command {
     let mut command = nicely(wasmtime);
-    command
-        .args(["compile", "--output", "/dev/null"])
-        .arg(image);
+    command.args(["compile", "--output"]).arg(to).arg(image);
     command
 }
 

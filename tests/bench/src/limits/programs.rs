@@ -4,18 +4,18 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use coracle_clock::Clock;
 use serde_json::json;
 use tokio::process::Command;
-use tokio::time::timeout;
 
-use super::{Limits, PODS, TARGET, text, until_it_ends};
+use super::{LIMIT, Limits, PODS, TARGET, succeed, text};
 use crate::client::Connection;
 use crate::figures::{Figure, Report};
+use crate::run::to_the_end;
 
-/// How long one run may take; the first one in a pod is compiled.
-const LIMIT: Duration = Duration::from_secs(600);
+/// How exact a pod's time is.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Where programs find `INPUT`.
 const INPUT_FOLDER: &str = "/input";
 /// A circuit that is work to make of cells: a product of two numbers.
@@ -148,30 +148,20 @@ impl Languages {
                 }],
             },
         });
-        let path = format!("{PODS}/{name}");
         let start = pods.clock.monotonic();
         pods.connection.create(PODS, &pod).await?;
-        let ended = timeout(LIMIT, until_it_ends(&mut pods.connection, &path)).await;
-        ended.with_context(|| format!("{} did not end", workload.file))??;
+        to_the_end(&mut pods.connection, &name, LIMIT, LOOK_EVERY).await?;
         let took = pods.clock.monotonic() - start;
-        pods.connection.delete(&path).await?;
+        pods.connection.delete(&format!("{PODS}/{name}")).await?;
         Ok(took)
     }
 
     /// How it is run without limits, once it is compiled.
     async fn command(&self, workload: &Workload, wasmtime: &Path, input: &Path) -> Result<Command> {
         let compiled = input.with_file_name(workload.file).with_extension("cwasm");
-        let made = Command::new(wasmtime)
-            .args(["compile", "--output", text(&compiled)?])
-            .arg(self.0.join(workload.file))
-            .output()
-            .await
-            .with_context(|| format!("failed to run {}", wasmtime.display()))?;
-        let errors = String::from_utf8_lossy(&made.stderr);
-        ensure!(
-            made.status.success(),
-            "wasmtime failed to compile: {errors}"
-        );
+        let mut command = Command::new(wasmtime);
+        command.args(["compile", "--output", text(&compiled)?]);
+        succeed(command.arg(self.0.join(workload.file))).await?;
         let mut command = Command::new(wasmtime);
         command.args(["run", "--allow-precompiled"]);
         command
@@ -194,10 +184,6 @@ impl Languages {
 
 async fn process(command: &mut Command, clock: &Clock) -> Result<Duration> {
     let start = clock.monotonic();
-    let ended = timeout(LIMIT, command.output()).await;
-    let output = ended.context("wasmtime did not end")??;
-    let took = clock.monotonic() - start;
-    let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "wasmtime failed: {errors}");
-    Ok(took)
+    succeed(command).await?;
+    Ok(clock.monotonic() - start)
 }

@@ -26,7 +26,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use coracle_clock::Clock;
-use http::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
@@ -198,7 +197,7 @@ async fn serve(connection: &mut Connection, name: &str, module: &Path) -> Result
 async fn says(connection: &mut Connection, name: &str, word: &str) -> Result<String> {
     let waiting = async {
         loop {
-            let (status, log) = log(connection, name).await?;
+            let (status, log) = crate::run::log(connection, name).await?;
             if let Some(line) = log.lines().find(|line| line.starts_with(word))
                 && status.is_success()
             {
@@ -223,34 +222,7 @@ async fn run(
     args: &[&str],
 ) -> Result<String> {
     connection.create(PODS, &pod(name, module, args)).await?;
-    let path = format!("{PODS}/{name}");
-    let ending = async {
-        loop {
-            let pod = connection.get(&path).await?;
-            match pod["status"]["phase"].as_str() {
-                Some("Succeeded") => break,
-                Some("Failed") => {
-                    let (_, log) = log(connection, name).await?;
-                    bail!("the pod {name} failed: {log}");
-                }
-                _ => sleep(LOOK_EVERY).await,
-            }
-        }
-        let (status, log) = log(connection, name).await?;
-        ensure!(status.is_success(), "no log of {name}: {status} {log}");
-        connection.delete(&path).await?;
-        Ok(log)
-    };
-    let ended = timeout(LIMIT, ending).await;
-    ended.with_context(|| format!("the pod {name} did not end"))?
-}
-
-async fn log(connection: &mut Connection, name: &str) -> Result<(http::StatusCode, String)> {
-    let path = format!("{PODS}/{name}/log");
-    let (status, log) = connection
-        .exchange(Method::GET, &path, bytes::Bytes::new())
-        .await?;
-    Ok((status, String::from_utf8_lossy(&log).into_owned()))
+    crate::run::output(connection, name, LIMIT).await
 }
 
 /// The number that a program printed.
