@@ -7,6 +7,7 @@ use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use crate::handles::handle_limit;
+use crate::link::HOST_CALL;
 use crate::memory::{MemoryBudget, OutOfMemory};
 
 /// Longest message, as Kubernetes' termination messages.
@@ -20,6 +21,9 @@ const KILLED: i32 = 137;
 const TERMINATED: i32 = 143;
 /// What containerd shows for a container that could not be started.
 const NOT_STARTED: i32 = 128;
+
+/// What wasmtime says, by an error that has no type outside of it, when a call passes too much.
+const TOO_MUCH: &str = "fuel allocated for hostcalls has been exhausted";
 
 /// The end of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,9 +138,13 @@ fn what_trapped(error: &wasmtime::Error) -> String {
             "the guest holds as many handles (files, sockets, streams, timers, tasks) as it may: {most}"
         );
     }
-    match error.downcast_ref::<Trap>() {
-        Some(trap) => trap.to_string(),
-        None => error.root_cause().to_string(),
+    if let Some(trap) = error.downcast_ref::<Trap>() {
+        return trap.to_string();
+    }
+    let cause = error.root_cause().to_string();
+    match cause.contains(TOO_MUCH) {
+        true => format!("the guest passed more than {HOST_CALL} bytes to the host in one call"),
+        false => cause,
     }
 }
 

@@ -13,18 +13,21 @@
 //! ```
 //!
 //! Wakes by anybody else, and by the guest itself, whose slice may be over, reach the runtime at once; so do those of all
-//! but the last whom a guest wakes.
+//! but the last whom a guest wakes. A thread that did what blocks for the guest says with its wake what it used for that.
 
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
+use coracle_clock::Clock;
 use futures::task::AtomicWaker;
 
 use crate::engine::TICK;
+use crate::stopwatch;
+use crate::threads::monotonic;
 
 /// For how long guests come first on a thread, one after the other, before those who wait in its queue have their turn: the
 /// shortest slice of a guest. Their turn wakes another thread, which is dear where the guests only pass something on.
@@ -50,6 +53,11 @@ struct Turn {
     runtime: AtomicWaker,
     /// Another guest's stop made it the next.
     came_first: AtomicBool,
+    clock: Clock,
+    /// When its last poll ended, by the monotonic clock, in nanoseconds.
+    waits_since: AtomicU64,
+    /// What other threads have used for it since its last poll began, in nanoseconds.
+    aside: AtomicU64,
 }
 
 /// Marks this thread's guest as running; dropped, it lets the one come next whom it woke.
@@ -58,10 +66,13 @@ pub(crate) struct Running {
 }
 
 impl Handover {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(clock: Clock) -> Self {
         let turn = Arc::new(Turn {
             runtime: AtomicWaker::new(),
             came_first: AtomicBool::new(false),
+            waits_since: AtomicU64::new(nanos(monotonic(&clock))),
+            aside: AtomicU64::new(0),
+            clock,
         });
         Self {
             waker: Waker::from(turn.clone()),
@@ -87,9 +98,23 @@ impl Handover {
         enough
     }
 
-    /// Counts what a poll of the guest has used.
-    pub(crate) fn count(&self, used: Duration) {
+    /// Counts what a poll of the guest has used that ended `now`.
+    pub(crate) fn count(&self, used: Duration, now: Duration) {
         IN_A_ROW.set(IN_A_ROW.get().saturating_add(used));
+        self.turn.waits_since.store(nanos(now), Ordering::Relaxed);
+    }
+
+    /// What other threads have used for the guest since this was asked last.
+    pub(crate) fn take_aside(&self) -> Duration {
+        match self.turn.aside.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            _ => Duration::from_nanos(self.turn.aside.swap(0, Ordering::Relaxed)),
+        }
+    }
+
+    /// When the guest's last poll ended, by the monotonic clock; before the first, when this was made.
+    pub(crate) fn waits_since(&self) -> Duration {
+        self.turn.waits_since()
     }
 
     /// What the guest is to be polled with.
@@ -109,6 +134,26 @@ impl Turn {
     fn address(self: &Arc<Self>) -> usize {
         Arc::as_ptr(self).addr()
     }
+
+    fn waits_since(&self) -> Duration {
+        Duration::from_nanos(self.waits_since.load(Ordering::Relaxed))
+    }
+
+    /// Counts what this thread did for the guest. That cannot have taken longer than the guest has waited: the rest was work for
+    /// somebody who is no guest.
+    fn count_aside(&self) {
+        let used = stopwatch::aside(&self.clock);
+        if used.is_zero() {
+            return;
+        }
+        let waited = monotonic(&self.clock).saturating_sub(self.waits_since());
+        let used = used.min(waited);
+        self.aside.fetch_add(nanos(used), Ordering::Relaxed);
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Wake for Turn {
@@ -119,6 +164,9 @@ impl Wake for Turn {
     fn wake_by_ref(self: &Arc<Self>) {
         // A thread that ends has no guest any more.
         let running = RUNNING.try_with(Cell::get).ok().flatten();
+        if running.is_none() {
+            self.count_aside();
+        }
         if running.is_none_or(|guest| guest == self.address()) {
             self.runtime.wake();
             return;
@@ -158,6 +206,7 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
 
     use super::*;
+    use crate::threads::thread_cpu_time;
 
     /// Counts how often the runtime is told.
     #[derive(Default)]
@@ -176,7 +225,7 @@ mod tests {
     }
 
     fn guest() -> (Handover, Arc<Told>) {
-        let (guest, told) = (Handover::new(), Arc::<Told>::default());
+        let (guest, told) = (Handover::new(Clock::system()), Arc::<Told>::default());
         guest.register(&Waker::from(told.clone()));
         (guest, told)
     }
@@ -221,6 +270,32 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_for_what_blocks_says_what_it_did_but_no_more_than_the_guest_waited() {
+        let (guest, _) = guest();
+        let clock = Clock::system();
+        let works = |time: Duration, waits_since: Duration| {
+            guest.count(Duration::ZERO, waits_since);
+            let (waker, clock) = (guest.waker().clone(), clock.clone());
+            let thread = std::thread::spawn(move || {
+                stopwatch::works_aside();
+                while thread_cpu_time(&clock) < time {}
+                waker.wake();
+            });
+            thread.join().unwrap();
+        };
+        let ms = Duration::from_millis(1);
+        works(2 * ms, Duration::ZERO);
+        works(2 * ms, Duration::ZERO);
+        let used = guest.take_aside();
+        assert!(used >= 4 * ms, "{used:?}");
+        assert_eq!(guest.take_aside(), Duration::ZERO);
+        works(2 * ms, monotonic(&clock) + 3600 * ms);
+        assert_eq!(guest.take_aside(), Duration::ZERO, "it has not waited");
+        guest.waker().wake_by_ref();
+        assert_eq!(guest.take_aside(), Duration::ZERO, "this thread is none");
+    }
+
+    #[test]
     fn a_guest_within_another_hands_over_with_it() {
         let ((outer, _), (inner, _), (third, told)) = (guest(), guest(), guest());
         let running = outer.run();
@@ -240,7 +315,7 @@ mod tests {
             let running = first.run();
             second.waker().wake_by_ref();
             drop(running);
-            first.count(used);
+            first.count(used, Duration::ZERO);
             second.lets_others_go_first()
         };
         assert!(!second.lets_others_go_first());

@@ -17,7 +17,6 @@ use wasmtime_wasi::filesystem::Descriptor;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi::p2::bindings::filesystem::preopens;
-use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::handler::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::ProxyPre as ProxyPre2;
@@ -38,7 +37,12 @@ use crate::world::{Wasi, World};
 mod files;
 #[cfg(feature = "p3")]
 mod p3;
+pub(crate) mod random;
 mod streams;
+
+/// The bytes that one call of the host takes from a component and random ones that it gives, at most: nothing interrupts their
+/// copying, which takes about as long as the longest slice.
+pub(crate) const HOST_CALL: u64 = 16 << 20;
 
 /// A program with its imports resolved, ready to be instantiated.
 pub(crate) enum Linked {
@@ -150,6 +154,14 @@ pub(crate) fn new_store<T: HasMemory + Send + 'static>(
     store
 }
 
+/// The same for an instance of a component, whose calls of the host are [bounded](HOST_CALL).
+pub(crate) fn new_component_store(guest: &Arc<Guest>) -> wasmtime::Result<Store<ComponentState>> {
+    let state = guest.component_state()?;
+    let mut store = new_store(&guest.engine.engine, state, &guest.cpu);
+    store.set_hostcall_fuel(usize::try_from(HOST_CALL).unwrap_or(usize::MAX));
+    Ok(store)
+}
+
 /// State that counts its store's memory.
 pub(crate) trait HasMemory {
     fn memory(&mut self) -> &mut StoreMemory;
@@ -249,7 +261,7 @@ impl preopens::Host for FoldersView<'_> {
 }
 
 fn add_wasi(linker: &mut ComponentLinker<ComponentState>) -> wasmtime::Result<()> {
-    use wasmtime_wasi::p2::bindings::{cli, clocks, filesystem, random};
+    use wasmtime_wasi::p2::bindings::{cli, clocks, filesystem};
     use wasmtime_wasi_io::bindings::wasi::io;
     type S = ComponentState;
 
@@ -258,9 +270,7 @@ fn add_wasi(linker: &mut ComponentLinker<ComponentState>) -> wasmtime::Result<()
     streams::add_to_linker::<S, Io>(linker, |state| &mut state.table)?;
     clocks::wall_clock::add_to_linker::<S, WasiClocks>(linker, S::clocks)?;
     clocks::monotonic_clock::add_to_linker::<S, WasiClocks>(linker, S::clocks)?;
-    random::random::add_to_linker::<S, WasiRandom>(linker, |state| state.wasi.random())?;
-    random::insecure::add_to_linker::<S, WasiRandom>(linker, |state| state.wasi.random())?;
-    random::insecure_seed::add_to_linker::<S, WasiRandom>(linker, |state| state.wasi.random())?;
+    random::add_to_linker(linker)?;
     filesystem::preopens::add_to_linker::<S, Folders>(linker, folders)?;
     files::add_to_linker(linker)?;
     cli::environment::add_to_linker::<S, WasiCli>(linker, S::cli)?;

@@ -61,12 +61,13 @@ struct Slices<T> {
 
 impl<T: Send + 'static> Metered<T> {
     pub(crate) fn new(work: Work<T>, cpu: Arc<CpuShare>, heavy: Handle, away: TaskTracker) -> Self {
+        let handover = Handover::new(cpu.clock().clone());
         let slices = Slices {
             work,
             cpu,
             pause: None,
             claim: None,
-            handover: Handover::new(),
+            handover,
         };
         Self {
             place: Place::Here(slices),
@@ -155,15 +156,21 @@ impl<T> Slices<T> {
             }
         }
         let running = (self.cpu.engine().ticker.enter(), self.handover.run());
+        let aside = self.handover.take_aside();
         let stopwatch = Stopwatch::start(self.cpu.clock());
+        if !aside.is_zero() {
+            let now = stopwatch.started();
+            let waited = now.saturating_sub(self.handover.waits_since());
+            self.cpu.engine().contest.waited(now, waited);
+        }
         let mut context = Context::from_waker(self.handover.waker());
         let outcome = self.work.as_mut().poll(&mut context);
-        let used = stopwatch.stop(self.cpu.clock());
+        let (used, now) = stopwatch.stop(self.cpu.clock());
         drop(running);
-        self.handover.count(used);
+        self.handover.count(used, now);
         // One that waits for something else than a thread takes no part.
         let wants_more = settle(&mut self.claim, self.cpu.weight());
-        self.cpu.count(used, wants_more);
+        self.cpu.count(used + aside, wants_more);
         outcome
     }
 }
@@ -391,6 +398,56 @@ mod tests {
         };
         let work = node.meter(&share, work);
         assert_eq!(node.threads().light.spawn(work).await.unwrap(), "guest");
+    }
+
+    /// Has another thread use processor time, again and again, until `done` says so of the thread that it waits on.
+    async fn work_aside(done: impl Fn(&str) -> bool) {
+        loop {
+            let clock = Clock::system();
+            let work = move || {
+                let start = thread_cpu_time(&clock);
+                while thread_cpu_time(&clock) < start + Duration::from_millis(1) {}
+            };
+            tokio::task::spawn_blocking(work).await.unwrap();
+            if done(thread_name().as_str()) {
+                return;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_blocking_threads_do_for_a_guest_is_its_own() {
+        let node = Node::new();
+        let (share, other) = (node.share(1000), node.share(1000));
+        let calls = std::sync::atomic::AtomicU32::new(0);
+        let work = node.meter(&share, async move {
+            work_aside(|_| calls.fetch_add(1, Ordering::SeqCst) == 19).await;
+            // What the last call used is counted with the poll that follows it.
+            tokio::task::yield_now().await;
+        });
+        let light = node.threads().light;
+        light.spawn(work).await.unwrap();
+        let used = share.used();
+        assert!(used >= Duration::from_millis(20), "{used:?}");
+        light
+            .spawn(node.meter(&other, tokio::task::yield_now()))
+            .await
+            .unwrap();
+        assert!(
+            other.used() < Duration::from_millis(20),
+            "{:?}",
+            other.used()
+        );
+    }
+
+    #[tokio::test]
+    async fn guests_that_keep_blocking_threads_busy_go_on_among_the_heavy_ones() {
+        let node = Node::new();
+        let modest = node.meter(&node.share(1000), work_aside(|_| false));
+        let modest = node.threads().light.spawn(modest);
+        let greedy = node.meter(&node.share(1), work_aside(|thread| thread == HEAVY));
+        node.threads().light.spawn(greedy).await.unwrap();
+        modest.abort();
     }
 
     #[tokio::test]

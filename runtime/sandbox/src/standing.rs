@@ -175,7 +175,8 @@ impl Standing {
     }
 }
 
-fn number(now: Duration) -> u64 {
+/// The number of the period that `now` is in.
+pub(crate) fn number(now: Duration) -> u64 {
     u64::try_from(now.as_nanos() / PERIOD.as_nanos()).unwrap_or(u64::MAX)
 }
 

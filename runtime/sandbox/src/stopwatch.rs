@@ -4,6 +4,9 @@
 //! monotonic clock is none. So a poll shorter than [`SHORT`] counts as long as it took: it was hardly ever interrupted, and if so
 //! not for long. Of a longer one the system is asked at its end, and what the thread has used since it was asked last, less what
 //! was counted since, is the answer. It is asked before a poll only when the last time is longer ago than [`FRESH`].
+//!
+//! What may block, files above all, is done on threads of its own, by libraries that do not say for whom. Such a thread wakes
+//! the guest when it is done, so that what it used since it last woke one is what it did for this one ([`aside`]).
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -22,6 +25,23 @@ thread_local! {
     static LAST: Cell<Option<Last>> = const { Cell::new(None) };
     /// What this thread had used when its poll began.
     static BEGUN: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    /// What this thread, which does what blocks, had used when it last woke a guest.
+    static SETTLED: Cell<Option<Duration>> = const { Cell::new(None) };
+}
+
+/// Has what this thread does counted as that of the guests that it wakes.
+pub(crate) fn works_aside() {
+    SETTLED.set(Some(Duration::ZERO));
+}
+
+/// What this thread did for the guest that it wakes now; nothing if it is no thread for what blocks.
+pub(crate) fn aside(clock: &Clock) -> Duration {
+    let Some(settled) = SETTLED.try_with(Cell::get).ok().flatten() else {
+        return Duration::ZERO; // Or it ends.
+    };
+    let used = thread_cpu_time(clock);
+    SETTLED.set(Some(used));
+    used.saturating_sub(settled)
 }
 
 /// What the poll of this thread that is under way has used so far.
@@ -59,19 +79,24 @@ impl Stopwatch {
         Self { start }
     }
 
-    /// What was used since the start.
-    pub(crate) fn stop(self, clock: &Clock) -> Duration {
+    /// When it began, by the monotonic clock.
+    pub(crate) fn started(&self) -> Duration {
+        self.start
+    }
+
+    /// What was used since the start, and the time.
+    pub(crate) fn stop(self, clock: &Clock) -> (Duration, Duration) {
         let now = monotonic(clock);
         let took = now.saturating_sub(self.start);
         let Some(last) = LAST.get() else {
-            return took;
+            return (took, now);
         };
         if took < SHORT {
             let counted = last.counted + took;
             LAST.set(Some(Last { counted, ..last }));
-            return took;
+            return (took, now);
         }
-        last.share(ask(now, clock), took)
+        (last.share(ask(now, clock), took), now)
     }
 }
 
@@ -106,10 +131,27 @@ mod tests {
         let stopwatch = Stopwatch::start(&clock);
         spin(&clock, Duration::from_millis(2));
         std::thread::sleep(Duration::from_millis(30));
-        let used = stopwatch.stop(&clock);
+        let (used, _) = stopwatch.stop(&clock);
         let most = thread_cpu_time(&clock).saturating_sub(before);
         assert!(used >= Duration::from_millis(2), "{used:?}");
         assert!(used <= most, "{used:?} of {most:?}");
+    }
+
+    #[test]
+    fn a_thread_that_works_aside_tells_what_it_did_since_it_was_asked() {
+        let clock = Clock::system();
+        let thread = std::thread::spawn(move || {
+            spin(&clock, Duration::from_millis(2));
+            assert_eq!(aside(&clock), Duration::ZERO, "it works for nobody");
+            works_aside();
+            let used = aside(&clock);
+            assert!(used >= Duration::from_millis(2), "{used:?}");
+            spin(&clock, Duration::from_millis(2));
+            let (more, all) = (aside(&clock), thread_cpu_time(&clock));
+            assert!(more >= Duration::from_millis(2), "{more:?}");
+            assert!(used + more <= all, "{used:?} and {more:?} of {all:?}");
+        });
+        thread.join().unwrap();
     }
 
     #[test]

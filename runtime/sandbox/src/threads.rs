@@ -7,9 +7,11 @@ use std::time::Duration;
 use coracle_clock::Clock;
 use tokio::runtime::Handle;
 
+use crate::stopwatch::works_aside;
+
 /// How much nicer than the node its guests are: the control plane answers first.
 const GUEST_NICENESS: i32 = 5;
-/// Threads that do what blocks for guests, files above all, and are not counted as theirs.
+/// Threads that do what blocks for guests, files above all. They are many, and a guest's part is known when it is done.
 const BLOCKING_NICENESS: i32 = 15;
 /// Guests that use more than their share, and compiling, yield to everybody.
 const HEAVY_NICENESS: i32 = 19;
@@ -84,10 +86,14 @@ impl Background {
             .worker_threads(threads)
             .thread_name(name)
             .on_thread_start(move || {
-                prepare(match count.fetch_add(1, Ordering::Relaxed) {
+                let thread = match count.fetch_add(1, Ordering::Relaxed) {
                     before if before < threads => Thread::Worker,
                     _ => Thread::Blocking,
-                });
+                };
+                if thread == Thread::Blocking {
+                    works_aside();
+                }
+                prepare(thread);
             })
             // A guest may use its whole slice at every poll. Looking for timers, sockets and wake-ups
             // from other threads after each poll bounds what a busy guest costs its neighbours.

@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 use wasmtime::{Store, UpdateDeadline};
 
 use crate::engine;
-use crate::standing::{Demand, PERIOD};
+use crate::standing::{self, Demand, PERIOD};
 use crate::stopwatch::so_far;
 
 /// Longest slice in ticks: a neighbour never waits longer for one guest.
@@ -53,12 +53,38 @@ pub(crate) struct Contest {
     claims: AtomicUsize,
     heaviest: AtomicU64,
     lightest: AtomicU64,
+    /// Guests that waited for threads which do what blocks, on average of the last whole period.
+    waiting: AtomicUsize,
+    waits: Mutex<Waits>,
     /// When guests were last seen to want all threads, in nanoseconds; 0 when that is longer ago than a period.
     all_wanted_at: AtomicU64,
     /// How many claims there are of each weight.
     weights: Mutex<BTreeMap<u64, usize>>,
     /// The weights of all that use processor time.
     pub(crate) demand: Demand,
+}
+
+/// How long guests waited for what blocks, together, by periods.
+#[derive(Debug, Default)]
+struct Waits {
+    period: u64,
+    now: Duration,
+    /// In the period before, which is whole.
+    before: Duration,
+}
+
+impl Waits {
+    /// How many guests waited in the last whole period, on average.
+    fn at(&mut self, now: Duration) -> usize {
+        let period = standing::number(now);
+        if period > self.period {
+            let follows = period == self.period + 1;
+            self.before = if follows { self.now } else { Duration::ZERO };
+            (self.period, self.now) = (period, Duration::ZERO);
+        }
+        let rounded = self.before + PERIOD / 2;
+        usize::try_from(rounded.as_nanos() / PERIOD.as_nanos()).unwrap_or(usize::MAX)
+    }
 }
 
 /// The weight of one container, shared by its instances.
@@ -90,9 +116,18 @@ impl Contest {
         self.claims.load(Ordering::Relaxed) > self.threads()
     }
 
-    /// Whether guests that want to run on leave no thread to others.
+    /// Whether guests that want to run on, or have others work for them, leave no thread to others.
     fn takes_all_threads(&self) -> bool {
-        self.claims.load(Ordering::Relaxed) >= self.threads()
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        self.claims.load(Ordering::Relaxed) + waiting >= self.threads()
+    }
+
+    /// Counts that a guest `waited` until `now` for a thread that does what blocks: that takes a core as the guest itself
+    /// would.
+    pub(crate) fn waited(&self, now: Duration, waited: Duration) {
+        let mut waits = self.waits.lock();
+        self.waiting.store(waits.at(now), Ordering::Relaxed);
+        waits.now = waits.now.saturating_add(waited.min(PERIOD));
     }
 
     /// Whether [`wants_all_threads`](Self::wants_all_threads) may say so. It needs no time.
@@ -103,6 +138,10 @@ impl Contest {
     /// Whether guests want all threads `now`, or did within the last period: one that waits for a file wants none meanwhile,
     /// but will.
     pub(crate) fn wants_all_threads(&self, now: Duration) -> bool {
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            let waiting = self.waits.lock().at(now);
+            self.waiting.store(waiting, Ordering::Relaxed);
+        }
         // What is 0 was never.
         let now = u64::try_from(of(now)).unwrap_or(0).max(1);
         if self.takes_all_threads() {
@@ -277,8 +316,7 @@ pub(crate) fn take_turns<T: 'static>(store: &mut Store<T>, weight: &Arc<Weight>,
         let pass = async move {
             // This one, and those that are skipped.
             for _ in 0..=turns {
-                INTERRUPTED.set(true);
-                to_the_back().await;
+                end_slice().await;
                 if !contest.is_contested() {
                     break;
                 }
@@ -286,6 +324,12 @@ pub(crate) fn take_turns<T: 'static>(store: &mut Store<T>, weight: &Arc<Weight>,
         };
         Ok(UpdateDeadline::YieldCustom(1, Box::pin(pass)))
     });
+}
+
+/// Ends the slice of a guest in a call of the host that takes long, as a tick does in its own code.
+pub(crate) async fn end_slice() {
+    INTERRUPTED.set(true);
+    to_the_back().await;
 }
 
 /// Lets every other task run that is ready. Woken while it is polled, a task goes to the back of the queue;
@@ -374,6 +418,41 @@ mod tests {
         assert!(contest.wants_all_threads(ms(0)), "also when a clock begins");
         drop((first, second));
         assert!(contest.wants_all_threads(ms(99)));
+    }
+
+    #[test]
+    fn who_waits_for_files_wants_a_thread_too() {
+        let contest = Arc::new(Contest::default());
+        contest.set_threads(2);
+        let ms = Duration::from_millis;
+        let first = Weight::new(contest.clone(), 100).claim();
+        contest.waited(ms(1010), ms(10));
+        assert!(!contest.may_want_all_threads(), "the period is not over");
+        contest.waited(ms(1099), ms(3600));
+        assert!(!contest.wants_all_threads(ms(1099)));
+        contest.waited(ms(1101), ms(1));
+        assert!(contest.may_want_all_threads() && contest.wants_all_threads(ms(1102)));
+        // In the period after it hardly did, and what was wanted just now still counts.
+        assert!(contest.wants_all_threads(ms(1201)));
+        assert!(!contest.wants_all_threads(ms(1301)) && !contest.may_want_all_threads());
+        drop(first);
+    }
+
+    #[test]
+    fn waits_are_averaged_over_whole_periods() {
+        let mut waits = Waits::default();
+        let period = |n: u32| n * PERIOD;
+        for (waited, guests) in [(0, 0), (49, 0), (50, 1), (149, 1), (310, 3)] {
+            let now = waits.period as u32 + 2;
+            waits.at(period(now));
+            waits.now = Duration::from_millis(waited);
+            assert_eq!(waits.at(period(now + 1)), guests, "{waited}");
+            assert_eq!(waits.at(period(now + 1) + PERIOD / 2), guests, "{waited}");
+        }
+        assert_eq!(waits.at(period(100)), 0, "long ago");
+        waits.now = PERIOD;
+        assert_eq!(waits.at(period(99)), 0, "a thread that is late");
+        assert_eq!(waits.now, PERIOD);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use wasmtime_wasi::p3::bindings::CommandPre as CommandPre3;
 use super::guest::Guest;
 use super::stop::StopSignal;
 use crate::exit::Exit;
-use crate::link::{ComponentState, Linked, ModuleState, new_store};
+use crate::link::{ComponentState, Linked, ModuleState, new_component_store, new_store};
 use crate::sockets::p1::Listeners;
 
 /// A connection that moved no byte for so long does not keep a stopped guest alive.
@@ -100,8 +100,7 @@ async fn call_module(
 }
 
 async fn call_component(guest: &Arc<Guest>, pre: &CommandPre<ComponentState>) -> Outcome {
-    let state = guest.component_state()?;
-    let mut store = new_store(&guest.engine.engine, state, &guest.cpu);
+    let mut store = new_component_store(guest)?;
     let command = pre.instantiate_async(&mut store).await?;
     let result = command.wasi_cli_run().call_run(&mut store).await;
     Ok(result.map(|result| i32::from(result.is_err())))
@@ -110,8 +109,7 @@ async fn call_component(guest: &Arc<Guest>, pre: &CommandPre<ComponentState>) ->
 /// Beside `run` itself what it spawned goes on; all of it ends when `run` has returned.
 #[cfg(feature = "p3")]
 async fn call_component3(guest: &Arc<Guest>, pre: &CommandPre3<ComponentState>) -> Outcome {
-    let state = guest.component_state()?;
-    let mut store = new_store(&guest.engine.engine, state, &guest.cpu);
+    let mut store = new_component_store(guest)?;
     let command = pre.instantiate_async(&mut store).await?;
     let result = store
         .run_concurrent(async |accessor| command.wasi_cli_run().call_run(accessor).await)

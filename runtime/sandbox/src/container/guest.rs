@@ -19,6 +19,7 @@ use crate::engine::GuestEngine;
 use crate::exec::GuestEnd;
 use crate::handles::handle_limit;
 use crate::hosts::keyvalue::Buckets;
+use crate::link::random::PIECE;
 use crate::link::{ComponentState, ModuleState};
 use crate::logs::{GuestOutput, LogQueue};
 use crate::memory::{MemoryBudget, StoreMemory};
@@ -159,6 +160,8 @@ impl Guest {
             more.push(("TERM".to_owned(), "xterm".to_owned()));
         }
         let mut context = WasiCtx::builder();
+        // By one call within the host; WASI 0.3 has guests ask again.
+        context.max_random_size(PIECE.into());
         context.args(&arguments(&self.config)).envs(&environment(
             &self.config,
             &self.hostname,

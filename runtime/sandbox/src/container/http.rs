@@ -49,7 +49,7 @@ use super::http_port;
 use super::service;
 use super::stop::StopSignal;
 use crate::exit::{Exit, trap_message};
-use crate::link::{Linked, new_store};
+use crate::link::{Linked, new_component_store};
 
 /// Bytes of a page of linear memory.
 const WASM_PAGE: u64 = 64 << 10;
@@ -214,7 +214,7 @@ impl Handler {
         sender: ResponseSender,
     ) -> wasmtime::Result<()> {
         let guest = &self.guest;
-        let mut store = new_store(&guest.engine.engine, guest.component_state()?, &guest.cpu);
+        let mut store = new_component_store(guest)?;
         let Linked::Http(pre) = &guest.program.linked else {
             unreachable!("only http components are served")
         };

@@ -175,6 +175,7 @@ impl Call {
             .linked
             .component()
             .expect("`read` found a component");
+        // What it returns counts as what it passes to the host, and a list has dozens of bytes there for each that it has.
         let mut store = new_store(&guest.engine.engine, guest.component_state()?, &guest.cpu);
         let instance = pre.instantiate_async(&mut store).await?;
         let function = instance

@@ -17,6 +17,8 @@ fn module(body: &str) -> String {
           (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
           (import "wasi_snapshot_preview1" "path_open"
             (func $path_open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+          (import "wasi_snapshot_preview1" "random_get"
+            (func $random (param i32 i32) (result i32)))
           (import "wasi_snapshot_preview1" "clock_time_get"
             (func $clock (param i32 i64 i32) (result i32)))
           (memory (export "memory") 2)
@@ -28,8 +30,8 @@ fn module(body: &str) -> String {
     )
 }
 
-/// A component whose `wasi:cli/run` calls `run` of a core module that may import `subscribe` (a timer)
-/// and `write` (bytes for standard output).
+/// A component whose `wasi:cli/run` calls `run` of a core module that may call `subscribe` (a timer), `bytes` (random ones)
+/// and `get` (a setting), and grow its memory.
 fn component(run: &str) -> String {
     format!(
         r#"(component
@@ -41,6 +43,10 @@ fn component(run: &str) -> String {
             (export "subscribe-duration" (func (param "when" u64) (result (own $p))))))
           (import "wasi:random/insecure@0.2.0" (instance $random
             (export "get-insecure-random-bytes" (func (param "len" u64) (result (list u8))))))
+          (import "wasi:config/store@0.2.0-rc.1" (instance $config
+            (type $failure (variant (case "upstream" string) (case "io" string)))
+            (export "error" (type $error (eq $failure)))
+            (export "get" (func (param "key" string) (result (result (option string) (error $error)))))))
           (core module $libc
             (memory (export "memory") 1)
             (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024)))
@@ -48,12 +54,16 @@ fn component(run: &str) -> String {
           (core func $subscribe (canon lower (func $clock "subscribe-duration")))
           (core func $bytes (canon lower (func $random "get-insecure-random-bytes")
             (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
+          (core func $get (canon lower (func $config "get")
+            (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
           (core module $main
+            (import "libc" "memory" (memory 1))
             (import "host" "subscribe" (func $subscribe (param i64) (result i32)))
             (import "host" "bytes" (func $bytes (param i64 i32)))
+            (import "host" "get" (func $get (param i32 i32 i32)))
             (func (export "run") (result i32) {run}))
-          (core instance $main (instantiate $main (with "host" (instance
-            (export "subscribe" (func $subscribe)) (export "bytes" (func $bytes))))))
+          (core instance $main (instantiate $main (with "libc" (instance $libc)) (with "host" (instance
+            (export "subscribe" (func $subscribe)) (export "bytes" (func $bytes)) (export "get" (func $get))))))
           (func $run (result (result)) (canon lift (core func $main "run")))
           (instance $exports (export "run" (func $run)))
           (export "wasi:cli/run@0.2.0" (instance $exports)))"#
@@ -62,9 +72,18 @@ fn component(run: &str) -> String {
 
 /// Runs a guest to its end, with 16 MiB, and then a neighbour that does nothing.
 async fn run(node: &Node, pod: &SandboxId, text: &str) -> (Exited, ContainerId) {
+    run_with(node, pod, text, Some(16 << 20)).await
+}
+
+async fn run_with(
+    node: &Node,
+    pod: &SandboxId,
+    text: &str,
+    memory_limit: Option<u64>,
+) -> (Exited, ContainerId) {
     let image = node.image(text).await.unwrap();
     let mut config = container(pod, "hostile", &image);
-    config.memory_limit = Some(16 << 20);
+    config.memory_limit = memory_limit;
     let id = config.id.clone();
     node.start_with(config).await.unwrap();
     let exited = node.exit(&id).await;
@@ -148,7 +167,7 @@ async fn a_component_that_hoards_handles_is_ended_and_told_so() {
 async fn values_that_fit_nowhere_end_their_guest() {
     let node = Node::start();
     let pod = node.pod("giant", 2).await;
-    for length in ["1000000", "10000000000", "-1"] {
+    for length in ["1000000", "16777217", "10000000000", "-1"] {
         let ask = format!("(call $bytes (i64.const {length}) (i32.const 0)) (i32.const 0)");
         let (exited, _) = run(&node, &pod, &component(&ask)).await;
         assert_eq!(
@@ -158,6 +177,44 @@ async fn values_that_fit_nowhere_end_their_guest() {
         );
         assert!(exited.message.contains("memory peak"), "{}", exited.message);
     }
+}
+
+#[tokio::test]
+async fn a_module_has_as_many_random_bytes_as_it_has_room_for() {
+    let node = Node::start();
+    let pod = node.pod("random", 2).await;
+    // A million and some; the exit code tells whether the last eight are none of zeros, and that no more are written.
+    let ask = "(drop (memory.grow (i32.const 30)))
+        (if (call $random (i32.const 100) (i32.const 1000100)) (then (call $exit (i32.const 9))))
+        (call $exit (i32.add
+          (i64.ne (i64.load (i32.const 1000192)) (i64.const 0))
+          (i64.eqz (i64.load (i32.const 1000200)))))";
+    let (exited, _) = run(&node, &pod, &module(ask)).await;
+    assert_eq!(exited.code, 2, "{exited:?}");
+}
+
+#[tokio::test]
+async fn what_one_call_passes_is_bounded() {
+    let node = Node::start();
+    let pod = node.pod("giant", 2).await;
+    let ask = |bytes: u32| {
+        let run = format!(
+            "(drop (memory.grow (i32.const 300))) (call $get (i32.const 4096) (i32.const {bytes}) (i32.const 0)) (i32.const 0)"
+        );
+        component(&run)
+    };
+    let limit = Some(64 << 20);
+    let (exited, _) = run_with(&node, &pod, &ask(16 << 20), limit).await;
+    assert_eq!(exited.code, 0, "{exited:?}");
+    let (exited, _) = run_with(&node, &pod, &ask((16 << 20) + 1), limit).await;
+    assert_eq!(exited.code, 134, "{exited:?}");
+    assert!(
+        exited
+            .message
+            .starts_with("the guest passed more than 16777216 bytes to the host in one call"),
+        "{}",
+        exited.message
+    );
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Hostile programs that are no test guests: values as large as they may be, and images made anew for each pod.
 
-/// Asks the host for 64 MiB of random bytes, which is all it gives at once, then for a setting whose name has 64 MiB; and
-/// begins again.
+/// Asks the host for 16 MiB of random bytes, which is all it gives at once, then for a setting whose name has 16 MiB, which is
+/// all it takes; and begins again.
 pub(super) const GIANTS: &str = r#"(component
   (import "wasi:random/insecure@0.2.0" (instance $random
     (export "get-insecure-random-bytes" (func (param "len" u64) (result (list u8))))))
@@ -11,7 +11,7 @@ pub(super) const GIANTS: &str = r#"(component
     (export "get" (func (param "key" string) (result (result (option string) (error $error)))))))
   (core module $libc
     ;; A page for what is returned, then the random bytes, then the name, which is never written.
-    (memory (export "memory") 2080)
+    (memory (export "memory") 544)
     (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 65536)))
   (core instance $libc (instantiate $libc))
   (core func $bytes (canon lower (func $random "get-insecure-random-bytes")
@@ -23,8 +23,8 @@ pub(super) const GIANTS: &str = r#"(component
     (import "host" "get" (func $get (param i32 i32 i32)))
     (func $ask (export "run") (result i32)
       (loop $again
-        (call $bytes (i64.const 67108864) (i32.const 0))
-        (call $get (i32.const 67239936) (i32.const 67108864) (i32.const 0))
+        (call $bytes (i64.const 16777216) (i32.const 0))
+        (call $get (i32.const 16908288) (i32.const 16777216) (i32.const 0))
         (br $again))
       (i32.const 0)))
   (core instance $main (instantiate $main (with "host" (instance

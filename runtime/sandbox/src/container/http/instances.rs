@@ -29,7 +29,7 @@ use super::settings::Reuse;
 use super::turns::Turn;
 use super::{AFTERWARDS, Handler, ResponseSender};
 use crate::container::service::{self, Health};
-use crate::link::{ComponentState, new_store};
+use crate::link::{ComponentState, new_component_store};
 
 /// The instances of a container.
 #[derive(Default)]
@@ -288,7 +288,7 @@ async fn serve(
     health: &Health,
 ) -> wasmtime::Result<()> {
     let guest = &handler.guest;
-    let mut store = new_store(&guest.engine.engine, guest.component_state()?, &guest.cpu);
+    let mut store = new_component_store(guest)?;
     let service = pre.instantiate_async(&mut store).await?;
     let finishing = CancellationToken::new();
     let outcome = {

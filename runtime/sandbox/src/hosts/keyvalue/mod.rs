@@ -33,7 +33,7 @@ const MAX_BUCKETS: usize = 64;
 const MAX_KEYS: usize = 100_000;
 /// Keys that one answer lists.
 const PAGE: usize = 1000;
-/// Bytes that one batch brings.
+/// Bytes that one batch brings. What it takes is bounded by what a call of the host is.
 const MAX_BATCH: usize = 16 << 20;
 
 /// What a guest is told.

@@ -10,6 +10,8 @@ use super::io;
 use super::memory::Memory;
 use super::poll::{Arrays, poll};
 use super::{FdHost, FdView, wasmedge};
+use crate::link::random::PIECE;
+use crate::weight::end_slice;
 
 pub(super) const MODULE: &str = "wasi_snapshot_preview1";
 
@@ -181,7 +183,39 @@ fn add_served<T: FdHost + 'static>(linker: &mut Linker<T>) -> Result<()> {
             })
         },
     )?;
+    linker.func_wrap_async(
+        MODULE,
+        "random_get",
+        |mut caller: Caller<'_, T>, (buffer, length): (i32, i32)| {
+            Box::new(async move { fill_randomly(&mut caller, buffer, length).await })
+        },
+    )?;
     Ok(())
+}
+
+/// As much as is asked for, in pieces, between which others have their turn.
+async fn fill_randomly<T: FdHost + 'static>(
+    caller: &mut Caller<'_, T>,
+    buffer: i32,
+    length: i32,
+) -> Result<i32> {
+    let (mut buffer, mut missing) = (buffer.cast_unsigned(), length.cast_unsigned());
+    loop {
+        let (mut memory, view) = parts(caller)?;
+        if let Err(errno) = memory.get_mut(buffer, missing) {
+            return Ok(errno.code());
+        }
+        let piece = missing.min(PIECE);
+        let mut guest = GuestMemory::Unshared(memory.0);
+        let (at, length) = (buffer.cast_signed(), piece.cast_signed());
+        let filled = base::random_get(view.wasi, &mut guest, at, length)?;
+        missing -= piece;
+        if missing == 0 || filled != Errno::SUCCESS.code() {
+            return Ok(filled);
+        }
+        buffer += piece;
+        end_slice().await;
+    }
 }
 
 /// Functions that change which descriptors there are, or take two.

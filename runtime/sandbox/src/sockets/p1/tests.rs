@@ -38,6 +38,7 @@ const FUNCTIONS: &[(&str, &str)] = &[
     ("path_open", "i32 i32 i32 i32 i32 i64 i64 i32 i32"),
     ("path_rename", "i32 i32 i32 i32 i32 i32"),
     ("poll_oneoff", "i32 i32 i32 i32"),
+    ("random_get", "i32 i32"),
     ("sock_accept", "i32 i32 i32"),
     ("sock_recv", "i32 i32 i32 i32 i32 i32"),
     ("sock_send", "i32 i32 i32 i32 i32"),
@@ -451,6 +452,7 @@ async fn pointers_out_of_the_memory_are_faults() {
             Errno::FAULT
         );
         assert_eq!(guest.call("fd_prestat_get", &[3, bad]).await, Errno::FAULT);
+        assert_eq!(guest.call("random_get", &[bad, 4]).await, Errno::FAULT);
         let poll = [bad, EVENTS as i32, 1, OUT as i32];
         assert_eq!(guest.call("poll_oneoff", &poll).await, Errno::FAULT);
         guest.iovec(bad as u32, 4);
