@@ -41,7 +41,7 @@ pub(crate) mod random;
 mod streams;
 
 /// The bytes that one call of the host takes from a component and random ones that it gives, at most: nothing interrupts their
-/// copying, which takes about as long as the longest slice.
+/// copying.
 pub(crate) const HOST_CALL: u64 = 16 << 20;
 
 /// A program with its imports resolved, ready to be instantiated.

@@ -1,6 +1,6 @@
 //! `wasi:random` of WASI 0.2: wasmtime's, with long answers made in pieces, between which others have their turn.
 //!
-//! wasmtime makes up to 64 MiB in one go, some 0.2 s in which nothing interrupts the guest: it keeps its thread from all others.
+//! wasmtime makes up to 64 MiB in one go, in which nothing interrupts the guest: it keeps its thread from all others.
 
 use wasmtime::StoreContextMut;
 use wasmtime::component::Linker;
@@ -12,7 +12,7 @@ use wasmtime_wasi::random::{WasiRandom, WasiRandomCtx};
 use super::{ComponentState, HOST_CALL};
 use crate::weight::end_slice;
 
-/// What is made without a pause, in bytes: that takes about a tick.
+/// What is made without a pause, in bytes.
 pub(crate) const PIECE: u32 = 256 << 10;
 
 /// In the version that wasmtime's bindings register; components of all versions of 0.2 find them.
